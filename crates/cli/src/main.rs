@@ -1,0 +1,2 @@
+//! The `skipstone` binary.
+fn main() {}
