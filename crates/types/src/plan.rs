@@ -1,0 +1,46 @@
+//! What the trainer asks a path chooser, and what it answers.
+
+use crate::{Attempt, Iteration, NodeId, Path, PathRules, PlanEpoch, StageId};
+use serde::{Deserialize, Serialize};
+
+/// A request for the paths of one attempt. Stages without nodes are holes to route around.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanProblem {
+    /// Counts requests; the answer carries it back.
+    pub epoch: PlanEpoch,
+    /// The run's seed: choosers draw from (seed, iteration) alone, so that a plan can be made again.
+    pub seed: u64,
+    /// The iteration planned.
+    pub iteration: Iteration,
+    /// The attempt planned.
+    pub attempt: Attempt,
+    /// Living nodes by stage, origin first, in ascending order; `nodes[s]` may be empty except for the origin.
+    pub nodes: Vec<Vec<NodeId>>,
+    /// Microbatches of the whole iteration.
+    pub microbatches: u32,
+    /// Visits per path, the origin's included, when every stage is served.
+    pub path_length: u16,
+    /// Whether this iteration runs every served stage (`--full-every`).
+    pub full: bool,
+    /// The orders of stages that are allowed.
+    pub rules: PathRules,
+}
+
+impl PlanProblem {
+    /// Relay stages that have a living node, in order.
+    pub fn served_relays(&self) -> Vec<StageId> {
+        (1..self.nodes.len())
+            .filter(|stage| !self.nodes[*stage].is_empty())
+            .map(|stage| StageId(stage as u16))
+            .collect()
+    }
+}
+
+/// The answer: a path for every microbatch, in the order of microbatches.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The request's epoch.
+    pub epoch: PlanEpoch,
+    /// One path a microbatch.
+    pub paths: Vec<Path>,
+}
