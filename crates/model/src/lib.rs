@@ -1,1 +1,30 @@
-//! See ARCHITECTURE.md.
+//! A stage of a LLaMA model: forward, backward, loss, optimiser, and the mixing of weights for recovery.
+//!
+//! Start at [`StageBackend`], the trait of every device, and [`CpuBackend`], the one there is. A stage's
+//! parameters are one flat `Vec<f32>`, described by [`StageLayout`]. See ARCHITECTURE.md.
+
+pub mod backend;
+pub mod config;
+mod cpu;
+mod error;
+pub mod hash;
+pub mod init;
+pub mod layout;
+pub mod math;
+pub mod mix;
+pub mod optimizer;
+mod pool;
+pub mod schedule;
+mod simd;
+
+pub use backend::{LossOut, Positions, Saved, StageBackend};
+pub use config::{ConfigError, LlamaConfig, RopeScaling};
+pub use cpu::{CpuBackend, IGNORE};
+pub use error::{ModelError, Result};
+pub use hash::hash_f32;
+pub use init::{initial_parameters, initialise};
+pub use layout::{LayerRanges, OriginRanges, Role, StageLayout, StageSpec, TensorSlot};
+pub use mix::{weighted_sum, weighted_sum_into};
+pub use optimizer::{OptimizerStep, adamw_step, clip_factor, grad_norm};
+pub use pool::ComputePool;
+pub use schedule::{Decay, Schedule};
