@@ -1,0 +1,150 @@
+//! Frames over TCP.
+
+mod accept;
+mod backoff;
+mod dial;
+mod life;
+mod link;
+mod receive;
+mod shared;
+mod table;
+mod transmit;
+
+use crate::{BindError, Frame, NetConfig, NetEvent, PeerId, Priority, SendError, Transport};
+use link::Close;
+use shared::Shared;
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::{net::TcpListener, net::TcpSocket, runtime, task::AbortHandle};
+
+/// A [`Transport`] over TCP, with its own runtime.
+pub struct TcpTransport {
+    shared: Arc<Shared>,
+    acceptor: AbortHandle,
+    runtime: Mutex<Option<runtime::Runtime>>,
+}
+
+impl TcpTransport {
+    /// Listens at `address` (`IP:PORT`; port 0 takes any free one). `sink` gets every event; it is called from
+    /// the transport's threads and has to be quick.
+    pub fn bind(
+        config: NetConfig,
+        address: &str,
+        sink: impl Fn(NetEvent) + Send + Sync + 'static,
+    ) -> Result<Self, BindError> {
+        let runtime = runtime::Builder::new_multi_thread()
+            .worker_threads(config.threads.max(1))
+            .thread_name("skipstone-net")
+            .enable_all()
+            .build()
+            .map_err(BindError::Threads)?;
+        let listener = {
+            let _guard = runtime.enter();
+            listen(address, config.socket_buffer)?
+        };
+        let refused = |source| BindError::Refused { address: address.to_owned(), source };
+        let local = listener.local_addr().map_err(refused)?;
+        let shared =
+            Arc::new(Shared::new(config, local.to_string(), Arc::new(sink), runtime.handle().clone()));
+        shared.emit(NetEvent::Listening { address: local.to_string() });
+        let acceptor = runtime.spawn(accept::accept_loop(shared.clone(), listener)).abort_handle();
+        Ok(Self { shared, acceptor, runtime: Mutex::new(Some(runtime)) })
+    }
+
+    /// Bulk frames that wait for `peer`.
+    pub(crate) fn waiting(&self, peer: PeerId) -> usize {
+        self.shared.table.link(peer).map_or(0, |link| link.queue.frames(Priority::Bulk))
+    }
+}
+
+/// Opens the listening socket.
+fn listen(address: &str, buffer: Option<u32>) -> Result<TcpListener, BindError> {
+    let parsed: SocketAddr = address.parse().map_err(|error: std::net::AddrParseError| {
+        BindError::BadAddress { address: address.to_owned(), why: error.to_string() }
+    })?;
+    let open = || {
+        let socket = socket_for(parsed, buffer)?;
+        // A listener that died leaves connections in TIME_WAIT; the next one may have the port all the same.
+        #[cfg(unix)]
+        socket.set_reuseaddr(true)?;
+        socket.bind(parsed)?;
+        socket.listen(1024)
+    };
+    open().map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => {
+            BindError::PortInUse { host: parsed.ip().to_string(), port: parsed.port() }
+        }
+        _ => BindError::Refused { address: address.to_owned(), source },
+    })
+}
+
+/// A socket of the right family with our settings.
+fn socket_for(address: SocketAddr, buffer: Option<u32>) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(bytes) = buffer {
+        socket.set_send_buffer_size(bytes)?;
+        socket.set_recv_buffer_size(bytes)?;
+    }
+    Ok(socket)
+}
+
+impl Transport for TcpTransport {
+    fn connect(&self, peer: PeerId, address: &str) {
+        let shared = self.shared.clone();
+        self.shared
+            .table
+            .want(peer, address, || self.shared.handle.spawn(dial::dial_loop(shared, peer)).abort_handle());
+    }
+
+    fn disconnect(&self, peer: PeerId) {
+        self.shared.table.unwant(peer, Close::Graceful("disconnected by this side"));
+    }
+
+    fn forbid(&self, peer: PeerId) {
+        self.shared.table.forbid(peer, Close::Now("cut off by this side"));
+    }
+
+    fn send(&self, peer: PeerId, frame: Frame, priority: Priority) -> Result<(), SendError> {
+        let config = &self.shared.config;
+        frame.check_size(config.max_header, config.max_payload)?;
+        let link = self.shared.table.link(peer).ok_or(SendError::NotConnected(peer))?;
+        link.send(frame, priority)
+    }
+
+    fn silence(&self, peer: PeerId) -> Option<Duration> {
+        self.shared.table.link(peer).map(|link| link.silence())
+    }
+
+    fn local_address(&self) -> String {
+        self.shared.address.clone()
+    }
+}
+
+impl Drop for TcpTransport {
+    fn drop(&mut self) {
+        self.acceptor.abort();
+        let links = self.shared.table.close(Close::Graceful("the transport was closed"));
+        let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(runtime) = runtime else { return };
+        if runtime::Handle::try_current().is_ok() {
+            // Dropped by a task (the sink, say), which must not wait for itself.
+            runtime.shutdown_background();
+            return;
+        }
+        let limit = self.shared.config.linger + Duration::from_millis(200);
+        runtime.block_on(async {
+            let ended = async {
+                for link in links {
+                    link.ended().await;
+                }
+            };
+            // What hasn't ended by then is cut off below.
+            drop(tokio::time::timeout(limit, ended).await);
+        });
+        runtime.shutdown_timeout(Duration::from_secs(1));
+    }
+}

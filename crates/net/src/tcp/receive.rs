@@ -1,0 +1,43 @@
+//! The receiving half of a connection.
+
+use super::{link::Link, shared::Shared};
+use crate::{
+    NetEvent,
+    wire::{Assembler, Incoming, Limits, WireError},
+};
+use std::time::{Duration, Instant};
+use tokio::{io::BufReader, net::tcp::OwnedReadHalf};
+
+/// Large pieces bypass this buffer, so it is small.
+const BUFFER: usize = 8 << 10;
+
+/// Hands out what comes, until the stream ends; says why it did.
+pub(crate) async fn receive(stream: OwnedReadHalf, link: &Link, shared: &Shared) -> String {
+    let limits = Limits { header: shared.config.max_header, payload: shared.config.max_payload };
+    let mut assembler = Assembler::new(limits, link.who.seeds.incoming);
+    let mut stream = BufReader::with_capacity(BUFFER, stream);
+    let (peer, connection) = (link.peer(), link.connection);
+    let pause = shared.config.heartbeat_interval / 2;
+    let mut told: Option<Instant> = None;
+    loop {
+        let incoming = match assembler.read(&mut stream).await {
+            Ok(incoming) => incoming,
+            Err(WireError::Closed) => return "the other end is gone".to_owned(),
+            Err(error) => return error.to_string(),
+        };
+        link.heard();
+        match incoming {
+            Incoming::Piece => {}
+            Incoming::Frame(_, frame) => shared.emit(NetEvent::Frame { peer, connection, frame }),
+            Incoming::Ping(token) => link.answer(token),
+            Incoming::Pong(token) => {
+                if told.is_none_or(|last| last.elapsed() >= pause) {
+                    told = Some(Instant::now());
+                    let round_trip = Duration::from_micros(link.now().saturating_sub(token));
+                    shared.emit(NetEvent::Heard { peer, connection, round_trip });
+                }
+            }
+            Incoming::Goodbye => return "closed by the other end".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! The sending half of a connection.
+
+use super::link::Link;
+use crate::{
+    queue::Piece,
+    wire::{Head, Kind, MAX_CHUNK, PayloadKind, body_sum},
+};
+use std::{io, io::IoSlice, time::Duration};
+use tokio::{
+    io::{AsyncWrite, AsyncWriteExt},
+    net::tcp::OwnedWriteHalf,
+    time::{self, MissedTickBehavior},
+};
+
+/// Pieces up to this size are copied together into one write.
+const SMALL: usize = 4 << 10;
+/// …until so much is together.
+const GATHER: usize = 64 << 10;
+
+/// Writes `preamble`, then what is queued, with heartbeats in between. Ends well once the link is closing and
+/// everything has been written.
+pub(crate) async fn transmit(
+    mut stream: OwnedWriteHalf,
+    link: &Link,
+    preamble: &[u8],
+    heartbeat: Duration,
+    chunk: usize,
+) -> io::Result<()> {
+    let chunk = chunk.clamp(4 << 10, MAX_CHUNK as usize);
+    let mut heartbeat = time::interval(heartbeat.max(Duration::from_millis(1)));
+    heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ping_due = false;
+    let mut encoder = Encoder { out: preamble.to_vec(), seed: link.who.seeds.outgoing, sequence: 0 };
+    let mut small = Vec::new();
+    loop {
+        if std::mem::take(&mut ping_due) {
+            encoder.bare(Kind::Ping(link.now()));
+        }
+        if let Some(token) = link.take_pong() {
+            encoder.bare(Kind::Pong(token));
+        }
+        let mut large = None;
+        while encoder.out.len() < GATHER
+            && let Some(piece) = link.queue.pop(chunk)
+        {
+            encoder.piece(&piece);
+            if piece.bytes().len() > SMALL {
+                large = Some(piece);
+                break;
+            }
+            encoder.out.extend_from_slice(piece.bytes());
+            small.push(piece);
+        }
+        if !encoder.out.is_empty() {
+            let tail = large.as_ref().map_or(&[][..], Piece::bytes);
+            write_both(&mut stream, &encoder.out, tail).await?;
+            encoder.out.clear();
+            for piece in small.drain(..).chain(large) {
+                link.queue.written(&piece);
+            }
+            // A long queue must not keep heartbeats waiting.
+            ping_due = time::timeout(Duration::ZERO, heartbeat.tick()).await.is_ok();
+            continue;
+        }
+        if link.is_closing() && link.queue.is_empty() {
+            encoder.bare(Kind::Goodbye);
+            stream.write_all(&encoder.out).await?;
+            return stream.shutdown().await;
+        }
+        tokio::select! {
+            () = link.work.notified() => {}
+            _ = heartbeat.tick() => ping_due = true,
+        }
+    }
+}
+
+/// Builds records.
+struct Encoder {
+    out: Vec<u8>,
+    seed: u64,
+    sequence: u64,
+}
+
+impl Encoder {
+    fn bare(&mut self, kind: Kind) {
+        self.push(&Head::bare(kind, 0, self.seed));
+    }
+
+    /// Head and header of a record; the payload follows.
+    fn piece(&mut self, piece: &Piece) {
+        let header: &[u8] = if piece.is_first() { &piece.frame.header } else { &[] };
+        self.push(&Head {
+            kind: if piece.is_first() { Kind::First } else { Kind::More },
+            lane: piece.lane,
+            payload_kind: PayloadKind::of(&piece.frame.payload),
+            header_len: header.len() as u32,
+            payload_len: piece.frame.payload.len() as u64,
+            chunk_len: piece.bytes().len() as u32,
+            sequence: 0,
+            body_sum: body_sum(header, piece.bytes(), self.seed),
+        });
+        self.out.extend_from_slice(header);
+    }
+
+    fn push(&mut self, head: &Head) {
+        let head = Head { sequence: self.sequence, ..*head };
+        self.sequence += 1;
+        self.out.extend_from_slice(&head.encode(self.seed));
+    }
+}
+
+/// Writes two slices as one.
+async fn write_both<W: AsyncWrite + Unpin>(stream: &mut W, first: &[u8], second: &[u8]) -> io::Result<()> {
+    let mut slices = [IoSlice::new(first), IoSlice::new(second)];
+    let mut slices = &mut slices[..];
+    IoSlice::advance_slices(&mut slices, 0);
+    while !slices.is_empty() {
+        let written = stream.write_vectored(slices).await?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        IoSlice::advance_slices(&mut slices, written);
+    }
+    Ok(())
+}
