@@ -104,7 +104,7 @@ pub fn bench(options: &BenchOptions) -> Result<NetBench, BenchError> {
         let floats = (bytes / 4).max(1);
         let values: Arc<Vec<f32>> = Arc::new((0..floats).map(|i| i as f32).collect());
         let frames = (options.bytes_per_round / (floats * 4)).max(1);
-        let pair = Pair::new()?;
+        let mut pair = Pair::new()?;
         let (mut net, mut owned, mut reused) = (Vec::new(), Vec::new(), Vec::new());
         pair.throughput(&values, frames.min(4))?;
         for _ in 0..options.rounds.max(1) {
@@ -123,7 +123,7 @@ pub fn bench(options: &BenchOptions) -> Result<NetBench, BenchError> {
             ratio_reused: mb_per_s / raw_reused_mb_per_s,
         });
     }
-    let pair = Pair::new()?;
+    let mut pair = Pair::new()?;
     Ok(NetBench {
         payloads,
         round_trip: RoundTrip::of(pair.round_trips(options.round_trips, None)?),

@@ -30,27 +30,32 @@ impl Pair {
             TcpTransport::bind(NetConfig::new(id, 0, secret.clone()), "127.0.0.1:0", sink)
                 .map(|net| (net, events))
         };
-        let (near, near_events) = make(NEAR)?;
-        let (far, far_events) = make(FAR)?;
+        let (near, mut near_events) = make(NEAR)?;
+        let (far, mut far_events) = make(FAR)?;
         near.connect(FAR, &far.local_address());
-        for events in [&near_events, &far_events] {
+        for events in [&mut near_events, &mut far_events] {
             wait(events, |event| matches!(event, NetEvent::Up { .. }).then_some(()))?;
         }
         Ok(Self { near, far, near_events, far_events })
     }
 
     /// Time from the first send until the last of so many frames has been taken by the other driver.
-    pub(super) fn throughput(&self, values: &Arc<Vec<f32>>, frames: usize) -> Result<Duration, BenchError> {
+    pub(super) fn throughput(
+        &mut self,
+        values: &Arc<Vec<f32>>,
+        frames: usize,
+    ) -> Result<Duration, BenchError> {
+        let Self { near, far_events, .. } = self;
         thread::scope(|scope| {
             let sender = scope.spawn(|| {
                 for _ in 0..frames {
-                    push(&self.near, &Frame::tensor(&b"tensor"[..], values.clone()))?;
+                    push(near, &Frame::tensor(&b"tensor"[..], values.clone()))?;
                 }
                 Ok::<(), BenchError>(())
             });
             let time = timed(|| {
                 for _ in 0..frames {
-                    let payload = wait(&self.far_events, |event| match event {
+                    let payload = wait(far_events, |event| match event {
                         NetEvent::Frame { frame, .. } => Some(frame.payload),
                         _ => None,
                     })?;
@@ -68,22 +73,23 @@ impl Pair {
 
     /// A control frame there and back, so many times; the far driver answers from its own thread.
     pub(super) fn round_trips(
-        &self,
+        &mut self,
         samples: usize,
         load: Option<&Arc<Vec<f32>>>,
     ) -> Result<Vec<Duration>, BenchError> {
         let message = Frame::message(vec![7; 64]);
+        let Self { near, far, near_events, far_events } = self;
         thread::scope(|scope| {
             let echo = scope.spawn(|| {
                 let mut left = samples;
                 while left > 0 {
-                    let frame = wait(&self.far_events, |event| match event {
+                    let frame = wait(far_events, |event| match event {
                         NetEvent::Frame { frame, .. } => Some(frame),
                         _ => None,
                     })?;
                     if frame.payload == Payload::Empty {
                         left -= 1;
-                        send(&self.far, NEAR, frame, Priority::Control)?;
+                        send(far, NEAR, frame, Priority::Control)?;
                     }
                 }
                 Ok::<(), BenchError>(())
@@ -92,13 +98,13 @@ impl Pair {
             for _ in 0..samples {
                 if let Some(values) = load {
                     // Three frames ahead keep the connection busy.
-                    while self.near.waiting(FAR) < 3 {
-                        push(&self.near, &Frame::tensor(&b"load"[..], values.clone()))?;
+                    while near.waiting(FAR) < 3 {
+                        push(near, &Frame::tensor(&b"load"[..], values.clone()))?;
                     }
                 }
                 let start = Instant::now();
-                send(&self.near, FAR, message.clone(), Priority::Control)?;
-                wait(&self.near_events, |event| matches!(event, NetEvent::Frame { .. }).then_some(()))?;
+                send(near, FAR, message.clone(), Priority::Control)?;
+                wait(near_events, |event| matches!(event, NetEvent::Frame { .. }).then_some(()))?;
                 times.push(start.elapsed());
             }
             echo.join().unwrap_or_else(|_| Err(BenchError::Lost("the echo panicked".to_owned())))?;
@@ -123,7 +129,7 @@ fn send(net: &TcpTransport, to: PeerId, frame: Frame, priority: Priority) -> Res
 
 /// Skips events until one is picked.
 fn wait<T>(
-    events: &Receiver<NetEvent>,
+    events: &mut Receiver<NetEvent>,
     mut pick: impl FnMut(NetEvent) -> Option<T>,
 ) -> Result<T, BenchError> {
     let deadline = Instant::now() + PATIENCE;
