@@ -1,1 +1,30 @@
-//! See ARCHITECTURE.md.
+//! The protocol: a worker and a coordinator as pure state machines.
+//!
+//! Both take inputs with a time and answer with commands, in order. They open no socket, read no clock, start no
+//! thread and draw no random number; three drivers (`skipstone-worlds`) run the same code in virtual and in real
+//! time.
+//!
+//! An iteration: the coordinator asks for a plan, tells every node its [`Duty`]s ([`ToWorker::Begin`]), and
+//! boundary tensors go from node to node ([`ToPeer::Boundary`]). When all shares of a stage are complete it seals
+//! them ([`ToWorker::Seal`]), replicas reduce and report the digest, and when every stage agrees the record is
+//! journalled ([`Entry::Committed`]) and everyone steps ([`ToWorker::Commit`]). See `ARCHITECTURE.md`.
+
+mod command;
+mod coordinator;
+mod journal;
+mod message;
+mod record;
+mod task;
+mod wire;
+mod worker;
+
+pub use command::{CoordinatorCommand, CoordinatorInput, End, WorkerCommand, WorkerInput};
+pub use coordinator::Coordinator;
+pub use journal::{Entry, JOURNAL_HEADER, JournalError, decode_journal, encode_entry};
+pub use message::{
+    Direction, Duty, Holding, LossShare, Method, ReduceId, Spent, ToCoordinator, ToPeer, ToWorker, TransferId,
+};
+pub use record::{CommitRecord, Share, StageRecord};
+pub use task::{Handle, Outcome, Task, TaskId};
+pub use wire::{Envelope, MESSAGE_BYTES_MAX, Message, WIRE_VERSION, WireError, decode, encode};
+pub use worker::Worker;

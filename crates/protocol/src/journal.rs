@@ -1,0 +1,147 @@
+//! The coordinator's journal: bytes only; the driver writes, syncs and locks the file.
+//!
+//! A file is a header (magic, version), then entries: length, digest of the body, body. A torn tail (the last
+//! write cut short) is dropped; anything else that does not check is an error, so that damage is never taken for
+//! history.
+
+use crate::record::CommitRecord;
+use serde::{Deserialize, Serialize};
+use skipstone_types::{Digest, Iteration, NodeId, RunId, Term};
+use thiserror::Error;
+
+/// First bytes of a journal: name and version.
+pub const JOURNAL_HEADER: &[u8; 12] = b"SKIPJRNL\x01\0\0\0";
+
+/// Largest entry, in bytes.
+const ENTRY_BYTES_MAX: usize = 16 << 20;
+
+/// A line of the journal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Entry {
+    /// A coordinator took over.
+    Opened {
+        /// The run.
+        run: RunId,
+        /// Its term.
+        term: Term,
+    },
+    /// Node ids below this one are used up.
+    NodesBelow {
+        /// The bound.
+        node: NodeId,
+    },
+    /// The run goes on from `state/` at this iteration: records from it on are discarded.
+    RolledBack {
+        /// The iteration that runs next.
+        iteration: Iteration,
+        /// The generation that starts.
+        generation: u32,
+    },
+    /// An iteration was decided.
+    Committed(Box<CommitRecord>),
+}
+
+/// Why a journal can't be used.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum JournalError {
+    /// Not a journal, or of another version.
+    #[error("not a journal of this version; start the run in a new folder")]
+    Header,
+    /// An entry in the middle is damaged.
+    #[error("the journal is damaged at byte {0}; go on from state/ with --resume in a copy of the folder")]
+    Damaged(usize),
+}
+
+/// The bytes that append `entry`.
+pub fn encode_entry(entry: &Entry) -> Vec<u8> {
+    // Entries hold only numbers, vectors and options, which postcard always writes.
+    let body = postcard::to_stdvec(entry).unwrap_or_default();
+    let mut bytes = Vec::with_capacity(body.len() + 20);
+    bytes.extend_from_slice(&(body.len() as u32).to_le_bytes());
+    bytes.extend_from_slice(&Digest::of(&body).0[..16]);
+    bytes.extend_from_slice(&body);
+    bytes
+}
+
+/// The entries of a journal, and how many of its bytes they take (what follows is a torn tail).
+///
+/// # Errors
+/// See [`JournalError`].
+pub fn decode_journal(bytes: &[u8]) -> Result<(Vec<Entry>, usize), JournalError> {
+    if bytes.len() < JOURNAL_HEADER.len() {
+        return if JOURNAL_HEADER.starts_with(bytes) {
+            Ok((Vec::new(), 0))
+        } else {
+            Err(JournalError::Header)
+        };
+    }
+    if &bytes[..JOURNAL_HEADER.len()] != JOURNAL_HEADER {
+        return Err(JournalError::Header);
+    }
+    let mut entries = Vec::new();
+    let mut at = JOURNAL_HEADER.len();
+    while at < bytes.len() {
+        let rest = &bytes[at..];
+        if rest.len() < 20 {
+            break;
+        }
+        let length = u32::from_le_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize;
+        if length > ENTRY_BYTES_MAX {
+            return Err(JournalError::Damaged(at));
+        }
+        let Some(body) = rest.get(20..20 + length) else { break };
+        let last = rest.len() == 20 + length;
+        let entry = (Digest::of(body).0[..16] == rest[4..20])
+            .then(|| postcard::from_bytes::<Entry>(body).ok())
+            .flatten();
+        match entry {
+            Some(entry) => entries.push(entry),
+            // A last entry whose blocks reached the disk out of order is torn too.
+            None if last => break,
+            None => return Err(JournalError::Damaged(at)),
+        }
+        at += 20 + length;
+    }
+    Ok((entries, at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn journal() -> (Vec<Entry>, Vec<u8>) {
+        let entries = vec![
+            Entry::Opened { run: RunId(1), term: Term(1) },
+            Entry::NodesBelow { node: NodeId(9) },
+            Entry::RolledBack { iteration: Iteration(4), generation: 1 },
+        ];
+        let mut bytes = JOURNAL_HEADER.to_vec();
+        entries.iter().for_each(|entry| bytes.extend(encode_entry(entry)));
+        (entries, bytes)
+    }
+
+    #[test]
+    fn cut_at_any_byte_it_restores_a_state_that_existed() {
+        let (entries, bytes) = journal();
+        assert_eq!(decode_journal(&bytes), Ok((entries.clone(), bytes.len())));
+        for end in 0..bytes.len() {
+            let (got, valid) = decode_journal(&bytes[..end]).unwrap();
+            assert!(valid <= end && entries.starts_with(&got), "cut at {end}");
+        }
+    }
+
+    #[test]
+    fn damage_is_not_history() {
+        let (_, bytes) = journal();
+        for at in 0..bytes.len() - 30 {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0x40;
+            let outcome = decode_journal(&damaged);
+            assert!(
+                outcome.as_ref().map_or(true, |(entries, _)| entries.len() < 3),
+                "a flipped byte at {at} went unseen"
+            );
+        }
+    }
+}

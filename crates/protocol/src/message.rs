@@ -1,0 +1,365 @@
+//! What coordinator, workers and peers say to each other. Payload bytes stay in `net`; here are the headers.
+
+use crate::record::CommitRecord;
+use serde::{Deserialize, Serialize};
+use skipstone_recovery::Recipe;
+use skipstone_types::{Attempt, Digest, Iteration, Microbatch, NodeId, RunId, Settings, StageId, Term};
+
+/// Names one handing-over of weights; unique in a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TransferId {
+    /// The coordinator's term.
+    pub term: Term,
+    /// Counts transfers within the term.
+    pub number: u32,
+}
+
+/// Names one reduction over the replicas of a stage; unique in a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ReduceId {
+    /// The coordinator's term.
+    pub term: Term,
+    /// Counts reductions within the term.
+    pub number: u64,
+}
+
+/// One microbatch's passage through one node. For the origin, `next` is the first relay and `previous` the last:
+/// its path is a circle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Duty {
+    /// The microbatch.
+    pub microbatch: Microbatch,
+    /// Whether the node adds the gradient to its sum. If not, another node's share already counts, and this node
+    /// only makes again what its neighbours on the path miss.
+    pub counted: bool,
+    /// Whether the duty was another node's first.
+    pub replay: bool,
+    /// Who sends the activation (and gets the gradient).
+    pub previous: NodeId,
+    /// Who gets the activation (and sends the gradient).
+    pub next: NodeId,
+}
+
+/// How a node gets the state of the stage that it is to serve.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Method {
+    /// From the run's seed.
+    Initialise,
+    /// From `state/`.
+    Load,
+    /// From living replicas, which froze it; the node follows the reduced gradients meanwhile.
+    Copy {
+        /// The donors.
+        donors: Vec<NodeId>,
+    },
+    /// From other stages.
+    Rebuild {
+        /// How.
+        recipe: Recipe,
+        /// One donor a source, in the order of the recipe's sources.
+        donors: Vec<NodeId>,
+    },
+    /// The node has it already.
+    Keep,
+}
+
+/// From the coordinator to a worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum ToWorker {
+    /// The worker belongs to the run, under this id.
+    Welcome {
+        /// Its id.
+        node: NodeId,
+        /// The run.
+        settings: Box<Settings>,
+        /// Whether what it holds is of no use: it starts empty.
+        empty: bool,
+    },
+    /// The worker can't belong to the run, because of this; it ends.
+    Refuse {
+        /// Why.
+        why: String,
+    },
+    /// Get the state of a stage.
+    Assign {
+        /// Names the transfer.
+        transfer: TransferId,
+        /// The stage.
+        stage: StageId,
+        /// The iteration that the state belongs to.
+        iteration: Iteration,
+        /// How.
+        method: Method,
+        /// Addresses of the donors.
+        addresses: Vec<(NodeId, String)>,
+    },
+    /// Freeze your state as it is before this iteration's step, and hand it to `to`.
+    Donate {
+        /// Names the transfer.
+        transfer: TransferId,
+        /// The iteration.
+        iteration: Iteration,
+        /// Who will ask.
+        to: NodeId,
+    },
+    /// The transfer is over: drop what was frozen for it.
+    Release {
+        /// The transfer.
+        transfer: TransferId,
+    },
+    /// An attempt begins; whatever is left of an earlier one is dropped.
+    Begin {
+        /// The iteration.
+        iteration: Iteration,
+        /// The attempt.
+        attempt: Attempt,
+        /// The node's duties, in ascending order of microbatch.
+        duties: Vec<Duty>,
+        /// Addresses of all nodes of the attempt.
+        addresses: Vec<(NodeId, String)>,
+    },
+    /// Duties that are new or have new neighbours.
+    Reroute {
+        /// The iteration.
+        iteration: Iteration,
+        /// The attempt.
+        attempt: Attempt,
+        /// The duties.
+        duties: Vec<Duty>,
+    },
+    /// Nothing from these nodes counts any more.
+    Fence {
+        /// The nodes.
+        nodes: Vec<NodeId>,
+    },
+    /// The attempt is over; drop its sums, slots and reductions.
+    Abort {
+        /// The iteration.
+        iteration: Iteration,
+        /// The attempt.
+        attempt: Attempt,
+    },
+    /// All shares of the node's stage are complete: reduce them. Replaces any earlier reduction of the attempt.
+    Seal {
+        /// The iteration.
+        iteration: Iteration,
+        /// The attempt.
+        attempt: Attempt,
+        /// Names the reduction.
+        reduce: ReduceId,
+        /// All replicas; the n-th sums the n-th part.
+        members: Vec<NodeId>,
+        /// Those of them that have a share, in the order of summation.
+        contributors: Vec<NodeId>,
+        /// Nodes that follow without a share.
+        listeners: Vec<NodeId>,
+        /// Microbatches that reached the stage.
+        microbatches: u32,
+    },
+    /// The iteration is decided: step.
+    Commit {
+        /// The record, journalled.
+        record: Box<CommitRecord>,
+    },
+    /// Write your state as it is before this iteration's step.
+    Save {
+        /// The iteration.
+        iteration: Iteration,
+    },
+    /// The run is over.
+    Finish,
+}
+
+/// From a worker to the coordinator.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum ToCoordinator {
+    /// First message of each connection.
+    Hello {
+        /// What the worker was before, if it was anything.
+        holding: Option<Box<Holding>>,
+        /// Where peers reach it.
+        address: String,
+        /// Its process id, 0 if unknown.
+        process: u32,
+    },
+    /// The gradient of a counted duty was added to the sender's sum.
+    ShareDone {
+        /// The iteration.
+        iteration: Iteration,
+        /// The attempt.
+        attempt: Attempt,
+        /// The microbatch.
+        microbatch: Microbatch,
+        /// At the origin: the loss.
+        loss: Option<LossShare>,
+    },
+    /// The sender holds the reduced gradient.
+    Reduced {
+        /// The iteration.
+        iteration: Iteration,
+        /// The attempt.
+        attempt: Attempt,
+        /// The reduction.
+        reduce: ReduceId,
+        /// Digest of the reduced gradient.
+        digest: Digest,
+        /// Its L2 norm.
+        norm: f64,
+        /// How the sender spent the attempt so far.
+        spent: Spent,
+    },
+    /// The sender holds the state for this iteration (after a transfer, or after a step).
+    Holds {
+        /// Names the transfer, after one.
+        transfer: Option<TransferId>,
+        /// The stage.
+        stage: StageId,
+        /// The iteration that the state is for.
+        iteration: Iteration,
+        /// Its digest.
+        digest: Digest,
+    },
+    /// The state couldn't be had.
+    TransferFailed {
+        /// The transfer.
+        transfer: TransferId,
+        /// Why.
+        why: String,
+    },
+    /// The state was written.
+    Saved {
+        /// The stage.
+        stage: StageId,
+        /// The iteration that it is for.
+        iteration: Iteration,
+        /// Its digest.
+        digest: Digest,
+    },
+    /// The state couldn't be written.
+    SaveFailed {
+        /// The stage.
+        stage: StageId,
+        /// The iteration that it is for.
+        iteration: Iteration,
+        /// Why.
+        why: String,
+    },
+    /// The worker can't go on (its compute failed): count it as lost.
+    Broken {
+        /// Why.
+        why: String,
+    },
+}
+
+/// A microbatch's loss.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct LossShare {
+    /// Sum over its tokens, in nats.
+    pub loss_sum: f64,
+    /// Its tokens.
+    pub tokens: u64,
+}
+
+/// Microseconds of an attempt, by use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Spent {
+    /// Computing the node's own duties.
+    pub busy_us: u64,
+    /// Computing for lost nodes.
+    pub replay_us: u64,
+    /// Idle with an activation at hand, but no free slot.
+    pub memory_wait_us: u64,
+}
+
+/// What a worker that comes back holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Holding {
+    /// The run.
+    pub run: RunId,
+    /// The term in which it had its id.
+    pub term: Term,
+    /// Its id then.
+    pub node: NodeId,
+    /// The stage it serves.
+    pub stage: StageId,
+    /// The iteration that its state is for.
+    pub iteration: Iteration,
+    /// The highest attempt of it that the worker has seen.
+    pub attempt: Attempt,
+    /// Digest of the state.
+    pub state: Digest,
+    /// Digest of the reduced gradient of that iteration, if the worker holds one.
+    pub reduced: Option<Digest>,
+    /// The last commit record that it has seen.
+    pub record: Option<Box<CommitRecord>>,
+}
+
+/// Between workers. Frames of a payload kind carry one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum ToPeer {
+    /// A boundary tensor: an activation going forward, or the gradient with respect to it coming back.
+    Boundary {
+        /// The iteration.
+        iteration: Iteration,
+        /// The attempt.
+        attempt: Attempt,
+        /// The microbatch.
+        microbatch: Microbatch,
+        /// The stage that it comes from.
+        stage: StageId,
+        /// Which way it goes.
+        direction: Direction,
+    },
+    /// A contributor's part of the gradient sum, to the member that sums it.
+    Part {
+        /// The iteration.
+        iteration: Iteration,
+        /// The attempt.
+        attempt: Attempt,
+        /// The reduction.
+        reduce: ReduceId,
+        /// Which part.
+        index: u32,
+    },
+    /// A reduced part, to every member and listener.
+    Reduced {
+        /// The iteration.
+        iteration: Iteration,
+        /// The attempt.
+        attempt: Attempt,
+        /// The reduction.
+        reduce: ReduceId,
+        /// Which part.
+        index: u32,
+        /// Of how many.
+        count: u32,
+    },
+    /// Asks a donor for a chunk; no payload.
+    ChunkRequest {
+        /// The transfer.
+        transfer: TransferId,
+        /// Which chunk.
+        index: u32,
+    },
+    /// A chunk of a frozen state.
+    Chunk {
+        /// The transfer.
+        transfer: TransferId,
+        /// Which chunk.
+        index: u32,
+        /// Of how many.
+        count: u32,
+    },
+}
+
+/// Which way a boundary tensor goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Direction {
+    /// An activation.
+    Forward,
+    /// A gradient.
+    Backward,
+}

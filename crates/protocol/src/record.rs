@@ -1,0 +1,87 @@
+//! The commit record: everything that decides one iteration, journalled before anyone steps.
+
+use serde::{Deserialize, Serialize};
+use skipstone_types::{
+    Attempt, Digest, Iteration, Microbatch, NodeId, Path, PlanEpoch, RunId, StageId, Term,
+};
+
+/// One node's share of a stage's gradient.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// The owner.
+    pub node: NodeId,
+    /// Its microbatches, in the order in which their gradients were added.
+    pub microbatches: Vec<Microbatch>,
+}
+
+/// A stage in a commit record. A stage that nothing reached has no shares and takes no step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StageRecord {
+    /// The stage.
+    pub stage: StageId,
+    /// Living replicas at the commit; none = a hole.
+    pub members: Vec<NodeId>,
+    /// Shares, in the order of summation.
+    pub shares: Vec<Share>,
+    /// Digest of the reduced gradient.
+    pub gradient: Digest,
+    /// Its L2 norm.
+    pub gradient_norm: f64,
+    /// Multiplies the gradient in the step.
+    pub clip_factor: f64,
+    /// Whether the stage steps.
+    pub step: bool,
+    /// Digest of weights, moments and counters before the step, where a replica lives.
+    pub state: Option<Digest>,
+    /// Counts the stage's rebuilds: its history since the last one is its lineage.
+    pub lineage: u32,
+}
+
+impl StageRecord {
+    /// Microbatches that reached the stage.
+    pub fn microbatches(&self) -> u32 {
+        self.shares.iter().map(|share| share.microbatches.len() as u32).sum()
+    }
+}
+
+/// A committed iteration.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CommitRecord {
+    /// The run.
+    pub run: RunId,
+    /// The coordinator's term.
+    pub term: Term,
+    /// Raised by a rollback to `state/` (`--resume`).
+    pub generation: u32,
+    /// The iteration.
+    pub iteration: Iteration,
+    /// The attempt that succeeded.
+    pub attempt: Attempt,
+    /// The plan that it ran on.
+    pub plan_epoch: PlanEpoch,
+    /// Executed paths, one a microbatch: who owned what at the end.
+    pub paths: Vec<Path>,
+    /// All stages, origin first.
+    pub stages: Vec<StageRecord>,
+    /// Sum of the loss over all tokens, in nats.
+    pub loss_sum: f64,
+    /// Tokens of the iteration.
+    pub tokens: u64,
+    /// The learning rate, before stages' own factors.
+    pub learning_rate: f64,
+    /// Digest of the record before this one; zero for the first of a run.
+    pub previous: Digest,
+}
+
+impl CommitRecord {
+    /// The record's digest, over its wire form.
+    pub fn digest(&self) -> Digest {
+        // A record holds only numbers, vectors and options, which postcard always writes.
+        Digest::of(&postcard::to_stdvec(self).unwrap_or_default())
+    }
+
+    /// The stage's part.
+    pub fn stage(&self, stage: StageId) -> Option<&StageRecord> {
+        self.stages.get(usize::from(stage.0))
+    }
+}

@@ -1,0 +1,162 @@
+//! Work that a worker's core asks of its driver. The core sees tensors as handles only.
+
+use serde::{Deserialize, Serialize};
+use skipstone_recovery::Recipe;
+use skipstone_types::{Digest, Iteration, Microbatch, StageId};
+
+/// Names a tensor, or a group of them, in a worker's handle store.
+///
+/// The core numbers what it makes from 0 up; the driver numbers received payloads from [`Handle::RECEIVED`] up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Handle(pub u64);
+
+impl Handle {
+    /// The first number for payloads received from peers.
+    pub const RECEIVED: u64 = 1 << 63;
+}
+
+/// Counts a worker's tasks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TaskId(pub u64);
+
+/// A unit of compute. Inputs and outputs are handles given beside it, in the order stated here.
+///
+/// A task never changes an input unless this says that it *consumes* it (the handle is then gone) or *adds to* it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Task {
+    /// The stage's state from the run's seed. `[] → [state]`, [`Outcome::State`].
+    Initialise {
+        /// The stage.
+        stage: StageId,
+    },
+    /// The stage's state from `state/`. `[] → [state]`, [`Outcome::State`].
+    Load {
+        /// The stage.
+        stage: StageId,
+        /// The iteration that the saved state belongs to.
+        iteration: Iteration,
+    },
+    /// Embedding and the origin's layers. `[state] → [activation, saved]`, [`Outcome::Done`].
+    Embed {
+        /// Its data are a function of (seed, iteration, microbatch).
+        iteration: Iteration,
+        /// The microbatch.
+        microbatch: Microbatch,
+    },
+    /// A relay stage's forward. `[state, activation] → [activation, saved]`, [`Outcome::Done`].
+    Forward {
+        /// The microbatch.
+        microbatch: Microbatch,
+    },
+    /// Head and loss, with their backward. `[state, activation, sum] → [gradient]`, adds to `sum` if it is
+    /// counted (else there is no `sum`), [`Outcome::Loss`].
+    Loss {
+        /// Its targets are a function of (seed, iteration, microbatch).
+        iteration: Iteration,
+        /// The microbatch.
+        microbatch: Microbatch,
+    },
+    /// A relay stage's backward. `[state, saved, gradient, sum] → [gradient]`, consumes `saved`, adds to `sum` if
+    /// it is counted (else there is no `sum`), [`Outcome::Done`].
+    Backward {
+        /// The microbatch.
+        microbatch: Microbatch,
+    },
+    /// The backward of [`Task::Embed`]. `[state, saved, gradient, sum] → []`, consumes `saved`, adds to `sum` if it
+    /// is counted, [`Outcome::Done`].
+    EmbedBackward {
+        /// Its tokens are a function of (seed, iteration, microbatch).
+        iteration: Iteration,
+        /// The microbatch.
+        microbatch: Microbatch,
+    },
+    /// A zero gradient sum for the stage. `[state] → [sum]`, [`Outcome::Done`].
+    NewSum,
+    /// Part `index` of `count` of a gradient sum. `[sum] → [part]`, [`Outcome::Done`].
+    Part {
+        /// Which part.
+        index: u32,
+        /// Of how many.
+        count: u32,
+    },
+    /// The inputs added up in their order and divided. `[part, …] → [reduced part]`, [`Outcome::Done`].
+    Sum {
+        /// Microbatches that reached the stage: the sum is divided by their tokens.
+        microbatches: u32,
+    },
+    /// The reduced gradient from its parts, in order. `[reduced part, …] → [gradient]`, [`Outcome::Gradient`].
+    Assemble,
+    /// The optimiser's step. `[state, gradient] → [state]`, consumes the old state, [`Outcome::State`].
+    Step {
+        /// The iteration whose gradient it is.
+        iteration: Iteration,
+        /// The learning rate, the stage's own factor not yet applied.
+        learning_rate: f64,
+        /// Multiplies the gradient.
+        clip_factor: f64,
+    },
+    /// A second name for a state that stays as it is while the first goes on. `[state] → [state]`,
+    /// [`Outcome::Frozen`].
+    Freeze,
+    /// Chunk `index` of a frozen state. `[state] → [chunk]`, [`Outcome::Done`].
+    Chunk {
+        /// Which chunk.
+        index: u32,
+    },
+    /// A state from its chunks, in order. `[chunk, …] → [state]`, [`Outcome::State`].
+    Join {
+        /// The stage that the state is of.
+        stage: StageId,
+    },
+    /// A lost stage from other stages' states, in the order of the recipe's sources. `[state, …] → [state]`,
+    /// [`Outcome::State`].
+    Rebuild {
+        /// The stage to make.
+        stage: StageId,
+        /// How.
+        recipe: Recipe,
+    },
+    /// Writes a state to `state/`. `[state] → []`, [`Outcome::Done`] or [`Outcome::Failed`].
+    Save {
+        /// The stage.
+        stage: StageId,
+        /// The iteration that the state belongs to.
+        iteration: Iteration,
+    },
+}
+
+/// What became of a task.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// The outputs are there.
+    Done,
+    /// [`Task::Loss`].
+    Loss {
+        /// Sum over tokens, in nats.
+        loss_sum: f64,
+        /// Tokens.
+        tokens: u64,
+    },
+    /// A state and its digest (weights, moments, counters).
+    State {
+        /// The digest.
+        digest: Digest,
+    },
+    /// A reduced gradient.
+    Gradient {
+        /// Its digest.
+        digest: Digest,
+        /// Its L2 norm.
+        norm: f64,
+    },
+    /// [`Task::Freeze`].
+    Frozen {
+        /// Chunks that the state is sent in; at least 1.
+        chunks: u32,
+    },
+    /// The task failed, because of this; there are no outputs.
+    Failed {
+        /// Why.
+        why: String,
+    },
+}

@@ -1,0 +1,220 @@
+//! One task at a time, in the order of urgency; drops wait until no task may read what they drop.
+
+use super::Worker;
+use crate::command::WorkerCommand;
+use crate::message::{ReduceId, ToCoordinator, TransferId};
+use crate::task::{Handle, Outcome, Task, TaskId};
+use skipstone_types::{Attempt, Iteration, Microbatch, NodeId};
+use std::collections::VecDeque;
+
+/// Which of a microbatch's tasks on a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leg {
+    /// Forward, or embedding at the origin.
+    First,
+    /// Head and loss, at the origin.
+    Loss,
+    /// Backward.
+    Last,
+}
+
+/// What a task is for: decides what happens to its outputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Leg { iteration: Iteration, attempt: Attempt, microbatch: Microbatch, leg: Leg, replay: bool },
+    NewSum { iteration: Iteration, attempt: Attempt },
+    Part { iteration: Iteration, reduce: ReduceId, index: u32 },
+    Sum { iteration: Iteration, reduce: ReduceId },
+    Assemble { iteration: Iteration, reduce: ReduceId },
+    Step { iteration: Iteration },
+    Freeze { transfer: TransferId },
+    Chunk { transfer: TransferId, index: u32, to: NodeId },
+    Join { transfer: TransferId, source: usize },
+    Obtain { transfer: TransferId },
+    Save { iteration: Iteration },
+}
+
+impl Purpose {
+    pub(super) fn is_of_reduce(&self, id: ReduceId) -> bool {
+        matches!(self,
+            Self::Part { reduce, .. } | Self::Sum { reduce, .. } | Self::Assemble { reduce, .. } if *reduce == id)
+    }
+
+    pub(super) fn is_of_attempt(&self, of: (Iteration, Attempt)) -> bool {
+        matches!(self,
+            Self::Leg { iteration, attempt, .. } | Self::NewSum { iteration, attempt }
+                if (*iteration, *attempt) == of)
+    }
+
+    pub(super) fn is_of_transfer(&self, id: TransferId) -> bool {
+        matches!(self,
+            Self::Freeze { transfer } | Self::Chunk { transfer, .. } | Self::Join { transfer, .. }
+            | Self::Obtain { transfer } if *transfer == id)
+    }
+}
+
+#[derive(Debug)]
+struct Queued {
+    purpose: Purpose,
+    task: Task,
+    inputs: Vec<Handle>,
+    outputs: Vec<Handle>,
+}
+
+#[derive(Debug)]
+struct Running {
+    id: TaskId,
+    purpose: Purpose,
+    outputs: Vec<Handle>,
+    started_us: u64,
+}
+
+/// The tasks of a worker.
+#[derive(Debug, Default)]
+pub(super) struct Compute {
+    handles: u64,
+    tasks: u64,
+    urgent: VecDeque<Queued>,
+    running: Option<Running>,
+    drops: Vec<Handle>,
+}
+
+impl Compute {
+    /// Appends a task that goes before all legs, with `outputs` new handles.
+    pub(super) fn enqueue(&mut self, purpose: Purpose, task: Task, inputs: Vec<Handle>, outputs: usize) {
+        let outputs = self.new_handles(outputs);
+        self.urgent.push_back(Queued { purpose, task, inputs, outputs });
+    }
+
+    fn new_handles(&mut self, count: usize) -> Vec<Handle> {
+        let first = self.handles;
+        self.handles += count as u64;
+        (first..self.handles).map(Handle).collect()
+    }
+
+    /// Forgets queued tasks whose purpose matches; a running one ends, and its outputs find no use.
+    pub(super) fn cancel(&mut self, matches: impl Fn(&Purpose) -> bool) {
+        self.urgent.retain(|queued| !matches(&queued.purpose));
+    }
+
+    /// Forgets a queued step, and returns the state that it would have consumed.
+    pub(super) fn cancel_step(&mut self) -> Option<Handle> {
+        let index = self.urgent.iter().position(|queued| matches!(queued.purpose, Purpose::Step { .. }))?;
+        self.urgent.remove(index).and_then(|queued| queued.inputs.first().copied())
+    }
+
+    pub(super) fn drop_later(&mut self, handles: impl IntoIterator<Item = Handle>) {
+        self.drops.extend(handles);
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.running.is_none() && self.urgent.is_empty()
+    }
+}
+
+impl Worker {
+    /// Starts the next task, if none is under way.
+    pub(super) fn dispatch(&mut self, now_us: u64) {
+        if self.compute.running.is_none() {
+            self.flush_drops();
+            if let Some(queued) = self.compute.urgent.pop_front() {
+                self.start(queued, now_us);
+            } else if let Some((purpose, task, inputs, outputs)) = self.next_leg() {
+                let outputs = self.compute.new_handles(outputs);
+                self.start(Queued { purpose, task, inputs, outputs }, now_us);
+            }
+        }
+        self.note_memory_wait(now_us);
+    }
+
+    fn start(&mut self, queued: Queued, now_us: u64) {
+        let id = TaskId(self.compute.tasks);
+        self.compute.tasks += 1;
+        self.compute.running = Some(Running {
+            id,
+            purpose: queued.purpose,
+            outputs: queued.outputs.clone(),
+            started_us: now_us,
+        });
+        self.out.push(WorkerCommand::Compute {
+            id,
+            task: queued.task,
+            inputs: queued.inputs,
+            outputs: queued.outputs,
+        });
+    }
+
+    /// Whether no task is under way or queued.
+    pub(super) fn is_idle(&self) -> bool {
+        self.compute.is_idle()
+    }
+
+    fn flush_drops(&mut self) {
+        if !self.compute.drops.is_empty() {
+            let handles = std::mem::take(&mut self.compute.drops);
+            self.out.push(WorkerCommand::Drop { handles });
+        }
+    }
+
+    pub(super) fn on_computed(&mut self, id: TaskId, outcome: Outcome, now_us: u64) {
+        let Some(running) = self.compute.running.take_if(|running| running.id == id) else { return };
+        let Running { purpose, outputs, started_us, .. } = running;
+        let took_us = now_us.saturating_sub(started_us);
+        if let Outcome::Failed { why } = outcome {
+            self.on_failed(purpose, why);
+            return;
+        }
+        match (purpose, outcome) {
+            (Purpose::Leg { iteration, attempt, microbatch, leg, replay }, outcome) => {
+                self.spend((iteration, attempt), replay, took_us);
+                self.leg_done((iteration, attempt), microbatch, leg, outputs, &outcome);
+            }
+            (Purpose::NewSum { iteration, attempt }, _) => self.sum_made((iteration, attempt), outputs),
+            (Purpose::Part { iteration, reduce, index }, _) => {
+                self.part_made(iteration, reduce, index, outputs);
+            }
+            (Purpose::Sum { iteration, reduce }, _) => self.part_reduced(iteration, reduce, outputs),
+            (Purpose::Assemble { iteration, reduce }, Outcome::Gradient { digest, norm }) => {
+                self.assembled(iteration, reduce, outputs, digest, norm);
+            }
+            (Purpose::Step { iteration }, Outcome::State { digest }) => match outputs.first() {
+                Some(state) => self.stepped(iteration, *state, digest),
+                None => self.broken("the step made no state".to_owned()),
+            },
+            (Purpose::Freeze { transfer }, Outcome::Frozen { chunks }) => {
+                self.frozen(transfer, outputs, chunks);
+            }
+            (Purpose::Chunk { transfer, index, to }, _) => self.chunk_made(transfer, index, to, outputs),
+            (Purpose::Join { transfer, source }, Outcome::State { digest }) => {
+                self.joined(transfer, source, outputs, digest);
+            }
+            (Purpose::Obtain { transfer }, Outcome::State { digest }) => {
+                self.obtained(transfer, outputs, digest);
+            }
+            (Purpose::Save { iteration }, _) => {
+                if let Some(held) = &self.held {
+                    let (stage, digest) = (held.stage, held.digest);
+                    self.report(ToCoordinator::Saved { stage, iteration, digest });
+                }
+            }
+            (purpose, outcome) => self.broken(format!("{purpose:?} ended with {outcome:?}")),
+        }
+    }
+
+    fn on_failed(&mut self, purpose: Purpose, why: String) {
+        match purpose {
+            Purpose::Save { iteration } => {
+                if let Some(stage) = self.held.as_ref().map(|held| held.stage) {
+                    self.report(ToCoordinator::SaveFailed { stage, iteration, why });
+                }
+            }
+            Purpose::Join { transfer, .. } | Purpose::Obtain { transfer } => {
+                self.report(ToCoordinator::TransferFailed { transfer, why });
+                if let Some(obtaining) = self.obtaining.take_if(|obtaining| obtaining.transfer == transfer) {
+                    self.drop_obtaining(obtaining);
+                }
+            }
+            _ => self.broken(why),
+        }
+    }
+}

@@ -1,0 +1,459 @@
+//! Microbatches passing through a node: forward, (loss,) backward, and what is kept so that it can be sent again.
+
+use super::compute::{Leg, Purpose};
+use super::{Early, Worker};
+use crate::message::{Direction, Duty, LossShare, Spent, ToCoordinator, ToPeer};
+use crate::task::{Handle, Outcome, Task};
+use skipstone_types::{Attempt, Iteration, Microbatch, NodeId, StageId};
+use std::collections::BTreeMap;
+
+/// How far a leg is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Progress {
+    #[default]
+    Waiting,
+    Running,
+    Done,
+}
+
+/// One microbatch on this node.
+#[derive(Debug)]
+struct Passage {
+    duty: Duty,
+    first: Progress,
+    /// Relays have none: it counts as done from the start.
+    loss: Progress,
+    last: Progress,
+    /// The activation that arrived (at the origin: from the last relay, for the loss).
+    forward_in: Option<Handle>,
+    /// The activation made; kept until the attempt ends, to be sent again.
+    forward_out: Option<Handle>,
+    saved: Option<Handle>,
+    /// The gradient that arrived (at the origin: from the first relay).
+    backward_in: Option<Handle>,
+    /// The gradient made; kept until the attempt ends, to be sent again.
+    backward_out: Option<Handle>,
+    /// When each leg's input arrived: legs of a kind run in this order.
+    arrived: [u64; 2],
+    loss_share: Option<LossShare>,
+}
+
+impl Passage {
+    fn new(duty: Duty, origin: bool) -> Self {
+        Self {
+            duty,
+            first: Progress::Waiting,
+            loss: if origin { Progress::Waiting } else { Progress::Done },
+            last: Progress::Waiting,
+            forward_in: None,
+            forward_out: None,
+            saved: None,
+            backward_in: None,
+            backward_out: None,
+            arrived: [0; 2],
+            loss_share: None,
+        }
+    }
+
+    fn handles(&self) -> impl Iterator<Item = Handle> {
+        [self.forward_in, self.forward_out, self.saved, self.backward_in, self.backward_out]
+            .into_iter()
+            .flatten()
+    }
+
+    fn holds_slot(&self) -> bool {
+        self.first != Progress::Waiting && self.last != Progress::Done
+    }
+
+    /// Whether the input that comes in this direction is here or already used.
+    fn has(&self, direction: Direction, origin: bool) -> bool {
+        match direction {
+            Direction::Forward if origin => self.forward_in.is_some() || self.loss != Progress::Waiting,
+            Direction::Forward => self.forward_in.is_some() || self.first != Progress::Waiting,
+            Direction::Backward => self.backward_in.is_some() || self.last != Progress::Waiting,
+        }
+    }
+}
+
+/// The attempt that a node works on.
+#[derive(Debug)]
+pub(super) struct AttemptWork {
+    pub(super) iteration: Iteration,
+    pub(super) attempt: Attempt,
+    passages: BTreeMap<Microbatch, Passage>,
+    pub(super) sum: Option<Handle>,
+    pub(super) spent: Spent,
+    memory_wait_since_us: Option<u64>,
+    arrivals: u64,
+}
+
+type NextLeg = (Purpose, Task, Vec<Handle>, usize);
+
+impl Worker {
+    fn is_origin(&self) -> bool {
+        self.held.as_ref().is_some_and(|held| held.stage.is_origin())
+    }
+
+    pub(super) fn begin(&mut self, iteration: Iteration, attempt: Attempt, duties: Vec<Duty>) {
+        if (iteration, attempt) < self.newest {
+            return;
+        }
+        let Some(held) = &self.held else {
+            self.broken(format!("{iteration} began, but this node holds no stage"));
+            return;
+        };
+        if held.iteration > iteration {
+            self.broken(format!("{iteration} began, but this node is at {}", held.iteration));
+            return;
+        }
+        let origin = held.stage.is_origin();
+        self.end_attempt();
+        self.drop_iteration_if_undecided(iteration);
+        self.newest = (iteration, attempt);
+        self.work = Some(AttemptWork {
+            iteration,
+            attempt,
+            passages: duties.into_iter().map(|duty| (duty.microbatch, Passage::new(duty, origin))).collect(),
+            sum: None,
+            spent: Spent::default(),
+            memory_wait_since_us: None,
+            arrivals: 0,
+        });
+        self.take_early_frames();
+    }
+
+    /// New duties begin; known ones get new neighbours, who are sent what the old ones had.
+    pub(super) fn reroute(&mut self, iteration: Iteration, attempt: Attempt, duties: Vec<Duty>) {
+        let origin = self.is_origin();
+        let Some(work) =
+            self.work.as_mut().filter(|work| (work.iteration, work.attempt) == (iteration, attempt))
+        else {
+            return;
+        };
+        let mut again = Vec::new();
+        for duty in duties {
+            match work.passages.get_mut(&duty.microbatch) {
+                None => {
+                    work.passages.insert(duty.microbatch, Passage::new(duty, origin));
+                }
+                Some(passage) => {
+                    if passage.duty.next != duty.next {
+                        again.push((duty.microbatch, Direction::Forward));
+                    }
+                    if passage.duty.previous != duty.previous {
+                        again.push((duty.microbatch, Direction::Backward));
+                    }
+                    passage.duty.next = duty.next;
+                    passage.duty.previous = duty.previous;
+                }
+            }
+        }
+        for (microbatch, direction) in again {
+            self.pass_on(microbatch, direction);
+        }
+        self.take_early_frames();
+    }
+
+    pub(super) fn abort(&mut self, iteration: Iteration, attempt: Attempt) {
+        if (iteration, attempt) < self.newest {
+            return;
+        }
+        self.newest = (iteration, attempt.next());
+        if self.work.as_ref().is_some_and(|work| work.iteration == iteration && work.attempt <= attempt) {
+            self.end_attempt();
+        }
+        self.drop_iteration_if_undecided(iteration);
+        self.forget_early_frames();
+    }
+
+    fn drop_iteration_if_undecided(&mut self, iteration: Iteration) {
+        if !self.commits.contains_key(&iteration) {
+            self.drop_iteration(iteration);
+        }
+    }
+
+    /// Drops sums, slots and boundary tensors of the attempt. Its reduction stays until it is decided.
+    pub(super) fn end_attempt(&mut self) {
+        let Some(work) = self.work.take() else { return };
+        let of = (work.iteration, work.attempt);
+        self.compute.cancel(|purpose| purpose.is_of_attempt(of));
+        let handles: Vec<_> = work.passages.values().flat_map(Passage::handles).chain(work.sum).collect();
+        self.drop_handles(handles);
+    }
+
+    pub(super) fn on_boundary(&mut self, from: NodeId, message: ToPeer, payload: Handle) {
+        let ToPeer::Boundary { iteration, attempt, microbatch, direction, .. } = message else {
+            self.drop_handles([payload]);
+            return;
+        };
+        if (iteration, attempt) < self.newest {
+            self.drop_handles([payload]);
+            return;
+        }
+        let origin = self.is_origin();
+        let known = self
+            .work
+            .as_mut()
+            .filter(|work| (work.iteration, work.attempt) == (iteration, attempt))
+            .and_then(|work| {
+                work.arrivals += 1;
+                let arrival = work.arrivals;
+                work.passages.get_mut(&microbatch).map(|passage| (passage, arrival))
+            });
+        match known {
+            // The first copy counts.
+            Some((passage, _)) if passage.has(direction, origin) => self.drop_handles([payload]),
+            Some((passage, arrival)) => {
+                let (slot, index) = match direction {
+                    Direction::Forward => (&mut passage.forward_in, 0),
+                    Direction::Backward => (&mut passage.backward_in, 1),
+                };
+                *slot = Some(payload);
+                passage.arrived[index] = arrival;
+            }
+            None => self.keep_for_later(from, message, payload),
+        }
+    }
+
+    /// Keeps a frame that came before the message that explains it, within a bound.
+    pub(super) fn keep_for_later(&mut self, from: NodeId, message: ToPeer, payload: Handle) {
+        let microbatches = self.settings.as_ref().map_or(0, |settings| settings.microbatches as usize);
+        let known = self.early.iter().any(|early| early.message == message && early.from == from);
+        if known || self.early.len() >= 8 * microbatches + 64 {
+            self.drop_handles([payload]);
+        } else {
+            self.early.push(Early { from, message, payload });
+        }
+    }
+
+    /// Looks again at the frames kept for later.
+    pub(super) fn take_early_frames(&mut self) {
+        for early in std::mem::take(&mut self.early) {
+            self.on_peer(early.from, early.message, Some(early.payload));
+        }
+    }
+
+    /// Drops frames kept for later that have become too old.
+    pub(super) fn forget_early_frames(&mut self) {
+        let newest = self.newest;
+        let old = |early: &Early| match &early.message {
+            ToPeer::Boundary { iteration, attempt, .. }
+            | ToPeer::Part { iteration, attempt, .. }
+            | ToPeer::Reduced { iteration, attempt, .. } => (*iteration, *attempt) < newest,
+            _ => false,
+        };
+        let (gone, kept) = std::mem::take(&mut self.early).into_iter().partition::<Vec<_>, _>(old);
+        self.early = kept;
+        self.drop_handles(gone.into_iter().map(|early| early.payload));
+    }
+
+    /// The most urgent leg that can run: backward before loss before forward, each by arrival; a forward needs a
+    /// free slot.
+    pub(super) fn next_leg(&mut self) -> Option<NextLeg> {
+        let slots = self.settings.as_ref()?.slots as usize;
+        let held = self.held.as_ref()?;
+        let (stage, state) = (held.stage, held.state?);
+        let work = self.work.as_mut().filter(|work| work.iteration == held.iteration)?;
+        let (iteration, attempt) = (work.iteration, work.attempt);
+        let free = work.passages.values().filter(|passage| passage.holds_slot()).count() < slots;
+        let (_, _, microbatch, leg) = work
+            .passages
+            .iter()
+            .filter_map(|(microbatch, passage)| {
+                let (class, arrival, leg) = passage.ready(stage, free)?;
+                Some((class, arrival, *microbatch, leg))
+            })
+            .min_by_key(|(class, arrival, microbatch, _)| (*class, *arrival, *microbatch))?;
+        let passage = work.passages.get_mut(&microbatch)?;
+        let counted = passage.duty.counted;
+        if counted && leg != Leg::First && work.sum.is_none() {
+            return Some((Purpose::NewSum { iteration, attempt }, Task::NewSum, vec![state], 1));
+        }
+        let sum = work.sum.filter(|_| counted);
+        let purpose = Purpose::Leg { iteration, attempt, microbatch, leg, replay: passage.duty.replay };
+        let origin = stage.is_origin();
+        let (task, inputs, outputs) = match leg {
+            Leg::First => {
+                passage.first = Progress::Running;
+                match passage.forward_in {
+                    Some(input) if !origin => (Task::Forward { microbatch }, vec![state, input], 2),
+                    _ => (Task::Embed { iteration, microbatch }, vec![state], 2),
+                }
+            }
+            Leg::Loss => {
+                passage.loss = Progress::Running;
+                let inputs = [Some(state), passage.forward_in, sum].into_iter().flatten().collect();
+                (Task::Loss { iteration, microbatch }, inputs, 1)
+            }
+            Leg::Last => {
+                passage.last = Progress::Running;
+                let saved = passage.saved.take();
+                let inputs = [Some(state), saved, passage.backward_in, sum].into_iter().flatten().collect();
+                if origin {
+                    (Task::EmbedBackward { iteration, microbatch }, inputs, 0)
+                } else {
+                    (Task::Backward { microbatch }, inputs, 1)
+                }
+            }
+        };
+        Some((purpose, task, inputs, outputs))
+    }
+
+    pub(super) fn sum_made(&mut self, of: (Iteration, Attempt), outputs: Vec<Handle>) {
+        match self.work.as_mut().filter(|work| (work.iteration, work.attempt) == of) {
+            Some(work) => work.sum = outputs.first().copied(),
+            None => self.drop_handles(outputs),
+        }
+    }
+
+    pub(super) fn leg_done(
+        &mut self,
+        of: (Iteration, Attempt),
+        microbatch: Microbatch,
+        leg: Leg,
+        outputs: Vec<Handle>,
+        outcome: &Outcome,
+    ) {
+        let origin = self.is_origin();
+        let Some(passage) = self
+            .work
+            .as_mut()
+            .filter(|work| (work.iteration, work.attempt) == of)
+            .and_then(|work| work.passages.get_mut(&microbatch))
+        else {
+            self.drop_handles(outputs);
+            return;
+        };
+        match leg {
+            Leg::First => {
+                passage.first = Progress::Done;
+                passage.forward_out = outputs.first().copied();
+                passage.saved = outputs.get(1).copied();
+                // The origin's forward input is the loss's, and may be here already.
+                let used = if origin { None } else { passage.forward_in.take() };
+                self.drop_handles(used);
+                self.pass_on(microbatch, Direction::Forward);
+            }
+            Leg::Loss => {
+                passage.loss = Progress::Done;
+                passage.backward_out = outputs.first().copied();
+                if let Outcome::Loss { loss_sum, tokens } = outcome {
+                    passage.loss_share = Some(LossShare { loss_sum: *loss_sum, tokens: *tokens });
+                }
+                let used = passage.forward_in.take();
+                self.drop_handles(used);
+                self.pass_on(microbatch, Direction::Backward);
+            }
+            Leg::Last => {
+                passage.last = Progress::Done;
+                if !origin {
+                    passage.backward_out = outputs.first().copied();
+                }
+                let used = passage.backward_in.take();
+                let (counted, loss) = (passage.duty.counted, passage.loss_share);
+                self.drop_handles(used);
+                if !origin {
+                    self.pass_on(microbatch, Direction::Backward);
+                }
+                if counted {
+                    let (iteration, attempt) = of;
+                    self.report(ToCoordinator::ShareDone { iteration, attempt, microbatch, loss });
+                }
+            }
+        }
+    }
+
+    /// Sends a boundary tensor to the neighbour that it is for, if it is made.
+    fn pass_on(&mut self, microbatch: Microbatch, direction: Direction) {
+        let (Some(work), Some(held)) = (&self.work, &self.held) else { return };
+        let Some(passage) = work.passages.get(&microbatch) else { return };
+        let (to, tensor) = match direction {
+            Direction::Forward => (passage.duty.next, passage.forward_out),
+            Direction::Backward => (passage.duty.previous, passage.backward_out),
+        };
+        let Some(tensor) = tensor else { return };
+        if to == self.me {
+            self.pass_to_myself(microbatch, direction);
+            return;
+        }
+        let message = ToPeer::Boundary {
+            iteration: work.iteration,
+            attempt: work.attempt,
+            microbatch,
+            stage: held.stage,
+            direction,
+        };
+        self.send(to, message, Some(tensor));
+    }
+
+    /// A path of the origin alone: what it makes is its own input.
+    fn pass_to_myself(&mut self, microbatch: Microbatch, direction: Direction) {
+        let Some(passage) = self.work.as_mut().and_then(|work| work.passages.get_mut(&microbatch)) else {
+            return;
+        };
+        match direction {
+            Direction::Forward => passage.forward_in = passage.forward_out.take(),
+            Direction::Backward => passage.backward_in = passage.backward_out.take(),
+        }
+    }
+
+    pub(super) fn resend_boundaries(&mut self, peer: NodeId) {
+        let Some(work) = &self.work else { return };
+        let again: Vec<_> = work
+            .passages
+            .iter()
+            .flat_map(|(microbatch, passage)| {
+                let forward = (passage.duty.next == peer).then_some((*microbatch, Direction::Forward));
+                let backward = (passage.duty.previous == peer).then_some((*microbatch, Direction::Backward));
+                forward.into_iter().chain(backward)
+            })
+            .collect();
+        for (microbatch, direction) in again {
+            self.pass_on(microbatch, direction);
+        }
+    }
+
+    pub(super) fn spend(&mut self, of: (Iteration, Attempt), replay: bool, took_us: u64) {
+        if let Some(work) = self.work.as_mut().filter(|work| (work.iteration, work.attempt) == of) {
+            let account = if replay { &mut work.spent.replay_us } else { &mut work.spent.busy_us };
+            *account += took_us;
+        }
+    }
+
+    /// Accounts for idle time with an activation at hand and no free slot.
+    pub(super) fn note_memory_wait(&mut self, now_us: u64) {
+        let idle = self.is_idle();
+        let stage = self.held.as_ref().map(|held| held.stage);
+        let (Some(work), Some(stage)) = (&mut self.work, stage) else { return };
+        let blocked = idle && work.passages.values().any(|passage| passage.ready(stage, true).is_some());
+        match (blocked, work.memory_wait_since_us) {
+            (true, None) => work.memory_wait_since_us = Some(now_us),
+            (false, Some(since_us)) => {
+                work.spent.memory_wait_us += now_us.saturating_sub(since_us);
+                work.memory_wait_since_us = None;
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Passage {
+    /// The leg that can run now, with its class (lower is more urgent) and arrival.
+    fn ready(&self, stage: StageId, slot_free: bool) -> Option<(u8, u64, Leg)> {
+        let origin = stage.is_origin();
+        if self.last == Progress::Waiting
+            && self.first == Progress::Done
+            && self.loss == Progress::Done
+            && self.backward_in.is_some()
+        {
+            return Some((0, self.arrived[1], Leg::Last));
+        }
+        if self.loss == Progress::Waiting && self.first == Progress::Done && self.forward_in.is_some() {
+            return Some((1, self.arrived[0], Leg::Loss));
+        }
+        if slot_free && self.first == Progress::Waiting && (origin || self.forward_in.is_some()) {
+            return Some((2, self.arrived[0], Leg::First));
+        }
+        None
+    }
+}

@@ -1,0 +1,370 @@
+//! Getting a stage's state, and handing one's own to others.
+//!
+//! A joiner pulls chunks from donors that froze their state at one iteration, and asks again after a broken
+//! connection. Donors go on training meanwhile; the joiner follows the reduced gradients.
+
+use super::compute::Purpose;
+use super::{EARLY_REQUESTS_MAX, Held, Worker};
+use crate::message::{Method, ToCoordinator, ToPeer, TransferId};
+use crate::task::{Handle, Task};
+use skipstone_recovery::Recipe;
+use skipstone_types::{Digest, Iteration, NodeId, StageId};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Chunks asked for and not yet here, per source.
+const WINDOW_CHUNKS: usize = 4;
+
+/// A frozen state that someone pulls.
+#[derive(Debug)]
+pub(super) struct Donation {
+    iteration: Iteration,
+    to: NodeId,
+    freezing: bool,
+    frozen: Option<(Handle, u32)>,
+    asked: BTreeSet<u32>,
+}
+
+/// One source's state, arriving in chunks.
+#[derive(Debug)]
+struct SourceState {
+    stage: StageId,
+    donors: Vec<NodeId>,
+    count: Option<u32>,
+    asked: BTreeSet<u32>,
+    chunks: BTreeMap<u32, Handle>,
+    joining: bool,
+    joined: Option<Handle>,
+}
+
+/// A state on its way to us.
+#[derive(Debug)]
+pub(super) struct Obtaining {
+    pub(super) transfer: TransferId,
+    stage: StageId,
+    pub(super) iteration: Iteration,
+    recipe: Option<Recipe>,
+    sources: Vec<SourceState>,
+    finishing: bool,
+}
+
+impl Worker {
+    pub(super) fn obtain(
+        &mut self,
+        transfer: TransferId,
+        stage: StageId,
+        iteration: Iteration,
+        method: Method,
+    ) {
+        if let Some(obtaining) = self.obtaining.take() {
+            self.drop_obtaining(obtaining);
+        }
+        if matches!(method, Method::Keep) {
+            match &self.held {
+                Some(held) if held.stage == stage => {
+                    let (iteration, digest) = (held.iteration, held.digest);
+                    self.report(ToCoordinator::Holds { transfer: Some(transfer), stage, iteration, digest });
+                }
+                _ => {
+                    let why = "nothing is held to be kept".to_owned();
+                    self.report(ToCoordinator::TransferFailed { transfer, why });
+                }
+            }
+            return;
+        }
+        // A node that changes its stage starts empty.
+        self.forget_everything();
+        let mut obtaining =
+            Obtaining { transfer, stage, iteration, recipe: None, sources: Vec::new(), finishing: false };
+        let source = |stage, donors| SourceState {
+            stage,
+            donors,
+            count: None,
+            asked: BTreeSet::new(),
+            chunks: BTreeMap::new(),
+            joining: false,
+            joined: None,
+        };
+        match method {
+            Method::Initialise => {
+                let task = Task::Initialise { stage };
+                self.compute.enqueue(Purpose::Obtain { transfer }, task, Vec::new(), 1);
+            }
+            Method::Load => {
+                let task = Task::Load { stage, iteration };
+                self.compute.enqueue(Purpose::Obtain { transfer }, task, Vec::new(), 1);
+            }
+            Method::Copy { donors } => obtaining.sources.push(source(stage, donors)),
+            Method::Rebuild { recipe, donors } => {
+                obtaining.sources = recipe
+                    .sources
+                    .iter()
+                    .zip(donors)
+                    .map(|(from, donor)| source(from.stage, vec![donor]))
+                    .collect();
+                obtaining.recipe = Some(recipe);
+            }
+            Method::Keep => {}
+        }
+        let pulls = !obtaining.sources.is_empty();
+        let fresh = obtaining.recipe.as_ref().is_some_and(|recipe| recipe.sources.is_empty());
+        self.obtaining = Some(obtaining);
+        if fresh {
+            self.rebuild_if_complete();
+        }
+        if pulls {
+            self.request_chunks(None);
+        }
+    }
+
+    /// Asks for as many chunks as the window allows; `again` names a donor whose open requests are repeated.
+    fn request_chunks(&mut self, again: Option<NodeId>) {
+        let Some(obtaining) = &mut self.obtaining else { return };
+        let transfer = obtaining.transfer;
+        let mut requests = Vec::new();
+        for source in &mut obtaining.sources {
+            // A donor may serve several sources only if it served several stages, which a node never does, so a
+            // chunk's donor tells its source.
+            let donor_of = |index: u32| source.donors[index as usize % source.donors.len()];
+            if source.donors.is_empty() || source.joining {
+                continue;
+            }
+            if let Some(peer) = again {
+                let open = source.asked.iter().filter(|index| !source.chunks.contains_key(index));
+                requests.extend(
+                    open.copied().map(|index| (donor_of(index), index)).filter(|(to, _)| *to == peer),
+                );
+            }
+            let known = source.count.unwrap_or(1);
+            let open = source.asked.len() - source.chunks.len();
+            let next: Vec<_> = (0..known)
+                .filter(|index| !source.asked.contains(index))
+                .take(WINDOW_CHUNKS.saturating_sub(open))
+                .collect();
+            for index in next {
+                source.asked.insert(index);
+                requests.push((donor_of(index), index));
+            }
+        }
+        for (to, index) in requests {
+            self.send(to, ToPeer::ChunkRequest { transfer, index }, None);
+        }
+    }
+
+    pub(super) fn request_again(&mut self, peer: NodeId) {
+        self.request_chunks(Some(peer));
+    }
+
+    pub(super) fn on_chunk(
+        &mut self,
+        from: NodeId,
+        transfer: TransferId,
+        index: u32,
+        count: u32,
+        payload: Handle,
+    ) {
+        let source =
+            self.obtaining.as_mut().filter(|obtaining| obtaining.transfer == transfer).and_then(
+                |obtaining| obtaining.sources.iter_mut().find(|source| source.donors.contains(&from)),
+            );
+        match source {
+            Some(source)
+                if source.asked.contains(&index)
+                    && !source.chunks.contains_key(&index)
+                    && index < count
+                    && source.count.is_none_or(|known| known == count) =>
+            {
+                source.count = Some(count);
+                source.chunks.insert(index, payload);
+            }
+            _ => {
+                self.drop_handles([payload]);
+                return;
+            }
+        }
+        self.request_chunks(None);
+        self.join_if_complete();
+    }
+
+    fn join_if_complete(&mut self) {
+        let Some(obtaining) = &mut self.obtaining else { return };
+        let transfer = obtaining.transfer;
+        for (number, source) in obtaining.sources.iter_mut().enumerate() {
+            if !source.joining && source.count.is_some_and(|count| source.chunks.len() == count as usize) {
+                source.joining = true;
+                let chunks = source.chunks.values().copied().collect();
+                let task = Task::Join { stage: source.stage };
+                self.compute.enqueue(Purpose::Join { transfer, source: number }, task, chunks, 1);
+            }
+        }
+    }
+
+    pub(super) fn joined(
+        &mut self,
+        transfer: TransferId,
+        source: usize,
+        outputs: Vec<Handle>,
+        digest: Digest,
+    ) {
+        let Some(obtaining) = self.obtaining.as_mut().filter(|obtaining| obtaining.transfer == transfer)
+        else {
+            self.drop_handles(outputs);
+            return;
+        };
+        let chunks = std::mem::take(&mut obtaining.sources[source].chunks);
+        obtaining.sources[source].joined = outputs.first().copied();
+        let copy = obtaining.recipe.is_none();
+        self.drop_handles(chunks.into_values());
+        if copy {
+            if let Some(obtaining) = &mut self.obtaining {
+                obtaining.sources.clear();
+            }
+            self.obtained(transfer, outputs, digest);
+        } else {
+            self.rebuild_if_complete();
+        }
+    }
+
+    fn rebuild_if_complete(&mut self) {
+        let Some(obtaining) = &mut self.obtaining else { return };
+        let joined: Vec<_> = obtaining.sources.iter().filter_map(|source| source.joined).collect();
+        let Some(recipe) = obtaining.recipe.clone().filter(|_| !obtaining.finishing) else { return };
+        if joined.len() < recipe.sources.len() {
+            return;
+        }
+        obtaining.finishing = true;
+        let (transfer, task) = (obtaining.transfer, Task::Rebuild { stage: obtaining.stage, recipe });
+        self.compute.enqueue(Purpose::Obtain { transfer }, task, joined, 1);
+    }
+
+    pub(super) fn obtained(&mut self, transfer: TransferId, outputs: Vec<Handle>, digest: Digest) {
+        let Some(obtaining) = self.obtaining.take_if(|obtaining| obtaining.transfer == transfer) else {
+            self.drop_handles(outputs);
+            return;
+        };
+        let (stage, iteration) = (obtaining.stage, obtaining.iteration);
+        self.held = Some(Held { stage, iteration, state: outputs.first().copied(), digest });
+        self.drop_obtaining(obtaining);
+        self.report(ToCoordinator::Holds { transfer: Some(transfer), stage, iteration, digest });
+    }
+
+    pub(super) fn drop_obtaining(&mut self, obtaining: Obtaining) {
+        self.compute.cancel(|purpose| purpose.is_of_transfer(obtaining.transfer));
+        let handles: Vec<_> = obtaining
+            .sources
+            .into_iter()
+            .flat_map(|source| source.chunks.into_values().chain(source.joined))
+            .collect();
+        self.drop_handles(handles);
+    }
+
+    /// The first iteration whose commit we need while a state is on its way. A stage that is being rebuilt takes no
+    /// steps meanwhile: its state is as good for the iteration after `committed`.
+    pub(super) fn following_from(&mut self, committed: Iteration) -> Option<Iteration> {
+        let obtaining = self.obtaining.as_mut()?;
+        if obtaining.recipe.is_some() {
+            obtaining.iteration = obtaining.iteration.max(committed.next());
+        }
+        Some(obtaining.iteration)
+    }
+
+    pub(super) fn give_up_transfer(&mut self, why: &str) {
+        self.commits.clear();
+        if let Some(obtaining) = self.obtaining.take() {
+            let transfer = obtaining.transfer;
+            self.drop_obtaining(obtaining);
+            self.report(ToCoordinator::TransferFailed { transfer, why: why.to_owned() });
+        } else {
+            self.broken(why.to_owned());
+        }
+    }
+
+    pub(super) fn donate(&mut self, transfer: TransferId, iteration: Iteration, to: NodeId) {
+        self.newest_donation = self.newest_donation.max(Some(transfer));
+        self.donations.insert(
+            transfer,
+            Donation { iteration, to, freezing: false, frozen: None, asked: BTreeSet::new() },
+        );
+        let (now, later) = std::mem::take(&mut self.early_requests)
+            .into_iter()
+            .partition::<Vec<_>, _>(|(_, wanted, _)| *wanted == transfer);
+        self.early_requests = later.into_iter().filter(|(_, wanted, _)| *wanted > transfer).collect();
+        for (from, transfer, index) in now {
+            self.on_chunk_request(from, transfer, index);
+        }
+    }
+
+    /// Freezes the state for donations that were asked for at this iteration.
+    pub(super) fn freeze_for_donations(&mut self, iteration: Iteration, state: Handle) {
+        let mut late = Vec::new();
+        for (transfer, donation) in &mut self.donations {
+            if donation.freezing || donation.iteration > iteration {
+                continue;
+            }
+            if donation.iteration < iteration {
+                late.push(*transfer);
+                continue;
+            }
+            donation.freezing = true;
+            self.compute.enqueue(Purpose::Freeze { transfer: *transfer }, Task::Freeze, vec![state], 1);
+        }
+        for transfer in late {
+            self.donations.remove(&transfer);
+            let why = "the donor's state has moved on".to_owned();
+            self.report(ToCoordinator::TransferFailed { transfer, why });
+        }
+    }
+
+    pub(super) fn frozen(&mut self, transfer: TransferId, outputs: Vec<Handle>, chunks: u32) {
+        let Some((donation, state)) = self.donations.get_mut(&transfer).zip(outputs.first().copied()) else {
+            self.drop_handles(outputs);
+            return;
+        };
+        donation.frozen = Some((state, chunks));
+        let (to, asked) = (donation.to, std::mem::take(&mut donation.asked));
+        for index in asked {
+            self.on_chunk_request(to, transfer, index);
+        }
+    }
+
+    pub(super) fn on_chunk_request(&mut self, from: NodeId, transfer: TransferId, index: u32) {
+        let Some(donation) = self.donations.get_mut(&transfer) else {
+            let awaited = self.newest_donation < Some(transfer);
+            if awaited && self.early_requests.len() < EARLY_REQUESTS_MAX {
+                self.early_requests.push((from, transfer, index));
+            }
+            return;
+        };
+        if donation.to != from {
+            return;
+        }
+        match donation.frozen {
+            Some((state, chunks)) if index < chunks => {
+                let purpose = Purpose::Chunk { transfer, index, to: from };
+                self.compute.enqueue(purpose, Task::Chunk { index }, vec![state], 1);
+            }
+            Some(_) => {}
+            None => {
+                if donation.asked.len() < EARLY_REQUESTS_MAX {
+                    donation.asked.insert(index);
+                }
+            }
+        }
+    }
+
+    pub(super) fn chunk_made(&mut self, transfer: TransferId, index: u32, to: NodeId, outputs: Vec<Handle>) {
+        let chunks =
+            self.donations.get(&transfer).and_then(|donation| donation.frozen).map(|(_, chunks)| chunks);
+        if let Some(count) = chunks {
+            let payload = outputs.first().copied();
+            self.send(to, ToPeer::Chunk { transfer, index, count }, payload);
+        }
+        self.drop_handles(outputs);
+    }
+
+    pub(super) fn release(&mut self, transfer: TransferId) {
+        self.compute.cancel(|purpose| purpose.is_of_transfer(transfer));
+        let frozen = self.donations.remove(&transfer).and_then(|donation| donation.frozen);
+        self.drop_handles(frozen.map(|(state, _)| state));
+        self.early_requests.retain(|(_, wanted, _)| *wanted != transfer);
+    }
+}

@@ -1,0 +1,64 @@
+//! What a strategy sees and what it answers.
+
+use serde::{Deserialize, Serialize};
+use skipstone_types::StageId;
+
+/// A stage as a strategy sees it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StageView {
+    /// Whether a living node serves it.
+    pub living: bool,
+    /// L2 norm of its gradient (before clipping) in the last committed iteration that reached it; 0 if none did.
+    pub gradient_norm: f64,
+    /// Whether it holds the same number of layers as a relay stage (relay stages do; the origin may).
+    pub like_relay: bool,
+}
+
+/// The swarm at the moment of a loss.
+#[derive(Debug, Clone, Copy)]
+pub struct LossView<'a> {
+    /// The stage to rebuild.
+    pub lost: StageId,
+    /// All stages, origin first.
+    pub stages: &'a [StageView],
+}
+
+/// One ingredient of a recipe.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Source {
+    /// The stage whose layers are used: layer j of the rebuilt stage comes from layer j of this one.
+    pub stage: StageId,
+    /// Its weight; the coefficients of a recipe add up to 1.
+    pub coefficient: f64,
+}
+
+/// What the rebuilt stage's Adam moments are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Moments {
+    /// Zero, with the bias correction started anew (CheckFree's code).
+    #[default]
+    Zero,
+    /// Mixed with the same coefficients as the weights.
+    Mix,
+}
+
+/// How to make a stage again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Recipe {
+    /// The ingredients; none = fresh weights from the run's seed.
+    pub sources: Vec<Source>,
+    /// The moments.
+    pub moments: Moments,
+    /// Multiplies the stage's learning rate from then on.
+    pub learning_rate_factor: f64,
+}
+
+/// A strategy's answer to a loss.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Decision {
+    /// Rebuild the stage so.
+    Rebuild(Recipe),
+    /// The strategy can't make this stage again, because of this.
+    Refuse(String),
+}
