@@ -1,0 +1,134 @@
+//! Paths that load every stage and every node equally.
+
+use crate::chooser::{PathChooser, PlanError};
+use crate::random::Random;
+use crate::subset::{DECISIVE, heaviest_path};
+use skipstone_types::{NodeId, Path, Plan, PlanProblem, StageId, Visit};
+
+/// How often a plan is drawn anew when the jump limit has kept it from being balanced.
+const DRAWS: u64 = 8;
+
+/// Chooses at random among the plans in which
+/// - microbatches are spread evenly over the origins,
+/// - every served relay stage is visited equally often (±1) wherever the jump limit allows it,
+/// - the visits of a stage are spread evenly over its nodes,
+/// - a path visits the origin, then relays in ascending order: no swaps. As all paths climb in the same order and
+///   come back the same way, a microbatch that waits for a slot waits only for stages above, and the last one
+///   never waits: slots can't deadlock.
+///
+/// A path is as long as asked, or as long as the served stages allow. Stages without nodes are passed over; a jump
+/// may exceed the limit only straight to the next served stage, when holes leave no other way.
+///
+/// The plan is a function of (seed, iteration, attempt, problem). Which stages a path skips is drawn anew for every
+/// iteration, so that in the long run every legal set of stages is trained.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct BalancedChooser;
+
+impl PathChooser for BalancedChooser {
+    fn choose(&mut self, problem: &PlanProblem) -> Result<Plan, PlanError> {
+        if problem.nodes.first().is_none_or(Vec::is_empty) {
+            return Err(PlanError::NoOrigin);
+        }
+        if problem.microbatches == 0 {
+            return Err(PlanError::NoMicrobatches);
+        }
+        if problem.path_length == 0 {
+            return Err(PlanError::NoVisits);
+        }
+        let mut random =
+            Random::new(&[problem.seed, problem.iteration.0, u64::from(problem.attempt.0), 0x7061_7468]);
+        let relays = problem.served_relays();
+        let routes = routes(problem, &relays, &mut random);
+        let mut turns: Vec<Turns> =
+            problem.nodes.iter().map(|nodes| Turns::new(nodes, &mut random)).collect();
+        let paths = routes
+            .into_iter()
+            .map(|route| {
+                let stages = std::iter::once(StageId::ORIGIN).chain(route);
+                Path(stages.filter_map(|stage| turns[usize::from(stage.0)].next(stage)).collect())
+            })
+            .collect();
+        Ok(Plan { epoch: problem.epoch, paths })
+    }
+}
+
+/// The nodes of a stage, taking turns in a random order.
+struct Turns {
+    nodes: Vec<NodeId>,
+    taken: usize,
+}
+
+impl Turns {
+    fn new(nodes: &[NodeId], random: &mut Random) -> Self {
+        let mut nodes = nodes.to_vec();
+        random.shuffle(&mut nodes);
+        Self { nodes, taken: 0 }
+    }
+
+    fn next(&mut self, stage: StageId) -> Option<Visit> {
+        let node = *self.nodes.get(self.taken % self.nodes.len().max(1))?;
+        self.taken += 1;
+        Some(Visit { stage, node })
+    }
+}
+
+/// The relays of every microbatch.
+fn routes(problem: &PlanProblem, relays: &[StageId], random: &mut Random) -> Vec<Vec<StageId>> {
+    let wanted = usize::from(problem.path_length) - 1;
+    let picks = if problem.full { relays.len() } else { wanted.min(relays.len()) };
+    let count = problem.microbatches as usize;
+    let mut best: Option<(usize, Vec<Vec<usize>>)> = None;
+    for _ in 0..DRAWS {
+        let (spread, drawn) = draw(relays, picks, count, problem.rules.jump_max, random);
+        if best.as_ref().is_none_or(|(least, _)| spread < *least) {
+            best = Some((spread, drawn));
+        }
+        if spread <= 1 {
+            break;
+        }
+    }
+    let drawn = best.map(|(_, drawn)| drawn).unwrap_or_default();
+    drawn.into_iter().map(|route| route.into_iter().map(|index| relays[index]).collect()).collect()
+}
+
+/// One draw, and the difference between its most and its least visited stage.
+fn draw(
+    relays: &[StageId],
+    picks: usize,
+    count: usize,
+    jump_max: u16,
+    random: &mut Random,
+) -> (usize, Vec<Vec<usize>>) {
+    let stages = relays.len();
+    if stages == 0 {
+        return (0, vec![Vec::new(); count]);
+    }
+    // Visits that each stage still has to get; who gets one more than the others is drawn.
+    let mut left = vec![(picks * count / stages) as i64; stages];
+    let mut luck: Vec<usize> = (0..stages).collect();
+    random.shuffle(&mut luck);
+    luck[..picks * count % stages].iter().for_each(|index| left[*index] += 1);
+    let mut visits = vec![0_usize; stages];
+    let mut drawn = Vec::with_capacity(count);
+    for done in 0..count {
+        let paths_left = (count - done) as i64;
+        // A stage that needs every path left must be on this one, and one that needs none must not: any choice
+        // that keeps to this can be completed. Without a jump limit the weights enforce it.
+        let weights: Vec<i64> = left
+            .iter()
+            .map(|left| {
+                let drawn = random.below(1 << 20) as i64;
+                let urgency = if *left >= paths_left { 1 + left - paths_left } else { (*left - 1).min(0) };
+                drawn + urgency * DECISIVE
+            })
+            .collect();
+        let route = heaviest_path(relays, &weights, picks, jump_max);
+        for index in &route {
+            left[*index] -= 1;
+            visits[*index] += 1;
+        }
+        drawn.push(route);
+    }
+    let spread = visits.iter().max().unwrap_or(&0) - visits.iter().min().unwrap_or(&0);
+    (spread, drawn)
+}

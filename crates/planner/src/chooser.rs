@@ -1,0 +1,31 @@
+//! What every path chooser offers.
+
+use skipstone_types::{Plan, PlanProblem};
+use thiserror::Error;
+
+/// Finds a path for every microbatch of an attempt.
+///
+/// An implementation is a function of the problem (and of what it was made with): the same problem gets the same
+/// plan, on every machine.
+pub trait PathChooser: Send {
+    /// The paths for `problem`, under its epoch.
+    ///
+    /// # Errors
+    /// See [`PlanError`].
+    fn choose(&mut self, problem: &PlanProblem) -> Result<Plan, PlanError>;
+}
+
+/// Why there is no plan.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// No node serves the origin.
+    #[error("no node serves the origin, where every path starts")]
+    NoOrigin,
+    /// There is nothing to plan.
+    #[error("an iteration has at least one microbatch")]
+    NoMicrobatches,
+    /// A path without a visit.
+    #[error("a path visits at least the origin: path_length is 0")]
+    NoVisits,
+}
