@@ -117,7 +117,9 @@ mod tests {
             Entry::RolledBack { iteration: Iteration(4), generation: 1 },
         ];
         let mut bytes = JOURNAL_HEADER.to_vec();
-        entries.iter().for_each(|entry| bytes.extend(encode_entry(entry)));
+        for entry in &entries {
+            bytes.extend(encode_entry(entry));
+        }
         (entries, bytes)
     }
 

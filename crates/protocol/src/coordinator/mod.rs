@@ -1,30 +1,333 @@
-//! The coordinator.
-use crate::command::{CoordinatorCommand, CoordinatorInput};
+//! The coordinator: tells nodes what to do, decides what counts, and journals every decision before it is heard.
+//!
+//! It never sees a tensor. Data goes from node to node; what arrives here are events of a few bytes.
+
+mod attempt;
+mod commit;
+mod entering;
+mod repair;
+mod restart;
+mod roster;
+mod saving;
+
+use crate::command::{CoordinatorCommand, CoordinatorInput, End};
 use crate::journal::Entry;
-use skipstone_types::{Iteration, Settings};
+use crate::message::{ReduceId, ToCoordinator, ToWorker, TransferId};
+use crate::record::CommitRecord;
+use attempt::AttemptState;
+use restart::Returning;
+use roster::{Node, Role};
+use saving::Saving;
+use skipstone_recovery::Strategy;
+use skipstone_types::{Attempt, Digest, Event, Iteration, NodeId, Plan, PlanEpoch, Settings, StageId, Term};
+use std::collections::BTreeMap;
+
+/// How long a restarted coordinator waits for nodes that the last record names: dead ones never come.
+const RETURN_GRACE_US: u64 = 3_000_000;
+
+/// How long the start waits for the full number of nodes once every stage has one.
+const GATHER_GRACE_US: u64 = 20_000_000;
+
+/// How long the end waits for a lost stage to be rebuilt before it is saved without.
+const LAST_REBUILD_GRACE_US: u64 = 20_000_000;
+
+/// Iterations of which digests are remembered, for nodes that follow behind.
+const HISTORY_ITERATIONS: usize = 16;
+
+/// Node ids reserved with one journal entry.
+const NODE_IDS_RESERVED: u32 = 64;
+
+/// Iterations in a row whose gradient of a stage is not finite, until the run is ended.
+const STRIKES_MAX: u32 = 3;
+
+/// Where weights come from when nothing has been committed since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Base {
+    Seed,
+    Saved,
+}
+
+/// What the coordinator is at.
+#[derive(Debug)]
+enum Phase {
+    /// Restarted on a journal with commits: waits for nodes that still hold the run.
+    Returning { until_us: u64, waiting: Returning },
+    /// Waits for nodes to be there with the first weights.
+    Gathering { until_us: u64, base: Base },
+    /// Iterations run.
+    Running,
+    /// The last save is under way, or the run is over.
+    Ending,
+}
+
+/// What is known of a stage.
+#[derive(Debug, Default)]
+struct Stage {
+    lineage: u32,
+    /// Norm of its last committed gradient.
+    gradient_norm: f64,
+    /// When its last replica was lost; none while it is served.
+    lost_since_us: Option<u64>,
+    /// Whether the strategy refuses to rebuild it.
+    refused: bool,
+    /// Digest of its state before each of the last iterations, as its replicas agree.
+    digests: BTreeMap<Iteration, Digest>,
+    /// What replicas said of it.
+    votes: BTreeMap<Iteration, BTreeMap<NodeId, Digest>>,
+    /// Iterations in a row whose gradient was not finite.
+    strikes: u32,
+}
 
 /// The coordinator of a run.
-#[derive(Debug)]
-pub struct Coordinator {}
+pub struct Coordinator {
+    settings: Settings,
+    strategy: Box<dyn Strategy>,
+    term: Term,
+    generation: u32,
+    now_us: u64,
+    phase: Phase,
+    /// The iteration that runs or comes next.
+    iteration: Iteration,
+    /// The attempt of it that comes next.
+    next_attempt: Attempt,
+    nodes: BTreeMap<NodeId, Node>,
+    next_node: NodeId,
+    node_ids_below: NodeId,
+    /// Raised when a node joins: nodes are told addresses that they lack.
+    roster_version: u64,
+    stages: Vec<Stage>,
+    attempt: Option<AttemptState>,
+    /// The plan asked for and not yet answered.
+    planning: Option<PlanEpoch>,
+    plan_epoch: PlanEpoch,
+    next_transfer: u32,
+    next_reduce: u64,
+    /// The last committed records, for nodes that follow behind and for the chain.
+    records: BTreeMap<Iteration, CommitRecord>,
+    last_digest: Digest,
+    saving: Option<Saving>,
+    save_wanted: bool,
+    stop_since_us: Option<u64>,
+    /// An error that ends the run once what lives is saved.
+    failure: Option<String>,
+    out: Vec<CoordinatorCommand>,
+}
+
+impl std::fmt::Debug for Coordinator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Coordinator")
+            .field("term", &self.term)
+            .field("phase", &self.phase)
+            .field("iteration", &self.iteration)
+            .field("next_attempt", &self.next_attempt)
+            .field("nodes", &self.nodes)
+            .field("attempt", &self.attempt)
+            .field("planning", &self.planning)
+            .field("saving", &self.saving)
+            .field("stop_since_us", &self.stop_since_us)
+            .finish_non_exhaustive()
+    }
+}
 
 impl Coordinator {
-    /// Takes over the run that `journal` tells of (empty: a new run). `resume` starts from `state/` at that
-    /// iteration: given by whoever started `--resume`, on every start of a coordinator of that invocation.
-    /// The first commands journal the new term.
+    /// Takes over the run that `journal` tells of (empty: a new run), and journals the new term. `resume` goes back
+    /// to `state/` at that iteration: it is given until the first [`Event::CoordinatorStarted`] of the invocation
+    /// that resumes has been seen, and never after.
+    ///
+    /// A strategy name that is not known counts as `checkfree`; check it before with
+    /// [`skipstone_recovery::strategy`].
     pub fn open(
-        _settings: Settings,
-        _journal: &[Entry],
-        _resume: Option<Iteration>,
-        _now_us: u64,
+        settings: Settings,
+        journal: &[Entry],
+        resume: Option<Iteration>,
+        now_us: u64,
     ) -> (Self, Vec<CoordinatorCommand>) {
-        (Self {}, Vec::new())
+        let past = restart::Past::of(journal);
+        let strategy = skipstone_recovery::strategy(&settings.recovery)
+            .or_else(|_| skipstone_recovery::strategy("checkfree"))
+            .unwrap_or_else(|error| unreachable!("{error}"));
+        let stages = (0..=settings.relay_stages).map(|_| Stage::default()).collect();
+        let mut coordinator = Self {
+            strategy,
+            term: Term(past.term.0 + 1),
+            generation: past.generation,
+            now_us,
+            phase: Phase::Ending,
+            iteration: Iteration(0),
+            next_attempt: Attempt(0),
+            nodes: BTreeMap::new(),
+            next_node: past.node_ids_below.max(NodeId(1)),
+            node_ids_below: past.node_ids_below,
+            roster_version: 0,
+            stages,
+            attempt: None,
+            planning: None,
+            plan_epoch: PlanEpoch(0),
+            next_transfer: 0,
+            next_reduce: 0,
+            records: BTreeMap::new(),
+            last_digest: Digest::default(),
+            saving: None,
+            save_wanted: false,
+            stop_since_us: None,
+            failure: None,
+            out: Vec::new(),
+            settings,
+        };
+        coordinator.take_over(past, resume);
+        let commands = std::mem::take(&mut coordinator.out);
+        (coordinator, commands)
     }
+
     /// The term, for envelopes.
-    pub fn term(&self) -> skipstone_types::Term {
-        skipstone_types::Term(0)
+    pub fn term(&self) -> Term {
+        self.term
     }
+
+    /// The iteration that runs or comes next.
+    pub fn iteration(&self) -> Iteration {
+        self.iteration
+    }
+
     /// Takes an input at a time in microseconds (monotonic); answers with commands, to be carried out in order.
-    pub fn on(&mut self, _input: CoordinatorInput, _now_us: u64) -> Vec<CoordinatorCommand> {
-        Vec::new()
+    pub fn on(&mut self, input: CoordinatorInput, now_us: u64) -> Vec<CoordinatorCommand> {
+        self.now_us = self.now_us.max(now_us);
+        match input {
+            CoordinatorInput::Tick => {}
+            CoordinatorInput::Hello { connection, hello } => self.on_hello(connection, hello),
+            CoordinatorInput::Worker { node, message } => {
+                if self.nodes.contains_key(&node) {
+                    self.on_worker(node, message);
+                }
+            }
+            CoordinatorInput::Lost { node, why } => self.lose(node, &why),
+            CoordinatorInput::Planned { plan } => self.on_planned(&plan),
+            CoordinatorInput::Save => self.save_wanted = true,
+            CoordinatorInput::Stop => {
+                self.stop_since_us.get_or_insert(self.now_us);
+            }
+        }
+        self.advance();
+        std::mem::take(&mut self.out)
+    }
+
+    fn on_worker(&mut self, node: NodeId, message: ToCoordinator) {
+        match message {
+            // A second hello on a bound connection is out of order.
+            ToCoordinator::Hello { .. } => self.lose(node, "out of order"),
+            ToCoordinator::ShareDone { iteration, attempt, microbatch, loss } => {
+                self.on_share_done(node, (iteration, attempt), microbatch, loss);
+            }
+            ToCoordinator::Reduced { iteration, reduce, digest, norm, spent, .. } => {
+                self.on_reduced(node, iteration, reduce, digest, norm, spent);
+            }
+            ToCoordinator::Holds { transfer, stage, iteration, digest } => {
+                self.on_holds(node, transfer, stage, iteration, digest);
+            }
+            ToCoordinator::TransferFailed { transfer, why } => self.on_transfer_failed(node, transfer, &why),
+            ToCoordinator::Saved { stage, iteration, digest } => {
+                self.on_saved(node, stage, iteration, digest);
+            }
+            ToCoordinator::SaveFailed { stage, iteration, why } => {
+                self.on_save_failed(stage, iteration, &why)
+            }
+            ToCoordinator::Broken { why } => self.lose(node, &why),
+        }
+    }
+
+    /// Whatever can go on after an input, goes on.
+    fn advance(&mut self) {
+        self.end_returning_if_due();
+        self.end_gathering_if_due();
+        self.place_nodes();
+        self.begin_if_possible();
+    }
+
+    fn on_planned(&mut self, plan: &Plan) {
+        if self.planning != Some(plan.epoch) {
+            return;
+        }
+        self.planning = None;
+        self.begin_attempt(plan);
+    }
+
+    /// Nodes that serve the stage, ascending.
+    fn serving(&self, stage: StageId) -> Vec<NodeId> {
+        self.nodes
+            .iter()
+            .filter(|(_, node)| matches!(node.role, Role::Serving { stage: served } if served == stage))
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
+    fn is_served(&self, stage: StageId) -> bool {
+        !self.serving(stage).is_empty()
+    }
+
+    fn stage_ids(&self) -> impl Iterator<Item = StageId> + use<> {
+        (0..=self.settings.relay_stages).map(StageId)
+    }
+
+    fn holes(&self) -> Vec<StageId> {
+        self.stage_ids().filter(|stage| !self.is_served(*stage)).collect()
+    }
+
+    fn new_transfer(&mut self) -> TransferId {
+        self.next_transfer += 1;
+        TransferId { term: self.term, number: self.next_transfer }
+    }
+
+    fn new_reduce(&mut self) -> ReduceId {
+        self.next_reduce += 1;
+        ReduceId { term: self.term, number: self.next_reduce }
+    }
+
+    fn send(&mut self, to: NodeId, message: ToWorker) {
+        self.out.push(CoordinatorCommand::Send { to, message });
+    }
+
+    /// Sends to every node that serves a stage or is about to.
+    fn send_to_workers(&mut self, message: &ToWorker) {
+        let workers: Vec<_> = self
+            .nodes
+            .iter()
+            .filter(|(_, node)| !matches!(node.role, Role::Spare))
+            .map(|(id, _)| *id)
+            .collect();
+        for node in workers {
+            self.send(node, message.clone());
+        }
+    }
+
+    fn log(&mut self, event: Event) {
+        self.out.push(CoordinatorCommand::Log { event });
+    }
+
+    fn journal(&mut self, entry: Entry) {
+        self.out.push(CoordinatorCommand::Journal { entry });
+    }
+
+    fn end(&mut self, end: End) {
+        let why = match &end {
+            End::Done => "done".to_owned(),
+            End::Stopped => "stopped".to_owned(),
+            End::Failed { why } => why.clone(),
+        };
+        let nodes: Vec<_> = self.nodes.keys().copied().collect();
+        for node in nodes {
+            self.send(node, ToWorker::Finish);
+        }
+        self.log(Event::Finished { iteration: self.iteration, why });
+        self.out.push(CoordinatorCommand::End { end });
+        self.phase = Phase::Ending;
+        self.saving = None;
+    }
+
+    /// Gives up the run: what lives is saved first.
+    fn fail(&mut self, why: String) {
+        if self.failure.is_none() {
+            self.abort_attempt();
+            self.failure = Some(why);
+        }
     }
 }

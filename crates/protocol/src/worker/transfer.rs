@@ -59,8 +59,10 @@ impl Worker {
             self.drop_obtaining(obtaining);
         }
         if matches!(method, Method::Keep) {
-            match &self.held {
+            match &mut self.held {
                 Some(held) if held.stage == stage => {
+                    // Nobody stepped the stage meanwhile: what is held is as good for a later iteration.
+                    held.iteration = held.iteration.max(iteration);
                     let (iteration, digest) = (held.iteration, held.digest);
                     self.report(ToCoordinator::Holds { transfer: Some(transfer), stage, iteration, digest });
                 }

@@ -1,0 +1,184 @@
+//! Deciding an iteration: the record is journalled, then heard.
+
+use super::attempt::{AttemptState, ReducePhase};
+use super::roster::{JoinKind, Role};
+use super::{Coordinator, HISTORY_ITERATIONS, STRIKES_MAX};
+use crate::journal::Entry;
+use crate::message::ToWorker;
+use crate::record::{CommitRecord, Share, StageRecord};
+use skipstone_types::{
+    Attempt, CommittedStage, Digest, Event, Iteration, Microbatch, NodeId, Path, StageId, Visit,
+};
+
+impl Coordinator {
+    /// Commits once every stage that anything reached has agreed.
+    pub(super) fn commit_if_complete(&mut self) {
+        let complete = self.attempt.as_ref().is_some_and(|attempt| {
+            attempt
+                .stages
+                .iter()
+                .all(|part| part.owners.is_empty() || matches!(part.phase, ReducePhase::Agreed { .. }))
+        });
+        if !complete {
+            return;
+        }
+        let Some(attempt) = self.attempt.take() else { return };
+        let record = self.record(&attempt);
+        self.journal(Entry::Committed(Box::new(record.clone())));
+        self.log_commit(&attempt, &record);
+        self.send_to_workers(&ToWorker::Commit { record: Box::new(record.clone()) });
+        for part in &record.stages {
+            let stage = &mut self.stages[usize::from(part.stage.0)];
+            if part.step {
+                stage.gradient_norm = part.gradient_norm;
+                stage.strikes = 0;
+            } else if !part.shares.is_empty() {
+                stage.strikes += 1;
+                if stage.strikes >= STRIKES_MAX {
+                    let why = format!(
+                        "the gradient of {} was not finite {STRIKES_MAX} times in a row; lower --lr, or look at the data",
+                        part.stage
+                    );
+                    self.failure.get_or_insert(why);
+                }
+            }
+        }
+        self.committed(record);
+        for (index, part) in attempt.stages.iter().enumerate() {
+            for (node, digest) in &part.listeners {
+                self.followed(*node, attempt.iteration, *digest);
+            }
+            if part.owners.is_empty() {
+                self.nothing_to_follow(StageId(index as u16), attempt.iteration);
+            }
+        }
+    }
+
+    /// Takes a decided record as the latest.
+    pub(super) fn committed(&mut self, record: CommitRecord) {
+        self.iteration = record.iteration.next();
+        self.next_attempt = Attempt(0);
+        self.last_digest = record.digest();
+        self.records.insert(record.iteration, record);
+        while self.records.len() > HISTORY_ITERATIONS {
+            self.records.pop_first();
+        }
+    }
+
+    fn record(&self, attempt: &AttemptState) -> CommitRecord {
+        let stages = attempt
+            .stages
+            .iter()
+            .enumerate()
+            .map(|(index, part)| {
+                let stage = StageId(index as u16);
+                let known = &self.stages[index];
+                let (gradient, gradient_norm, agreed) = match part.phase {
+                    ReducePhase::Agreed { digest, norm } => (digest, norm, true),
+                    _ => (Digest::default(), 0.0, false),
+                };
+                let clip_max = self.settings.clip_norm_max;
+                let clips = clip_max > 0.0 && gradient_norm > clip_max;
+                StageRecord {
+                    stage,
+                    members: self.serving(stage),
+                    shares: part
+                        .done
+                        .iter()
+                        .map(|(node, microbatches)| Share { node: *node, microbatches: microbatches.clone() })
+                        .collect(),
+                    gradient,
+                    gradient_norm,
+                    clip_factor: if clips { clip_max / gradient_norm } else { 1.0 },
+                    step: agreed && gradient_norm.is_finite(),
+                    state: known.digests.get(&attempt.iteration).copied(),
+                    lineage: known.lineage,
+                }
+            })
+            .collect();
+        let paths = attempt
+            .routes
+            .iter()
+            .enumerate()
+            .map(|(index, route)| {
+                let microbatch = Microbatch(index as u32);
+                let owner = |visit: &Visit| {
+                    attempt.stages[usize::from(visit.stage.0)].owners.get(&microbatch).copied()
+                };
+                Path(
+                    route
+                        .iter()
+                        .map(|visit| Visit { stage: visit.stage, node: owner(visit).unwrap_or(visit.node) })
+                        .collect(),
+                )
+            })
+            .collect();
+        CommitRecord {
+            run: self.settings.run,
+            term: self.term,
+            generation: self.generation,
+            iteration: attempt.iteration,
+            attempt: attempt.attempt,
+            plan_epoch: attempt.plan_epoch,
+            paths,
+            stages,
+            loss_sum: attempt.losses.values().map(|loss| loss.loss_sum).sum(),
+            tokens: attempt.losses.values().map(|loss| loss.tokens).sum(),
+            learning_rate: self.settings.learning_rate.at(attempt.iteration),
+            previous: self.last_digest,
+        }
+    }
+
+    fn log_commit(&mut self, attempt: &AttemptState, record: &CommitRecord) {
+        let spent = || attempt.stages.iter().flat_map(|part| part.spent.values());
+        let event = Event::Committed {
+            iteration: record.iteration,
+            attempt: record.attempt,
+            loss: if record.tokens == 0 { 0.0 } else { record.loss_sum / record.tokens as f64 },
+            tokens: record.tokens,
+            learning_rate: record.learning_rate,
+            stages: record
+                .stages
+                .iter()
+                .map(|part| CommittedStage {
+                    stage: part.stage,
+                    microbatches: part.microbatches(),
+                    nodes: part.members.clone(),
+                    gradient_norm: part.gradient_norm,
+                })
+                .collect(),
+            busy_us: spent().map(|spent| spent.busy_us).sum(),
+            replay_us: spent().map(|spent| spent.replay_us).sum(),
+            memory_wait_us: spent().map(|spent| spent.memory_wait_us).sum(),
+            took_ms: self.now_us.saturating_sub(attempt.began_us) / 1000,
+            record: record.digest(),
+        };
+        self.log(event);
+    }
+
+    /// A follower holds the reduced gradient of a committed iteration.
+    pub(super) fn followed(&mut self, node: NodeId, iteration: Iteration, digest: Digest) {
+        let Some(Role::Joining(join)) = self.nodes.get_mut(&node).map(|node| &mut node.role) else { return };
+        let committed = self
+            .records
+            .get(&iteration)
+            .and_then(|record| record.stage(join.stage))
+            .is_some_and(|part| part.gradient == digest);
+        if committed && join.followed == iteration {
+            join.followed = iteration.next();
+        }
+    }
+
+    /// A committed iteration did not reach the stage: its followers are through with it.
+    fn nothing_to_follow(&mut self, stage: StageId, iteration: Iteration) {
+        for node in self.nodes.values_mut() {
+            if let Role::Joining(join) = &mut node.role
+                && join.stage == stage
+                && join.kind == JoinKind::Copy
+                && join.followed == iteration
+            {
+                join.followed = iteration.next();
+            }
+        }
+    }
+}

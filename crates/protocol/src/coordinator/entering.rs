@@ -1,0 +1,442 @@
+//! Nodes find a stage, get its state, and enter at the start of an attempt.
+
+use super::attempt::{ReducePhase, majority};
+use super::roster::{Join, JoinKind, Node, Role};
+use super::{Base, Coordinator, HISTORY_ITERATIONS, Phase};
+use crate::message::{Holding, Method, ToWorker, TransferId};
+use skipstone_recovery::{Decision, LossView, Recipe, StageView};
+use skipstone_types::{Digest, Event, Iteration, NodeId, StageId};
+use std::collections::BTreeMap;
+
+/// Transfers to one node that may fail before it is given up.
+const TRANSFER_FAILURES_MAX: u32 = 5;
+
+impl Coordinator {
+    /// Gives every node without a stage one that needs it, if one does.
+    pub(super) fn place_nodes(&mut self) {
+        match self.phase {
+            Phase::Gathering { base, .. } => self.place_first(base),
+            Phase::Running => self.place_running(),
+            Phase::Returning { .. } | Phase::Ending => {}
+        }
+    }
+
+    fn spare_nodes(&self) -> Vec<NodeId> {
+        self.nodes.iter().filter(|(_, node)| matches!(node.role, Role::Spare)).map(|(id, _)| *id).collect()
+    }
+
+    /// Nodes that serve the stage or are about to.
+    fn population(&self, stage: StageId) -> usize {
+        let joining = self
+            .nodes
+            .values()
+            .filter(|node| matches!(&node.role, Role::Joining(join) if join.stage == stage))
+            .count();
+        self.serving(stage).len() + joining
+    }
+
+    pub(super) fn is_coming(&self, stage: StageId) -> bool {
+        self.population(stage) > 0
+    }
+
+    fn place_first(&mut self, base: Base) {
+        for node in self.spare_nodes() {
+            let Some((population, stage)) =
+                self.stage_ids().map(|stage| (self.population(stage), stage)).min()
+            else {
+                return;
+            };
+            if population >= usize::from(self.settings.replicas) {
+                return;
+            }
+            let (method, how) = match base {
+                Base::Seed => (Method::Initialise, "initialise"),
+                Base::Saved => (Method::Load, "load"),
+            };
+            self.assign(node, stage, JoinKind::First, method, Vec::new(), how);
+        }
+    }
+
+    fn place_running(&mut self) {
+        if self.saving.as_ref().is_some_and(|saving| saving.last) {
+            return;
+        }
+        for node in self.spare_nodes() {
+            if !self.place_one(node) {
+                return;
+            }
+        }
+        self.move_surplus_replicas();
+    }
+
+    /// Places a node without a stage; whether there was a place.
+    fn place_one(&mut self, node: NodeId) -> bool {
+        let lost = self.holes().into_iter().find(|stage| {
+            !self.is_coming(*stage) && !stage.is_origin() && !self.stages[usize::from(stage.0)].refused
+        });
+        if let Some(stage) = lost {
+            self.rebuild(node, stage);
+            return true;
+        }
+        let needy = self
+            .stage_ids()
+            .filter(|stage| self.is_served(*stage) && self.may_copy_now(*stage))
+            .map(|stage| (self.population(stage), stage))
+            .filter(|(population, _)| *population < usize::from(self.settings.replicas))
+            .min();
+        let Some((_, stage)) = needy else { return false };
+        let donors = self.serving(stage);
+        let method = Method::Copy { donors: donors.clone() };
+        self.assign(node, stage, JoinKind::Copy, method, donors, "copy");
+        true
+    }
+
+    /// A follower needs the gradient of the iteration under way, so it must be named when its stage is sealed.
+    fn may_copy_now(&self, stage: StageId) -> bool {
+        self.attempt.as_ref().is_none_or(|attempt| {
+            let part = &attempt.stages[usize::from(stage.0)];
+            part.owners.is_empty() || part.phase == ReducePhase::Open
+        })
+    }
+
+    /// Where nobody replaces lost nodes, a stage with several replicas gives one to a stage without.
+    fn move_surplus_replicas(&mut self) {
+        if self.settings.respawn || self.attempt.is_some() || self.planning.is_some() {
+            return;
+        }
+        let lost: Vec<_> = self
+            .holes()
+            .into_iter()
+            .filter(|stage| {
+                !stage.is_origin() && !self.is_coming(*stage) && !self.stages[usize::from(stage.0)].refused
+            })
+            .collect();
+        for stage in lost {
+            let richest = self.stage_ids().map(|other| self.serving(other)).max_by_key(Vec::len);
+            let Some(node) = richest.filter(|nodes| nodes.len() > 1).and_then(|nodes| nodes.last().copied())
+            else {
+                return;
+            };
+            self.rebuild(node, stage);
+        }
+    }
+
+    fn rebuild(&mut self, node: NodeId, stage: StageId) {
+        let views: Vec<_> = self
+            .stage_ids()
+            .map(|other| StageView {
+                living: self.is_served(other) && other != stage,
+                gradient_norm: self.stages[usize::from(other.0)].gradient_norm,
+                like_relay: !other.is_origin() || self.settings.origin_like_relay,
+            })
+            .collect();
+        match self.strategy.on_loss(&LossView { lost: stage, stages: &views }) {
+            Decision::Rebuild(recipe) => self.rebuild_with(node, stage, recipe),
+            Decision::Refuse(why) => {
+                self.stages[usize::from(stage.0)].refused = true;
+                self.log(Event::RebuildRefused { stage, why });
+            }
+        }
+    }
+
+    fn rebuild_with(&mut self, node: NodeId, stage: StageId, recipe: Recipe) {
+        let donors: Vec<_> = recipe
+            .sources
+            .iter()
+            .filter_map(|source| self.serving(source.stage).into_iter().find(|donor| *donor != node))
+            .collect();
+        if donors.len() < recipe.sources.len() {
+            return;
+        }
+        let sources: Vec<_> =
+            recipe.sources.iter().map(|source| (source.stage, source.coefficient)).collect();
+        let kind = JoinKind::Rebuild { sources: sources.iter().map(|(stage, _)| *stage).collect() };
+        self.log(Event::RebuildStarted { stage, node, sources });
+        let method = Method::Rebuild { recipe, donors: donors.clone() };
+        self.assign(node, stage, kind, method, donors, "rebuild");
+    }
+
+    /// Starts a transfer of the state before the iteration under way.
+    fn assign(
+        &mut self,
+        node: NodeId,
+        stage: StageId,
+        kind: JoinKind,
+        method: Method,
+        donors: Vec<NodeId>,
+        how: &str,
+    ) {
+        let transfer = self.new_transfer();
+        let iteration = self.iteration;
+        let addresses = self.addresses_for(node);
+        let Some(known) = self.nodes.get_mut(&node) else { return };
+        known.role = Role::Joining(Join {
+            stage,
+            transfer,
+            kind,
+            donors: donors.clone(),
+            since_us: self.now_us,
+            ready: None,
+            followed: iteration,
+        });
+        self.log(Event::NodeAssigned { node, stage, how: how.to_owned() });
+        for donor in donors {
+            self.send(donor, ToWorker::Donate { transfer, iteration, to: node });
+        }
+        self.send(node, ToWorker::Assign { transfer, stage, iteration, method, addresses });
+    }
+
+    /// A node came back with the state of a stage that nobody else has.
+    pub(super) fn take_back(&mut self, node: NodeId, holding: &Holding) {
+        let stage = holding.stage;
+        let rivals: Vec<_> = self
+            .nodes
+            .iter()
+            .filter(|(_, other)| matches!(&other.role, Role::Joining(join) if join.stage == stage))
+            .map(|(id, _)| *id)
+            .collect();
+        for rival in rivals {
+            self.cancel_transfer(rival);
+        }
+        self.assign(node, stage, JoinKind::Keep, Method::Keep, Vec::new(), "return");
+    }
+
+    /// Stops a transfer; the node is free for another.
+    pub(super) fn cancel_transfer(&mut self, node: NodeId) {
+        let Some(known) = self.nodes.get_mut(&node) else { return };
+        if let Role::Joining(join) = std::mem::replace(&mut known.role, Role::Spare) {
+            self.release_donors(&join);
+        }
+    }
+
+    pub(super) fn release_donors(&mut self, join: &Join) {
+        for donor in &join.donors {
+            if self.nodes.contains_key(donor) {
+                self.send(*donor, ToWorker::Release { transfer: join.transfer });
+            }
+        }
+    }
+
+    /// A lost node may have been a donor, or the only one with a part of a gradient that a follower misses.
+    pub(super) fn restart_transfers_of(&mut self, lost: NodeId) {
+        let broken: Vec<_> = self
+            .nodes
+            .iter()
+            .filter(|(_, node)| {
+                matches!(&node.role, Role::Joining(join) if join.donors.contains(&lost)
+                    && (join.ready.is_none()
+                        || (join.kind == JoinKind::Copy && join.followed < self.iteration)))
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for node in broken {
+            self.cancel_transfer(node);
+        }
+    }
+
+    pub(super) fn on_transfer_failed(&mut self, from: NodeId, transfer: TransferId, why: &str) {
+        let joiner = self
+            .nodes
+            .iter()
+            .find(|(_, node)| matches!(&node.role, Role::Joining(join) if join.transfer == transfer))
+            .map(|(id, _)| *id);
+        let Some(joiner) = joiner else { return };
+        if matches!(self.phase, Phase::Gathering { .. }) && from == joiner {
+            self.fail(format!("the first weights can't be had: {why}"));
+            self.save_last();
+            return;
+        }
+        self.log(Event::Refused { node: Some(from), why: format!("transfer failed: {why}") });
+        self.cancel_transfer(joiner);
+        if let Some(node) = self.nodes.get_mut(&joiner) {
+            node.failures += 1;
+            if node.failures > TRANSFER_FAILURES_MAX {
+                self.lose(joiner, "its transfers fail");
+            }
+        }
+    }
+
+    /// A node holds a state: after a transfer, or after a step.
+    pub(super) fn on_holds(
+        &mut self,
+        node: NodeId,
+        transfer: Option<TransferId>,
+        stage: StageId,
+        iteration: Iteration,
+        digest: Digest,
+    ) {
+        let serves = match self.nodes.get_mut(&node).map(|node| &mut node.role) {
+            Some(Role::Serving { stage: served }) => *served == stage && transfer.is_none(),
+            Some(Role::Joining(join)) => {
+                if transfer == Some(join.transfer) {
+                    join.ready = Some((iteration, digest));
+                    let join_donors = std::mem::take(&mut join.donors);
+                    let done = TransferDone { transfer: join.transfer, donors: &join_donors };
+                    self.release(&done);
+                    // Donors of a copy stay named: the follower depends on its stage's replicas until it enters.
+                    if let Some(Role::Joining(join)) = self.nodes.get_mut(&node).map(|node| &mut node.role) {
+                        join.donors = join_donors;
+                    }
+                }
+                false
+            }
+            _ => false,
+        };
+        if serves {
+            self.vote(node, stage, iteration, digest);
+        }
+    }
+
+    fn release(&mut self, done: &TransferDone<'_>) {
+        for donor in done.donors {
+            if self.nodes.contains_key(donor) {
+                self.send(*donor, ToWorker::Release { transfer: done.transfer });
+            }
+        }
+    }
+
+    /// Replicas must hold the same bits after every step; those that do not are set aside.
+    fn vote(&mut self, node: NodeId, stage: StageId, iteration: Iteration, digest: Digest) {
+        let members = self.serving(stage);
+        let known = &mut self.stages[usize::from(stage.0)];
+        known.votes.entry(iteration).or_default().insert(node, digest);
+        while known.votes.len() > HISTORY_ITERATIONS {
+            known.votes.pop_first();
+        }
+        let votes = known.votes.get(&iteration).cloned().unwrap_or_default();
+        if let Some(agreed) = majority(&votes) {
+            known.digests.insert(iteration, agreed);
+        }
+        while known.digests.len() > HISTORY_ITERATIONS {
+            known.digests.pop_first();
+        }
+        let complete = members.iter().all(|member| votes.contains_key(member));
+        if !complete {
+            return;
+        }
+        let Some(agreed) = majority(&votes) else { return };
+        let deviants: Vec<_> =
+            votes.iter().filter(|(_, digest)| **digest != agreed).map(|(node, _)| *node).collect();
+        for deviant in deviants {
+            self.lose(deviant, "hash");
+        }
+    }
+
+    /// Whether a joiner may serve from the next attempt on.
+    pub(super) fn may_enter(&self, join: &Join) -> bool {
+        let Some((held, digest)) = join.ready else { return false };
+        match join.kind {
+            JoinKind::Copy => {
+                let same = self.stages[usize::from(join.stage.0)].digests.get(&held) == Some(&digest);
+                same && join.followed == self.iteration
+            }
+            // Nobody stepped the stage meanwhile, so what was made for an earlier iteration is as good for this one.
+            JoinKind::First | JoinKind::Rebuild { .. } | JoinKind::Keep => true,
+        }
+    }
+
+    /// Lets in who is ready. Called between attempts only.
+    pub(super) fn admit_joiners(&mut self) {
+        let ready: Vec<_> = self
+            .nodes
+            .iter()
+            .filter(|(_, node)| matches!(&node.role, Role::Joining(join) if self.may_enter(join)))
+            .map(|(id, _)| *id)
+            .collect();
+        for node in ready {
+            self.admit(node);
+        }
+    }
+
+    fn admit(&mut self, node: NodeId) {
+        let Some(known) = self.nodes.get_mut(&node) else { return };
+        let Role::Joining(join) = std::mem::replace(&mut known.role, Role::Spare) else { return };
+        let stage = join.stage;
+        let Node { role, .. } = known;
+        *role = Role::Serving { stage };
+        let took_ms = self.now_us.saturating_sub(join.since_us) / 1000;
+        let iteration = self.iteration;
+        self.log(Event::NodeEntered { node, stage, iteration, took_ms });
+        let known = &mut self.stages[usize::from(stage.0)];
+        if let Some((_, digest)) = join.ready {
+            known.votes.entry(iteration).or_default().insert(node, digest);
+            if join.kind != JoinKind::Copy {
+                known.digests.insert(iteration, digest);
+            }
+        }
+        if let JoinKind::Rebuild { .. } = join.kind {
+            known.lineage += 1;
+        }
+        let lost_since_us = known.lost_since_us.take();
+        if let Some(since_us) = lost_since_us {
+            let (kind, sources) = match join.kind {
+                JoinKind::Rebuild { sources } => (self.strategy.name(), sources),
+                JoinKind::Keep => ("return", Vec::new()),
+                JoinKind::Copy | JoinKind::First => ("copy", Vec::new()),
+            };
+            let took_ms = self.now_us.saturating_sub(since_us) / 1000;
+            let kind = kind.to_owned();
+            self.log(Event::StageRebuilt { stage, kind, sources, took_ms, iteration });
+        }
+    }
+
+    /// Leaves the gathering once everyone is there, or once every stage is served and time is up.
+    pub(super) fn end_gathering_if_due(&mut self) {
+        let Phase::Gathering { until_us, .. } = self.phase else { return };
+        let mut ready: BTreeMap<StageId, usize> = BTreeMap::new();
+        for node in self.nodes.values() {
+            if let Role::Joining(join) = &node.role
+                && join.ready.is_some()
+            {
+                *ready.entry(join.stage).or_default() += 1;
+            }
+        }
+        let least = self.stage_ids().map(|stage| ready.get(&stage).copied().unwrap_or(0)).min().unwrap_or(0);
+        let all = least >= usize::from(self.settings.replicas) && self.nodes.len() >= self.settings.nodes();
+        let enough = least >= 1 && self.now_us >= until_us;
+        let stopped = self.stop_since_us.is_some() || self.failure.is_some();
+        if stopped && !all {
+            // Nothing has been trained: there is nothing to save that is not there already.
+            let end = self
+                .failure
+                .clone()
+                .map_or(crate::command::End::Stopped, |why| crate::command::End::Failed { why });
+            self.end(end);
+            return;
+        }
+        if !(all || enough) {
+            return;
+        }
+        self.phase = Phase::Running;
+        let late: Vec<_> = self
+            .nodes
+            .iter()
+            .filter(|(_, node)| matches!(&node.role, Role::Joining(join) if join.ready.is_none()))
+            .map(|(id, _)| *id)
+            .collect();
+        self.admit_joiners();
+        for node in late {
+            self.cancel_transfer(node);
+        }
+        for stage in self.stage_ids() {
+            self.settle_first_votes(stage);
+        }
+    }
+
+    fn settle_first_votes(&mut self, stage: StageId) {
+        let iteration = self.iteration;
+        let votes = self.stages[usize::from(stage.0)].votes.get(&iteration).cloned().unwrap_or_default();
+        let Some(agreed) = majority(&votes) else { return };
+        self.stages[usize::from(stage.0)].digests.insert(iteration, agreed);
+        for (node, digest) in votes {
+            if digest != agreed {
+                self.lose(node, "hash");
+            }
+        }
+    }
+}
+
+struct TransferDone<'a> {
+    transfer: TransferId,
+    donors: &'a [NodeId],
+}

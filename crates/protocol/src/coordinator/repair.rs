@@ -1,0 +1,130 @@
+//! A node died, and a replica of its stage lives: its share is replayed there.
+
+use super::Coordinator;
+use super::attempt::{AttemptState, ReducePhase};
+use crate::message::{Duty, ToWorker};
+use skipstone_types::{Event, Microbatch, NodeId, StageId};
+use std::collections::{BTreeMap, BTreeSet};
+
+impl Coordinator {
+    /// Moves the share of `lost` to living replicas of `stage`, unless it counts already; what its neighbours on the
+    /// paths still miss is made again either way.
+    pub(super) fn repair(&mut self, stage: StageId, lost: NodeId) {
+        let counts = self.share_counts(stage);
+        let members = self.serving(stage);
+        let Some(attempt) = self.attempt.as_mut() else { return };
+        if !counts {
+            let part = attempt.stage(stage);
+            part.phase = ReducePhase::Open;
+            part.listeners.clear();
+            part.done.remove(&lost);
+            let orphans: Vec<_> = part
+                .owners
+                .iter()
+                .filter(|(_, owner)| **owner == lost)
+                .map(|(microbatch, _)| *microbatch)
+                .collect();
+            for microbatch in &orphans {
+                if let Some(heir) = least_loaded(&part.owners, &members) {
+                    part.owners.insert(*microbatch, heir);
+                }
+            }
+            if !orphans.is_empty() {
+                let microbatches = orphans.len() as u32;
+                self.log(Event::Repaired { stage, lost, microbatches });
+            }
+        }
+        let affected = self.unfinished_through(lost);
+        self.reroute(&affected);
+        self.seal_if_complete(stage);
+    }
+
+    /// Whether all living replicas have agreed on the stage's gradient, a dead one's share included (perhaps only
+    /// now that it is not waited for any more).
+    fn share_counts(&mut self, stage: StageId) -> bool {
+        let members = self.serving(stage);
+        self.agree_if_complete(stage, &members);
+        self.is_agreed(stage)
+    }
+
+    /// Microbatches whose route leads through the node, and which some owner has not finished.
+    fn unfinished_through(&self, node: NodeId) -> Vec<Microbatch> {
+        let Some(attempt) = &self.attempt else { return Vec::new() };
+        let finished = |microbatch: &Microbatch| {
+            attempt.stages.iter().all(|part| {
+                part.owners
+                    .get(microbatch)
+                    .is_none_or(|owner| part.done.get(owner).is_some_and(|done| done.contains(microbatch)))
+            })
+        };
+        attempt
+            .routes
+            .iter()
+            .enumerate()
+            .filter(|(_, route)| route.iter().any(|visit| visit.node == node))
+            .map(|(index, _)| Microbatch(index as u32))
+            .filter(|microbatch| !finished(microbatch))
+            .collect()
+    }
+
+    fn is_agreed(&self, stage: StageId) -> bool {
+        self.attempt.as_ref().is_some_and(|attempt| {
+            matches!(attempt.stages[usize::from(stage.0)].phase, ReducePhase::Agreed { .. })
+        })
+    }
+
+    /// Brings the routes of these microbatches up to date with their owners and with who lives, and tells everyone
+    /// whose duty or neighbours changed.
+    fn reroute(&mut self, microbatches: &[Microbatch]) {
+        let living: BTreeSet<_> = self.nodes.keys().copied().collect();
+        let replicas: Vec<_> = self.stage_ids().map(|stage| self.serving(stage)).collect();
+        let Some(attempt) = self.attempt.as_mut() else { return };
+        let mut changes: BTreeMap<NodeId, Vec<Duty>> = BTreeMap::new();
+        for microbatch in microbatches {
+            let route = attempt.routes[microbatch.0 as usize].clone();
+            let mut renewed = route.clone();
+            for visit in &mut renewed {
+                let owner = attempt.stages[usize::from(visit.stage.0)].owners.get(microbatch).copied();
+                match owner {
+                    Some(owner) if living.contains(&owner) => visit.node = owner,
+                    // The owner is dead but its share counts: someone must make again what neighbours miss.
+                    _ if living.contains(&visit.node) => {}
+                    _ => {
+                        let stand_ins = &replicas[usize::from(visit.stage.0)];
+                        if let Some(stand_in) = stand_ins.get(microbatch.0 as usize % stand_ins.len().max(1))
+                        {
+                            visit.node = *stand_in;
+                        }
+                    }
+                }
+            }
+            attempt.routes[microbatch.0 as usize] = renewed;
+            collect_changes(attempt, *microbatch, &mut changes);
+        }
+        let (iteration, number) = (attempt.iteration, attempt.attempt);
+        for (node, duties) in changes {
+            self.send(node, ToWorker::Reroute { iteration, attempt: number, duties });
+        }
+    }
+}
+
+fn collect_changes(
+    attempt: &mut AttemptState,
+    microbatch: Microbatch,
+    changes: &mut BTreeMap<NodeId, Vec<Duty>>,
+) {
+    for position in 0..attempt.routes[microbatch.0 as usize].len() {
+        let node = attempt.routes[microbatch.0 as usize][position].node;
+        let told = attempt.told.get(&(node, microbatch)).copied();
+        let duty = attempt.duty(microbatch, position, told.is_none_or(|told| told.replay));
+        if told != Some(duty) {
+            attempt.told.insert((node, microbatch), duty);
+            changes.entry(node).or_default().push(duty);
+        }
+    }
+}
+
+/// The member that owns the fewest microbatches, the lowest of several.
+fn least_loaded(owners: &BTreeMap<Microbatch, NodeId>, members: &[NodeId]) -> Option<NodeId> {
+    members.iter().copied().min_by_key(|member| owners.values().filter(|owner| *owner == member).count())
+}

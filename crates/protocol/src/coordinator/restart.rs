@@ -1,0 +1,200 @@
+//! Taking over: from a journal, with the nodes that still hold the run.
+
+use super::roster::{Node, Role};
+use super::{Base, Coordinator, GATHER_GRACE_US, Phase, RETURN_GRACE_US};
+use crate::journal::Entry;
+use crate::message::{Holding, ToWorker};
+use crate::record::CommitRecord;
+use skipstone_types::{Attempt, Event, Iteration, NodeId, StageId, Term};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a journal says.
+#[derive(Debug, Default)]
+pub(super) struct Past {
+    pub(super) term: Term,
+    pub(super) generation: u32,
+    pub(super) node_ids_below: NodeId,
+    records: BTreeMap<Iteration, CommitRecord>,
+    /// Where the current generation started, if it was rolled back.
+    rolled_back: Option<Iteration>,
+}
+
+impl Past {
+    pub(super) fn of(journal: &[Entry]) -> Self {
+        let mut past = Self { node_ids_below: NodeId(1), ..Self::default() };
+        for entry in journal {
+            match entry {
+                Entry::Opened { term, .. } => past.term = past.term.max(*term),
+                Entry::NodesBelow { node } => past.node_ids_below = past.node_ids_below.max(*node),
+                Entry::RolledBack { iteration, generation } => {
+                    past.records.split_off(iteration);
+                    past.generation = *generation;
+                    past.rolled_back = Some(*iteration);
+                }
+                Entry::Committed(record) => {
+                    past.records.insert(record.iteration, record.as_ref().clone());
+                }
+            }
+        }
+        past
+    }
+}
+
+/// Nodes that a restarted coordinator waits for, and those that came.
+#[derive(Debug, Default)]
+pub(super) struct Returning {
+    expected: BTreeSet<NodeId>,
+    came: BTreeMap<NodeId, Holding>,
+}
+
+impl Coordinator {
+    pub(super) fn take_over(&mut self, mut past: Past, resume: Option<Iteration>) {
+        self.journal(Entry::Opened { run: self.settings.run, term: self.term });
+        if let Some(iteration) = resume {
+            past.records.split_off(&iteration);
+            past.rolled_back = Some(iteration);
+            self.generation = past.generation + 1;
+            self.journal(Entry::RolledBack { iteration, generation: self.generation });
+        }
+        let start = past.rolled_back.unwrap_or_default();
+        let records: Vec<_> = past.records.into_values().collect();
+        let trained_since_start = records.last().is_some_and(|record| record.iteration >= start);
+        for record in records.into_iter().rev().take(super::HISTORY_ITERATIONS).rev() {
+            self.remember(&record);
+            self.committed(record);
+        }
+        if trained_since_start {
+            let expected = self
+                .records
+                .last_key_value()
+                .map(|(_, record)| {
+                    record.stages.iter().flat_map(|part| part.members.iter().copied()).collect()
+                })
+                .unwrap_or_default();
+            self.phase = Phase::Returning {
+                until_us: self.now_us + RETURN_GRACE_US,
+                waiting: Returning { expected, came: BTreeMap::new() },
+            };
+        } else {
+            self.iteration = start;
+            let base = if past.rolled_back.is_some() { Base::Saved } else { Base::Seed };
+            self.phase = Phase::Gathering { until_us: self.now_us + GATHER_GRACE_US, base };
+        }
+        self.log(Event::CoordinatorStarted { term: self.term, iteration: self.iteration });
+    }
+
+    /// Takes from a decided record what the rest of the run needs to know of the stages.
+    fn remember(&mut self, record: &CommitRecord) {
+        for part in &record.stages {
+            if let Some(stage) = self.stages.get_mut(usize::from(part.stage.0)) {
+                stage.lineage = part.lineage;
+                if part.step {
+                    stage.gradient_norm = part.gradient_norm;
+                }
+            }
+        }
+    }
+
+    /// During the return: takes in a node that still holds the run. Whether it did.
+    pub(super) fn keep_returning(
+        &mut self,
+        connection: u64,
+        holding: Option<&Holding>,
+        address: &str,
+        process: u32,
+    ) -> bool {
+        let Phase::Returning { waiting, .. } = &mut self.phase else { return false };
+        let Some(holding) = holding.filter(|holding| holding.term < self.term) else { return false };
+        let (node, holding) = (holding.node, holding.clone());
+        if node.0 == 0 || node >= self.node_ids_below || usize::from(holding.stage.0) >= self.stages.len() {
+            return false;
+        }
+        let record = holding.record.clone();
+        waiting.came.insert(node, holding);
+        self.welcome(connection, node, address.to_owned(), process, false);
+        // A record that some node heard was decided, even if our disk lost it.
+        if let Some(record) = record
+            && record.iteration >= self.iteration
+            && record.generation == self.generation
+        {
+            self.journal(Entry::Committed(record.clone()));
+            self.remember(&record);
+            self.committed(*record);
+        }
+        true
+    }
+
+    /// Ends the return once everyone is there or time is up: nodes that hold the run go on, the rest starts empty.
+    pub(super) fn end_returning_if_due(&mut self) {
+        let Phase::Returning { until_us, waiting } = &mut self.phase else { return };
+        let all = waiting.expected.iter().all(|node| waiting.came.contains_key(node));
+        if !all && self.now_us < *until_us {
+            return;
+        }
+        let Returning { expected, came } = std::mem::take(waiting);
+        self.phase = Phase::Running;
+        let absent: Vec<_> = expected.into_iter().filter(|node| !self.nodes.contains_key(node)).collect();
+        if !absent.is_empty() {
+            let living: Vec<_> = self.nodes.keys().copied().collect();
+            for node in living {
+                self.send(node, ToWorker::Fence { nodes: absent.clone() });
+            }
+        }
+        for node in &absent {
+            let stage = self.stage_in_last_record(*node);
+            self.log(Event::NodeLost { node: *node, stage, why: "connection".to_owned(), wasted_us: 0 });
+        }
+        for (node, holding) in came {
+            if self.nodes.contains_key(&node) {
+                self.take_up(node, &holding);
+            }
+        }
+        for stage in self.holes() {
+            self.stages[usize::from(stage.0)].lost_since_us = Some(self.now_us);
+            self.log(Event::StageLost { stage, iteration: self.iteration });
+        }
+    }
+
+    fn stage_in_last_record(&self, node: NodeId) -> Option<StageId> {
+        let (_, record) = self.records.last_key_value()?;
+        record.stages.iter().find(|part| part.members.contains(&node)).map(|part| part.stage)
+    }
+
+    fn take_up(&mut self, node: NodeId, holding: &Holding) {
+        let stage = holding.stage;
+        let current = holding.iteration == self.iteration;
+        let steps_with_record = self
+            .records
+            .get(&holding.iteration)
+            .filter(|_| holding.iteration.next() == self.iteration)
+            .filter(|record| {
+                record.stage(stage).is_some_and(|part| {
+                    part.members.contains(&node) && (!part.step || holding.reduced == Some(part.gradient))
+                })
+            })
+            .cloned();
+        if current {
+            self.next_attempt = self.next_attempt.max(Attempt(holding.attempt.0 + 1));
+        }
+        let agrees = current
+            && self.stages[usize::from(stage.0)]
+                .digests
+                .get(&self.iteration)
+                .is_none_or(|known| *known == holding.state);
+        if agrees {
+            self.stages[usize::from(stage.0)].digests.insert(self.iteration, holding.state);
+        } else if let Some(record) = &steps_with_record {
+            self.send(node, ToWorker::Commit { record: Box::new(record.clone()) });
+        } else {
+            // What it holds is of no use: it comes in again as if newly started.
+            let settings = Box::new(self.settings.clone());
+            self.send(node, ToWorker::Welcome { node, settings, empty: true });
+            return;
+        }
+        if let Some(Node { role, .. }) = self.nodes.get_mut(&node) {
+            *role = Role::Serving { stage };
+        }
+        let iteration = self.iteration;
+        self.log(Event::NodeEntered { node, stage, iteration, took_ms: 0 });
+    }
+}

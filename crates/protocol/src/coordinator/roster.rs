@@ -1,0 +1,186 @@
+//! Who belongs to the run: arrivals and losses.
+
+use super::{Coordinator, NODE_IDS_RESERVED, Phase};
+use crate::command::CoordinatorCommand;
+use crate::journal::Entry;
+use crate::message::{Holding, ToCoordinator, ToWorker, TransferId};
+use skipstone_types::{Digest, Event, Iteration, NodeId, StageId};
+
+/// How a joiner gets its state.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum JoinKind {
+    /// From the seed or from `state/`, at the start.
+    First,
+    /// From replicas, following their gradients.
+    Copy,
+    /// From other stages.
+    Rebuild { sources: Vec<StageId> },
+    /// It came back with what it had.
+    Keep,
+}
+
+/// A node on its way to a stage.
+#[derive(Debug)]
+pub(super) struct Join {
+    pub(super) stage: StageId,
+    pub(super) transfer: TransferId,
+    pub(super) kind: JoinKind,
+    pub(super) donors: Vec<NodeId>,
+    pub(super) since_us: u64,
+    /// What it reported to hold.
+    pub(super) ready: Option<(Iteration, Digest)>,
+    /// The first iteration whose reduced gradient it has not confirmed.
+    pub(super) followed: Iteration,
+}
+
+/// What a node is for.
+#[derive(Debug)]
+pub(super) enum Role {
+    /// Nothing yet.
+    Spare,
+    /// A stage soon.
+    Joining(Join),
+    /// A stage.
+    Serving { stage: StageId },
+}
+
+/// A node of the run.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) address: String,
+    pub(super) role: Role,
+    /// The roster version whose addresses it has been told.
+    pub(super) told: u64,
+    /// Transfers to it that failed.
+    pub(super) failures: u32,
+}
+
+impl Coordinator {
+    pub(super) fn on_hello(&mut self, connection: u64, hello: ToCoordinator) {
+        let ToCoordinator::Hello { holding, address, process } = hello else {
+            self.reject(connection, "the first message must be a hello");
+            return;
+        };
+        if matches!(self.phase, Phase::Ending) {
+            self.reject(connection, "the run is over");
+            return;
+        }
+        if holding.as_ref().is_some_and(|holding| holding.run != self.settings.run) {
+            self.reject(connection, "the node belongs to another run");
+            return;
+        }
+        if let Some(holding) = &holding
+            && self.nodes.contains_key(&holding.node)
+        {
+            // It reconnected before its old connection was seen to be gone: what it was is over all the same.
+            self.lose(holding.node, "connection");
+        }
+        if self.keep_returning(connection, holding.as_deref(), &address, process) {
+            return;
+        }
+        let node = self.new_node_id();
+        let keeps = holding.filter(|holding| self.may_keep(holding));
+        self.welcome(connection, node, address, process, keeps.is_none());
+        if let Some(holding) = keeps {
+            self.take_back(node, &holding);
+        }
+    }
+
+    fn reject(&mut self, connection: u64, why: &str) {
+        self.log(Event::Refused { node: None, why: why.to_owned() });
+        self.out.push(CoordinatorCommand::Reject { connection, why: why.to_owned() });
+    }
+
+    fn new_node_id(&mut self) -> NodeId {
+        let node = self.next_node;
+        self.next_node = NodeId(node.0 + 1);
+        if node >= self.node_ids_below {
+            self.node_ids_below = NodeId(node.0 + NODE_IDS_RESERVED);
+            self.journal(Entry::NodesBelow { node: self.node_ids_below });
+        }
+        node
+    }
+
+    pub(super) fn welcome(
+        &mut self,
+        connection: u64,
+        node: NodeId,
+        address: String,
+        process: u32,
+        empty: bool,
+    ) {
+        self.roster_version += 1;
+        self.nodes.insert(node, Node { address, role: Role::Spare, told: 0, failures: 0 });
+        self.out.push(CoordinatorCommand::Bind { connection, node });
+        let settings = Box::new(self.settings.clone());
+        self.send(node, ToWorker::Welcome { node, settings, empty });
+        self.log(Event::NodeJoined { node, process });
+    }
+
+    /// Whether a node that comes back may go on with what it holds: its stage has no living replica, and its state
+    /// is the one that the stage was lost with.
+    fn may_keep(&self, holding: &Holding) -> bool {
+        let Some(stage) = self.stages.get(usize::from(holding.stage.0)) else { return false };
+        matches!(self.phase, Phase::Running)
+            && !self.is_served(holding.stage)
+            && holding.iteration <= self.iteration
+            && stage.digests.last_key_value().is_some_and(|(iteration, digest)| {
+                *iteration == holding.iteration && *digest == holding.state
+            })
+    }
+
+    /// Addresses that the node has not been told yet.
+    pub(super) fn addresses_for(&mut self, node: NodeId) -> Vec<(NodeId, String)> {
+        let version = self.roster_version;
+        match self.nodes.get_mut(&node) {
+            Some(known) if known.told < version => known.told = version,
+            _ => return Vec::new(),
+        }
+        self.nodes
+            .iter()
+            .filter(|(id, _)| **id != node)
+            .map(|(id, node)| (*id, node.address.clone()))
+            .collect()
+    }
+
+    /// Declares a node lost: it is fenced, and what it owed is done by others.
+    pub(super) fn lose(&mut self, node: NodeId, why: &str) {
+        let Some(lost) = self.nodes.remove(&node) else { return };
+        let stage = match &lost.role {
+            Role::Spare => None,
+            Role::Joining(join) => Some(join.stage),
+            Role::Serving { stage } => Some(*stage),
+        };
+        let wasted_us = self.attempt.as_ref().map_or(0, |attempt| attempt.busy_us_of(node));
+        self.out.push(CoordinatorCommand::Disconnect { node });
+        self.log(Event::NodeLost { node, stage, why: why.to_owned(), wasted_us });
+        let living: Vec<_> = self.nodes.keys().copied().collect();
+        for other in living {
+            self.send(other, ToWorker::Fence { nodes: vec![node] });
+        }
+        match lost.role {
+            Role::Spare => {}
+            Role::Joining(join) => self.release_donors(&join),
+            Role::Serving { stage } => self.lose_replica(stage, node),
+        }
+        self.restart_transfers_of(node);
+        self.saver_lost(node);
+    }
+
+    fn lose_replica(&mut self, stage: StageId, node: NodeId) {
+        // A plan that names the node is of no use.
+        self.planning = None;
+        if self.is_served(stage) {
+            self.repair(stage, node);
+            return;
+        }
+        self.abort_attempt();
+        let heir = self.nodes.values().any(
+            |other| matches!(&other.role, Role::Joining(join) if join.stage == stage && self.may_enter(join)),
+        );
+        if !heir && self.stages[usize::from(stage.0)].lost_since_us.is_none() {
+            self.stages[usize::from(stage.0)].lost_since_us = Some(self.now_us);
+            self.log(Event::StageLost { stage, iteration: self.iteration });
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Saving `state/`: one replica of every served stage writes its state of the same iteration.
+
+use super::{Coordinator, LAST_REBUILD_GRACE_US, Phase};
+use crate::command::{CoordinatorCommand, End};
+use crate::message::ToWorker;
+use skipstone_types::{Digest, Event, Iteration, NodeId, StageId};
+use std::collections::BTreeMap;
+
+/// A save under way.
+#[derive(Debug)]
+pub(super) struct Saving {
+    iteration: Iteration,
+    /// Who writes which stage.
+    writers: BTreeMap<StageId, NodeId>,
+    done: BTreeMap<StageId, Digest>,
+    /// Whether the run ends with it.
+    pub(super) last: bool,
+}
+
+impl Coordinator {
+    /// Between two attempts' starts: begins a save if one is due. A hole puts it off.
+    pub(super) fn save_if_wanted(&mut self) {
+        let every = self.settings.save_every_iterations;
+        let due = every > 0 && self.iteration.0 > 0 && self.iteration.0.is_multiple_of(every);
+        if (self.save_wanted || due) && self.saving.is_none() && self.holes().is_empty() {
+            self.save_wanted = false;
+            self.start_save(false);
+        }
+    }
+
+    fn start_save(&mut self, last: bool) {
+        let iteration = self.iteration;
+        let writers: BTreeMap<_, _> = self
+            .stage_ids()
+            .filter_map(|stage| self.serving(stage).first().map(|node| (stage, *node)))
+            .collect();
+        for node in writers.values() {
+            self.send(*node, ToWorker::Save { iteration });
+        }
+        self.saving = Some(Saving { iteration, writers, done: BTreeMap::new(), last });
+    }
+
+    /// The last save: the run ends when it is complete. Waits for a stage that is being rebuilt.
+    pub(super) fn save_last(&mut self) {
+        if self.saving.as_ref().is_some_and(|saving| saving.last) || matches!(self.phase, Phase::Ending) {
+            return;
+        }
+        let ends_since_us = *self.stop_since_us.get_or_insert(self.now_us);
+        let wait = self.holes().iter().any(|stage| {
+            !stage.is_origin()
+                && !self.stages[usize::from(stage.0)].refused
+                && (self.is_coming(*stage) || self.settings.respawn)
+        });
+        if wait && self.now_us < ends_since_us + LAST_REBUILD_GRACE_US {
+            return;
+        }
+        self.saving = None;
+        self.start_save(true);
+        if self.saving.as_ref().is_some_and(|saving| saving.writers.is_empty()) {
+            self.finish();
+        }
+    }
+
+    pub(super) fn on_saved(&mut self, node: NodeId, stage: StageId, iteration: Iteration, digest: Digest) {
+        let Some(saving) = self.saving.as_mut().filter(|saving| saving.iteration == iteration) else {
+            return;
+        };
+        if saving.writers.get(&stage) != Some(&node) {
+            return;
+        }
+        saving.done.insert(stage, digest);
+        if saving.done.len() < saving.writers.len() {
+            return;
+        }
+        let stages = saving.done.iter().map(|(stage, digest)| (*stage, *digest)).collect();
+        let last = saving.last;
+        // A state without the origin would shadow an older one that is whole.
+        if saving.done.contains_key(&StageId::ORIGIN) {
+            self.out.push(CoordinatorCommand::Publish { iteration, stages });
+            self.log(Event::StateSaved { iteration });
+        }
+        self.saving = None;
+        if last {
+            self.finish();
+        }
+    }
+
+    pub(super) fn on_save_failed(&mut self, stage: StageId, iteration: Iteration, why: &str) {
+        let Some(saving) = self.saving.take_if(|saving| saving.iteration == iteration) else { return };
+        self.log(Event::SaveFailed { why: format!("{stage}: {why}") });
+        if saving.last {
+            let why = format!(
+                "state/ could not be written ({stage}: {why}); free some space and run with --resume"
+            );
+            self.failure.get_or_insert(why);
+            self.finish();
+        }
+    }
+
+    /// A node that was to write is lost. At the end another replica writes; else the next save will do.
+    pub(super) fn saver_lost(&mut self, node: NodeId) {
+        let Some(saving) =
+            self.saving.take_if(|saving| saving.writers.values().any(|writer| *writer == node))
+        else {
+            return;
+        };
+        if saving.last {
+            self.save_last();
+        } else {
+            self.save_wanted = true;
+        }
+    }
+
+    fn finish(&mut self) {
+        let end = match &self.failure {
+            Some(why) => End::Failed { why: why.clone() },
+            None if self.iteration.0 >= self.settings.steps => End::Done,
+            None => End::Stopped,
+        };
+        self.end(end);
+    }
+}
