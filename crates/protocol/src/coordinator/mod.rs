@@ -229,7 +229,7 @@ impl Coordinator {
                 self.on_saved(node, stage, iteration, digest);
             }
             ToCoordinator::SaveFailed { stage, iteration, why } => {
-                self.on_save_failed(stage, iteration, &why)
+                self.on_save_failed(stage, iteration, &why);
             }
             ToCoordinator::Broken { why } => self.lose(node, &why),
         }
