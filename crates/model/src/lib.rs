@@ -4,6 +4,7 @@
 //! parameters are one flat `Vec<f32>`, described by [`StageLayout`]. See ARCHITECTURE.md.
 
 pub mod backend;
+pub mod bench;
 pub mod config;
 mod cpu;
 mod error;
@@ -11,6 +12,7 @@ pub mod hash;
 pub mod init;
 pub mod layout;
 pub mod math;
+pub mod memory;
 pub mod mix;
 pub mod optimizer;
 mod pool;
@@ -18,12 +20,14 @@ pub mod schedule;
 mod simd;
 
 pub use backend::{LossOut, Positions, Saved, StageBackend};
+pub use bench::{BenchShape, BenchStage, bench_stage};
 pub use config::{ConfigError, LlamaConfig, RopeScaling};
 pub use cpu::{CpuBackend, IGNORE};
 pub use error::{ModelError, Result};
 pub use hash::hash_f32;
 pub use init::{initial_parameters, initialise};
 pub use layout::{LayerRanges, OriginRanges, Role, StageLayout, StageSpec, TensorSlot};
+pub use memory::{MemoryEstimate, memory_estimate};
 pub use mix::{weighted_sum, weighted_sum_into};
 pub use optimizer::{OptimizerStep, adamw_step, clip_factor, grad_norm};
 pub use pool::ComputePool;

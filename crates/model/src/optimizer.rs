@@ -154,6 +154,11 @@ pub fn grad_norm(grads: &[f32]) -> f64 {
     tiles.iter().sum::<f64>().sqrt()
 }
 
+/// Sets a buffer to zero.
+pub fn zero(buffer: &mut [f32]) {
+    buffer.par_chunks_mut(TILE).for_each(|tile| tile.fill(0.0));
+}
+
 /// The factor that brings a gradient of that norm down to `max`, as `clip_grad_norm_` does:
 /// min(1, max / (norm + 1e-6)). A `max` that is not positive means no clipping.
 pub fn clip_factor(norm: f64, max: f64) -> f64 {

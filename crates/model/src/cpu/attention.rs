@@ -30,9 +30,24 @@ impl AttentionShape {
     fn scale(&self) -> f32 {
         1.0 / (self.head as f32).sqrt()
     }
-    /// Query rows of a tile: a tile's scores stay within a quarter of a megabyte (L2), whatever the context.
+    /// Query rows of a tile: whole kernel tiles whose scores stay within half a megabyte (L2), whatever the context.
     fn tile(&self) -> usize {
-        (65_536 / self.context).clamp(16, 64).min(self.context)
+        ((131_072 / self.context).clamp(12, 48) / 12 * 12).min(self.context)
+    }
+    /// Row stride of scores and transposed keys: off powers of two, which would share cache sets.
+    fn stride(&self) -> usize {
+        self.context.next_multiple_of(16) + 16
+    }
+}
+
+/// `to` (columns, stride) = transpose of the rows of `columns` values at `from`, `width` apart.
+fn transpose(from: &[f32], width: usize, columns: usize, to: &mut [f32], stride: usize, rows: usize) {
+    for r0 in (0..rows).step_by(16) {
+        for c in 0..columns {
+            for r in r0..rows.min(r0 + 16) {
+                to[c * stride + r] = from[r * width + c];
+            }
+        }
     }
 }
 
@@ -64,9 +79,9 @@ multiversion! {
 
 multiversion! {
     /// dS = P∘(dP − Δ)·scale with Δ = Σ dO·O of the row, written over dP.
-    fn score_gradient(p: &[f32], dp: &mut [f32], stride: usize, delta: &[f32], scale: f32) {
+    fn score_gradient(p: &[f32], dp: &mut [f32], stride: usize, seen: usize, delta: &[f32], scale: f32) {
         for ((p, dp), delta) in p.chunks_exact(stride).zip(dp.chunks_exact_mut(stride)).zip(delta) {
-            for (dp, p) in dp.iter_mut().zip(p) {
+            for (dp, p) in dp[..seen].iter_mut().zip(p) {
                 *dp = p * (*dp - delta) * scale;
             }
         }
@@ -79,25 +94,26 @@ multiversion! {
 
 /// `out` (B·T, Hq·hd) and `lse` (B, Hq, T) from `qkv` (B·T, (Hq + 2·Hkv)·hd), rotary embedding already applied.
 pub(crate) fn forward(s: AttentionShape, qkv: &[f32], out: &mut [f32], lse: &mut [f32]) {
-    let (w, hd, t, tile) = (s.width(), s.head, s.context, s.tile());
+    let (w, hd, t, tile, stride) = (s.width(), s.head, s.context, s.tile(), s.stride());
     let out_width = s.heads * hd;
     let out = SharedMut::new(out);
     lse.par_chunks_mut(t).enumerate().for_each(|(index, lse)| {
         let (b, h) = (index / s.heads, index % s.heads);
         let base = b * t * w;
         let kv = h / (s.heads / s.kv_heads);
-        let keys = View::rows(&qkv[base + (s.heads + kv) * hd..], w);
         let values = View::rows(&qkv[base + (s.heads + s.kv_heads + kv) * hd..], w);
-        with_scratch(tile * (t + hd), |scratch| {
-            let (scores, o) = scratch.split_at_mut(tile * t);
+        with_scratch(tile * (stride + hd) + hd * stride, |scratch| {
+            let (scores, rest) = scratch.split_at_mut(tile * stride);
+            let (o, keys_t) = rest.split_at_mut(tile * hd);
+            transpose(&qkv[base + (s.heads + kv) * hd..], w, hd, keys_t, stride, t);
+            let keys_t = View::rows(keys_t, stride);
             for q0 in (0..t).step_by(tile) {
                 let rows = tile.min(t - q0);
                 let seen = q0 + rows;
-                let scores = &mut scores[..rows * seen];
                 let queries = View::rows(&qkv[base + q0 * w + h * hd..], w);
-                matmul_small(scores, seen, (rows, seen, hd), queries, keys.t(), 1.0, Write::Set);
-                softmax_rows(scores, seen, q0 + 1, s.scale(), &mut lse[q0..q0 + rows]);
-                matmul_small(o, hd, (rows, hd, seen), View::rows(scores, seen), values, 1.0, Write::Set);
+                matmul_small(scores, stride, (rows, seen, hd), queries, keys_t, Write::Set);
+                softmax_rows(&mut scores[..rows * stride], stride, q0 + 1, s.scale(), &mut lse[q0..seen]);
+                matmul_small(o, hd, (rows, hd, seen), View::rows(scores, stride), values, Write::Set);
                 for r in 0..rows {
                     // SAFETY: rows of one head of one sequence, which only this task writes.
                     let to = unsafe { out.slice((b * t + q0 + r) * out_width + h * hd, hd) };
@@ -113,28 +129,32 @@ pub(crate) fn forward(s: AttentionShape, qkv: &[f32], out: &mut [f32], lse: &mut
 /// For a tile of queries: P from the scores and `lse`; dV += Pᵀ·dO; dP = dO·Vᵀ; dS = P∘(dP − Δ)·scale;
 /// dQ = dS·K; dK += dSᵀ·Q. One task per key head of a sequence: it adds up the heads of its group in order.
 pub(crate) fn backward(s: AttentionShape, qkv: &mut [f32], out: &[f32], lse: &[f32], d_out: &[f32]) {
-    let (w, hd, t, tile) = (s.width(), s.head, s.context, s.tile());
+    let (w, hd, t, tile, stride) = (s.width(), s.head, s.context, s.tile(), s.stride());
     let (group, out_width) = (s.heads / s.kv_heads, s.heads * hd);
     let qkv = SharedMut::new(qkv);
     (0..s.batch * s.kv_heads).into_par_iter().for_each(|task| {
         let (b, kv) = (task / s.kv_heads, task % s.kv_heads);
-        with_scratch(tile * (2 * t + 2 * hd + 1) + 4 * t * hd, |scratch| {
-            let (p, rest) = scratch.split_at_mut(tile * t);
-            let (ds, rest) = rest.split_at_mut(tile * t);
+        with_scratch(2 * (tile + hd) * stride + tile * (2 * hd + 1) + 3 * t * hd, |scratch| {
+            let (p, rest) = scratch.split_at_mut(tile * stride);
+            let (ds, rest) = rest.split_at_mut(tile * stride);
+            let (keys_t, rest) = rest.split_at_mut(hd * stride);
+            let (values_t, rest) = rest.split_at_mut(hd * stride);
             let (q, rest) = rest.split_at_mut(tile * hd);
             let (dq, rest) = rest.split_at_mut(tile * hd);
             let (delta, rest) = rest.split_at_mut(tile);
             let (keys, rest) = rest.split_at_mut(t * hd);
-            let (values, rest) = rest.split_at_mut(t * hd);
             let (dk, dv) = rest.split_at_mut(t * hd);
             let (k_at, v_at) = ((s.heads + kv) * hd, (s.heads + s.kv_heads + kv) * hd);
             // SAFETY (all `slice` calls here): a task touches the columns of its own key head and of the query
             // heads of its group, in its own sequence; no other task does, and no two parts here overlap.
             for r in 0..t {
+                dv[r * hd..][..hd].copy_from_slice(unsafe { qkv.slice((b * t + r) * w + v_at, hd) });
                 keys[r * hd..][..hd].copy_from_slice(unsafe { qkv.slice((b * t + r) * w + k_at, hd) });
-                values[r * hd..][..hd].copy_from_slice(unsafe { qkv.slice((b * t + r) * w + v_at, hd) });
             }
-            let (keys, values) = (View::rows(keys, hd), View::rows(values, hd));
+            transpose(dv, hd, hd, values_t, stride, t);
+            transpose(keys, hd, hd, keys_t, stride, t);
+            let (keys_t, values_t) = (View::rows(keys_t, stride), View::rows(values_t, stride));
+            let keys = View::rows(keys, hd);
             dk.fill(0.0);
             dv.fill(0.0);
             for h in kv * group..(kv + 1) * group {
@@ -142,7 +162,7 @@ pub(crate) fn backward(s: AttentionShape, qkv: &mut [f32], out: &[f32], lse: &[f
                 for q0 in (0..t).step_by(tile) {
                     let rows = tile.min(t - q0);
                     let seen = q0 + rows;
-                    let (p, ds) = (&mut p[..rows * seen], &mut ds[..rows * seen]);
+                    let (p, ds) = (&mut p[..rows * stride], &mut ds[..rows * stride]);
                     let at = |r: usize| (b * t + q0 + r) * out_width + h * hd;
                     for r in 0..rows {
                         // SAFETY: see above.
@@ -152,14 +172,14 @@ pub(crate) fn backward(s: AttentionShape, qkv: &mut [f32], out: &[f32], lse: &[f
                     }
                     let queries = View::rows(q, hd);
                     let d_rows = View::rows(&d_out[at(0)..], out_width);
-                    matmul_small(p, seen, (rows, seen, hd), queries, keys.t(), 1.0, Write::Set);
-                    softmax_again(p, seen, q0 + 1, s.scale(), &lse[q0..q0 + rows]);
-                    matmul_small(dv, hd, (seen, hd, rows), View::rows(p, seen).t(), d_rows, 1.0, Write::Add);
-                    matmul_small(ds, seen, (rows, seen, hd), d_rows, values.t(), 1.0, Write::Set);
-                    score_gradient(p, ds, seen, &delta[..rows], s.scale());
-                    let ds = View::rows(ds, seen);
-                    matmul_small(dq, hd, (rows, hd, seen), ds, keys, 1.0, Write::Set);
-                    matmul_small(dk, hd, (seen, hd, rows), ds.t(), queries, 1.0, Write::Add);
+                    matmul_small(p, stride, (rows, seen, hd), queries, keys_t, Write::Set);
+                    softmax_again(p, stride, q0 + 1, s.scale(), &lse[q0..seen]);
+                    matmul_small(dv, hd, (seen, hd, rows), View::rows(p, stride).t(), d_rows, Write::Add);
+                    matmul_small(ds, stride, (rows, seen, hd), d_rows, values_t, Write::Set);
+                    score_gradient(p, ds, stride, seen, &delta[..rows], s.scale());
+                    let ds = View::rows(ds, stride);
+                    matmul_small(dq, hd, (rows, hd, seen), ds, keys, Write::Set);
+                    matmul_small(dk, hd, (seen, hd, rows), ds.t(), queries, Write::Add);
                     for r in 0..rows {
                         // SAFETY: see above.
                         let row = unsafe { qkv.slice((b * t + q0 + r) * w + h * hd, hd) };

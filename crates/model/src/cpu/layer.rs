@@ -68,6 +68,11 @@ pub(crate) fn saved_len(s: &LayerShape) -> usize {
     s.tokens() * (2 * s.d + 2 + s.qkv() + s.q() + s.attention.heads + 2 * s.f)
 }
 
+/// Values of the buffers that a forward and a backward of a layer borrow beyond what is saved.
+pub(crate) fn workspace_len(s: &LayerShape) -> usize {
+    s.tokens() * (s.d + s.f + s.q())
+}
+
 /// y (N, D) and what backward needs, from x (N, D).
 pub(crate) fn forward(
     s: &LayerShape,

@@ -47,6 +47,18 @@ impl SharedMut {
         unsafe { std::slice::from_raw_parts_mut(self.0.add(start), len) }
     }
 
+    /// Shares a pointer that will only be read through.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn from_const(ptr: *const f32) -> Self {
+        Self(ptr.cast_mut(), 0)
+    }
+
+    /// The raw pointer at `start`, wherever that is.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn at_unchecked(&self, start: usize) -> *const f32 {
+        self.0.wrapping_add(start)
+    }
+
     /// The raw pointer at `start`.
     ///
     /// # Panics
