@@ -1,0 +1,243 @@
+//! The exact commands of a worker, step by step.
+
+use skipstone_protocol::*;
+use skipstone_types::*;
+
+fn settings() -> Box<Settings> {
+    Box::new(Settings {
+        run: RunId(7),
+        seed: 1,
+        relay_stages: 2,
+        origin_like_relay: false,
+        origin_has_layers: false,
+        replicas: 1,
+        spares: 0,
+        microbatches: 2,
+        steps: 10,
+        skip: 0.0,
+        full_every: 0,
+        slots: 1,
+        while_lost: WhileLost::Skip,
+        recovery: "checkfree".to_owned(),
+        clip_norm_max: 1.0,
+        learning_rate: LearningRate {
+            peak: 1e-3,
+            floor: 0.0,
+            warmup_iterations: 0,
+            total_iterations: 10,
+            shape: RateShape::Constant,
+        },
+        save_every_iterations: 0,
+        respawn: true,
+    })
+}
+
+const ME: NodeId = NodeId(5);
+const BEFORE: NodeId = NodeId(1);
+const AFTER: NodeId = NodeId(3);
+const STAGE: StageId = StageId(1);
+const T: Iteration = Iteration(0);
+const A: Attempt = Attempt(0);
+
+struct Bench {
+    worker: Worker,
+    now_us: u64,
+    next_received: u64,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self {
+            worker: Worker::new(RunId(7), "here:1".to_owned(), 0),
+            now_us: 0,
+            next_received: Handle::RECEIVED,
+        }
+    }
+
+    fn on(&mut self, input: WorkerInput) -> Vec<WorkerCommand> {
+        self.now_us += 10;
+        self.worker.on(input, self.now_us)
+    }
+
+    fn told(&mut self, message: ToWorker) -> Vec<WorkerCommand> {
+        self.on(WorkerInput::Coordinator { term: Term(1), message })
+    }
+
+    fn boundary(
+        &mut self,
+        from: NodeId,
+        microbatch: u32,
+        direction: Direction,
+    ) -> (Handle, Vec<WorkerCommand>) {
+        let payload = Handle(self.next_received);
+        self.next_received += 1;
+        let message = ToPeer::Boundary {
+            iteration: T,
+            attempt: A,
+            microbatch: Microbatch(microbatch),
+            stage: STAGE,
+            direction,
+        };
+        (payload, self.on(WorkerInput::Peer { from, message, payload: Some(payload) }))
+    }
+
+    fn done(&mut self, id: u64, outcome: Outcome) -> Vec<WorkerCommand> {
+        self.on(WorkerInput::Computed { id: TaskId(id), outcome })
+    }
+
+    /// A worker that serves stage 1 with two microbatches to do.
+    fn serving() -> Self {
+        let mut bench = Self::new();
+        bench.on(WorkerInput::CoordinatorUp);
+        bench.told(ToWorker::Welcome { node: ME, settings: settings(), empty: true });
+        let transfer = TransferId { term: Term(1), number: 1 };
+        let commands = bench.told(ToWorker::Assign {
+            transfer,
+            stage: STAGE,
+            iteration: T,
+            method: Method::Initialise,
+            addresses: vec![],
+        });
+        assert_eq!(commands, [compute(0, Task::Initialise { stage: STAGE }, &[], &[0])]);
+        let commands = bench.done(0, Outcome::State { digest: Digest([1; 32]) });
+        assert_eq!(
+            commands,
+            [report(ToCoordinator::Holds {
+                transfer: Some(transfer),
+                stage: STAGE,
+                iteration: T,
+                digest: Digest([1; 32])
+            })]
+        );
+        let commands = bench.told(ToWorker::Begin {
+            iteration: T,
+            attempt: A,
+            duties: vec![duty(0, AFTER), duty(1, AFTER)],
+            addresses: vec![(AFTER, "there:3".to_owned())],
+        });
+        assert_eq!(commands, [WorkerCommand::Know { addresses: vec![(AFTER, "there:3".to_owned())] }]);
+        bench
+    }
+}
+
+fn duty(microbatch: u32, next: NodeId) -> Duty {
+    Duty { microbatch: Microbatch(microbatch), counted: true, replay: false, previous: BEFORE, next }
+}
+
+fn compute(id: u64, task: Task, inputs: &[u64], outputs: &[u64]) -> WorkerCommand {
+    WorkerCommand::Compute {
+        id: TaskId(id),
+        task,
+        inputs: inputs.iter().copied().map(Handle).collect(),
+        outputs: outputs.iter().copied().map(Handle).collect(),
+    }
+}
+
+fn report(message: ToCoordinator) -> WorkerCommand {
+    WorkerCommand::SendCoordinator { message }
+}
+
+fn send(to: NodeId, microbatch: u32, direction: Direction, payload: u64) -> WorkerCommand {
+    let message = ToPeer::Boundary {
+        iteration: T,
+        attempt: A,
+        microbatch: Microbatch(microbatch),
+        stage: STAGE,
+        direction,
+    };
+    WorkerCommand::SendPeer { to, message, payload: Some(Handle(payload)) }
+}
+
+const X: u64 = Handle::RECEIVED;
+
+#[test]
+fn a_microbatch_goes_through_and_its_share_is_reported() {
+    let mut bench = Bench::serving();
+    let forward = Task::Forward { microbatch: Microbatch(0) };
+    assert_eq!(bench.boundary(BEFORE, 0, Direction::Forward).1, [compute(1, forward, &[0, X], &[1, 2])]);
+    // The activation is passed on; what it was made from is dropped.
+    assert_eq!(
+        bench.done(1, Outcome::Done),
+        [send(AFTER, 0, Direction::Forward, 1), WorkerCommand::Drop { handles: vec![Handle(X)] }]
+    );
+    // One slot: the second microbatch has to wait, until the first has gone back.
+    assert_eq!(bench.boundary(BEFORE, 1, Direction::Forward).1, []);
+    // The first backward needs a sum to add to.
+    assert_eq!(bench.boundary(AFTER, 0, Direction::Backward).1, [compute(2, Task::NewSum, &[0], &[3])]);
+    let backward = Task::Backward { microbatch: Microbatch(0) };
+    assert_eq!(bench.done(2, Outcome::Done), [compute(3, backward, &[0, 2, X + 2, 3], &[4])]);
+    let second = Task::Forward { microbatch: Microbatch(1) };
+    assert_eq!(
+        bench.done(3, Outcome::Done),
+        [
+            send(BEFORE, 0, Direction::Backward, 4),
+            report(ToCoordinator::ShareDone {
+                iteration: T,
+                attempt: A,
+                microbatch: Microbatch(0),
+                loss: None
+            }),
+            WorkerCommand::Drop { handles: vec![Handle(X + 2)] },
+            compute(4, second, &[0, X + 1], &[5, 6]),
+        ]
+    );
+}
+
+#[test]
+fn second_copies_and_old_attempts_count_for_nothing() {
+    let mut bench = Bench::serving();
+    bench.boundary(BEFORE, 0, Direction::Forward);
+    bench.done(1, Outcome::Done);
+    let (copy, commands) = bench.boundary(BEFORE, 0, Direction::Forward);
+    assert_eq!(commands, [WorkerCommand::Drop { handles: vec![copy] }]);
+    let commands = bench.told(ToWorker::Abort { iteration: T, attempt: A });
+    assert_eq!(commands, [WorkerCommand::Drop { handles: vec![Handle(1), Handle(2)] }]);
+    let (old, commands) = bench.boundary(BEFORE, 1, Direction::Forward);
+    assert_eq!(commands, [WorkerCommand::Drop { handles: vec![old] }]);
+}
+
+#[test]
+fn a_new_neighbour_is_sent_what_the_old_one_had() {
+    let mut bench = Bench::serving();
+    bench.boundary(BEFORE, 0, Direction::Forward);
+    bench.done(1, Outcome::Done);
+    let heir = NodeId(9);
+    let reroute = ToWorker::Reroute { iteration: T, attempt: A, duties: vec![duty(0, heir)] };
+    assert_eq!(bench.told(reroute), [send(heir, 0, Direction::Forward, 1)]);
+    // And again after its connection broke.
+    assert_eq!(bench.on(WorkerInput::PeerUp { peer: heir }), [send(heir, 0, Direction::Forward, 1)]);
+    assert_eq!(bench.on(WorkerInput::PeerUp { peer: AFTER }), []);
+}
+
+#[test]
+fn frames_that_come_before_their_attempt_are_kept_for_it() {
+    let mut bench = Bench::serving();
+    let message = ToPeer::Boundary {
+        iteration: T,
+        attempt: Attempt(1),
+        microbatch: Microbatch(0),
+        stage: StageId(0),
+        direction: Direction::Forward,
+    };
+    let early = WorkerInput::Peer { from: BEFORE, message, payload: Some(Handle(X)) };
+    assert_eq!(bench.on(early), []);
+    let begin = ToWorker::Begin {
+        iteration: T,
+        attempt: Attempt(1),
+        duties: vec![duty(0, AFTER)],
+        addresses: vec![],
+    };
+    let forward = Task::Forward { microbatch: Microbatch(0) };
+    assert_eq!(bench.told(begin), [compute(1, forward, &[0, X], &[1, 2])]);
+}
+
+#[test]
+fn lower_terms_and_fenced_nodes_are_not_heard() {
+    let mut bench = Bench::serving();
+    bench.on(WorkerInput::Coordinator { term: Term(2), message: ToWorker::Fence { nodes: vec![BEFORE] } });
+    let (frame, commands) = bench.boundary(BEFORE, 0, Direction::Forward);
+    assert_eq!(commands, [WorkerCommand::Drop { handles: vec![frame] }]);
+    assert_eq!(bench.told(ToWorker::Finish), [], "term 1 is over");
+    let finish = WorkerInput::Coordinator { term: Term(2), message: ToWorker::Finish };
+    assert!(matches!(bench.on(finish)[..], [WorkerCommand::Exit { success: true, .. }]));
+}
