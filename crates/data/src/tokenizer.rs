@@ -44,7 +44,7 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     /// One token a byte: no library needed to encode.
     bytes: bool,
-    /// Whether text may be cut after a lone line end without changing its tokens.
+    /// Whether text may be cut where [`pieces`] cuts without changing its tokens.
     divisible: bool,
     vocab_size: usize,
     eos: u32,
@@ -88,7 +88,7 @@ impl Tokenizer {
             .initial_alphabet((0..=255).map(letter_of).collect())
             .build();
         let stride = corpus.bytes().div_ceil(TRAINING_BYTES).max(1);
-        let sample = corpus.documents().flat_map(pieces).step_by(stride);
+        let sample = corpus.documents().flat_map(samples).step_by(stride);
         inner.train(&mut trainer, sample).map_err(|error| library(&*error))?;
         Self::new(inner.into(), false, true).map_err(|why| TokenizerError::Library { why })
     }
@@ -237,26 +237,28 @@ fn byte_level(model: BPE) -> Result<ByteLevelBpe, TokenizerError> {
         .map_err(|error| library(&*error))
 }
 
-/// Cuts a text where a lone line end stands between characters that are not white space: the pattern that splits
-/// byte-level text into words splits there too, so the pieces have the tokens of the whole.
+/// Cuts a text into pieces of about [`PIECE`] bytes, each but the first beginning with a line end that a character other than
+/// white space follows. The pattern that splits byte-level text into words keeps such a line end apart from what is before it
+/// and after it, so the pieces have the tokens of the whole.
 fn pieces(text: &str) -> impl Iterator<Item = &str> {
+    cut_into(text, |rest| {
+        let ends = rest.match_indices('\n').map(|(at, _)| at).skip_while(|&at| at < PIECE);
+        let mut ends = ends.filter(|at| rest[at + 1..].starts_with(|next: char| !next.is_whitespace()));
+        ends.next().unwrap_or(rest.len())
+    })
+}
+
+/// As [`pieces`], but cuts within a word where a text has no line ends: good enough to learn from, and bounded.
+fn samples(text: &str) -> impl Iterator<Item = &str> {
+    pieces(text).flat_map(|piece| cut_into(piece, |rest| rest.ceil_char_boundary(2 * PIECE)))
+}
+
+/// Cuts a text again and again where `length` says, until nothing is left.
+fn cut_into(text: &str, length: impl Fn(&str) -> usize) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let cut = rest
-            .match_indices('\n')
-            .map(|(at, _)| at)
-            .skip_while(|&at| at < PIECE)
-            .find(|&at| {
-                let before = rest[..at].chars().next_back();
-                let after = rest[at + 1..].chars().next();
-                [before, after].into_iter().all(|c| c.is_some_and(|c| !c.is_whitespace()))
-            })
-            .map_or(rest.len(), |at| at + 1);
-        let (piece, left) = rest.split_at(cut);
+        let (piece, left) = rest.split_at(if rest.is_empty() { 0 } else { length(rest) });
         rest = left;
-        Some(piece)
+        (!piece.is_empty()).then_some(piece)
     })
 }

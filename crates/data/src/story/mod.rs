@@ -7,6 +7,8 @@
 //! model can have a lower expected loss on such stories. [`nats_of`] finds the derivation of a given story.
 
 mod tale;
+#[cfg(test)]
+mod tests;
 mod voice;
 mod words;
 

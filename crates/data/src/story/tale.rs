@@ -3,15 +3,14 @@
 use super::voice::Voice;
 use super::words::{
     ADJECTIVES, ANIMALS, ANY, AT_LAST, CLOSES, COLOURS, DEEDS, FEELINGS, FOODS, KINDS, Kind, LEADS, LINKS,
-    LIVED, MOODS, MOVES, OWNED, PLACES, REACTIONS, REFRAINS, SCENES, SIZES, SOUNDS, STRANGERS, STUFFS,
-    TASTES, THINGS, TRAITS, TREASURES, WHERE, WITH,
+    LIVED, MOODS, MOVES, OWNED, PLACES, REACTIONS, REFRAINS, SCENES, SHAPES, SIZES, SOUNDS, STRANGERS,
+    STUFFS, TASTES, THINGS, TRAITS, TREASURES, WHERE, WITH,
 };
 
 /// A thing that stands about; indices into the word lists.
 #[derive(Clone, Copy)]
 struct Thing {
     adjective: usize,
-    stuff: usize,
     noun: usize,
 }
 
@@ -96,7 +95,7 @@ impl<'v, V: Voice> Tale<'v, V> {
             &[
                 (5, " went to the"),
                 (4, " felt"),
-                (5, " saw a"),
+                (7, " saw a"),
                 (3, " said,"),
                 (4, " gave the"),
                 (4, " met a"),
@@ -166,8 +165,8 @@ impl<'v, V: Voice> Tale<'v, V> {
         let done = self.voice.choose(
             &[
                 (5, MOVES[self.animal]),
-                (5, SOUNDS[self.animal]),
-                (4, " slept"),
+                (6, SOUNDS[self.animal]),
+                (5, " slept"),
                 (4, " looked at the"),
                 (5, " found the"),
                 (4, " wanted a"),
@@ -261,7 +260,6 @@ impl<'v, V: Voice> Tale<'v, V> {
             self.say(WHERE[spot.side].1)?;
             self.say(" the")?;
             self.say(ADJECTIVES[spot.thing.adjective].1)?;
-            self.say(STUFFS[spot.thing.stuff].1)?;
             self.say(THINGS[spot.thing.noun].1)?;
         }
         self.close()
@@ -275,10 +273,11 @@ impl<'v, V: Voice> Tale<'v, V> {
     }
 
     fn thing(&mut self) -> Result<Thing, V::Stop> {
+        self.voice.choose(&SHAPES, ANY)?;
         let adjective = self.voice.choose(&ADJECTIVES, ANY)?;
-        let stuff = self.voice.choose(&STUFFS, ANY)?;
+        self.voice.choose(&STUFFS, ANY)?;
         let noun = self.voice.choose(&THINGS, ANY)?;
-        Ok(Thing { adjective, stuff, noun })
+        Ok(Thing { adjective, noun })
     }
 
     /// Something sweet, say, to eat; the food's index.

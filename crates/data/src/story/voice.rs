@@ -20,8 +20,13 @@ fn nats(weight: u32, total: u32) -> f64 {
     LN[total as usize] - LN[weight as usize]
 }
 
+/// Whether a choice may take its `i`-th alternative.
+pub(super) fn is_allowed(allowed: u32, i: usize) -> bool {
+    allowed >> i & 1 == 1
+}
+
 fn weight_of(options: &[Alternative<'_>], allowed: u32) -> u32 {
-    options.iter().enumerate().filter(|(i, _)| allowed >> i & 1 == 1).map(|(_, option)| option.0).sum()
+    options.iter().enumerate().filter(|(i, _)| is_allowed(allowed, *i)).map(|(_, option)| option.0).sum()
 }
 
 /// What the grammar speaks through. A choice writes the words of the alternative taken **at once**, and no alternative's
@@ -72,7 +77,7 @@ impl Voice for Writer {
         let mut left = self.below(total);
         let mut taken = 0;
         for (i, &(weight, _)) in options.iter().enumerate() {
-            if allowed >> i & 1 == 0 {
+            if !is_allowed(allowed, i) {
                 continue;
             }
             taken = i;
@@ -123,7 +128,7 @@ impl Voice for Reader<'_> {
         let taken = options
             .iter()
             .enumerate()
-            .position(|(i, option)| allowed >> i & 1 == 1 && rest.starts_with(option.1))
+            .position(|(i, option)| is_allowed(allowed, i) && rest.starts_with(option.1))
             .ok_or(())?;
         self.nats += nats(options[taken].0, weight_of(options, allowed));
         self.at += options[taken].1.len();

@@ -214,7 +214,7 @@ pub(super) const LINKS: [Alternative<'static>; 21] = [
     (3, " In summer"),
     (3, " In winter"),
     (3, " Without a word"),
-    (15, " At last"),
+    (13, " At last"),
 ];
 
 /// The index of the link that begins the end.
@@ -388,4 +388,19 @@ pub(super) const TASTES: [Alternative<'static>; 8] = [
     (3, " sticky"),
     (2, " dry"),
     (2, " tasty"),
+];
+
+pub(super) const SHAPES: [Alternative<'static>; 12] = [
+    (5, " long"),
+    (5, " short"),
+    (5, " wide"),
+    (5, " flat"),
+    (4, " bent"),
+    (4, " thin"),
+    (4, " thick"),
+    (4, " tall"),
+    (3, " low"),
+    (3, " curved"),
+    (3, " neat"),
+    (3, " plain"),
 ];
