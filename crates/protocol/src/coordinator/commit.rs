@@ -6,9 +6,13 @@ use super::{Coordinator, HISTORY_ITERATIONS, STRIKES_MAX};
 use crate::journal::Entry;
 use crate::message::ToWorker;
 use crate::record::{CommitRecord, Share, StageRecord};
+use crate::worker::LAG_ITERATIONS_MAX;
 use skipstone_types::{
     Attempt, CommittedStage, Digest, Event, Iteration, Microbatch, NodeId, Path, StageId, Visit,
 };
+
+/// Iterations that a follower may lag behind; less than its own bound, so that it is restarted before it gives up.
+const FOLLOWER_LAG_ITERATIONS_MAX: u64 = LAG_ITERATIONS_MAX as u64 - 2;
 
 impl Coordinator {
     /// Commits once every stage that anything reached has agreed.
@@ -44,6 +48,7 @@ impl Coordinator {
             }
         }
         self.committed(record);
+        self.restart_laggards();
         for (index, part) in attempt.stages.iter().enumerate() {
             for (node, digest) in &part.listeners {
                 self.followed(*node, attempt.iteration, *digest);
@@ -154,6 +159,24 @@ impl Coordinator {
             record: record.digest(),
         };
         self.log(event);
+    }
+
+    /// A follower that has missed a gradient for good (its summer died) would wait for ever: it starts anew, before
+    /// its own bound ends it.
+    fn restart_laggards(&mut self) {
+        let limit = self.iteration.0;
+        let laggards: Vec<_> = self
+            .nodes
+            .iter()
+            .filter(|(_, node)| {
+                matches!(&node.role, Role::Joining(join) if join.kind == JoinKind::Copy
+                    && join.followed.0 + FOLLOWER_LAG_ITERATIONS_MAX < limit)
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for node in laggards {
+            self.cancel_transfer(node);
+        }
     }
 
     /// A follower holds the reduced gradient of a committed iteration.

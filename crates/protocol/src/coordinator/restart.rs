@@ -128,7 +128,10 @@ impl Coordinator {
     pub(super) fn end_returning_if_due(&mut self) {
         let Phase::Returning { until_us, waiting } = &mut self.phase else { return };
         let all = waiting.expected.iter().all(|node| waiting.came.contains_key(node));
-        if !all && self.now_us < *until_us {
+        // Without an origin the run can't go on: it is given longer to come.
+        let origin = waiting.came.values().any(|holding| holding.stage.is_origin());
+        let until_us = if origin { *until_us } else { *until_us + 3 * RETURN_GRACE_US };
+        if !all && self.now_us < until_us {
             return;
         }
         let Returning { expected, came } = std::mem::take(waiting);
