@@ -4,6 +4,8 @@
 //! time. rustc never contracts `a * b + c` into a fused multiply-add on its own, and the bodies fix the order of
 //! their sums by explicit lanes, so all versions give the same bits.
 
+use std::sync::OnceLock;
+
 /// Instruction sets a kernel is compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Isa {
@@ -17,23 +19,31 @@ pub(crate) enum Isa {
     Baseline,
 }
 
-/// The best instruction set of this CPU (the standard library caches the detection).
+/// The best instruction set of this CPU. `SKIPSTONE_ISA=avx2` or `=baseline` holds back, to test the others.
 #[inline]
 pub(crate) fn isa() -> Isa {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("fma")
-        {
-            return Isa::Avx512;
-        }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            return Isa::Avx2;
-        }
+    static FOUND: OnceLock<Isa> = OnceLock::new();
+    *FOUND.get_or_init(|| detect(std::env::var("SKIPSTONE_ISA").ok().as_deref()))
+}
+
+#[cfg(target_arch = "x86_64")]
+fn detect(limit: Option<&str>) -> Isa {
+    let fma = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+    let wide = is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq");
+    match limit {
+        Some("baseline") => Isa::Baseline,
+        Some("avx2") if fma => Isa::Avx2,
+        _ if fma && wide => Isa::Avx512,
+        _ if fma => Isa::Avx2,
+        _ => Isa::Baseline,
     }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn detect(_limit: Option<&str>) -> Isa {
     Isa::Baseline
 }
 

@@ -196,3 +196,72 @@ pub(crate) fn backward(s: AttentionShape, qkv: &mut [f32], out: &[f32], lse: &[f
         });
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noise(n: usize, k: f32) -> Vec<f32> {
+        (0..n).map(|i| (i as f32 * k).sin()).collect()
+    }
+
+    /// Attention and its gradient as the formulas read, in f64: (out, d_qkv).
+    fn naive(s: AttentionShape, qkv: &[f32], d_out: &[f32]) -> (Vec<f64>, Vec<f64>) {
+        let (w, hd, t) = (s.width(), s.head, s.context);
+        let ow = s.heads * hd;
+        let (mut out, mut grad) = (vec![0.0; s.batch * t * ow], vec![0.0; qkv.len()]);
+        for (b, h, i) in (0..s.batch * s.heads * t).map(|x| (x / t / s.heads, x / t % s.heads, x % t)) {
+            let kv = h / (s.heads / s.kv_heads);
+            let (q, k, v) = (h * hd, (s.heads + kv) * hd, (s.heads + s.kv_heads + kv) * hd);
+            let at = |row: usize, c: usize| (b * t + row) * w + c;
+            let x = |row: usize, c: usize| f64::from(qkv[at(row, c)]);
+            let o = (b * t + i) * ow + h * hd;
+            let scale = 1.0 / (hd as f64).sqrt();
+            let exps: Vec<f64> = (0..=i)
+                .map(|j| ((0..hd).map(|c| x(i, q + c) * x(j, k + c)).sum::<f64>() * scale).exp())
+                .collect();
+            let sum: f64 = exps.iter().sum();
+            let p: Vec<f64> = exps.iter().map(|e| e / sum).collect();
+            let dp: Vec<f64> =
+                (0..=i).map(|j| (0..hd).map(|c| f64::from(d_out[o + c]) * x(j, v + c)).sum()).collect();
+            let delta: f64 = p.iter().zip(&dp).map(|(p, d)| p * d).sum();
+            for j in 0..=i {
+                let ds = p[j] * (dp[j] - delta) * scale;
+                for c in 0..hd {
+                    out[o + c] += p[j] * x(j, v + c);
+                    grad[at(j, v + c)] += p[j] * f64::from(d_out[o + c]);
+                    grad[at(i, q + c)] += ds * x(j, k + c);
+                    grad[at(j, k + c)] += ds * x(i, q + c);
+                }
+            }
+        }
+        (out, grad)
+    }
+
+    #[test]
+    fn agrees_with_the_formulas_across_tiles_and_groups() {
+        let shape =
+            |batch, context, heads, kv_heads, head| AttentionShape { batch, context, heads, kv_heads, head };
+        let shapes = [
+            shape(1, 1, 1, 1, 2),
+            shape(2, 47, 2, 1, 6),
+            shape(1, 48, 3, 3, 32),
+            shape(2, 49, 4, 2, 10),
+            shape(1, 150, 6, 2, 16),
+            shape(1, 12_000 / 16, 1, 1, 4),
+        ];
+        for s in shapes {
+            let n = s.batch * s.context;
+            let mut qkv = noise(n * s.width(), 0.917);
+            let d_out = noise(n * s.heads * s.head, 0.413);
+            let (want, want_grad) = naive(s, &qkv, &d_out);
+            let mut out = vec![0.0; want.len()];
+            let mut lse = vec![0.0; n * s.heads];
+            forward(s, &qkv, &mut out, &mut lse);
+            backward(s, &mut qkv, &out, &lse, &d_out);
+            for (got, want) in out.iter().zip(&want).chain(qkv.iter().zip(&want_grad)) {
+                assert!((f64::from(*got) - want).abs() < 3e-5, "{s:?}: {got} {want}");
+            }
+        }
+    }
+}

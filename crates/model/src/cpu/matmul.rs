@@ -348,7 +348,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(24))]
+        #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
         #[test]
         fn any_size(m in 1usize..60, n in 1usize..80, k in 1usize..90, pad in 0usize..5) {
             compare(m, n, k, pad);
