@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 const NEAR: PeerId = PeerId(1);
 const FAR: PeerId = PeerId(2);
 
@@ -117,7 +117,7 @@ impl Pair {
 fn push(net: &TcpTransport, frame: &Frame) -> Result<(), BenchError> {
     loop {
         match net.send(FAR, frame.clone(), Priority::Bulk) {
-            Err(SendError::QueueFull { .. }) => thread::sleep(Duration::from_micros(200)),
+            Err(SendError::QueueFull { .. }) => thread::sleep(Duration::from_millis(2)),
             other => return other.map_err(|error| BenchError::Lost(error.to_string())),
         }
     }

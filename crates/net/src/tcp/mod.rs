@@ -3,6 +3,8 @@
 mod accept;
 mod backoff;
 mod dial;
+#[cfg(test)]
+mod hostile;
 mod life;
 mod link;
 mod receive;

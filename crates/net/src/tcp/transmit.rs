@@ -9,7 +9,7 @@ use std::{io, io::IoSlice, time::Duration};
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt},
     net::tcp::OwnedWriteHalf,
-    time::{self, MissedTickBehavior},
+    time::{self, Instant},
 };
 
 /// Pieces up to this size are copied together into one write.
@@ -27,13 +27,14 @@ pub(crate) async fn transmit(
     chunk: usize,
 ) -> io::Result<()> {
     let chunk = chunk.clamp(4 << 10, MAX_CHUNK as usize);
-    let mut heartbeat = time::interval(heartbeat.max(Duration::from_millis(1)));
-    heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut ping_due = false;
+    let mut next_ping = Instant::now();
     let mut encoder = Encoder { out: preamble.to_vec(), seed: link.who.seeds.outgoing, sequence: 0 };
     let mut small = Vec::new();
     loop {
-        if std::mem::take(&mut ping_due) {
+        // Looked at before every write: a long queue must not keep heartbeats waiting.
+        let now = Instant::now();
+        if now >= next_ping {
+            next_ping = now + heartbeat;
             encoder.bare(Kind::Ping(link.now()));
         }
         if let Some(token) = link.take_pong() {
@@ -58,8 +59,6 @@ pub(crate) async fn transmit(
             for piece in small.drain(..).chain(large) {
                 link.queue.written(&piece);
             }
-            // A long queue must not keep heartbeats waiting.
-            ping_due = time::timeout(Duration::ZERO, heartbeat.tick()).await.is_ok();
             continue;
         }
         if link.is_closing() && link.queue.is_empty() {
@@ -69,7 +68,7 @@ pub(crate) async fn transmit(
         }
         tokio::select! {
             () = link.work.notified() => {}
-            _ = heartbeat.tick() => ping_due = true,
+            () = time::sleep_until(next_ping) => {}
         }
     }
 }
