@@ -1,0 +1,271 @@
+//! Where the node-seconds of a run went.
+//!
+//! Every microsecond that a node is alive, from `NodeJoined` to `NodeLost` or `Finished`, lands in exactly one
+//! account, by these rules:
+//!
+//! * Until the first attempt everything is `startup`; later too for a node whose weights are initialised or
+//!   loaded, until it enters.
+//! * A node without a stage is `idle`; a node that copies, rebuilds or returns is in `recovery` until it enters.
+//! * A node that was killed is in `detection` until it is declared lost. The time from a death that nobody
+//!   announced (a crash) to its detection can't be told from work and stays with the serving nodes' time.
+//! * The time of serving nodes is held back until the attempt's end. If it is aborted, all of it is `aborted`. If
+//!   it commits, the reported work is taken out of it: counted work is *good*; `replay` is what was done twice;
+//!   `memory_wait` is what was reported as such; what nodes waited while no coordinator lived is `recovery`; the
+//!   rest is `bubble`.
+//! * Of a share that was lost with its node and replayed, one doing counts as good and the other as `replay`.
+//! * While no attempt runs because one was aborted, serving nodes wait for a recovery: `recovery`.
+//!
+//! `link` (waiting for bytes on the wire) can't be told from `bubble` by today's events, and stays 0.
+
+use serde::{Deserialize, Serialize};
+use skipstone_types::NodeId;
+use std::collections::BTreeMap;
+
+/// Node-seconds that did not end in a commit, by cause.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Badput {
+    /// Before nodes first served.
+    pub startup: f64,
+    /// Serving, with nothing to do (waits on links included, see the module).
+    pub bubble: f64,
+    /// Waiting for bytes on the wire; 0 until workers report it apart from `bubble`.
+    pub link: f64,
+    /// Waiting for a free slot.
+    pub memory_wait: f64,
+    /// Dead, and not yet known to be.
+    pub detection: f64,
+    /// Getting a lost stage's or replica's weights back, or waiting for that.
+    pub recovery: f64,
+    /// Work done again for lost nodes.
+    pub replay: f64,
+    /// Serving in attempts that were given up.
+    pub aborted: f64,
+    /// Without a stage.
+    pub idle: f64,
+}
+
+impl Badput {
+    /// The causes by name, in the order of the command line's contract.
+    pub fn causes(&self) -> [(&'static str, f64); 9] {
+        [
+            ("startup", self.startup),
+            ("bubble", self.bubble),
+            ("link", self.link),
+            ("memory_wait", self.memory_wait),
+            ("detection", self.detection),
+            ("recovery", self.recovery),
+            ("replay", self.replay),
+            ("aborted", self.aborted),
+            ("idle", self.idle),
+        ]
+    }
+
+    /// All causes together.
+    pub fn total(&self) -> f64 {
+        self.causes().iter().map(|(_, seconds)| seconds).sum()
+    }
+}
+
+/// What a living node is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Doing {
+    Idle = 0,
+    Starting = 1,
+    Recovering = 2,
+    Serving = 3,
+    Dead = 4,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Attempt {
+    #[default]
+    NoneYet,
+    Running,
+    Committed,
+    Aborted,
+}
+
+/// What workers reported for a committed attempt, in node-microseconds.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Reported {
+    pub(crate) busy: u64,
+    pub(crate) replay: u64,
+    pub(crate) memory_wait: u64,
+}
+
+/// The account of node time; all in node-microseconds.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct NodeTime {
+    now_us: u128,
+    nodes: BTreeMap<NodeId, Doing>,
+    /// Nodes in each [`Doing`].
+    counts: [u32; 5],
+    attempt: Attempt,
+    coordinator_away: bool,
+    /// Serving time since the last attempt's end.
+    open_us: u128,
+    /// The part of it while the coordinator was away.
+    away_us: u128,
+    /// Work of lost nodes in the running attempt.
+    wasted_us: u128,
+    good_us: u128,
+    startup_us: u128,
+    bubble_us: u128,
+    memory_wait_us: u128,
+    detection_us: u128,
+    recovery_us: u128,
+    replay_us: u128,
+    aborted_us: u128,
+    idle_us: u128,
+}
+
+impl NodeTime {
+    /// Node-seconds of work that ended in a commit.
+    pub fn good_seconds(&self) -> f64 {
+        seconds(self.good_us)
+    }
+
+    /// Node-seconds alive, up to the last event or tick.
+    pub fn alive_seconds(&self) -> f64 {
+        seconds(self.closed_us() + self.open_us)
+    }
+
+    /// Node-seconds in the running attempt, which nobody can judge yet; 0 once the run has finished.
+    pub fn open_seconds(&self) -> f64 {
+        seconds(self.open_us)
+    }
+
+    /// Good node-seconds over those that have been judged; 0 before there are any.
+    pub fn goodput(&self) -> f64 {
+        let closed = self.closed_us();
+        if closed == 0 { 0.0 } else { self.good_us as f64 / closed as f64 }
+    }
+
+    /// Node-seconds that did not end in a commit, by cause.
+    pub fn badput(&self) -> Badput {
+        Badput {
+            startup: seconds(self.startup_us),
+            bubble: seconds(self.bubble_us),
+            link: 0.0,
+            memory_wait: seconds(self.memory_wait_us),
+            detection: seconds(self.detection_us),
+            recovery: seconds(self.recovery_us),
+            replay: seconds(self.replay_us),
+            aborted: seconds(self.aborted_us),
+            idle: seconds(self.idle_us),
+        }
+    }
+
+    fn closed_us(&self) -> u128 {
+        self.good_us
+            + self.startup_us
+            + self.bubble_us
+            + self.memory_wait_us
+            + self.detection_us
+            + self.recovery_us
+            + self.replay_us
+            + self.aborted_us
+            + self.idle_us
+    }
+
+    /// Lets time pass; time that runs backwards stands still.
+    pub(crate) fn advance(&mut self, now_us: u128) {
+        let passed = now_us.saturating_sub(self.now_us);
+        self.now_us += passed;
+        let of = |doing: Doing| passed * u128::from(self.counts[doing as usize]);
+        let (idle, starting, recovering) = (of(Doing::Idle), of(Doing::Starting), of(Doing::Recovering));
+        let (serving, dead) = (of(Doing::Serving), of(Doing::Dead));
+        self.detection_us += dead;
+        if self.attempt == Attempt::NoneYet {
+            self.startup_us += idle + starting + recovering + serving;
+            return;
+        }
+        self.idle_us += idle;
+        self.startup_us += starting;
+        self.recovery_us += recovering;
+        if self.attempt == Attempt::Aborted {
+            self.recovery_us += serving;
+        } else {
+            self.open_us += serving;
+            self.away_us += if self.coordinator_away { serving } else { 0 };
+        }
+    }
+
+    /// A node does something else from now on; `None`: it is gone.
+    pub(crate) fn set(&mut self, node: NodeId, doing: Option<Doing>) {
+        let before = match doing {
+            Some(doing) => self.nodes.insert(node, doing),
+            None => self.nodes.remove(&node),
+        };
+        if let Some(before) = before {
+            self.counts[before as usize] -= 1;
+        }
+        if let Some(doing) = doing {
+            self.counts[doing as usize] += 1;
+        }
+    }
+
+    pub(crate) fn doing(&self, node: NodeId) -> Option<Doing> {
+        self.nodes.get(&node).copied()
+    }
+
+    pub(crate) fn waste(&mut self, wasted_us: u64) {
+        self.wasted_us += u128::from(wasted_us);
+    }
+
+    pub(crate) fn coordinator_away(&mut self, away: bool) {
+        self.coordinator_away = away;
+    }
+
+    /// An attempt begins; one that neither committed nor was aborted is given up with it.
+    pub(crate) fn start(&mut self) {
+        if self.attempt == Attempt::Running {
+            self.abort();
+        }
+        self.attempt = Attempt::Running;
+    }
+
+    pub(crate) fn abort(&mut self) {
+        self.aborted_us += self.open_us;
+        self.clear_open();
+        self.attempt = Attempt::Aborted;
+    }
+
+    pub(crate) fn commit(&mut self, reported: Reported) {
+        let mut left = self.open_us;
+        let mut take = |asked: u128| {
+            let taken = asked.min(left);
+            left -= taken;
+            taken
+        };
+        let replayed = u128::from(reported.replay);
+        self.good_us += take(u128::from(reported.busy) + replayed.min(self.wasted_us));
+        self.replay_us += take(replayed.max(self.wasted_us));
+        self.memory_wait_us += take(u128::from(reported.memory_wait));
+        self.recovery_us += take(self.away_us);
+        self.bubble_us += left;
+        self.clear_open();
+        self.attempt = Attempt::Committed;
+    }
+
+    /// The run is over: what an attempt had done is lost, and no node lives.
+    pub(crate) fn finish(&mut self) {
+        match self.attempt {
+            Attempt::Running => self.aborted_us += self.open_us,
+            _ => self.bubble_us += self.open_us,
+        }
+        self.clear_open();
+        self.nodes.clear();
+        self.counts = [0; 5];
+        self.attempt = Attempt::NoneYet;
+        self.coordinator_away = false;
+    }
+
+    fn clear_open(&mut self) {
+        (self.open_us, self.away_us, self.wasted_us) = (0, 0, 0);
+    }
+}
+
+fn seconds(us: u128) -> f64 {
+    us as f64 / 1e6
+}

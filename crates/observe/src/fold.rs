@@ -1,0 +1,242 @@
+//! How each event changes a [`RunState`].
+
+use crate::account::{Doing, Reported};
+use crate::stage::NodePhase;
+use crate::state::{CoordinatorRestart, RECENT_COMMITS, Recovery, RunState, Running};
+use crate::timeline::Mark;
+use skipstone_types::{CommittedStage, Event, EventRecord, NodeId, StageId};
+use std::collections::VecDeque;
+
+impl RunState {
+    /// Lets the run's time pass; an earlier time is ignored.
+    pub fn advance(&mut self, now_ms: u64) {
+        self.now_ms = self.now_ms.max(now_ms);
+        self.time.advance(u128::from(self.now_ms) * 1000);
+    }
+
+    /// Takes the next event in.
+    pub fn apply(&mut self, record: &EventRecord) {
+        self.advance(record.time_ms);
+        self.stories.begin_event();
+        self.confirm(&record.event);
+        match &record.event {
+            Event::CoordinatorStarted { term, .. } => self.coordinator_started(term.0),
+            Event::NodeJoined { node, .. } => {
+                self.finished = None;
+                if self.nodes.insert(*node, None).flatten().is_none() {
+                    self.time.set(*node, Some(Doing::Idle));
+                }
+            }
+            Event::NodeAssigned { node, stage, how } => self.assigned(*node, *stage, how),
+            Event::NodeEntered { node, stage, .. } => self.entered(*node, *stage),
+            Event::NodeLost { node, stage, wasted_us, .. } => {
+                self.time.waste(*wasted_us);
+                self.lost(*node, *stage);
+            }
+            Event::StageLost { stage, .. } => {
+                let now_ms = self.now_ms;
+                self.stage_mut(*stage).lost_since_ms = Some(now_ms);
+            }
+            Event::RebuildStarted { stage, .. } => {
+                self.stage_mut(*stage).rebuilding = true;
+                self.draw_lane(*stage);
+            }
+            Event::StageRebuilt { stage, kind, took_ms, .. } => self.rebuilt(*stage, kind, *took_ms),
+            Event::RebuildRefused { stage, .. } => {
+                self.stage_mut(*stage).rebuilding = false;
+                self.draw_lane(*stage);
+            }
+            Event::AttemptStarted { holes, .. } => {
+                self.time.start();
+                self.first_attempt_ms.get_or_insert(self.now_ms);
+                self.running = Some(Running { holes: holes.clone() });
+            }
+            Event::AttemptAborted { .. } => {
+                self.time.abort();
+                self.running = None;
+            }
+            Event::Committed { .. } => self.committed(&record.event),
+            Event::Killed { target, node, stage } => self.killed(target, *node, *stage),
+            Event::Validated { iteration, loss } => self.validation.push(iteration.0, *loss),
+            Event::Finished { why, .. } => {
+                self.time.finish();
+                self.nodes.clear();
+                self.stages.values_mut().for_each(|stage| stage.nodes.clear());
+                self.unconfirmed.clear();
+                self.running = None;
+                self.finished = Some(why.clone());
+            }
+            _ => {} // Repaired, StateSaved, SaveFailed, Refused, Respawned: told, not counted
+        }
+        self.tell(&record.event);
+    }
+
+    /// Notes who has been heard of since the coordinator came back.
+    fn confirm(&mut self, event: &Event) {
+        if self.unconfirmed.is_empty() {
+            return;
+        }
+        match event {
+            Event::NodeJoined { node, .. }
+            | Event::NodeAssigned { node, .. }
+            | Event::NodeEntered { node, .. } => {
+                self.unconfirmed.remove(node);
+            }
+            Event::Committed { stages, .. } => {
+                stages.iter().flat_map(|stage| &stage.nodes).for_each(|node| {
+                    self.unconfirmed.remove(node);
+                });
+                // Whoever should serve and isn't in the first commit died while there was no coordinator.
+                for node in std::mem::take(&mut self.unconfirmed).into_iter() {
+                    if matches!(self.time.doing(node), Some(Doing::Serving | Doing::Dead)) {
+                        self.lost(node, None);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn coordinator_started(&mut self, term: u64) {
+        self.finished = None;
+        self.time.coordinator_away(false);
+        if term <= 1 {
+            return;
+        }
+        let killed_ms = self.coordinator_killed_ms;
+        let seconds = killed_ms.map(|ms| self.now_ms.saturating_sub(ms) as f64 / 1000.0);
+        push_bounded(&mut self.restarts, CoordinatorRestart { term, seconds });
+        self.unconfirmed = self.nodes.keys().copied().collect();
+    }
+
+    fn assigned(&mut self, node: NodeId, stage: StageId, how: &str) {
+        let doing = if matches!(how, "initialise" | "load") { Doing::Starting } else { Doing::Recovering };
+        self.time.set(node, Some(doing));
+        let since_ms = self.now_ms;
+        self.place(node, stage, NodePhase::Joining { since_ms });
+        self.draw_lane(stage);
+    }
+
+    fn entered(&mut self, node: NodeId, stage: StageId) {
+        self.time.set(node, Some(Doing::Serving));
+        let was_hole = self.stage_mut(stage).is_hole();
+        self.place(node, stage, NodePhase::Serving);
+        let state = self.stage_mut(stage);
+        state.served = true;
+        let lost_ms = state.unreplaced_ms.pop_front();
+        self.draw_lane(stage);
+        // A stage that had no replica left is a recovery of its own kind (`rebuilt`).
+        if let Some(lost_ms) = lost_ms
+            && !was_hole
+        {
+            self.recovered(stage, "copy", self.now_ms.saturating_sub(lost_ms));
+        }
+    }
+
+    fn lost(&mut self, node: NodeId, stage: Option<StageId>) {
+        let Some(placed) = self.nodes.remove(&node) else { return };
+        self.losses += 1;
+        let killed = self.time.doing(node) == Some(Doing::Dead);
+        let served = matches!(self.time.doing(node), Some(Doing::Dead | Doing::Serving));
+        self.time.set(node, None);
+        if !killed {
+            self.mark_death(placed.or(stage), false, false);
+        }
+        let Some(stage) = placed else { return };
+        let now_ms = self.now_ms;
+        let state = self.stage_mut(stage);
+        state.nodes.remove(&node);
+        if served {
+            state.lost_replica(now_ms);
+        }
+        self.draw_lane(stage);
+    }
+
+    fn rebuilt(&mut self, stage: StageId, kind: &str, took_ms: u64) {
+        let state = self.stage_mut(stage);
+        let since_ms = state.lost_since_ms.take();
+        state.rebuilding = false;
+        let took_ms =
+            if took_ms > 0 { took_ms } else { since_ms.map_or(0, |ms| self.now_ms.saturating_sub(ms)) };
+        self.draw_lane(stage);
+        self.recovered(stage, kind, took_ms);
+    }
+
+    fn recovered(&mut self, stage: StageId, kind: &str, ms: u64) {
+        self.recoveries_total += 1;
+        let recovery = Recovery { stage, kind: kind.to_owned(), seconds: ms as f64 / 1000.0 };
+        push_bounded(&mut self.recoveries, recovery);
+    }
+
+    fn killed(&mut self, target: &str, node: Option<NodeId>, stage: Option<StageId>) {
+        self.kills += 1;
+        if target == "coordinator" {
+            self.coordinator_killed_ms = Some(self.now_ms);
+            self.time.coordinator_away(true);
+            self.mark_death(None, true, true);
+            return;
+        }
+        let placed = node.and_then(|node| self.nodes.get(&node).copied().flatten());
+        self.mark_death(placed.or(stage), false, true);
+        let Some(node) = node.filter(|node| self.nodes.contains_key(node)) else { return };
+        self.time.set(node, Some(Doing::Dead));
+        if let Some(stage) = placed {
+            self.stage_mut(stage).nodes.insert(node, NodePhase::Dead);
+            self.draw_lane(stage);
+        }
+    }
+
+    fn mark_death(&mut self, stage: Option<StageId>, coordinator: bool, killed: bool) {
+        let mark = Mark { at_ms: self.now_ms, iteration: self.steps, stage, coordinator, killed };
+        self.timeline.mark(mark);
+    }
+
+    fn committed(&mut self, event: &Event) {
+        let Event::Committed {
+            iteration,
+            loss,
+            tokens,
+            learning_rate,
+            stages,
+            busy_us,
+            replay_us,
+            memory_wait_us,
+            record,
+            ..
+        } = event
+        else {
+            return;
+        };
+        // A coordinator that came back announces the last record once more.
+        if self.last_record == Some((iteration.0, *record)) {
+            return;
+        }
+        self.last_record = Some((iteration.0, *record));
+        self.time.commit(Reported { busy: *busy_us, replay: *replay_us, memory_wait: *memory_wait_us });
+        self.running = None;
+        self.steps = iteration.0.saturating_add(1);
+        self.tokens = self.tokens.saturating_add(*tokens);
+        self.loss.push(iteration.0, *loss);
+        self.learning_rate = *learning_rate;
+        self.commits.push_back((self.now_ms, *tokens));
+        if self.commits.len() > RECENT_COMMITS {
+            self.commits.pop_front();
+        }
+        for stage in stages {
+            self.committed_stage(stage);
+        }
+    }
+
+    fn committed_stage(&mut self, committed: &CommittedStage) {
+        let state = self.stage_mut(committed.stage);
+        state.microbatches = committed.microbatches;
+        state.gradient_norm = committed.gradient_norm;
+    }
+}
+
+fn push_bounded<T>(list: &mut VecDeque<T>, item: T) {
+    list.push_back(item);
+    if list.len() > RunState::LIST_MAX {
+        list.pop_front();
+    }
+}

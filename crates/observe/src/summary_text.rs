@@ -1,0 +1,1 @@
+//! The summary as people read it.

@@ -1,0 +1,196 @@
+//! How events become incidents ([`crate::Story`]): the words for everything that happens to a run.
+
+use crate::state::RunState;
+use crate::story::{Subject, all_replicas, node_of};
+use crate::words;
+use skipstone_types::{Event, NodeId, StageId};
+
+impl RunState {
+    /// Tells an event that has just been taken in.
+    pub(crate) fn tell(&mut self, event: &Event) {
+        let now_ms = self.now_ms;
+        match event {
+            Event::CoordinatorStarted { term, .. } if term.0 > 1 => self.tell_restart(term.0),
+            Event::Killed { target, .. } if target == "coordinator" => {
+                self.stories.tell(Subject::Coordinator, now_ms, "coordinator killed".to_owned());
+            }
+            Event::Killed { node: Some(node), stage, .. } => {
+                let stage = stage.or_else(|| self.nodes.get(node).copied().flatten());
+                let text = format!("{} killed", node_of(*node, stage));
+                self.stories.tell(Subject::Node(*node, stage), now_ms, text);
+            }
+            Event::NodeLost { node, stage, why, .. } => self.tell_lost(*node, *stage, why),
+            Event::Repaired { stage, lost, microbatches } => self.tell_repair(*stage, *lost, *microbatches),
+            Event::StageLost { stage, .. } => self.tell_stage_lost(*stage),
+            Event::AttemptStarted { iteration, holes, .. } => {
+                if self.first_attempt_ms == Some(now_ms) && self.steps == 0 && iteration.0 == 0 {
+                    let (nodes, stages) = (self.living() as u64, self.stages.len() as u64);
+                    let text = format!(
+                        "{} on {}: training starts",
+                        words::plural(nodes, "node"),
+                        words::plural(stages, "stage")
+                    );
+                    self.stories.tell(Subject::Run, now_ms, text);
+                }
+                for hole in holes {
+                    let subject = Subject::Stage(*hole);
+                    if self.stories.open(subject).is_some_and(|story| !story.says("routed around")) {
+                        self.stories.add(subject, "routed around".to_owned());
+                    }
+                }
+            }
+            Event::RebuildStarted { stage, node, sources } => {
+                let sources: Vec<StageId> = sources.iter().map(|(source, _)| *source).collect();
+                let text = format!("{node} rebuilds it{}", from(&sources));
+                self.stories.pending(Subject::Stage(*stage), text);
+            }
+            Event::StageRebuilt { stage, sources, took_ms, .. } => {
+                let text = format!("rebuilt{} in {}", from(sources), words::delay(*took_ms));
+                let subject = Subject::Stage(*stage);
+                if !self.stories.add(subject, text.clone()) {
+                    self.stories.tell(subject, now_ms, format!("{} {text}", words::stage(*stage)));
+                }
+                self.stories.close(subject);
+            }
+            Event::RebuildRefused { stage, why } => {
+                let text = format!("can't be rebuilt: {}", words::clean(why, 120));
+                let subject = Subject::Stage(*stage);
+                if !self.stories.add(subject, text.clone()) {
+                    self.stories.tell(subject, now_ms, format!("{} {text}", words::stage(*stage)));
+                }
+            }
+            Event::NodeAssigned { node, stage, how } => self.tell_assigned(*node, *stage, how),
+            Event::NodeEntered { node, stage, took_ms, .. } => self.tell_entered(*node, *stage, *took_ms),
+            _ => self.tell_run(event),
+        }
+    }
+
+    /// Events that stand for themselves.
+    fn tell_run(&mut self, event: &Event) {
+        let text = match event {
+            Event::StateSaved { iteration } => {
+                format!("saved after {}", words::plural(iteration.0, "iteration"))
+            }
+            Event::SaveFailed { why } => {
+                format!("can't save the state: {}; it will be tried again", words::clean(why, 120))
+            }
+            Event::Refused { node, why } => match node {
+                Some(node) => format!("refused {node}: {}", words::clean(why, 120)),
+                None => format!("refused a peer: {}", words::clean(why, 120)),
+            },
+            Event::Validated { iteration, loss } => format!(
+                "validation loss {loss:.3} (perplexity {:.2}) after {}",
+                loss.exp(),
+                words::plural(iteration.0, "iteration")
+            ),
+            Event::Finished { iteration, why } => {
+                let iterations = words::plural(iteration.0, "iteration");
+                match why.as_str() {
+                    "done" => format!("done: {iterations}"),
+                    "stopped" => format!("stopped after {iterations}"),
+                    why => format!("ended after {iterations}: {}", words::clean(why, 160)),
+                }
+            }
+            _ => return,
+        };
+        self.stories.tell(Subject::Run, self.now_ms, text);
+    }
+
+    fn tell_restart(&mut self, term: u64) {
+        let away_ms = self.coordinator_killed_ms.take().map(|ms| self.now_ms.saturating_sub(ms));
+        let text = match away_ms {
+            Some(ms) => format!("back with term {term} in {}", words::delay(ms)),
+            None => format!("coordinator came back with term {term}"),
+        };
+        if away_ms.is_none() || !self.stories.add(Subject::Coordinator, text.clone()) {
+            self.stories.tell(Subject::Coordinator, self.now_ms, text);
+        }
+        self.stories.close(Subject::Coordinator);
+    }
+
+    fn tell_lost(&mut self, node: NodeId, stage: Option<StageId>, why: &str) {
+        let known = self
+            .stories
+            .iter()
+            .rev()
+            .any(|story| matches!(story.subject, Subject::Node(of, _) if of == node && !story.closed));
+        if known {
+            return;
+        }
+        let text = match why {
+            "connection" => format!("{} lost its connection", node_of(node, stage)),
+            "silence" => format!("{} fell silent", node_of(node, stage)),
+            "hash" => format!("{} was fenced: its numbers differ from its replicas'", node_of(node, stage)),
+            "left" => format!("{} left", node_of(node, stage)),
+            why => format!("{} lost: {}", node_of(node, stage), words::clean(why, 80)),
+        };
+        self.stories.tell(Subject::Node(node, stage), self.now_ms, text);
+        if stage.is_none() {
+            self.stories.close(Subject::Node(node, stage)); // a spare: nobody has to replace it
+        }
+    }
+
+    fn tell_repair(&mut self, stage: StageId, lost: NodeId, microbatches: u32) {
+        let nodes = self.stages.get(&stage).map(|state| state.serving().collect::<Vec<_>>());
+        let by = match nodes.as_deref() {
+            Some([one]) => one.to_string(),
+            Some([_, _, ..]) => "its replicas".to_owned(),
+            _ => "its replica".to_owned(),
+        };
+        let text = format!("its {} replayed by {by}", words::plural(u64::from(microbatches), "microbatch"))
+            .replace("microbatchs", "microbatches");
+        let subject = Subject::Node(lost, Some(stage));
+        if !self.stories.add(subject, text.clone()) {
+            let text = format!("{} lost → {text}", node_of(lost, Some(stage)));
+            self.stories.tell(subject, self.now_ms, text);
+        }
+    }
+
+    fn tell_stage_lost(&mut self, stage: StageId) {
+        let nodes = self.stories.absorb_nodes_of(stage);
+        let replicas = self.stages.get(&stage).map_or(0, |state| state.unreplaced_ms.len());
+        let mut text =
+            format!("{} lost {}", words::stage(stage), all_replicas(replicas.min(self.replicas())));
+        if !nodes.is_empty() {
+            let noun = if nodes.len() == 1 { "node" } else { "nodes" };
+            let numbers = words::list(nodes.iter().map(|node| node.0.to_string()));
+            text.push_str(&format!(" ({noun} {numbers})"));
+        }
+        self.stories.close(Subject::Stage(stage));
+        self.stories.tell(Subject::Stage(stage), self.now_ms, text);
+    }
+
+    fn tell_assigned(&mut self, node: NodeId, stage: StageId, how: &str) {
+        let text = match how {
+            "copy" => format!("{node} copies its weights"),
+            "return" => format!("{node} came back with what it had"),
+            _ => return,
+        };
+        if let Some(subject) = self.stories.open_node_of(stage) {
+            self.stories.pending(subject, text);
+        }
+    }
+
+    fn tell_entered(&mut self, node: NodeId, stage: StageId, took_ms: u64) {
+        if self.stages.get(&stage).is_some_and(|state| state.serving().count() == 1) {
+            return; // it fills a hole, which is told as one
+        }
+        if let Some(subject) = self.stories.open_node_of(stage) {
+            let text = format!("replaced by {node} (ready in {})", words::delay(took_ms));
+            self.stories.add(subject, text);
+            self.stories.close(subject);
+        } else if self.first_attempt_ms.is_some() {
+            let text = format!("{node} now serves {} too", words::stage(stage));
+            self.stories.tell(Subject::Run, self.now_ms, text);
+        }
+    }
+}
+
+/// ` from 2 and 4`, ` with fresh weights`.
+fn from(sources: &[StageId]) -> String {
+    if sources.is_empty() {
+        " with fresh weights".to_owned()
+    } else {
+        format!(" from {}", words::stages(sources))
+    }
+}

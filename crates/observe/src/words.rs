@@ -1,0 +1,109 @@
+//! Numbers and lists as people write them.
+
+use skipstone_types::StageId;
+
+/// `0.42 s`, `8.1 s`, `1:32`, `2:05:09`, `3 d 4 h`.
+pub(crate) fn duration(seconds: f64) -> String {
+    let whole = seconds.max(0.0).round() as u64;
+    match seconds {
+        s if s < 9.95 => format!("{:.1} s", s.max(0.0)),
+        s if s < 59.5 => format!("{whole} s"),
+        s if s < 3600.0 => format!("{}:{:02}", whole / 60, whole % 60),
+        s if s < 48.0 * 3600.0 => clock(whole),
+        _ => format!("{} d {} h", whole / 86_400, whole % 86_400 / 3600),
+    }
+}
+
+/// `0:07`, `1:32`, `2:05:09`: a point in the run's time.
+pub(crate) fn clock(seconds: u64) -> String {
+    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
+}
+
+/// A short delay: `20 ms`, `0.4 s`, `12 s`.
+pub(crate) fn delay(ms: u64) -> String {
+    if ms < 95 { format!("{ms} ms") } else { duration(ms as f64 / 1000.0) }
+}
+
+/// `840`, `12.3 k`, `3.21 M`, `1.50 B`.
+pub(crate) fn count(n: f64) -> String {
+    match n {
+        n if n < 999.5 => format!("{n:.0}"),
+        n if n < 9_995.0 => format!("{:.2} k", n / 1e3),
+        n if n < 999_500.0 => format!("{:.1} k", n / 1e3),
+        n if n < 999.5e6 => format!("{:.2} M", n / 1e6),
+        _ => format!("{:.2} B", n / 1e9),
+    }
+}
+
+/// `71 %`, and `0.4 %` where whole per cents hide it.
+pub(crate) fn percent(fraction: f64) -> String {
+    let percent = fraction * 100.0;
+    if percent > 0.0 && percent < 0.95 { format!("{percent:.1} %") } else { format!("{percent:.0} %") }
+}
+
+/// `1 kill`, `3 kills`.
+pub(crate) fn plural(n: u64, one: &str) -> String {
+    if n == 1 { format!("{n} {one}") } else { format!("{n} {one}s") }
+}
+
+/// `origin` or `stage 3`.
+pub(crate) fn stage(stage: StageId) -> String {
+    if stage.is_origin() { "origin".to_owned() } else { stage.to_string() }
+}
+
+/// `2`, `2 and 4`, `2, 3 and 4`.
+pub(crate) fn list(items: impl IntoIterator<Item = String>) -> String {
+    let mut items: Vec<String> = items.into_iter().collect();
+    match items.pop() {
+        None => String::new(),
+        Some(last) if items.is_empty() => last,
+        Some(last) => format!("{} and {last}", items.join(", ")),
+    }
+}
+
+/// The numbers of stages: `the origin and 2`, `2 and 4`.
+pub(crate) fn stages(stages: &[StageId]) -> String {
+    list(stages.iter().map(|s| if s.is_origin() { "the origin".to_owned() } else { s.0.to_string() }))
+}
+
+/// `s` on one line, without control characters, of at most `max` characters: what a peer or the system said is
+/// not trusted to leave the terminal alone.
+pub(crate) fn clean(s: &str, max: usize) -> String {
+    let mut clean: String =
+        s.chars().map(|c| if c.is_control() { ' ' } else { c }).take(max.saturating_add(1)).collect();
+    if clean.chars().count() > max {
+        clean.pop();
+        clean.push('…');
+    }
+    clean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!(duration(0.42), "0.4 s");
+        assert_eq!(duration(9.96), "10 s");
+        assert_eq!(duration(92.0), "1:32");
+        assert_eq!(duration(7509.0), "2:05:09");
+        assert_eq!(duration(100.0 * 3600.0), "4 d 4 h");
+        assert_eq!(delay(20), "20 ms");
+        assert_eq!(delay(400), "0.4 s");
+        assert_eq!(count(999.7), "1.00 k");
+        assert_eq!(count(12_345.0), "12.3 k");
+        assert_eq!(count(3_214_000.0), "3.21 M");
+        assert_eq!(percent(0.004), "0.4 %");
+        assert_eq!(percent(0.714), "71 %");
+        assert_eq!(stages(&[StageId(0), StageId(2), StageId(4)]), "the origin, 2 and 4");
+        assert_eq!(list([]), "");
+    }
+
+    #[test]
+    fn foreign_text_is_one_short_line() {
+        assert_eq!(clean("a\x1b[2Jb\nc", 80), "a [2Jb c");
+        assert_eq!(clean("abcdef", 3), "abc…");
+    }
+}
