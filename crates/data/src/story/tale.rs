@@ -4,7 +4,7 @@ use super::voice::Voice;
 use super::words::{
     ADJECTIVES, ANIMALS, ANY, AT_LAST, CLOSES, COLOURS, DEEDS, FEELINGS, FOODS, KINDS, Kind, LEADS, LINKS,
     LIVED, MOODS, MOVES, OWNED, PLACES, REACTIONS, REFRAINS, SCENES, SHAPES, SIZES, SOUNDS, STRANGERS,
-    STUFFS, TASTES, THINGS, TRAITS, TREASURES, WHERE, WITH,
+    STUFFS, TASTES, THINGS, TRAITS, TREASURES, WHERE,
 };
 
 /// A thing that stands about; indices into the word lists.
@@ -50,18 +50,21 @@ impl<'v, V: Voice> Tale<'v, V> {
         let kind = &KINDS[voice.choose(&[(1, KINDS[0].noun), (1, KINDS[1].noun)], ANY)?];
         voice.say(" named")?;
         let name = kind.names[voice.choose(&kind.names, ANY)?].1;
-        voice.say(".")?;
-        voice.say(kind.start)?;
         voice.choose(&LIVED, ANY)?;
+        voice.choose(&SCENES, ANY)?;
         let place = voice.choose(&PLACES, ANY)?;
-        voice.choose(&WITH, ANY)?;
+        voice.say(" with a")?;
         voice.choose(&SIZES, ANY)?;
         let animal = voice.choose(&ANIMALS, ANY)?;
         voice.say(".")?;
-        voice.say(kind.possessive)?;
+        voice.say(kind.start)?;
         voice.choose(&OWNED, ANY)?;
+        voice.choose(&ADJECTIVES, ANY)?;
         let colour = voice.choose(&COLOURS, ANY)?;
         let treasure = voice.choose(&TREASURES, ANY)?;
+        voice.say(" from a")?;
+        voice.choose(&MOODS, ANY)?;
+        voice.choose(&STRANGERS, ANY)?;
         voice.say(".")?;
         voice.say(name)?;
         voice.say(" always said,")?;
@@ -101,14 +104,19 @@ impl<'v, V: Voice> Tale<'v, V> {
                 (4, " met a"),
                 (5, " played with the"),
                 (5, " dropped the"),
-                (5, " looked"),
+                (5, " looked for the"),
                 (6, " found the"),
                 (3, " was"),
             ],
             ANY & !away,
         )?;
         match done as u32 {
-            WENT => self.went(),
+            WENT => {
+                self.went()?;
+                self.say(" with the")?;
+                self.say(ANIMALS[self.animal].1)?;
+                self.close()
+            }
             1 => {
                 let feeling = self.voice.choose(&FEELINGS, ANY)?;
                 self.so(REACTIONS[feeling])
@@ -119,7 +127,7 @@ impl<'v, V: Voice> Tale<'v, V> {
                     0 => Ok(()),
                     1 => {
                         self.say(PLACES[self.place].1)?;
-                        self.say(".")
+                        self.close()
                     }
                     _ => self.say(REFRAINS[self.refrain].1),
                 }
@@ -129,8 +137,7 @@ impl<'v, V: Voice> Tale<'v, V> {
                 self.say(ANIMALS[self.animal].1)?;
                 self.say(" a")?;
                 self.food()?;
-                self.say(", and the")?;
-                self.say(ANIMALS[self.animal].1)?;
+                self.say(", and it")?;
                 self.say(SOUNDS[self.animal])?;
                 self.close()
             }
@@ -145,10 +152,9 @@ impl<'v, V: Voice> Tale<'v, V> {
                 self.close()
             }
             LOOKED => {
+                self.belonging()?;
                 self.spot()?;
-                self.say(", but the")?;
-                self.say(TREASURES[self.treasure].1)?;
-                self.say(" was not there.")
+                self.close()
             }
             FOUND => self.found(),
             _ => {
@@ -169,14 +175,17 @@ impl<'v, V: Voice> Tale<'v, V> {
                 (5, " slept"),
                 (4, " looked at the"),
                 (5, " found the"),
-                (4, " wanted a"),
+                (4, " shared a"),
             ],
             ANY & !away,
         )?;
         match done as u32 {
             0 => {
                 self.say(" to the")?;
-                self.went_on()
+                self.went()?;
+                self.say(" with")?;
+                self.say(self.name)?;
+                self.close()
             }
             1 => {
                 self.say(" at a")?;
@@ -193,50 +202,24 @@ impl<'v, V: Voice> Tale<'v, V> {
             }
             FOUND => self.found(),
             _ => {
-                let food = self.food()?;
-                self.say(", so")?;
+                self.food()?;
+                self.say(" with")?;
                 self.say(self.name)?;
-                self.say(" gave it a")?;
-                self.say(FOODS[food].1)?;
-                self.say(".")
+                self.close()
             }
         }
     }
 
     fn went(&mut self) -> Result<(), V::Stop> {
-        self.place = self.voice.choose(&PLACES, ANY & !(1 << self.place))?;
-        match self.voice.choose(&[(3, "."), (4, " with the"), (4, ", and the")], ANY)? {
-            0 => Ok(()),
-            1 => {
-                self.say(ANIMALS[self.animal].1)?;
-                self.say(".")
-            }
-            _ => self.scene(),
-        }
-    }
-
-    /// The animal goes somewhere, its friend with it.
-    fn went_on(&mut self) -> Result<(), V::Stop> {
-        self.place = self.voice.choose(&PLACES, ANY & !(1 << self.place))?;
-        self.say(" with")?;
-        self.say(self.name)?;
-        match self.voice.choose(&[(5, "."), (4, ", and the")], ANY)? {
-            0 => Ok(()),
-            _ => self.scene(),
-        }
-    }
-
-    fn scene(&mut self) -> Result<(), V::Stop> {
-        self.say(PLACES[self.place].1)?;
-        self.say(" was")?;
         self.voice.choose(&SCENES, ANY)?;
-        self.say(".")
+        self.place = self.voice.choose(&PLACES, ANY & !(1 << self.place))?;
+        Ok(())
     }
 
     fn met(&mut self) -> Result<(), V::Stop> {
         self.voice.choose(&MOODS, ANY)?;
-        let stranger = self.voice.choose(&STRANGERS, ANY)?;
-        match self.voice.choose(&[(3, "."), (4, " who gave"), (4, ", and the")], ANY)? {
+        self.voice.choose(&STRANGERS, ANY)?;
+        match self.voice.choose(&[(3, "."), (4, " who gave"), (4, " by the")], ANY)? {
             0 => Ok(()),
             1 => {
                 self.say(self.kind.her)?;
@@ -245,10 +228,8 @@ impl<'v, V: Voice> Tale<'v, V> {
                 self.close()
             }
             _ => {
-                self.say(STRANGERS[stranger].1)?;
-                self.say(" liked the")?;
-                self.say(ANIMALS[self.animal].1)?;
-                self.say(".")
+                self.say(PLACES[self.place].1)?;
+                self.close()
             }
         }
     }
@@ -280,10 +261,11 @@ impl<'v, V: Voice> Tale<'v, V> {
         Ok(Thing { adjective, noun })
     }
 
-    /// Something sweet, say, to eat; the food's index.
-    fn food(&mut self) -> Result<usize, V::Stop> {
+    /// Something sweet, say, to eat.
+    fn food(&mut self) -> Result<(), V::Stop> {
         self.voice.choose(&TASTES, ANY)?;
-        self.voice.choose(&FOODS, ANY)
+        self.voice.choose(&FOODS, ANY)?;
+        Ok(())
     }
 
     fn belonging(&mut self) -> Result<(), V::Stop> {
@@ -306,8 +288,7 @@ impl<'v, V: Voice> Tale<'v, V> {
         self.say(" and the")?;
         self.say(ANIMALS[self.animal].1)?;
         self.say(" went home")?;
-        self.voice.choose(&FEELINGS, ANY)?;
-        self.say(". The end.")
+        self.close()
     }
 
     /// Ends the sentence, perhaps telling how it was done.

@@ -5,12 +5,27 @@ use super::voice::Alternative;
 /// Every alternative allowed.
 pub(super) const ANY: u32 = u32::MAX;
 
+/// Words whose weights fall evenly from `first` to `last`.
+const fn falling<const N: usize>(
+    words: [&'static str; N],
+    first: u32,
+    last: u32,
+) -> [Alternative<'static>; N] {
+    let mut list = [(first, ""); N];
+    let mut i = 0;
+    while i < N {
+        let steps = N as u32 - 1;
+        list[i] = ((first * (steps - i as u32) + last * i as u32 + steps / 2) / steps, words[i]);
+        i += 1;
+    }
+    list
+}
+
 /// What a girl or a boy is called, and the words that agree with it.
 pub(super) struct Kind {
     pub(super) noun: &'static str,
     pub(super) she: &'static str,
     pub(super) start: &'static str,
-    pub(super) possessive: &'static str,
     pub(super) her: &'static str,
     pub(super) names: [Alternative<'static>; 8],
 }
@@ -20,110 +35,59 @@ pub(super) const KINDS: [Kind; 2] = [
         noun: " girl",
         she: " she",
         start: " She",
-        possessive: " Her",
         her: " her",
-        names: [
-            (5, " Lily"),
-            (5, " Mia"),
-            (4, " Anna"),
-            (4, " Rosa"),
-            (3, " Ella"),
-            (3, " Nora"),
-            (2, " Zoe"),
-            (2, " Ivy"),
-        ],
+        names: falling([" Lily", " Mia", " Anna", " Rosa", " Ella", " Nora", " Zoe", " Ivy"], 5, 2),
     },
     Kind {
         noun: " boy",
         she: " he",
         start: " He",
-        possessive: " His",
         her: " him",
-        names: [
-            (5, " Tom"),
-            (5, " Ben"),
-            (4, " Max"),
-            (4, " Sam"),
-            (3, " Leo"),
-            (3, " Jack"),
-            (2, " Finn"),
-            (2, " Otto"),
-        ],
+        names: falling([" Tom", " Ben", " Max", " Sam", " Leo", " Jack", " Finn", " Otto"], 5, 2),
     },
 ];
 
-pub(super) const LEADS: [Alternative<'static>; 4] =
-    [(4, "Once there was a"), (3, "Long ago lived a"), (3, "In a village lived a"), (2, "Far away lived a")];
+/// How a story begins.
+pub(super) const LEADS: [Alternative<'static>; 5] =
+    [(4, "Once a"), (3, "Yesterday a"), (3, "Today a"), (2, "Far away a"), (2, "Long ago a")];
 
-/// A trait and the deed that goes with it.
-pub(super) const TRAITS: [Alternative<'static>; 10] = [
-    (5, " kind"),
-    (5, " brave"),
-    (4, " shy"),
-    (4, " clever"),
-    (4, " curious"),
-    (3, " lazy"),
-    (3, " funny"),
-    (3, " proud"),
-    (2, " quiet"),
-    (2, " lucky"),
-];
+/// What the hero is like.
+pub(super) const TRAITS: [Alternative<'static>; 10] = falling(
+    [" kind", " brave", " shy", " clever", " curious", " lazy", " funny", " proud", " quiet", " lucky"],
+    5,
+    2,
+);
 
+/// What one of that trait does.
 pub(super) const DEEDS: [&str; 10] =
     [" helped", " climbed", " hid", " thought", " peeped", " slept", " joked", " bowed", " listened", " won"];
 
-pub(super) const PLACES: [Alternative<'static>; 12] = [
-    (5, " forest"),
-    (5, " river"),
-    (4, " hill"),
-    (4, " garden"),
-    (4, " village"),
-    (4, " lake"),
-    (3, " farm"),
-    (3, " beach"),
-    (3, " castle"),
-    (3, " cave"),
-    (2, " meadow"),
-    (2, " market"),
-];
+/// Where things happen.
+pub(super) const PLACES: [Alternative<'static>; 12] = falling(
+    [
+        " forest", " river", " hill", " garden", " village", " lake", " farm", " beach", " castle", " cave",
+        " meadow", " market",
+    ],
+    5,
+    2,
+);
 
-pub(super) const LIVED: [Alternative<'static>; 5] = [
-    (5, " lived near the"),
-    (4, " lived by the"),
-    (4, " lived behind the"),
-    (3, " came from the"),
-    (2, " loved the"),
-];
+/// What ties one to a place.
+pub(super) const LIVED: [Alternative<'static>; 5] =
+    falling([" lived near the", " lived by the", " lived behind the", " came from the", " loved the"], 5, 2);
 
-pub(super) const WITH: [Alternative<'static>; 3] = [(4, " with a"), (3, " and had a"), (3, " and fed a")];
+/// What an animal is like.
+pub(super) const SIZES: [Alternative<'static>; 10] = falling(
+    [" small", " big", " fat", " young", " fluffy", " noisy", " hungry", " merry", " sly", " spotted"],
+    5,
+    2,
+);
 
-pub(super) const SIZES: [Alternative<'static>; 10] = [
-    (5, " small"),
-    (5, " big"),
-    (4, " fat"),
-    (4, " young"),
-    (4, " fluffy"),
-    (3, " noisy"),
-    (3, " hungry"),
-    (3, " merry"),
-    (2, " sly"),
-    (2, " spotted"),
-];
+/// The hero's companion.
+pub(super) const ANIMALS: [Alternative<'static>; 10] =
+    falling([" dog", " cat", " fox", " owl", " frog", " duck", " mouse", " bear", " pony", " goose"], 5, 2);
 
-/// An animal, how it moves and what it says.
-pub(super) const ANIMALS: [Alternative<'static>; 10] = [
-    (5, " dog"),
-    (5, " cat"),
-    (4, " fox"),
-    (4, " owl"),
-    (4, " frog"),
-    (3, " duck"),
-    (3, " mouse"),
-    (3, " bear"),
-    (2, " pony"),
-    (2, " goose"),
-];
-
+/// How that animal goes somewhere.
 pub(super) const MOVES: [&str; 10] = [
     " ran",
     " crept",
@@ -137,6 +101,7 @@ pub(super) const MOVES: [&str; 10] = [
     " marched",
 ];
 
+/// What that animal says.
 pub(super) const SOUNDS: [&str; 10] = [
     " barked",
     " purred",
@@ -150,257 +115,184 @@ pub(super) const SOUNDS: [&str; 10] = [
     " honked",
 ];
 
-pub(super) const OWNED: [Alternative<'static>; 3] =
-    [(5, " toy was a"), (4, " treasure was a"), (2, " best gift was a")];
+/// What ties one to a treasure.
+pub(super) const OWNED: [Alternative<'static>; 5] =
+    falling([" had a", " loved a", " owned a", " got a", " kept a"], 5, 2);
 
-pub(super) const COLOURS: [Alternative<'static>; 10] = [
-    (5, " red"),
-    (5, " blue"),
-    (4, " green"),
-    (4, " yellow"),
-    (4, " white"),
-    (3, " black"),
-    (3, " golden"),
-    (3, " pink"),
-    (2, " purple"),
-    (2, " brown"),
-];
+/// The colour of a treasure.
+pub(super) const COLOURS: [Alternative<'static>; 10] = falling(
+    [" red", " blue", " green", " yellow", " white", " black", " golden", " pink", " purple", " brown"],
+    5,
+    2,
+);
 
-pub(super) const TREASURES: [Alternative<'static>; 12] = [
-    (5, " ball"),
-    (5, " kite"),
-    (4, " book"),
-    (4, " drum"),
-    (4, " boat"),
-    (4, " hat"),
-    (3, " bell"),
-    (3, " lamp"),
-    (3, " doll"),
-    (3, " key"),
-    (2, " ring"),
-    (2, " cup"),
-];
+/// What is dropped and found.
+pub(super) const TREASURES: [Alternative<'static>; 12] = falling(
+    [" ball", " kite", " book", " drum", " boat", " hat", " bell", " lamp", " doll", " key", " ring", " cup"],
+    5,
+    2,
+);
 
-pub(super) const REFRAINS: [Alternative<'static>; 8] = [
-    (5, " \"Oh dear!\""),
-    (5, " \"What fun!\""),
-    (4, " \"One, two!\""),
-    (4, " \"Let us see!\""),
-    (3, " \"Never fear!\""),
-    (3, " \"Hurry up!\""),
-    (2, " \"Well, well!\""),
-    (2, " \"Good morning!\""),
-];
+/// What the hero always says.
+pub(super) const REFRAINS: [Alternative<'static>; 8] = falling(
+    [
+        " \"Oh dear!\"",
+        " \"What fun!\"",
+        " \"One, two!\"",
+        " \"Let us see!\"",
+        " \"Never fear!\"",
+        " \"Hurry up!\"",
+        " \"Well, well!\"",
+        " \"Good morning!\"",
+    ],
+    5,
+    2,
+);
 
 /// How an event begins; the last one begins the end.
 pub(super) const LINKS: [Alternative<'static>; 21] = [
     (6, " Then"),
     (6, " Soon"),
-    (6, " One morning"),
     (6, " Later"),
-    (5, " Suddenly"),
-    (5, " Today"),
-    (5, " At noon"),
-    (5, " After lunch"),
-    (5, " That night"),
-    (5, " In the rain"),
-    (4, " Before bed"),
-    (4, " Next"),
-    (4, " Once more"),
-    (4, " By chance"),
-    (4, " On Monday"),
-    (4, " On Friday"),
+    (6, " Suddenly"),
+    (6, " Next"),
+    (5, " Luckily"),
+    (5, " Quietly"),
+    (5, " Sadly"),
+    (5, " Now"),
+    (5, " Happily"),
+    (4, " Slowly"),
+    (4, " Tonight"),
+    (4, " Again"),
+    (4, " Meanwhile"),
+    (4, " Proudly"),
+    (3, " Bravely"),
+    (3, " Once more"),
+    (3, " By chance"),
     (3, " In spring"),
-    (3, " In summer"),
     (3, " In winter"),
-    (3, " Without a word"),
     (13, " At last"),
 ];
 
 /// The index of the link that begins the end.
 pub(super) const AT_LAST: usize = LINKS.len() - 1;
 
-/// A feeling and what one does about it.
-pub(super) const FEELINGS: [Alternative<'static>; 10] = [
-    (5, " happy"),
-    (5, " sad"),
-    (4, " angry"),
-    (4, " scared"),
-    (4, " tired"),
-    (3, " hungry"),
-    (3, " excited"),
-    (3, " lonely"),
-    (2, " bored"),
-    (2, " sleepy"),
-];
+/// How one feels.
+pub(super) const FEELINGS: [Alternative<'static>; 10] = falling(
+    [" happy", " sad", " angry", " scared", " tired", " hungry", " excited", " lonely", " bored", " sleepy"],
+    5,
+    2,
+);
 
+/// What one who feels so does.
 pub(super) const REACTIONS: [&str; 10] =
     [" danced", " cried", " shouted", " hid", " sat down", " ate", " jumped", " sang", " yawned", " slept"];
 
-pub(super) const ADJECTIVES: [Alternative<'static>; 20] = [
-    (5, " tiny"),
-    (5, " rusty"),
-    (5, " strange"),
-    (5, " round"),
-    (5, " pretty"),
-    (4, " broken"),
-    (4, " heavy"),
-    (4, " shiny"),
-    (4, " dusty"),
-    (4, " soft"),
-    (4, " wet"),
-    (4, " hollow"),
-    (4, " crooked"),
-    (4, " huge"),
-    (4, " warm"),
-    (3, " cold"),
-    (3, " narrow"),
-    (3, " lovely"),
-    (3, " dirty"),
-    (3, " secret"),
-];
+/// What a thing is like; remembered.
+pub(super) const ADJECTIVES: [Alternative<'static>; 20] = falling(
+    [
+        " tiny", " rusty", " strange", " round", " pretty", " broken", " heavy", " shiny", " dusty", " soft",
+        " wet", " hollow", " crooked", " huge", " warm", " cold", " narrow", " lovely", " dirty", " secret",
+    ],
+    5,
+    3,
+);
 
-pub(super) const THINGS: [Alternative<'static>; 20] = [
-    (5, " tree"),
-    (5, " box"),
-    (5, " chair"),
-    (5, " bridge"),
-    (5, " flower"),
-    (4, " basket"),
-    (4, " wall"),
-    (4, " window"),
-    (4, " barrel"),
-    (4, " ladder"),
-    (4, " wagon"),
-    (4, " table"),
-    (4, " statue"),
-    (4, " pot"),
-    (4, " bed"),
-    (3, " door"),
-    (3, " bench"),
-    (3, " cart"),
-    (3, " gate"),
-    (3, " fence"),
-];
+/// What stands about.
+pub(super) const THINGS: [Alternative<'static>; 20] = falling(
+    [
+        " tree", " box", " chair", " bridge", " flower", " basket", " wall", " window", " barrel", " ladder",
+        " wagon", " table", " statue", " pot", " bed", " door", " bench", " cart", " gate", " fence",
+    ],
+    5,
+    3,
+);
 
-pub(super) const WHERE: [Alternative<'static>; 7] = [
-    (5, " under"),
-    (4, " behind"),
-    (4, " near"),
-    (4, " inside"),
-    (3, " beside"),
-    (2, " on top of"),
-    (2, " below"),
-];
+/// Where something lies by a thing.
+pub(super) const WHERE: [Alternative<'static>; 7] =
+    falling([" under", " behind", " near", " inside", " beside", " on top of", " below"], 5, 2);
 
 /// How a sentence ends.
-pub(super) const CLOSES: [Alternative<'static>; 15] = [
-    (12, "."),
+pub(super) const CLOSES: [Alternative<'static>; 16] = [
+    (8, "."),
     (4, " all day."),
     (4, " in the sun."),
-    (4, " for hours."),
-    (4, " with care."),
-    (3, " until dark."),
-    (3, " loudly."),
-    (3, " slowly."),
-    (3, " again."),
+    (4, " loudly."),
+    (4, " slowly."),
+    (4, " again."),
     (3, " quickly."),
     (3, " in silence."),
+    (3, " gently."),
+    (3, " outside."),
+    (3, " alone."),
+    (2, " early."),
+    (2, " for hours."),
     (2, " with joy."),
-    (2, " gently."),
-    (2, " outside."),
-    (2, " like a hero."),
+    (2, " twice."),
+    (2, " until dark."),
 ];
 
-pub(super) const FOODS: [Alternative<'static>; 10] = [
-    (5, " cake"),
-    (5, " carrot"),
-    (4, " fish"),
-    (4, " pie"),
-    (4, " berry"),
-    (3, " nut"),
-    (3, " plum"),
-    (3, " biscuit"),
-    (2, " turnip"),
-    (2, " bun"),
-];
+/// What is eaten.
+pub(super) const FOODS: [Alternative<'static>; 10] = falling(
+    [" cake", " carrot", " fish", " pie", " berry", " nut", " plum", " biscuit", " turnip", " bun"],
+    5,
+    2,
+);
 
-pub(super) const STRANGERS: [Alternative<'static>; 12] = [
-    (5, " farmer"),
-    (5, " king"),
-    (4, " baker"),
-    (4, " wizard"),
-    (4, " sailor"),
-    (4, " giant"),
-    (3, " queen"),
-    (3, " robber"),
-    (3, " painter"),
-    (3, " miller"),
-    (2, " witch"),
-    (2, " knight"),
-];
+/// Who is met.
+pub(super) const STRANGERS: [Alternative<'static>; 12] = falling(
+    [
+        " farmer", " king", " baker", " wizard", " sailor", " giant", " queen", " robber", " painter",
+        " miller", " witch", " knight",
+    ],
+    5,
+    2,
+);
 
-pub(super) const MOODS: [Alternative<'static>; 12] = [
-    (5, " friendly"),
-    (5, " grumpy"),
-    (4, " tall"),
-    (4, " rich"),
-    (4, " poor"),
-    (4, " busy"),
-    (3, " wise"),
-    (3, " silly"),
-    (3, " polite"),
-    (3, " blind"),
-    (2, " cheerful"),
-    (2, " nervous"),
-];
+/// What strangers are like.
+pub(super) const MOODS: [Alternative<'static>; 12] = falling(
+    [
+        " friendly",
+        " grumpy",
+        " tall",
+        " rich",
+        " poor",
+        " busy",
+        " wise",
+        " silly",
+        " polite",
+        " blind",
+        " cheerful",
+        " nervous",
+    ],
+    5,
+    2,
+);
 
-pub(super) const SCENES: [Alternative<'static>; 10] = [
-    (5, " quiet"),
-    (5, " dark"),
-    (4, " bright"),
-    (4, " muddy"),
-    (4, " empty"),
-    (3, " cold"),
-    (3, " green"),
-    (3, " full of birds"),
-    (2, " misty"),
-    (2, " crowded"),
-];
+/// What a place is like.
+pub(super) const SCENES: [Alternative<'static>; 12] = falling(
+    [
+        " quiet", " dark", " bright", " muddy", " empty", " foggy", " green", " sunny", " misty", " crowded",
+        " snowy", " windy",
+    ],
+    5,
+    2,
+);
 
-pub(super) const STUFFS: [Alternative<'static>; 8] = [
-    (5, " wooden"),
-    (5, " stone"),
-    (4, " silver"),
-    (4, " glass"),
-    (4, " paper"),
-    (4, " iron"),
-    (3, " straw"),
-    (3, " copper"),
-];
+/// What a thing is made of.
+pub(super) const STUFFS: [Alternative<'static>; 8] =
+    falling([" wooden", " stone", " silver", " glass", " paper", " iron", " straw", " copper"], 5, 3);
 
-pub(super) const TASTES: [Alternative<'static>; 8] = [
-    (5, " sweet"),
-    (5, " fresh"),
-    (4, " salty"),
-    (4, " sour"),
-    (3, " ripe"),
-    (3, " sticky"),
-    (2, " dry"),
-    (2, " tasty"),
-];
+/// What food is like.
+pub(super) const TASTES: [Alternative<'static>; 8] =
+    falling([" sweet", " fresh", " salty", " sour", " ripe", " sticky", " dry", " tasty"], 5, 2);
 
-pub(super) const SHAPES: [Alternative<'static>; 12] = [
-    (5, " long"),
-    (5, " short"),
-    (5, " wide"),
-    (5, " flat"),
-    (4, " bent"),
-    (4, " thin"),
-    (4, " thick"),
-    (4, " tall"),
-    (3, " low"),
-    (3, " curved"),
-    (3, " neat"),
-    (3, " plain"),
-];
+/// The shape of a thing.
+pub(super) const SHAPES: [Alternative<'static>; 12] = falling(
+    [
+        " long", " short", " wide", " flat", " bent", " thin", " thick", " tall", " low", " curved", " neat",
+        " plain",
+    ],
+    5,
+    3,
+);
