@@ -90,7 +90,7 @@ pub trait StageBackend: Send {
     ) -> Result<LossOut>;
     /// Origin: the loss alone: (sum in nats, tokens that counted).
     fn evaluate(&mut self, params: &[f32], x: &[f32], targets: &[u32]) -> Result<(f64, usize)>;
-    /// Origin: logits after x (B, T, D).
+    /// Origin: logits after x (B, T, D); T may be other than the stage's.
     fn logits(&mut self, params: &[f32], x: &[f32], positions: Positions) -> Result<Vec<f32>>;
 
     /// Relay: dy (B, T, D) → dx; adds the weights' gradients to `grads`, or spares that work if there are none.

@@ -22,7 +22,7 @@ mod simd;
 pub use backend::{LossOut, Positions, Saved, StageBackend};
 pub use bench::{BenchShape, BenchStage, bench_stage};
 pub use config::{ConfigError, LlamaConfig, RopeScaling};
-pub use cpu::{CpuBackend, IGNORE};
+pub use cpu::{CpuBackend, IGNORE, KvCache};
 pub use error::{ModelError, Result};
 pub use hash::hash_f32;
 pub use init::{initial_parameters, initialise};

@@ -256,6 +256,42 @@ fn memory_is_as_estimated_and_does_not_grow() {
 }
 
 #[test]
+fn cached_inference_agrees_with_the_whole() {
+    let config = config(6, 2, 8, 20, 33);
+    let (batch, context) = (2, 70);
+    let mut origin = cpu(&config, Role::Origin, batch, context, 2);
+    let mut relay = cpu(&config, Role::Relay, batch, context, 2);
+    let (po, pr) = (parameters(&config, origin.layout()), parameters(&config, relay.layout()));
+    let tokens: Vec<u32> = (0..batch as u32 * context as u32).map(|i| i * 5 % 23).collect();
+    let y = origin.infer_embed(&po, &tokens).unwrap();
+    let whole = relay.infer(&pr, &y).unwrap();
+    let want = origin.logits(&po, &whole, Positions::All).unwrap();
+    let (mut co, mut cr) = (origin.new_cache(batch, context), relay.new_cache(batch, context));
+    let v = config.vocab_size;
+    let mut seen = 0;
+    for new in [50, 1, 1, 5, 1, 12] {
+        let part: Vec<u32> =
+            tokens.chunks_exact(context).flat_map(|row| &row[seen..seen + new]).copied().collect();
+        let y = origin.infer_embed_cached(&po, &part, &mut co).unwrap();
+        let y = relay.infer_cached(&pr, &y, &mut cr).unwrap();
+        let logits = origin.logits(&po, &y, Positions::Last).unwrap();
+        seen += new;
+        assert_eq!((co.len(), cr.len()), (seen, seen));
+        for b in 0..batch {
+            let want = &want[(b * context + seen - 1) * v..][..v];
+            for (a, b) in logits[b * v..][..v].iter().zip(want) {
+                assert!((a - b).abs() < 1e-4 * b.abs().max(1.0), "{a} {b}");
+            }
+        }
+    }
+    assert!(origin.infer_embed_cached(&po, &[0, 0], &mut co).is_err(), "the cache is full");
+    co.truncate(60);
+    assert!(origin.infer_embed_cached(&po, &[0, 0, 0], &mut co).is_err(), "not two sequences");
+    assert!(origin.infer_embed_cached(&po, &[0, 0], &mut co).is_ok());
+    assert_eq!(co.len(), 61);
+}
+
+#[test]
 fn mistakes_are_errors() {
     let config = config(2, 2, 8, 16, 24);
     let mut origin = cpu(&config, Role::Origin, 1, 4, 1);

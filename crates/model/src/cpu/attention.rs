@@ -30,13 +30,40 @@ impl AttentionShape {
     fn scale(&self) -> f32 {
         1.0 / (self.head as f32).sqrt()
     }
-    /// Query rows of a tile: whole kernel tiles whose scores stay within half a megabyte (L2), whatever the context.
-    fn tile(&self) -> usize {
-        ((131_072 / self.context).clamp(12, 48) / 12 * 12).min(self.context)
+    /// Query rows of a tile: whole kernel tiles whose scores stay within half a megabyte (L2), whatever the number
+    /// of keys.
+    fn tile(&self, keys: usize) -> usize {
+        ((131_072 / keys).clamp(12, 48) / 12 * 12).min(self.context)
     }
-    /// Row stride of scores and transposed keys: off powers of two, which would share cache sets.
-    fn stride(&self) -> usize {
-        self.context.next_multiple_of(16) + 16
+}
+
+/// Row stride of scores and transposed keys: off powers of two, which would share cache sets.
+fn off_stride(keys: usize) -> usize {
+    keys.next_multiple_of(16) + 16
+}
+
+/// Where keys and values lie.
+#[derive(Clone, Copy)]
+pub(crate) struct Keys<'a> {
+    /// Rows of keys and values, `rows` for each sequence.
+    pub(crate) data: &'a [f32],
+    /// Channels of a row.
+    pub(crate) width: usize,
+    /// Channel of the first key head.
+    pub(crate) key_at: usize,
+    /// Channel of the first value head.
+    pub(crate) value_at: usize,
+    /// Rows of a sequence.
+    pub(crate) rows: usize,
+    /// Keys before the first query's own.
+    pub(crate) past: usize,
+}
+
+impl<'a> Keys<'a> {
+    /// In the same rows as the queries.
+    pub(crate) fn among(s: AttentionShape, qkv: &'a [f32]) -> Self {
+        let (key_at, value_at) = (s.heads * s.head, (s.heads + s.kv_heads) * s.head);
+        Self { data: qkv, width: s.width(), key_at, value_at, rows: s.context, past: 0 }
     }
 }
 
@@ -92,27 +119,31 @@ multiversion! {
     fn row_dot(a: &[f32], b: &[f32]) -> f32 { dot(a, b) }
 }
 
-/// `out` (B·T, Hq·hd) and `lse` (B, Hq, T) from `qkv` (B·T, (Hq + 2·Hkv)·hd), rotary embedding already applied.
-pub(crate) fn forward(s: AttentionShape, qkv: &[f32], out: &mut [f32], lse: &mut [f32]) {
-    let (w, hd, t, tile, stride) = (s.width(), s.head, s.context, s.tile(), s.stride());
+/// `out` (B·T, Hq·hd) and `lse` (B, Hq, T) from the queries in `qkv` (B·T, (Hq + 2·Hkv)·hd) and the keys and
+/// values in `keys`, rotary embedding already applied. A query sees the `past` keys and those up to its own.
+pub(crate) fn forward(s: AttentionShape, qkv: &[f32], keys: Keys<'_>, out: &mut [f32], lse: &mut [f32]) {
+    let (w, hd, t, past) = (s.width(), s.head, s.context, keys.past);
+    let (tile, stride) = (s.tile(past + t), off_stride(past + t));
     let out_width = s.heads * hd;
     let out = SharedMut::new(out);
     lse.par_chunks_mut(t).enumerate().for_each(|(index, lse)| {
         let (b, h) = (index / s.heads, index % s.heads);
         let base = b * t * w;
         let kv = h / (s.heads / s.kv_heads);
-        let values = View::rows(&qkv[base + (s.heads + s.kv_heads + kv) * hd..], w);
+        let rows = &keys.data[b * keys.rows * keys.width..];
+        let values = View::rows(&rows[keys.value_at + kv * hd..], keys.width);
         with_scratch(tile * (stride + hd) + hd * stride, |scratch| {
             let (scores, rest) = scratch.split_at_mut(tile * stride);
             let (o, keys_t) = rest.split_at_mut(tile * hd);
-            transpose(&qkv[base + (s.heads + kv) * hd..], w, hd, keys_t, stride, t);
+            transpose(&rows[keys.key_at + kv * hd..], keys.width, hd, keys_t, stride, past + t);
             let keys_t = View::rows(keys_t, stride);
             for q0 in (0..t).step_by(tile) {
                 let rows = tile.min(t - q0);
-                let seen = q0 + rows;
+                let seen = past + q0 + rows;
                 let queries = View::rows(&qkv[base + q0 * w + h * hd..], w);
+                let scores = &mut scores[..rows * stride];
                 matmul_small(scores, stride, (rows, seen, hd), queries, keys_t, Write::Set);
-                softmax_rows(&mut scores[..rows * stride], stride, q0 + 1, s.scale(), &mut lse[q0..seen]);
+                softmax_rows(scores, stride, past + q0 + 1, s.scale(), &mut lse[q0..q0 + rows]);
                 matmul_small(o, hd, (rows, hd, seen), View::rows(scores, stride), values, Write::Set);
                 for r in 0..rows {
                     // SAFETY: rows of one head of one sequence, which only this task writes.
@@ -129,7 +160,7 @@ pub(crate) fn forward(s: AttentionShape, qkv: &[f32], out: &mut [f32], lse: &mut
 /// For a tile of queries: P from the scores and `lse`; dV += Pᵀ·dO; dP = dO·Vᵀ; dS = P∘(dP − Δ)·scale;
 /// dQ = dS·K; dK += dSᵀ·Q. One task per key head of a sequence: it adds up the heads of its group in order.
 pub(crate) fn backward(s: AttentionShape, qkv: &mut [f32], out: &[f32], lse: &[f32], d_out: &[f32]) {
-    let (w, hd, t, tile, stride) = (s.width(), s.head, s.context, s.tile(), s.stride());
+    let (w, hd, t, tile, stride) = (s.width(), s.head, s.context, s.tile(s.context), off_stride(s.context));
     let (group, out_width) = (s.heads / s.kv_heads, s.heads * hd);
     let qkv = SharedMut::new(qkv);
     (0..s.batch * s.kv_heads).into_par_iter().for_each(|task| {
@@ -257,7 +288,7 @@ mod tests {
             let (want, want_grad) = naive(s, &qkv, &d_out);
             let mut out = vec![0.0; want.len()];
             let mut lse = vec![0.0; n * s.heads];
-            forward(s, &qkv, &mut out, &mut lse);
+            forward(s, &qkv, Keys::among(s, &qkv), &mut out, &mut lse);
             backward(s, &mut qkv, &out, &lse, &d_out);
             for (got, want) in out.iter().zip(&want).chain(qkv.iter().zip(&want_grad)) {
                 assert!((f64::from(*got) - want).abs() < 3e-5, "{s:?}: {got} {want}");

@@ -1,10 +1,10 @@
 //! [`CpuBackend`]: a stage on this machine's CPU.
 
-use super::attention::AttentionShape;
 use super::layer::{self, LayerSaved, LayerShape, linear};
 use super::loss::{self, Gradients, IGNORE};
 use super::matmul::Write;
 use super::rope::RopeTable;
+use super::sizes::{layer_shape, saved_bytes};
 use super::{embedding, norm};
 use crate::backend::{LossOut, Positions, Saved, StageBackend};
 use crate::config::LlamaConfig;
@@ -22,12 +22,12 @@ struct CpuSaved {
 
 /// A stage on the CPU. Results are bitwise the same for any number of threads.
 pub struct CpuBackend {
-    config: LlamaConfig,
+    pub(super) config: LlamaConfig,
     spec: StageSpec,
-    layout: StageLayout,
-    rope: RopeTable,
-    threads: ComputePool,
-    buffers: BufferPool,
+    pub(super) layout: StageLayout,
+    pub(super) rope: RopeTable,
+    pub(super) threads: ComputePool,
+    pub(super) buffers: BufferPool,
     losses: Vec<f64>,
 }
 
@@ -73,7 +73,7 @@ impl CpuBackend {
         self.buffers.clear();
     }
 
-    fn layer_shape(&self, shape: (usize, usize)) -> LayerShape {
+    pub(super) fn layer_shape(&self, shape: (usize, usize)) -> LayerShape {
         layer_shape(&self.config, shape)
     }
 
@@ -81,7 +81,7 @@ impl CpuBackend {
         (self.spec.batch, self.spec.context)
     }
 
-    fn check_params(&self, params: &[f32]) -> Result<()> {
+    pub(super) fn check_params(&self, params: &[f32]) -> Result<()> {
         expect_len("parameters", params.len(), self.layout.len())
     }
 
@@ -95,6 +95,10 @@ impl CpuBackend {
 
     fn check_tokens(&self, what: &'static str, tokens: &[u32], ignore: bool) -> Result<()> {
         expect_len(what, tokens.len(), self.spec.tokens())?;
+        self.check_vocabulary(tokens, ignore)
+    }
+
+    pub(super) fn check_vocabulary(&self, tokens: &[u32], ignore: bool) -> Result<()> {
         let vocab = self.config.vocab_size;
         match tokens.iter().position(|&t| t as usize >= vocab && !(ignore && t == IGNORE)) {
             Some(position) => Err(ModelError::Token { token: tokens[position], position, vocab }),
@@ -102,14 +106,14 @@ impl CpuBackend {
         }
     }
 
-    fn origin(&self) -> Result<OriginRanges> {
+    pub(super) fn origin(&self) -> Result<OriginRanges> {
         self.layout
             .origin()
             .cloned()
             .ok_or(ModelError::Role("a relay stage has no embedding, head or loss; send this to an origin"))
     }
 
-    fn relay(&self) -> Result<()> {
+    pub(super) fn relay(&self) -> Result<()> {
         match self.spec.role {
             Role::Relay => Ok(()),
             Role::Origin => {
@@ -125,7 +129,7 @@ impl CpuBackend {
         let (rope, buffers, layout) = (&self.rope, &mut self.buffers, &self.layout);
         self.threads.install(|| {
             for at in layout.layers() {
-                let (y, saved) = layer::forward(&shape, rope, params, at, x, buffers);
+                let (y, saved) = layer::forward(&shape, rope, params, at, x, None, buffers);
                 if keep {
                     layers.push(saved);
                 } else {
@@ -233,41 +237,6 @@ impl CpuBackend {
     }
 }
 
-fn layer_shape(c: &LlamaConfig, (batch, context): (usize, usize)) -> LayerShape {
-    LayerShape {
-        attention: AttentionShape {
-            batch,
-            context,
-            heads: c.num_attention_heads,
-            kv_heads: c.num_key_value_heads,
-            head: c.head_width(),
-        },
-        d: c.hidden_size,
-        f: c.intermediate_size,
-        eps: c.rms_norm_eps,
-    }
-}
-
-/// Bytes of the activations one microbatch keeps for backward.
-pub(crate) fn saved_bytes(config: &LlamaConfig, spec: &StageSpec) -> u64 {
-    let layers = spec.layers.len() * layer::saved_len(&layer_shape(config, (spec.batch, spec.context)));
-    let tokens = if spec.role == Role::Origin { spec.tokens() } else { 0 };
-    4 * (layers + tokens) as u64
-}
-
-/// Bytes of the buffers that wait for reuse once every operation has run.
-pub(crate) fn workspace_bytes(config: &LlamaConfig, spec: &StageSpec) -> u64 {
-    let shape = layer_shape(config, (spec.batch, spec.context));
-    let (n, d) = (spec.tokens(), config.hidden_size);
-    let partials = norm::partials_len(n, d);
-    let layers = if spec.layers.is_empty() { 0 } else { layer::workspace_len(&shape) };
-    let loss = match spec.role {
-        Role::Origin => n * d + n + loss::tile_rows(config.vocab_size, n) * config.vocab_size,
-        Role::Relay => 0,
-    };
-    4 * (layers + partials + loss) as u64
-}
-
 impl StageBackend for CpuBackend {
     fn config(&self) -> &LlamaConfig {
         &self.config
@@ -333,8 +302,9 @@ impl StageBackend for CpuBackend {
     fn logits(&mut self, params: &[f32], x: &[f32], positions: Positions) -> Result<Vec<f32>> {
         let at = self.origin()?;
         self.check_params(params)?;
-        self.check_activation("x", x)?;
-        let (d, v, t) = (self.config.hidden_size, self.config.vocab_size, self.spec.context);
+        let (d, v, b) = (self.config.hidden_size, self.config.vocab_size, self.spec.batch);
+        let t = (x.len() / (b * d)).max(1); // not always the stage's own: see infer_cached
+        expect_len("x", x.len(), b * t * d)?;
         let rows: Vec<f32> = match positions {
             Positions::All => Vec::new(),
             Positions::Last => x.chunks_exact(t * d).flat_map(|s| &s[(t - 1) * d..]).copied().collect(),

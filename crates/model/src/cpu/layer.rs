@@ -1,6 +1,7 @@
 //! One transformer layer, forward and backward.
 
-use super::attention::{self, AttentionShape};
+use super::attention::{self, AttentionShape, Keys};
+use super::cache::LayerCache;
 use super::matmul::{View, Write, matmul};
 use super::rope::RopeTable;
 use super::{norm, swiglu};
@@ -73,13 +74,15 @@ pub(crate) fn workspace_len(s: &LayerShape) -> usize {
     s.tokens() * (s.d + s.f + s.q())
 }
 
-/// y (N, D) and what backward needs, from x (N, D).
+/// y (N, D) and what backward needs, from x (N, D). With a `cache`, the tokens come after those in it, see them
+/// too, and are added to it; backward is not possible then.
 pub(crate) fn forward(
     s: &LayerShape,
     rope: &RopeTable,
     params: &[f32],
     at: &LayerRanges,
     x: Vec<f32>,
+    cache: Option<LayerCache<'_>>,
     pool: &mut BufferPool,
 ) -> (Vec<f32>, LayerSaved) {
     let (n, d, f, t) = (s.tokens(), s.d, s.f, s.attention.context);
@@ -89,10 +92,20 @@ pub(crate) fn forward(
     norm::forward(&x, &params[at.attn_norm.clone()], s.eps, &mut h, &mut x_inv);
     let mut qkv = pool.take(n * s.qkv());
     linear(&mut qkv, &h, &params[at.qkv.clone()], (n, s.qkv(), d), Write::Set);
-    rope.apply(&mut qkv, s.qkv(), s.attention.heads + s.attention.kv_heads, t, false);
+    let past = cache.as_ref().map_or(0, |c| c.past);
+    rope.apply(&mut qkv, s.qkv(), s.attention.heads + s.attention.kv_heads, (past, t), false);
     let mut attn = pool.take(n * s.q());
     let mut lse = pool.take(n * s.attention.heads);
-    attention::forward(s.attention, &qkv, &mut attn, &mut lse);
+    if let Some(mut cache) = cache {
+        let width = s.qkv() - s.q();
+        cache.append(&qkv, s.qkv(), t, width);
+        let keys =
+            Keys { data: cache.data, width, key_at: 0, value_at: width / 2, rows: cache.capacity, past };
+        attention::forward(s.attention, &qkv, keys, &mut attn, &mut lse);
+    } else {
+        let keys = Keys::among(s.attention, &qkv);
+        attention::forward(s.attention, &qkv, keys, &mut attn, &mut lse);
+    }
     let mut mid = pool.take(n * d);
     mid.copy_from_slice(&x);
     linear(&mut mid, &attn, &params[at.o_proj.clone()], (n, d, s.q()), Write::Add);
@@ -152,7 +165,7 @@ pub(crate) fn backward(
     linear_backward(&mut d_attn, dy, &params[at.o_proj.clone()], (n, d, s.q()));
     attention::backward(s.attention, &mut saved.qkv, &saved.attn, &saved.lse, &d_attn);
     pool.give(d_attn);
-    rope.apply(&mut saved.qkv, s.qkv(), s.attention.heads + s.attention.kv_heads, t, true);
+    rope.apply(&mut saved.qkv, s.qkv(), s.attention.heads + s.attention.kv_heads, (0, t), true);
     let w = &params[at.attn_norm.clone()];
     if let Some(grads) = grads.as_deref_mut() {
         norm::recompute(&saved.x, w, &saved.x_inv, &mut h);

@@ -10,6 +10,7 @@ use super::avx512::{self, Left, MR, NR, Right, Target};
 use super::scratch::SharedMut;
 #[cfg(target_arch = "x86_64")]
 use super::scratch::with_scratch;
+use crate::simd::{dot, multiversion};
 
 /// A strided view of a matrix: element (i, j) is `data[i * row + j * col]`.
 #[derive(Clone, Copy)]
@@ -73,6 +74,10 @@ pub(crate) fn matmul(
         return;
     }
     check(c, stride, size, a, b);
+    if size.0 <= FEW_ROWS && a.col == 1 && b.row == 1 {
+        few_rows(c, stride, size, a, b, write);
+        return;
+    }
     #[cfg(target_arch = "x86_64")]
     if own_kernel() {
         // SAFETY: AVX-512 is there, and all bounds were checked.
@@ -80,6 +85,40 @@ pub(crate) fn matmul(
         return;
     }
     fixed_tiles(c, stride, size, a, b, write);
+}
+
+/// Up to so many rows, packing would cost more than the product.
+const FEW_ROWS: usize = 4;
+
+/// Each element a sum of products along two rows: A row-major, B the transpose of a row-major matrix.
+fn few_rows(
+    c: &mut [f32],
+    stride: usize,
+    (m, n, k): (usize, usize, usize),
+    a: View<'_>,
+    b: View<'_>,
+    write: Write,
+) {
+    const COLUMNS: usize = 64;
+    let c = SharedMut::new(c);
+    (0..n.div_ceil(COLUMNS)).into_par_iter().for_each(|task| {
+        let columns = task * COLUMNS..n.min((task + 1) * COLUMNS);
+        for i in 0..m {
+            // SAFETY: parts of different rows or columns do not overlap.
+            let c = unsafe { c.slice(i * stride + columns.start, columns.len()) };
+            dots(c, &a.data[i * a.row..][..k], &b.data[columns.start * b.col..], b.col, write == Write::Add);
+        }
+    });
+}
+
+multiversion! {
+    /// `c[j]` = (or +=) x · (row j of `rows`, `stride` apart).
+    fn dots(c: &mut [f32], x: &[f32], rows: &[f32], stride: usize, add: bool) {
+        for (j, c) in c.iter_mut().enumerate() {
+            let value = dot(x, &rows[j * stride..][..x.len()]);
+            *c = if add { *c + value } else { value };
+        }
+    }
 }
 
 /// The same for one product whose operands fit the caches, on the calling thread and without packing.
@@ -325,7 +364,7 @@ mod tests {
                     let once = run(&|c| matmul(c, stride, (m, n, k), a, b, write));
                     run(&|c| fixed_tiles(c, stride, (m, n, k), a, b, write));
                     let small = run(&|c| matmul_small(c, stride, (m, n, k), a, b, write));
-                    if own_kernel() && b.col == 1 && k <= 512 {
+                    if own_kernel() && b.col == 1 && k <= 512 && m > FEW_ROWS {
                         assert_eq!(once, small, "the kernel's sums depend on the packing");
                     }
                     for threads in [1, 3] {
@@ -340,7 +379,9 @@ mod tests {
 
     #[test]
     fn odd_sizes() {
-        for (m, n, k) in [(1, 1, 1), (12, 32, 8), (13, 33, 9), (25, 17, 600), (130, 300, 31), (7, 1100, 5)] {
+        for (m, n, k) in
+            [(1, 1, 1), (12, 32, 8), (13, 33, 9), (25, 17, 600), (130, 300, 31), (7, 1100, 5), (3, 700, 70)]
+        {
             compare(m, n, k, 0);
             compare(m, n, k, 3);
         }

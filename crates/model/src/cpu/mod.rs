@@ -4,6 +4,7 @@ mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod backend;
+mod cache;
 mod embedding;
 mod layer;
 mod loss;
@@ -11,8 +12,10 @@ mod matmul;
 mod norm;
 mod rope;
 mod scratch;
+mod sizes;
 mod swiglu;
 
 pub use backend::CpuBackend;
-pub(crate) use backend::{saved_bytes, workspace_bytes};
+pub use cache::KvCache;
 pub use loss::IGNORE;
+pub(crate) use sizes::{saved_bytes, workspace_bytes};

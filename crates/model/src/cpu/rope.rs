@@ -39,13 +39,20 @@ impl RopeTable {
         }
     }
 
-    /// Turns the first `heads` heads of each row of `x` (B·T, width) in place; `inverse` turns them back
-    /// (which is also the gradient).
-    pub(crate) fn apply(&self, x: &mut [f32], width: usize, heads: usize, context: usize, inverse: bool) {
+    /// Turns the first `heads` heads of each row of `x` (B·T, width) in place, the sequences' first token being at
+    /// position `first`; `inverse` turns them back (which is also the gradient).
+    pub(crate) fn apply(
+        &self,
+        x: &mut [f32],
+        width: usize,
+        heads: usize,
+        (first, context): (usize, usize),
+        inverse: bool,
+    ) {
         const ROWS: usize = 32;
         x.par_chunks_mut(width * ROWS).enumerate().for_each(|(tile, rows)| {
             for (r, row) in rows.chunks_exact_mut(width).enumerate() {
-                let at = (tile * ROWS + r) % context * self.half;
+                let at = (first + (tile * ROWS + r) % context) * self.half;
                 let (cos, sin) = (&self.cos[at..at + self.half], &self.sin[at..at + self.half]);
                 rotate(&mut row[..heads * 2 * self.half], cos, sin, if inverse { -1.0 } else { 1.0 });
             }
