@@ -51,7 +51,7 @@ pub struct PayloadBench {
     pub payload_bytes: usize,
     /// Through a transport: authenticated, framed, check-summed, received into a vector of its own.
     pub mb_per_s: f64,
-    /// Plain TCP, received into a vector of its own too: what any receiver has to do that hands tensors on.
+    /// Plain TCP, each payload received into a vector of its own too and handed to another thread.
     pub raw_mb_per_s: f64,
     /// Plain TCP, received into the same buffer again and again and thrown away.
     pub raw_reused_mb_per_s: f64,

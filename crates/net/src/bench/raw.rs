@@ -4,6 +4,7 @@ use super::timed;
 use std::{
     io::{self, Read, Write},
     net::{Ipv4Addr, TcpListener, TcpStream},
+    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
@@ -17,20 +18,31 @@ fn pair() -> io::Result<(TcpStream, TcpStream)> {
     Ok((near, far))
 }
 
-/// Time to send `values` so many times, received into one buffer or into a new vector each time.
+/// Time to send `values` so many times, received into one buffer, or into a new vector each time, which is then
+/// handed to another thread.
 pub(super) fn throughput(values: &[f32], frames: usize, reuse: bool) -> io::Result<Duration> {
     let (mut near, mut far) = pair()?;
     thread::scope(|scope| {
+        let (hand_over, taken) = mpsc::channel::<Vec<f32>>();
+        let mut answer = far.try_clone()?;
         let receiver = scope.spawn(move || -> io::Result<()> {
-            let mut buffer = vec![0f32; values.len()];
+            let mut buffer = Vec::new();
             for _ in 0..frames {
-                if !reuse {
-                    buffer = vec![0f32; values.len()];
-                }
+                buffer.resize(values.len(), 0f32);
                 far.read_exact(bytemuck::cast_slice_mut(&mut buffer))?;
                 std::hint::black_box(&buffer);
+                if !reuse {
+                    hand_over.send(std::mem::take(&mut buffer)).map_err(io::Error::other)?;
+                }
             }
-            far.write_all(&[1])
+            Ok(())
+        });
+        // Ends when the receiver has.
+        scope.spawn(move || {
+            for tensor in taken {
+                std::hint::black_box(&tensor);
+            }
+            answer.write_all(&[1])
         });
         let time = timed(|| {
             for _ in 0..frames {
