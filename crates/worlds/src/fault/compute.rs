@@ -1,0 +1,254 @@
+//! Carries out tasks on symbolic tensors, and refuses inputs that a task was not meant for.
+
+use super::provenance::{self as made, Origin};
+use super::store::Store;
+use super::value::Value;
+use skipstone_protocol::{Handle, Outcome, Task};
+use skipstone_recovery::Recipe;
+use skipstone_types::{Iteration, Microbatch, StageId};
+
+/// What a task does to its store when it ends.
+#[derive(Debug, Clone)]
+pub(super) struct Effects {
+    pub(super) outputs: Vec<Value>,
+    pub(super) consumed: Vec<Handle>,
+    pub(super) replaced: Option<(Handle, Value)>,
+    pub(super) outcome: Outcome,
+    /// A stage was made from others with this recipe.
+    pub(super) rebuilt: Option<Rebuilt>,
+}
+
+/// A carried out recipe.
+#[derive(Debug, Clone)]
+pub(super) struct Rebuilt {
+    pub(super) stage: StageId,
+    pub(super) recipe: Recipe,
+    pub(super) sources: Vec<Origin>,
+    pub(super) state: Origin,
+}
+
+/// What tasks depend on beside their inputs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Context {
+    pub(super) seed: u64,
+    /// Chunks that a frozen state is sent in.
+    pub(super) chunks: u32,
+}
+
+impl Effects {
+    fn new(outputs: Vec<Value>, outcome: Outcome) -> Self {
+        Self { outputs, consumed: Vec::new(), replaced: None, outcome, rebuilt: None }
+    }
+
+    /// A task that fails.
+    pub(super) fn failed(why: &str) -> Self {
+        Self::new(Vec::new(), Outcome::Failed { why: why.to_owned() })
+    }
+
+    fn state(stage: StageId, origin: Origin) -> Self {
+        let outcome = Outcome::State { digest: made::digest(origin) };
+        Self::new(vec![Value::State { stage, origin }], outcome)
+    }
+}
+
+fn state(value: Value) -> Result<(StageId, Origin), String> {
+    match value {
+        Value::State { stage, origin } | Value::Frozen { stage, origin, .. } => Ok((stage, origin)),
+        other => Err(format!("a state is needed, not {other:?}")),
+    }
+}
+
+fn activation(value: Value, of: Microbatch) -> Result<(Iteration, Origin), String> {
+    match value {
+        Value::Activation { iteration, microbatch, origin } if microbatch == of => Ok((iteration, origin)),
+        other => Err(format!("an activation of {of} is needed, not {other:?}")),
+    }
+}
+
+fn gradient(value: Value, of: Microbatch) -> Result<(Iteration, Origin), String> {
+    match value {
+        Value::Gradient { iteration, microbatch, origin } if microbatch == of => Ok((iteration, origin)),
+        other => Err(format!("a gradient of {of} is needed, not {other:?}")),
+    }
+}
+
+fn saved(value: Value, of: Microbatch) -> Result<(Iteration, Origin), String> {
+    match value {
+        Value::Saved { iteration, microbatch, origin } if microbatch == of => Ok((iteration, origin)),
+        other => Err(format!("what the forward of {of} saved is needed, not {other:?}")),
+    }
+}
+
+fn add(sum: Option<(Handle, Value)>, at: Origin, term: u64) -> Result<Option<(Handle, Value)>, String> {
+    match sum {
+        None => Ok(None),
+        Some((handle, Value::Sum { state, terms, count })) if state == at => {
+            Ok(Some((handle, Value::Sum { state, terms: terms.wrapping_add(term), count: count + 1 })))
+        }
+        Some((_, other)) => Err(format!("a sum of the same state is needed, not {other:?}")),
+    }
+}
+
+/// What `task` will do to `store`.
+pub(super) fn run(
+    task: &Task,
+    inputs: &[Handle],
+    store: &Store,
+    context: Context,
+) -> Result<Effects, String> {
+    let values = inputs.iter().map(|handle| store.get(*handle)).collect::<Result<Vec<_>, _>>()?;
+    let wrong = || format!("{task:?} can't take {values:?}");
+    let sum_at = |index: usize| inputs.get(index).copied().zip(values.get(index).copied());
+    match (task, values.as_slice()) {
+        (Task::Initialise { stage }, []) => Ok(Effects::state(*stage, made::initial(context.seed, *stage))),
+        (Task::Embed { iteration, microbatch }, [held]) => {
+            let (_, held) = state(*held)?;
+            let (origin, keep) = made::embed(held, *iteration, *microbatch);
+            let (iteration, microbatch) = (*iteration, *microbatch);
+            Ok(Effects::new(
+                vec![
+                    Value::Activation { iteration, microbatch, origin },
+                    Value::Saved { iteration, microbatch, origin: keep },
+                ],
+                Outcome::Done,
+            ))
+        }
+        (Task::Forward { microbatch }, [held, input]) => {
+            let ((_, held), microbatch) = (state(*held)?, *microbatch);
+            let (iteration, input) = activation(*input, microbatch)?;
+            let (origin, keep) = made::forward(held, microbatch, input);
+            Ok(Effects::new(
+                vec![
+                    Value::Activation { iteration, microbatch, origin },
+                    Value::Saved { iteration, microbatch, origin: keep },
+                ],
+                Outcome::Done,
+            ))
+        }
+        (Task::Loss { iteration, microbatch }, [held, input, ..]) if values.len() <= 3 => {
+            let ((_, held), microbatch) = (state(*held)?, *microbatch);
+            let (of, input) = activation(*input, microbatch)?;
+            if of != *iteration {
+                return Err(format!("the loss of {iteration} got an activation of {of}"));
+            }
+            let (origin, term) = made::loss(held, *iteration, microbatch, input);
+            let (loss_sum, tokens) = made::loss_share(origin, microbatch);
+            Ok(Effects {
+                replaced: add(sum_at(2), held, term)?,
+                ..Effects::new(
+                    vec![Value::Gradient { iteration: of, microbatch, origin }],
+                    Outcome::Loss { loss_sum, tokens },
+                )
+            })
+        }
+        (
+            Task::Backward { microbatch } | Task::EmbedBackward { microbatch, .. },
+            [held, kept, incoming, ..],
+        ) if values.len() <= 4 => {
+            let ((_, held), microbatch) = (state(*held)?, *microbatch);
+            let (forward_of, kept) = saved(*kept, microbatch)?;
+            let (iteration, incoming) = gradient(*incoming, microbatch)?;
+            if forward_of != iteration {
+                return Err(format!("the backward of {forward_of} got a gradient of {iteration}"));
+            }
+            let (origin, term) = made::backward(held, kept, incoming);
+            let relay = matches!(task, Task::Backward { .. });
+            let outputs = relay.then_some(Value::Gradient { iteration, microbatch, origin });
+            Ok(Effects {
+                consumed: vec![inputs[1]],
+                replaced: add(sum_at(3), held, term)?,
+                ..Effects::new(outputs.into_iter().collect(), Outcome::Done)
+            })
+        }
+        (Task::NewSum, [held]) => {
+            let (_, held) = state(*held)?;
+            Ok(Effects::new(vec![Value::Sum { state: held, terms: 0, count: 0 }], Outcome::Done))
+        }
+        (Task::Part { index, count: parts }, [Value::Sum { state, terms, count }]) if index < parts => {
+            let (state, terms, count) = (*state, *terms, *count);
+            let part = Value::Part { state, terms, count, index: *index, parts: *parts };
+            Ok(Effects::new(vec![part], Outcome::Done))
+        }
+        (Task::Sum { microbatches }, [_, ..]) => {
+            sum(&values, *microbatches).map(|part| Effects::new(vec![part], Outcome::Done)).ok_or_else(wrong)
+        }
+        (Task::Assemble, [_, ..]) => assemble(&values).ok_or_else(wrong).map(|origin| {
+            let outcome = Outcome::Gradient { digest: made::digest(origin), norm: made::norm(origin) };
+            Effects::new(vec![Value::Reduced { origin }], outcome)
+        }),
+        (Task::Step { iteration, learning_rate, clip_factor }, [held, Value::Reduced { origin }]) => {
+            let (stage, held) = state(*held)?;
+            let next = made::step(held, *origin, *iteration, *learning_rate, *clip_factor);
+            Ok(Effects { consumed: vec![inputs[0]], ..Effects::state(stage, next) })
+        }
+        (Task::Freeze, [held]) => {
+            let (stage, origin) = state(*held)?;
+            let chunks = context.chunks;
+            Ok(Effects::new(vec![Value::Frozen { stage, origin, chunks }], Outcome::Frozen { chunks }))
+        }
+        (Task::Chunk { index }, [Value::Frozen { stage, origin, chunks }]) if index < chunks => {
+            let chunk = Value::Chunk { stage: *stage, origin: *origin, index: *index, count: *chunks };
+            Ok(Effects::new(vec![chunk], Outcome::Done))
+        }
+        (Task::Join { stage }, [_, ..]) => {
+            join(&values, *stage).map(|origin| Effects::state(*stage, origin)).ok_or_else(wrong)
+        }
+        (Task::Rebuild { stage, recipe }, sources) if sources.len() == recipe.sources.len() => {
+            let found = sources.iter().map(|source| state(*source)).collect::<Result<Vec<_>, _>>()?;
+            if found.iter().zip(&recipe.sources).any(|((of, _), source)| *of != source.stage) {
+                return Err(wrong());
+            }
+            let sources: Vec<_> = found.into_iter().map(|(_, origin)| origin).collect();
+            let origin = made::rebuild(*stage, recipe, &sources);
+            let rebuilt = Rebuilt { stage: *stage, recipe: recipe.clone(), sources, state: origin };
+            Ok(Effects { rebuilt: Some(rebuilt), ..Effects::state(*stage, origin) })
+        }
+        (Task::Save { stage, .. }, [held]) => {
+            let (of, _) = state(*held)?;
+            if of == *stage { Ok(Effects::new(Vec::new(), Outcome::Done)) } else { Err(wrong()) }
+        }
+        _ => Err(wrong()),
+    }
+}
+
+/// The sum of equal parts of several contributors' sums.
+fn sum(values: &[Value], microbatches: u32) -> Option<Value> {
+    let Value::Part { state, index, parts, .. } = *values.first()? else { return None };
+    let (mut all_terms, mut all_count) = (0_u64, 0);
+    for value in values {
+        match *value {
+            Value::Part { state: of, terms, count, index: at, parts: out_of }
+                if (of, at, out_of) == (state, index, parts) =>
+            {
+                all_terms = all_terms.wrapping_add(terms);
+                all_count += count;
+            }
+            _ => return None,
+        }
+    }
+    Some(Value::ReducedPart { state, terms: all_terms, count: all_count, index, parts, microbatches })
+}
+
+/// The gradient whose parts these are, all of them and in order.
+fn assemble(values: &[Value]) -> Option<Origin> {
+    let Value::ReducedPart { state, terms, count, parts, microbatches, .. } = *values.first()? else {
+        return None;
+    };
+    let complete = values.len() == parts as usize
+        && values.iter().enumerate().all(|(index, value)| {
+            let index = index as u32;
+            *value == Value::ReducedPart { state, terms, count, index, parts, microbatches }
+        });
+    complete.then(|| made::reduced(state, terms, count, microbatches))
+}
+
+/// The state whose chunks these are, all of them and in order.
+fn join(values: &[Value], stage: StageId) -> Option<Origin> {
+    let Value::Chunk { origin, count, .. } = *values.first()? else { return None };
+    let complete = values.len() == count as usize
+        && values
+            .iter()
+            .enumerate()
+            .all(|(index, value)| *value == Value::Chunk { stage, origin, index: index as u32, count });
+    complete.then_some(origin)
+}

@@ -1,0 +1,70 @@
+//! A node keeps a bounded number of tensors, and nothing of an attempt that is over.
+
+use super::{Invariant, Observation};
+use crate::fault::truth::Truth;
+use crate::fault::value::Kind;
+use skipstone_types::Settings;
+
+/// See the file's name.
+#[derive(Debug)]
+pub(super) struct HandlesBounded {
+    boundaries: usize,
+    reductions: usize,
+    states: usize,
+}
+
+impl Invariant for HandlesBounded {
+    fn name(&self) -> &'static str {
+        "handles_bounded"
+    }
+
+    fn section(&self) -> &'static str {
+        "§4, memory"
+    }
+
+    fn observe(&mut self, seen: &Observation<'_>, _truth: &Truth) -> Result<(), String> {
+        let Observation::Stored { node, store, attempt, settled } = seen else { return Ok(()) };
+        let bounds = [
+            (Kind::Boundary, self.boundaries),
+            (Kind::Reduction, self.reductions),
+            (Kind::State, self.states),
+            (Kind::Frozen, self.states),
+        ];
+        for (kind, bound) in bounds {
+            let count = store.count(kind);
+            if count > bound {
+                return Err(format!("{node} keeps {count} tensors of kind {kind:?}, {} in all", store.len()));
+            }
+        }
+        if !settled {
+            return Ok(());
+        }
+        if store.count(Kind::Sum) > 1 {
+            return Err(format!("{node} keeps {} gradient sums", store.count(Kind::Sum)));
+        }
+        let left = store.entries().find(|(_, entry)| {
+            let of_attempt = matches!(entry.value.kind(), Kind::Boundary | Kind::Saved | Kind::Sum);
+            of_attempt && entry.birth < *attempt
+        });
+        match left {
+            None => Ok(()),
+            Some((handle, entry)) => {
+                Err(format!("{node} is in {attempt:?} and still keeps {handle:?}: {entry:?}"))
+            }
+        }
+    }
+}
+
+impl HandlesBounded {
+    pub(super) fn new(settings: &Settings) -> Self {
+        let microbatches = settings.microbatches as usize;
+        let replicas = usize::from(settings.replicas).max(settings.nodes());
+        Self {
+            // Four of each microbatch are kept to be sent again; frames that came early are as many again.
+            boundaries: 5 * microbatches + 8 * microbatches + 64,
+            // Own parts, pieces, reduced parts and the gradient, of each iteration that a follower lags behind.
+            reductions: 10 * (3 * replicas + 1),
+            states: 2 + settings.nodes(),
+        }
+    }
+}

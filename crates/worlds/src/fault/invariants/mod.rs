@@ -1,0 +1,121 @@
+//! What must hold, one file each, named after what it promises. An invariant sees everything that happens in the
+//! simulated run, and the oracle; it never looks into the cores.
+
+mod commit_is_journalled_first;
+mod committed_gradient_equals_undisturbed;
+mod committed_iterations_never_change;
+mod each_microbatch_counted_once;
+mod fenced_nodes_never_count;
+mod handles_bounded;
+mod hashes_before_step;
+mod journal_restores_what_existed;
+mod no_two_terms_commit;
+mod nodes_one_step_apart;
+mod published_state_is_committed;
+mod recovery_is_the_configured_one;
+mod replicas_bitwise_equal;
+mod runs_end_as_they_should;
+mod sample_order_independent;
+mod slots_never_exceeded;
+
+use super::compute::Rebuilt;
+use super::store::Store;
+use super::truth::Truth;
+use super::world::{Broken, Checked};
+use skipstone_protocol::{CommitRecord, CoordinatorInput, End, Entry, Task, ToCoordinator, ToWorker};
+use skipstone_types::{Attempt, Digest, Iteration, NodeId, Settings, StageId, Term};
+use std::fmt::Debug;
+
+/// Something that happened.
+#[derive(Debug)]
+pub(super) enum Observation<'a> {
+    /// A coordinator read its journal; these entries had been written whole.
+    Restored { entries: &'a [Entry], written: &'a [Entry] },
+    /// A coordinator took over.
+    Opened { term: Term },
+    /// An entry is on disk.
+    Written { entry: &'a Entry },
+    /// The coordinator's core got an input.
+    Heard { input: &'a CoordinatorInput },
+    /// A connection was given to a node.
+    Bound { node: NodeId },
+    /// The coordinator told a node.
+    Told { node: NodeId, message: &'a ToWorker },
+    /// The coordinator cut a node off.
+    Disconnected { node: NodeId },
+    /// `state/` was published.
+    Published { iteration: Iteration, stages: &'a [(StageId, Digest)] },
+    /// The run is over; these nodes still belonged to it.
+    Ended { end: &'a End, bound: &'a [NodeId] },
+    /// A node told the coordinator.
+    Reported { node: NodeId, message: &'a ToCoordinator },
+    /// A node started a task.
+    Started { node: NodeId, task: &'a Task },
+    /// A state was made from others.
+    Rebuilt { rebuilt: &'a Rebuilt },
+    /// A node holds so many microbatches between forward and backward.
+    Slots { node: NodeId, saved: usize, slots: u32 },
+    /// A node's store after it has carried out its commands; `settled` when all drops that it owed are done.
+    Stored { node: NodeId, store: &'a Store, attempt: (Iteration, Attempt), settled: bool },
+}
+
+impl<'a> Observation<'a> {
+    /// The record, if this is its writing.
+    fn committed(&self) -> Option<&'a CommitRecord> {
+        match self {
+            Self::Written { entry: Entry::Committed(record) } => Some(record),
+            _ => None,
+        }
+    }
+}
+
+/// A promise.
+trait Invariant: Debug + Send {
+    /// Its name, which is its file's.
+    fn name(&self) -> &'static str;
+    /// The section of the design that makes it.
+    fn section(&self) -> &'static str;
+    /// Checks what was seen.
+    fn observe(&mut self, seen: &Observation<'_>, truth: &Truth) -> Result<(), String>;
+}
+
+/// All promises.
+#[derive(Debug)]
+pub(super) struct Invariants(Vec<Box<dyn Invariant>>);
+
+impl Invariants {
+    /// All promises for a run.
+    pub(super) fn new(settings: &Settings) -> Self {
+        // The most telling first: one mistake often breaks several promises.
+        Self(vec![
+            Box::new(journal_restores_what_existed::JournalRestoresWhatExisted),
+            Box::new(no_two_terms_commit::NoTwoTermsCommit::default()),
+            Box::new(committed_iterations_never_change::CommittedIterationsNeverChange::default()),
+            Box::new(commit_is_journalled_first::CommitIsJournalledFirst),
+            Box::new(fenced_nodes_never_count::FencedNodesNeverCount::default()),
+            Box::new(each_microbatch_counted_once::EachMicrobatchCountedOnce),
+            Box::new(hashes_before_step::HashesBeforeStep::default()),
+            Box::new(recovery_is_the_configured_one::RecoveryIsTheConfiguredOne::default()),
+            Box::new(committed_gradient_equals_undisturbed::CommittedGradientEqualsUndisturbed),
+            Box::new(replicas_bitwise_equal::ReplicasBitwiseEqual),
+            Box::new(sample_order_independent::SampleOrderIndependent),
+            Box::new(nodes_one_step_apart::NodesOneStepApart),
+            Box::new(slots_never_exceeded::SlotsNeverExceeded),
+            Box::new(handles_bounded::HandlesBounded::new(settings)),
+            Box::new(published_state_is_committed::PublishedStateIsCommitted),
+            Box::new(runs_end_as_they_should::RunsEndAsTheyShould::default()),
+        ])
+    }
+
+    /// Shows what happened to every promise.
+    pub(super) fn observe(&mut self, seen: &Observation<'_>, truth: &Truth) -> Checked {
+        for invariant in &mut self.0 {
+            invariant.observe(seen, truth).map_err(|what| Broken {
+                invariant: invariant.name(),
+                section: invariant.section(),
+                what,
+            })?;
+        }
+        Ok(())
+    }
+}

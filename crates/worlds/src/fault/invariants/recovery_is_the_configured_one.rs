@@ -1,0 +1,94 @@
+//! A stage whose lineage changes was made by the configured strategy, from states of one committed iteration.
+
+use super::{Invariant, Observation};
+use crate::fault::compute::Rebuilt;
+use crate::fault::truth::Truth;
+use skipstone_recovery::{Decision, LossView, Recipe, StageView};
+use skipstone_types::{Digest, StageId};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// See the file's name.
+#[derive(Debug, Default)]
+pub(super) struct RecoveryIsTheConfiguredOne {
+    lineages: BTreeMap<StageId, u32>,
+    /// Rebuilt states that a record has named.
+    adopted: BTreeSet<Digest>,
+}
+
+impl Invariant for RecoveryIsTheConfiguredOne {
+    fn name(&self) -> &'static str {
+        "recovery_is_the_configured_one"
+    }
+
+    fn section(&self) -> &'static str {
+        "§4, entering; §5"
+    }
+
+    fn observe(&mut self, seen: &Observation<'_>, truth: &Truth) -> Result<(), String> {
+        let Some(record) = seen.committed() else { return Ok(()) };
+        for part in &record.stages {
+            let lineage = self.lineages.entry(part.stage).or_default();
+            let before = std::mem::replace(lineage, part.lineage);
+            let made_anew = part.state.filter(|state| truth.rebuilt.contains_key(state));
+            let entered = made_anew.is_some_and(|state| self.adopted.insert(state));
+            if part.lineage < before || (entered && part.lineage == before) {
+                let (stage, new) = (part.stage, part.lineage);
+                return Err(format!(
+                    "the lineage of {stage} goes from {before} to {new}; rebuilt: {entered}"
+                ));
+            }
+            // A rebuilt stage that was lost again before it was in any record leaves a number out.
+            if part.lineage == before || part.members.is_empty() {
+                continue;
+            }
+            let rebuilt = part.state.and_then(|state| truth.rebuilt.get(&state));
+            let rebuilt = rebuilt.filter(|rebuilt| rebuilt.stage == part.stage).ok_or_else(|| {
+                format!("{} starts lineage {} with a state that nobody rebuilt", part.stage, part.lineage)
+            })?;
+            check(rebuilt, truth, record.iteration.0 as usize)?;
+        }
+        Ok(())
+    }
+}
+
+fn check(rebuilt: &Rebuilt, truth: &Truth, until: usize) -> Result<(), String> {
+    let Rebuilt { stage, recipe, sources, .. } = rebuilt;
+    // States repeat while a stage stands still, so several iterations may fit.
+    let fits = |t: &usize| {
+        recipe
+            .sources
+            .iter()
+            .zip(sources)
+            .all(|(source, state)| truth.states[*t].get(usize::from(source.stage.0)) == Some(state))
+    };
+    let mut of_one_iteration = (0..=until).rev().filter(fits).peekable();
+    if of_one_iteration.peek().is_none() {
+        return Err(format!("{stage} is rebuilt from states of no one iteration: {rebuilt:?}"));
+    }
+    if of_one_iteration.any(|t| is_configured(*stage, recipe, truth, &truth.norms[t])) {
+        Ok(())
+    } else {
+        Err(format!("--recovery {} does not rebuild {stage} with {recipe:?}", truth.settings.recovery))
+    }
+}
+
+/// Whether the strategy gives this recipe for any set of living stages: only the nearest ones matter.
+fn is_configured(stage: StageId, recipe: &Recipe, truth: &Truth, norms: &[f64]) -> bool {
+    let Ok(strategy) = skipstone_recovery::strategy(&truth.settings.recovery) else { return false };
+    let lost = usize::from(stage.0);
+    let below = (0..lost).map(Some).chain([None]);
+    below.into_iter().any(|below| {
+        (lost + 1..norms.len()).map(Some).chain([None]).any(|above| {
+            let views: Vec<_> = norms
+                .iter()
+                .enumerate()
+                .map(|(index, norm)| StageView {
+                    living: Some(index) == below || Some(index) == above,
+                    gradient_norm: *norm,
+                    like_relay: index > 0 || truth.settings.origin_like_relay,
+                })
+                .collect();
+            strategy.on_loss(&LossView { lost: stage, stages: &views }) == Decision::Rebuild(recipe.clone())
+        })
+    })
+}

@@ -1,0 +1,42 @@
+//! Whoever holds the state of a stage before an iteration holds the same bits, and the record names them.
+
+use super::{Invariant, Observation};
+use crate::fault::truth::Truth;
+use skipstone_protocol::ToCoordinator;
+
+/// See the file's name.
+#[derive(Debug)]
+pub(super) struct ReplicasBitwiseEqual;
+
+impl Invariant for ReplicasBitwiseEqual {
+    fn name(&self) -> &'static str {
+        "replicas_bitwise_equal"
+    }
+
+    fn section(&self) -> &'static str {
+        "§4.5"
+    }
+
+    fn observe(&mut self, seen: &Observation<'_>, truth: &Truth) -> Result<(), String> {
+        if let Some(record) = seen.committed() {
+            for part in record.stages.iter().filter(|part| !part.members.is_empty()) {
+                if part.state.is_none() || part.state != truth.state(part.stage, record.iteration) {
+                    let (t, stage, state) = (record.iteration, part.stage, part.state);
+                    return Err(format!("the record of {t} says that {stage} was {state:?}"));
+                }
+            }
+        }
+        let Observation::Reported { node, message } = seen else { return Ok(()) };
+        let ToCoordinator::Holds { transfer, stage, iteration, digest } = message else { return Ok(()) };
+        let Some(state) = truth.state(*stage, *iteration) else {
+            return Err(format!("{node} holds {stage} for {iteration}, which is not reached yet"));
+        };
+        // A state made anew is nobody's replica until a record has adopted it.
+        if state == *digest || truth.rebuilt.get(digest).is_some_and(|rebuilt| rebuilt.stage == *stage) {
+            Ok(())
+        } else {
+            let how = if transfer.is_some() { "after a transfer" } else { "after a step" };
+            Err(format!("{node} holds other bits of {stage} for {iteration} {how}"))
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! A run ends when all iterations are committed and saved, every stage among them; it is given up only when the last origin is lost.
+
+use super::{Invariant, Observation};
+use crate::fault::truth::Truth;
+use skipstone_protocol::End;
+use skipstone_types::{Iteration, StageId};
+
+/// See the file's name.
+#[derive(Debug, Default)]
+pub(super) struct RunsEndAsTheyShould {
+    published: Option<(Iteration, usize)>,
+}
+
+impl Invariant for RunsEndAsTheyShould {
+    fn name(&self) -> &'static str {
+        "runs_end_as_they_should"
+    }
+
+    fn section(&self) -> &'static str {
+        "§4, when something dies"
+    }
+
+    fn observe(&mut self, seen: &Observation<'_>, truth: &Truth) -> Result<(), String> {
+        if let Observation::Published { iteration, stages } = seen {
+            self.published = Some((*iteration, stages.len()));
+        }
+        let Observation::Ended { end, bound } = seen else { return Ok(()) };
+        let committed = truth.committed();
+        match end {
+            End::Done if committed != truth.settings.steps => {
+                Err(format!("the run is done after {committed} of {} iterations", truth.settings.steps))
+            }
+            End::Done => {
+                let stages = usize::from(truth.settings.relay_stages) + 1;
+                let enough = truth.settings.respawn || bound.len() >= stages;
+                match self.published {
+                    Some((iteration, saved)) if iteration.0 == committed && (saved == stages || !enough) => {
+                        Ok(())
+                    }
+                    published => Err(format!(
+                        "{stages} stages, {} nodes, and the last state/ is {published:?}",
+                        bound.len()
+                    )),
+                }
+            }
+            End::Stopped => Err("nobody asked to stop".to_owned()),
+            End::Failed { why } => {
+                let origin = bound.iter().find(|node| {
+                    truth.held.get(node).is_some_and(|held| {
+                        held.stage == StageId::ORIGIN
+                            && held.iteration.0 == committed
+                            && truth.state(held.stage, held.iteration) == Some(held.digest)
+                    })
+                });
+                match origin {
+                    Some(node) => Err(format!("given up while {node} serves the origin: {why}")),
+                    None if why.contains("last origin") => Ok(()),
+                    None => Err(format!("given up: {why}")),
+                }
+            }
+        }
+    }
+}

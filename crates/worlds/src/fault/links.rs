@@ -1,0 +1,216 @@
+//! Connections between nodes.
+
+use super::node::{NodeEvent, Pid};
+use super::value::Value;
+use super::world::{Checked, Event, World};
+use skipstone_protocol::ToPeer;
+use skipstone_types::NodeId;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+/// What both ends call a connection: the lower id first.
+type Pair = (NodeId, NodeId);
+
+/// A connection between two nodes. Control frames (without a payload) may overtake others; frames of one kind and
+/// direction arrive in the order in which they were sent.
+#[derive(Debug)]
+struct Link {
+    number: u64,
+    /// The processes, in the order of the pair.
+    ends: (Pid, Pid),
+    /// When the newest frame of each direction and kind arrives.
+    last: [[u64; 2]; 2],
+    /// A dead end: what it sent before still arrives.
+    draining: bool,
+}
+
+/// A frame that waits for its connection.
+type Waiting = (ToPeer, Option<Value>);
+
+/// All connections between nodes.
+#[derive(Debug, Default)]
+pub(super) struct Links {
+    standing: BTreeMap<Pair, Link>,
+    /// Connections that nodes want, by (from, to), with the frames that wait for them.
+    wanted: BTreeMap<(NodeId, NodeId), Vec<Waiting>>,
+    /// Pairs that can't reach each other until a time.
+    blocked: BTreeMap<Pair, u64>,
+    next: u64,
+}
+
+fn pair(a: NodeId, b: NodeId) -> Pair {
+    (a.min(b), a.max(b))
+}
+
+impl Links {
+    /// Pairs of living nodes that are connected.
+    pub(super) fn pairs(&self) -> Vec<Pair> {
+        self.standing.iter().filter(|(_, link)| !link.draining).map(|(pair, _)| *pair).collect()
+    }
+
+    /// All pairs reach each other again.
+    pub(super) fn unblock(&mut self) {
+        self.blocked.clear();
+    }
+}
+
+impl World {
+    /// Whether this connection between the two still stands.
+    pub(super) fn is_linked(&self, number: u64, a: NodeId, b: NodeId) -> bool {
+        self.links.standing.get(&pair(a, b)).is_some_and(|link| link.number == number)
+    }
+
+    /// Whether a frame that arrives on this connection is heard.
+    pub(super) fn is_heard(&self, number: u64, pid: Pid, from: NodeId) -> bool {
+        let node = &self.nodes[pid];
+        self.is_linked(number, node.id, from)
+            && (!node.forgotten.contains(&from) || self.lets_fenced_through())
+    }
+
+    /// A node tells a peer; if there is no connection it is dialled first.
+    pub(super) fn send_to_peer(
+        &mut self,
+        pid: Pid,
+        to: NodeId,
+        message: ToPeer,
+        payload: Option<Value>,
+    ) -> Checked {
+        let from = self.nodes[pid].id;
+        let message = self.through_wire(message, self.nodes[pid].worker.term(), from)?;
+        if self.nodes[pid].forgotten.contains(&to) && !self.lets_fenced_through() {
+            return Ok(());
+        }
+        if self.links.standing.get(&pair(from, to)).is_some_and(|link| !link.draining) {
+            self.transmit(from, to, message, payload);
+            return Ok(());
+        }
+        if !self.nodes[pid].addresses.contains_key(&to) {
+            return Ok(());
+        }
+        if let Entry::Vacant(vacant) = self.links.wanted.entry((from, to)) {
+            vacant.insert(Vec::new());
+            let delay = self.draw_message() * 2;
+            self.schedule(delay, Event::DialPeer { from: pid, to });
+        }
+        if !self.random.chance(self.plan.lose_undialled)
+            && let Some(waiting) = self.links.wanted.get_mut(&(from, to))
+        {
+            waiting.push((message, payload));
+        }
+        Ok(())
+    }
+
+    fn transmit(&mut self, from: NodeId, to: NodeId, message: ToPeer, payload: Option<Value>) {
+        for (message, payload) in self.tamper_with_frame(from, message, payload) {
+            let lane = usize::from(payload.is_some());
+            self.push_to_peer(from, to, lane, |link| NodeEvent::PeerFrame { link, from, message, payload });
+        }
+    }
+
+    fn push_to_peer(&mut self, from: NodeId, to: NodeId, lane: usize, event: impl FnOnce(u64) -> NodeEvent) {
+        let delay = self.draw_message();
+        let now = self.now;
+        let Some(link) = self.links.standing.get_mut(&pair(from, to)) else { return };
+        let direction = usize::from(from > to);
+        let last = &mut link.last[direction][lane];
+        *last = (*last).max(now + delay);
+        let at = *last;
+        let pid = if direction == 0 { link.ends.1 } else { link.ends.0 };
+        let event = event(link.number);
+        self.queue.push(at, Event::Node(pid, event));
+    }
+
+    /// A node tries to reach a peer that it wants.
+    pub(super) fn dial_peer(&mut self, pid: Pid, to: NodeId) {
+        let from = self.nodes[pid].id;
+        let refused = !self.nodes[pid].alive || self.nodes[pid].forgotten.contains(&to);
+        let target = self.nodes[pid].addresses.get(&to).copied();
+        let Some(target) = target.filter(|target| !refused && self.nodes[*target].alive) else {
+            self.links.wanted.remove(&(from, to));
+            return;
+        };
+        if self.nodes[target].forgotten.contains(&from) {
+            self.links.wanted.remove(&(from, to));
+            return;
+        }
+        let linked = self.links.standing.get(&pair(from, to)).is_some_and(|link| !link.draining);
+        let blocked = self.links.blocked.get(&pair(from, to)).is_some_and(|until| *until > self.now);
+        if !linked
+            && (blocked
+                || self.nodes[target].id != to
+                || self.nodes[target].stalled
+                || self.nodes[pid].stalled)
+        {
+            let delay = self.draw(self.plan.tempo.redial_us);
+            self.schedule(delay, Event::DialPeer { from: pid, to });
+            return;
+        }
+        if !linked {
+            self.link((from, pid), (to, target));
+        }
+        for (message, payload) in self.links.wanted.remove(&(from, to)).unwrap_or_default() {
+            self.transmit(from, to, message, payload);
+        }
+    }
+
+    fn link(&mut self, (from, pid): (NodeId, Pid), (to, target): (NodeId, Pid)) {
+        self.links.next += 1;
+        let ends = if from < to { (pid, target) } else { (target, pid) };
+        let link = Link { number: self.links.next, ends, last: [[self.now; 2]; 2], draining: false };
+        self.links.standing.insert(pair(from, to), link);
+        // Each end hears that the connection stands before anything else on it.
+        for (from, to) in [(from, to), (to, from)] {
+            let peer = from;
+            self.push_to_peer(from, to, 0, |link| NodeEvent::PeerUp { link, peer });
+            let Some(link) = self.links.standing.get_mut(&pair(from, to)) else { continue };
+            let direction = usize::from(from > to);
+            link.last[direction][1] = link.last[direction][0];
+        }
+    }
+
+    /// The connection between two living nodes breaks; it is dialled again.
+    pub(super) fn break_link(&mut self, (a, b): Pair, for_us: u64) {
+        let Some(link) = self.links.standing.remove(&(a, b)) else { return };
+        self.links.blocked.insert((a, b), self.now + for_us);
+        let ends = [(link.ends.0, b), (link.ends.1, a)];
+        let dialler = ends
+            .into_iter()
+            .find(|(pid, to)| self.nodes[*pid].alive && self.nodes[*pid].addresses.contains_key(to));
+        if let Some((pid, to)) = dialler {
+            let from = self.nodes[pid].id;
+            if let Entry::Vacant(vacant) = self.links.wanted.entry((from, to)) {
+                vacant.insert(Vec::new());
+                let delay = self.draw(self.plan.tempo.redial_us);
+                self.schedule(delay, Event::DialPeer { from: pid, to });
+            }
+        }
+    }
+
+    /// A node never again exchanges anything with these.
+    pub(super) fn forget_peers(&mut self, pid: Pid, peers: &[NodeId]) {
+        if self.lets_fenced_through() {
+            return;
+        }
+        let from = self.nodes[pid].id;
+        for peer in peers {
+            self.nodes[pid].forgotten.insert(*peer);
+            self.links.wanted.remove(&(from, *peer));
+            self.links.standing.remove(&pair(from, *peer));
+        }
+    }
+
+    /// A process is gone or has a new id. Its peers' frames are lost; its own still arrive if it `drains`.
+    pub(super) fn close_links_of(&mut self, pid: Pid, drains: bool) {
+        let id = self.nodes[pid].id;
+        self.links.wanted.retain(|(from, _), _| *from != id);
+        if drains {
+            for link in
+                self.links.standing.values_mut().filter(|link| link.ends.0 == pid || link.ends.1 == pid)
+            {
+                link.draining = true;
+            }
+        } else {
+            self.links.standing.retain(|_, link| link.ends.0 != pid && link.ends.1 != pid);
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! A node's process: a worker core, its handle store, and the driver that carries out its commands.
+
+use super::compute::{Context, Effects, run};
+use super::invariants::Observation;
+use super::store::Store;
+use super::value::{Kind, Value};
+use super::world::{Broken, Checked, Event, World};
+use skipstone_protocol::{
+    Handle, Outcome, Task, TaskId, ToPeer, ToWorker, Worker, WorkerCommand, WorkerInput,
+};
+use skipstone_types::{Attempt, Iteration, NodeId, Term};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A process that ever was, by number.
+pub(super) type Pid = usize;
+
+/// What happens to a node.
+#[derive(Debug)]
+pub(super) enum NodeEvent {
+    /// It tries to reach the coordinator.
+    Dial,
+    /// Its connection to the coordinator stands.
+    Up { connection: u64 },
+    /// Its connection to the coordinator is gone.
+    Down { connection: u64 },
+    /// The coordinator says something.
+    Frame { connection: u64, term: Term, message: ToWorker },
+    /// A connection to a peer stands.
+    PeerUp { link: u64, peer: NodeId },
+    /// A peer says something.
+    PeerFrame { link: u64, from: NodeId, message: ToPeer, payload: Option<Value> },
+    /// Its task is over.
+    Computed { id: TaskId },
+    /// It goes on after standing still.
+    Wake,
+}
+
+/// A task under way.
+#[derive(Debug)]
+struct Running {
+    id: TaskId,
+    outputs: Vec<Handle>,
+    effects: Effects,
+}
+
+/// A process.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) worker: Worker,
+    pub(super) store: Store,
+    pub(super) alive: bool,
+    pub(super) id: NodeId,
+    /// The connection to the coordinator, as this end sees it.
+    pub(super) connection: Option<u64>,
+    pub(super) hub_blocked_until: u64,
+    pub(super) addresses: BTreeMap<NodeId, Pid>,
+    pub(super) forgotten: BTreeSet<NodeId>,
+    /// Dies before its n-th command from now.
+    pub(super) crash_in: Option<u32>,
+    pub(super) fail_next_task: bool,
+    pub(super) stalled: bool,
+    inbox: Vec<NodeEvent>,
+    running: Option<Running>,
+    /// The newest attempt begun.
+    attempt: (Iteration, Attempt),
+}
+
+fn address(pid: Pid) -> String {
+    format!("machine:{pid}")
+}
+
+impl World {
+    /// A new process, empty.
+    pub(super) fn spawn(&mut self) {
+        let pid = self.nodes.len();
+        self.nodes.push(Node {
+            worker: Worker::new(self.plan.settings.run, address(pid), pid as u32),
+            store: Store::default(),
+            alive: true,
+            id: NodeId(0),
+            connection: None,
+            hub_blocked_until: 0,
+            addresses: BTreeMap::new(),
+            forgotten: BTreeSet::new(),
+            crash_in: None,
+            fail_next_task: false,
+            stalled: false,
+            inbox: Vec::new(),
+            running: None,
+            attempt: (Iteration(0), Attempt(0)),
+        });
+        self.dial_hub(pid);
+    }
+
+    /// The process is gone.
+    pub(super) fn kill(&mut self, pid: Pid) {
+        if !self.nodes[pid].alive {
+            return;
+        }
+        self.nodes[pid].alive = false;
+        self.nodes[pid].inbox.clear();
+        self.nodes[pid].store = Store::default();
+        let drains = self.random.chance(self.plan.drain);
+        self.node_end_gone(pid, drains);
+        self.close_links_of(pid, drains);
+        if self.plan.settings.respawn && !self.hub.ended() {
+            let delay = self.draw(self.plan.tempo.respawn_us);
+            self.schedule(delay, Event::Spawn);
+        }
+    }
+
+    /// Something happens to a node.
+    pub(super) fn node_event(&mut self, pid: Pid, event: NodeEvent) -> Checked {
+        if !self.nodes[pid].alive {
+            return Ok(());
+        }
+        if matches!(event, NodeEvent::Wake) {
+            self.nodes[pid].stalled = false;
+            for waiting in std::mem::take(&mut self.nodes[pid].inbox) {
+                self.node_event(pid, waiting)?;
+            }
+            return Ok(());
+        }
+        if self.nodes[pid].stalled {
+            self.nodes[pid].inbox.push(event);
+            return Ok(());
+        }
+        match event {
+            NodeEvent::Wake => Ok(()),
+            NodeEvent::Dial => {
+                self.dial_hub(pid);
+                Ok(())
+            }
+            NodeEvent::Up { connection } => {
+                if self.nodes[pid].connection == Some(connection) && self.wiring.reaches_node(connection) {
+                    self.tell(pid, WorkerInput::CoordinatorUp)?;
+                }
+                Ok(())
+            }
+            NodeEvent::Down { connection } => {
+                if self.nodes[pid].connection == Some(connection) {
+                    self.nodes[pid].connection = None;
+                    self.tell(pid, WorkerInput::CoordinatorDown)?;
+                    let delay = self.draw(self.plan.tempo.redial_us);
+                    self.schedule(delay, Event::Node(pid, NodeEvent::Dial));
+                }
+                Ok(())
+            }
+            NodeEvent::Frame { connection, term, message } => {
+                if self.nodes[pid].connection == Some(connection) && self.wiring.reaches_node(connection) {
+                    if let ToWorker::Begin { iteration, attempt, .. } = &message {
+                        let newest = &mut self.nodes[pid].attempt;
+                        *newest = (*newest).max((*iteration, *attempt));
+                    }
+                    self.tell(pid, WorkerInput::Coordinator { term, message })?;
+                }
+                Ok(())
+            }
+            NodeEvent::PeerUp { link, peer } => {
+                if self.is_linked(link, self.nodes[pid].id, peer) {
+                    self.tell(pid, WorkerInput::PeerUp { peer })?;
+                }
+                Ok(())
+            }
+            NodeEvent::PeerFrame { link, from, message, payload } => {
+                if self.is_heard(link, pid, from) {
+                    self.hear_peer(pid, from, message, payload)?;
+                }
+                Ok(())
+            }
+            NodeEvent::Computed { id } => self.computed(pid, id),
+        }
+    }
+
+    fn hear_peer(&mut self, pid: Pid, from: NodeId, message: ToPeer, payload: Option<Value>) -> Checked {
+        let node = &mut self.nodes[pid];
+        let birth = match &message {
+            ToPeer::Boundary { iteration, attempt, .. }
+            | ToPeer::Part { iteration, attempt, .. }
+            | ToPeer::Reduced { iteration, attempt, .. } => (*iteration, *attempt),
+            _ => node.attempt,
+        };
+        let payload =
+            payload.map(|value| node.store.receive(value, birth)).transpose().map_err(Broken::interface)?;
+        self.tell(pid, WorkerInput::Peer { from, message, payload })
+    }
+
+    /// Gives the worker an input, and carries out its commands.
+    pub(super) fn tell(&mut self, pid: Pid, input: WorkerInput) -> Checked {
+        let now = self.now;
+        let ended_task = matches!(input, WorkerInput::Computed { .. });
+        let commands = self.nodes[pid].worker.on(input, now);
+        let id = self.nodes[pid].worker.node();
+        if id != self.nodes[pid].id {
+            // Peers knew it under its old id.
+            self.close_links_of(pid, false);
+            self.nodes[pid].id = id;
+        }
+        for command in commands {
+            if let Some(left) = self.nodes[pid].crash_in.as_mut() {
+                if *left == 0 {
+                    self.kill(pid);
+                    return Ok(());
+                }
+                *left -= 1;
+            }
+            if self.is_traced() {
+                self.remember(&format!("    {id} (pid {pid}): {command:?}"));
+            }
+            self.carry_out(pid, command)?;
+            if !self.nodes[pid].alive {
+                return Ok(());
+            }
+        }
+        let node = &self.nodes[pid];
+        let (store, attempt) = (&node.store, node.attempt);
+        let seen = Observation::Stored { node: id, store, attempt, settled: ended_task };
+        self.invariants.observe(&seen, &self.truth)
+    }
+
+    fn carry_out(&mut self, pid: Pid, command: WorkerCommand) -> Checked {
+        match command {
+            WorkerCommand::Compute { id, task, inputs, outputs } => {
+                self.compute(pid, id, &task, &inputs, outputs)
+            }
+            WorkerCommand::Drop { handles } => {
+                if self.is_leaking() {
+                    return Ok(());
+                }
+                self.nodes[pid].store.forget(&handles).map_err(|why| self.misuse(pid, &why))
+            }
+            WorkerCommand::SendCoordinator { message } => {
+                let node = self.nodes[pid].id;
+                self.observe(&Observation::Reported { node, message: &message })?;
+                self.send_to_hub(pid, message)
+            }
+            WorkerCommand::SendPeer { to, message, payload } => {
+                let payload = payload
+                    .map(|handle| self.nodes[pid].store.get(handle))
+                    .transpose()
+                    .map_err(|why| self.misuse(pid, &why))?;
+                self.send_to_peer(pid, to, message, payload)
+            }
+            WorkerCommand::Know { addresses } => {
+                for (node, at) in addresses {
+                    let known = at.strip_prefix("machine:").and_then(|pid| pid.parse::<Pid>().ok());
+                    let known =
+                        known.ok_or_else(|| Broken::interface(format!("{at} is nobody's address")))?;
+                    self.nodes[pid].addresses.insert(node, known);
+                }
+                Ok(())
+            }
+            WorkerCommand::Forget { peers } => {
+                self.forget_peers(pid, &peers);
+                Ok(())
+            }
+            WorkerCommand::Exit { why, .. } => {
+                if self.is_traced() {
+                    self.remember(&format!("    pid {pid} exits: {why}"));
+                }
+                self.kill(pid);
+                Ok(())
+            }
+        }
+    }
+
+    fn misuse(&self, pid: Pid, why: &str) -> Broken {
+        Broken {
+            invariant: "handles_name_what_exists",
+            section: "§2",
+            what: format!("{} (pid {pid}): {why}", self.nodes[pid].id),
+        }
+    }
+
+    fn compute(
+        &mut self,
+        pid: Pid,
+        id: TaskId,
+        task: &Task,
+        inputs: &[Handle],
+        outputs: Vec<Handle>,
+    ) -> Checked {
+        if self.nodes[pid].running.is_some() {
+            return Err(Broken::interface(format!(
+                "pid {pid} starts {id:?} while another task is under way"
+            )));
+        }
+        let context = Context { seed: self.plan.settings.seed, chunks: self.plan.chunks };
+        let effects = if std::mem::take(&mut self.nodes[pid].fail_next_task) {
+            self.count(super::Fault::TaskFailure);
+            Effects::failed("injected")
+        } else {
+            run(task, inputs, &self.nodes[pid].store, context)
+                .map_err(|why| self.misuse(pid, &format!("{id:?}: {why}")))?
+        };
+        let effects = self.tamper_with_task(pid, task, effects);
+        let failed = matches!(effects.outcome, Outcome::Failed { .. });
+        if !failed && effects.outputs.len() != outputs.len() {
+            return Err(self.misuse(pid, &format!("{task:?} has outputs {outputs:?}")));
+        }
+        let node = self.nodes[pid].id;
+        self.observe(&Observation::Started { node, task })?;
+        if let Some(rebuilt) = &effects.rebuilt {
+            self.observe(&Observation::Rebuilt { rebuilt })?;
+        }
+        self.nodes[pid].running = Some(Running { id, outputs, effects });
+        let took = self.draw(self.plan.tempo.task_us);
+        self.schedule(took, Event::Node(pid, NodeEvent::Computed { id }));
+        Ok(())
+    }
+
+    fn computed(&mut self, pid: Pid, id: TaskId) -> Checked {
+        let Some(Running { outputs, effects, .. }) = self.nodes[pid].running.take_if(|task| task.id == id)
+        else {
+            return Ok(());
+        };
+        let slots = self.plan.settings.slots;
+        let node = &mut self.nodes[pid];
+        let birth = node.attempt;
+        let settle = |store: &mut Store| -> Result<(), String> {
+            if matches!(effects.outcome, Outcome::Failed { .. }) {
+                store.note_failed(&outputs);
+                return Ok(());
+            }
+            for handle in &effects.consumed {
+                store.remove(*handle)?;
+            }
+            if let Some((handle, value)) = effects.replaced {
+                store.replace(handle, value)?;
+            }
+            outputs
+                .iter()
+                .zip(&effects.outputs)
+                .try_for_each(|(handle, value)| store.put(*handle, *value, birth))
+        };
+        settle(&mut node.store).map_err(|why| self.misuse(pid, &why))?;
+        let saved = self.nodes[pid].store.count(Kind::Saved);
+        self.observe(&Observation::Slots { node: self.nodes[pid].id, saved, slots })?;
+        self.tell(pid, WorkerInput::Computed { id, outcome: effects.outcome })
+    }
+}

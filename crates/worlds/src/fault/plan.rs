@@ -1,0 +1,207 @@
+//! What a seed stands for: a run, its machines and network, and what goes wrong.
+
+use super::Options;
+use super::random::Random;
+use serde::Serialize;
+use skipstone_types::{LearningRate, RateShape, RunId, Settings, WhileLost};
+
+/// Everything that goes wrong, by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fault {
+    /// A node's process dies between two commands.
+    NodeCrash,
+    /// The coordinator dies between two commands.
+    CoordinatorCrash,
+    /// The coordinator dies just before it writes to its journal.
+    CrashBeforeWrite,
+    /// The coordinator dies while it writes: a prefix of the bytes reaches the disk.
+    TornWrite,
+    /// The coordinator dies just after a write is on disk.
+    CrashAfterWrite,
+    /// The connection between two living nodes breaks.
+    PeerBreak,
+    /// A living node's connection to the coordinator breaks.
+    CoordinatorBreak,
+    /// A node stands still for a while (SIGSTOP), and goes on where it stood.
+    NodeStall,
+    /// The coordinator stands still for a while.
+    CoordinatorStall,
+    /// A task fails.
+    TaskFailure,
+    /// Not a fault, but it may fall between any two steps: `state/` is asked for.
+    Save,
+}
+
+impl Fault {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::NodeCrash,
+        Self::CoordinatorCrash,
+        Self::CrashBeforeWrite,
+        Self::TornWrite,
+        Self::CrashAfterWrite,
+        Self::PeerBreak,
+        Self::CoordinatorBreak,
+        Self::NodeStall,
+        Self::CoordinatorStall,
+        Self::TaskFailure,
+        Self::Save,
+    ];
+}
+
+/// Times in microseconds, each a range that durations are drawn from.
+#[derive(Debug, Clone, Serialize)]
+pub struct Tempo {
+    /// A message's way.
+    pub message_us: (u64, u64),
+    /// Probability that a message takes ten times as long.
+    pub slow_message: f64,
+    /// A task.
+    pub task_us: (u64, u64),
+    /// From a broken connection to the next dial.
+    pub redial_us: (u64, u64),
+    /// From a node's death to its successor's start.
+    pub respawn_us: (u64, u64),
+    /// From the coordinator's death to its restart.
+    pub restart_us: (u64, u64),
+    /// A write to the journal.
+    pub write_us: (u64, u64),
+    /// How long a process stands still.
+    pub stall_us: (u64, u64),
+    /// After this long without a word a node is called lost.
+    pub silence_us: u64,
+    /// A search for paths.
+    pub plan_us: (u64, u64),
+}
+
+/// A run and its faults, drawn from a seed.
+#[derive(Debug, Clone, Serialize)]
+pub struct FaultPlan {
+    /// The seed.
+    pub seed: u64,
+    /// The run.
+    pub settings: Settings,
+    /// How long things take.
+    pub tempo: Tempo,
+    /// The faults that happen, with their weights.
+    pub faults: Vec<(Fault, f64)>,
+    /// Mean time from one fault to the next; 0 = none.
+    pub fault_every_us: u64,
+    /// Faults end when this many iterations are committed …
+    pub faults_until_iteration: u64,
+    /// … or at this time.
+    pub faults_until_us: u64,
+    /// Probability that a frame to a peer that has to be dialled first is lost.
+    pub lose_undialled: f64,
+    /// Probability that what a dead process has sent still arrives.
+    pub drain: f64,
+    /// Whether the last living origin is spared.
+    pub protect_origin: bool,
+    /// Chunks of a frozen state.
+    pub chunks: u32,
+    /// Whether every message goes through its wire form.
+    pub codecs: bool,
+}
+
+impl FaultPlan {
+    /// The plan of `seed`.
+    pub fn new(seed: u64, options: &Options) -> Self {
+        let mut random = Random::new(seed, 1);
+        let settings = settings(seed, options, &mut random);
+        let tempo = tempo(&mut random);
+        let everything = random.chance(0.5);
+        let mut faults: Vec<_> = Fault::ALL
+            .into_iter()
+            .filter(|_| everything || random.chance(0.35))
+            .map(|fault| (fault, 1.0))
+            .collect();
+        for (fault, weight) in &mut faults {
+            *weight = match fault {
+                Fault::NodeCrash | Fault::PeerBreak => 3.0,
+                Fault::TaskFailure => 0.4,
+                _ => 1.0,
+            } * (0.3 + random.fraction());
+        }
+        let steps = settings.steps;
+        let calm = if random.chance(0.5) { 4 } else { random.between(4, 4.max(steps / 2)) };
+        Self {
+            seed,
+            faults_until_iteration: steps.saturating_sub(calm),
+            faults_until_us: random.magnitude(20_000_000, 200_000_000),
+            fault_every_us: if random.chance(0.03) { 0 } else { random.magnitude(40_000, 4_000_000) },
+            lose_undialled: if random.chance(0.5) { 0.0 } else { random.fraction() },
+            drain: random.fraction(),
+            protect_origin: random.chance(0.95),
+            chunks: random.between(1, 6) as u32,
+            codecs: random.chance(0.125),
+            settings,
+            tempo,
+            faults,
+        }
+    }
+}
+
+fn settings(seed: u64, options: &Options, random: &mut Random) -> Settings {
+    let (replicas, relay_stages, spares) = match options.nodes {
+        None => (random.between(1, 3) as u16, random.between(1, 6) as u16, random.between(0, 2) as u16),
+        Some(nodes) => {
+            let nodes = nodes.clamp(2, 3000) as u16;
+            let replicas = random.between(1, 3.min(u64::from(nodes) / 2)) as u16;
+            let relays = (nodes / replicas - 1).clamp(1, random.between(6, 24) as u16);
+            let replicas = (nodes / (relays + 1)).clamp(1, 64);
+            (replicas, relays, nodes - replicas * (relays + 1))
+        }
+    };
+    let steps = options.iterations.max(8);
+    let origin_has_layers = random.chance(0.5);
+    let mut settings = Settings {
+        run: RunId(seed ^ 0x5bd1_e995),
+        seed,
+        relay_stages,
+        origin_like_relay: origin_has_layers && random.chance(0.7),
+        origin_has_layers,
+        replicas,
+        spares,
+        microbatches: random.between(2, 12) as u32,
+        steps,
+        skip: *random.pick(&[0.0, 0.25, 0.33, 0.5]).unwrap_or(&0.0),
+        full_every: *random.pick(&[0, 0, 1, 5]).unwrap_or(&0),
+        slots: random.between(1, 4) as u32,
+        while_lost: if random.chance(0.7) { WhileLost::Skip } else { WhileLost::Wait },
+        recovery: (*random.pick(&skipstone_recovery::STRATEGY_NAMES).unwrap_or(&"checkfree")).to_owned(),
+        clip_norm_max: if random.chance(0.5) { 1.0 } else { 0.0 },
+        learning_rate: LearningRate {
+            peak: 1e-3,
+            floor: 1e-4,
+            warmup_iterations: 5,
+            total_iterations: steps,
+            shape: RateShape::Cosine,
+        },
+        save_every_iterations: *random.pick(&[0, 0, 3, 10]).unwrap_or(&0),
+        respawn: random.chance(0.7),
+    };
+    if settings.check().is_err() {
+        settings.skip = 0.0;
+    }
+    settings
+}
+
+fn tempo(random: &mut Random) -> Tempo {
+    let mut range = |low, high, spread| {
+        let from = random.magnitude(low, high);
+        (from, from * spread)
+    };
+    Tempo {
+        message_us: range(50, 3_000, 4),
+        task_us: range(100, 3_000, 5),
+        redial_us: range(1_000, 100_000, 4),
+        respawn_us: range(10_000, 1_000_000, 3),
+        restart_us: range(10_000, 1_000_000, 3),
+        write_us: range(50, 5_000, 4),
+        stall_us: range(10_000, 1_000_000, 8),
+        plan_us: range(50, 2_000, 4),
+        silence_us: random.magnitude(100_000, 2_000_000),
+        slow_message: if random.chance(0.5) { 0.0 } else { 0.02 },
+    }
+}

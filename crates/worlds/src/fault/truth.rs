@@ -1,0 +1,197 @@
+//! The oracle: what the journal's records make the run to be, computed as if nothing had ever gone wrong.
+
+use super::compute::Rebuilt;
+use super::invariants::Observation;
+use super::provenance::{self as made, Origin};
+use skipstone_protocol::{CommitRecord, Entry, Method, ToCoordinator, ToWorker};
+use skipstone_types::{Digest, Iteration, Microbatch, NodeId, Settings, StageId};
+use std::collections::BTreeMap;
+
+/// What a committed iteration must have come to.
+#[derive(Debug, Clone)]
+pub(super) struct Expected {
+    /// The reduced gradient of each stage, if any microbatch reached it.
+    pub(super) gradients: Vec<Option<Origin>>,
+    pub(super) loss_sum: f64,
+    pub(super) tokens: u64,
+}
+
+/// What a node says that it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) stage: StageId,
+    pub(super) iteration: Iteration,
+    pub(super) digest: Digest,
+}
+
+/// The committed run.
+#[derive(Debug)]
+pub(super) struct Truth {
+    pub(super) settings: Settings,
+    /// Decided iterations, in order.
+    pub(super) records: Vec<CommitRecord>,
+    pub(super) expected: Vec<Expected>,
+    /// `states[t][s]`: the state of stage s before iteration t.
+    pub(super) states: Vec<Vec<Origin>>,
+    /// `norms[t][s]`: the norm of the last gradient of stage s before iteration t.
+    pub(super) norms: Vec<Vec<f64>>,
+    /// Every state that was made from others, by digest.
+    pub(super) rebuilt: BTreeMap<Digest, Rebuilt>,
+    pub(super) held: BTreeMap<NodeId, Held>,
+    assigned: BTreeMap<NodeId, StageId>,
+    last_commit_us: u64,
+}
+
+impl Truth {
+    /// Before the first iteration.
+    pub(super) fn new(settings: &Settings) -> Self {
+        let stages = (0..=settings.relay_stages).map(|stage| made::initial(settings.seed, StageId(stage)));
+        let states: Vec<_> = stages.collect();
+        Self {
+            settings: settings.clone(),
+            records: Vec::new(),
+            expected: Vec::new(),
+            norms: vec![vec![0.0; states.len()]],
+            states: vec![states],
+            rebuilt: BTreeMap::new(),
+            held: BTreeMap::new(),
+            assigned: BTreeMap::new(),
+            last_commit_us: 0,
+        }
+    }
+
+    /// Iterations committed.
+    pub(super) fn committed(&self) -> u64 {
+        self.records.len() as u64
+    }
+
+    /// When the last one was.
+    pub(super) fn last_commit_us(&self) -> u64 {
+        self.last_commit_us
+    }
+
+    /// The stage that a node was last given.
+    pub(super) fn serves(&self, node: NodeId) -> Option<StageId> {
+        self.assigned.get(&node).copied()
+    }
+
+    /// The digest of a stage's state before an iteration.
+    pub(super) fn state(&self, stage: StageId, t: Iteration) -> Option<Digest> {
+        let states = self.states.get(t.0 as usize)?;
+        states.get(usize::from(stage.0)).map(|state| made::digest(*state))
+    }
+
+    /// Takes in what was seen.
+    pub(super) fn observe(&mut self, seen: &Observation<'_>, now_us: u64) {
+        match seen {
+            Observation::Written { entry: Entry::Committed(record) }
+                if record.iteration.0 == self.committed() =>
+            {
+                self.last_commit_us = now_us;
+                self.commit(record);
+            }
+            Observation::Rebuilt { rebuilt } => {
+                self.rebuilt.insert(made::digest(rebuilt.state), (*rebuilt).clone());
+            }
+            Observation::Told { node, message: ToWorker::Assign { stage, method, .. } } => {
+                self.assigned.insert(*node, *stage);
+                if *method != Method::Keep {
+                    self.held.remove(node);
+                }
+            }
+            Observation::Told { node, message: ToWorker::Welcome { empty: true, .. } } => {
+                self.held.remove(node);
+                self.assigned.remove(node);
+            }
+            Observation::Reported {
+                node,
+                message: ToCoordinator::Holds { stage, iteration, digest, .. },
+            } => {
+                let (stage, iteration, digest) = (*stage, *iteration, *digest);
+                self.held.insert(*node, Held { stage, iteration, digest });
+            }
+            _ => {}
+        }
+    }
+
+    fn commit(&mut self, record: &CommitRecord) {
+        let t = record.iteration;
+        let (Some(mut states), Some(mut norms)) = (self.states.last().cloned(), self.norms.last().cloned())
+        else {
+            return;
+        };
+        for part in &record.stages {
+            if let Some(rebuilt) = part.state.and_then(|digest| self.rebuilt.get(&digest))
+                && rebuilt.stage == part.stage
+            {
+                states[usize::from(part.stage.0)] = rebuilt.state;
+            }
+        }
+        let expected = expectation(record, &states);
+        if let Some(current) = self.states.last_mut() {
+            current.clone_from(&states);
+        }
+        for (index, gradient) in expected.gradients.iter().enumerate() {
+            let Some(gradient) = *gradient else { continue };
+            let norm = made::norm(gradient);
+            let clip = clip_factor(&self.settings, norm);
+            states[index] = made::step(states[index], gradient, t, self.settings.learning_rate.at(t), clip);
+            norms[index] = norm;
+        }
+        self.states.push(states);
+        self.norms.push(norms);
+        self.expected.push(expected);
+        self.records.push(record.clone());
+    }
+}
+
+/// What multiplies a gradient of this norm in the step.
+pub(super) fn clip_factor(settings: &Settings, norm: f64) -> f64 {
+    let max = settings.clip_norm_max;
+    if max > 0.0 && norm > max { max / norm } else { 1.0 }
+}
+
+/// What the paths of a record make of these states, in peace.
+fn expectation(record: &CommitRecord, states: &[Origin]) -> Expected {
+    let t = record.iteration;
+    // Per stage: the sum of terms, their number, and the microbatches that brought them.
+    let mut sums = vec![(0_u64, 0_u32, 0_u32); states.len()];
+    let mut add = |index: usize, term: u64, first: bool| {
+        let (terms, count, microbatches) = &mut sums[index];
+        *terms = terms.wrapping_add(term);
+        *count += 1;
+        *microbatches += u32::from(first);
+    };
+    let (mut loss_sum, mut tokens) = (0.0, 0);
+    for (index, path) in record.paths.iter().enumerate() {
+        let m = Microbatch(index as u32);
+        let relays: Vec<usize> = path.0.iter().skip(1).map(|visit| usize::from(visit.stage.0)).collect();
+        let (mut activation, origin_keeps) = made::embed(states[0], t, m);
+        let mut kept = Vec::with_capacity(relays.len());
+        for stage in &relays {
+            let (next, keeps) = made::forward(states[*stage], m, activation);
+            activation = next;
+            kept.push(keeps);
+        }
+        let (mut gradient, term) = made::loss(states[0], t, m, activation);
+        add(0, term, true);
+        let (loss, count) = made::loss_share(gradient, m);
+        loss_sum += loss;
+        tokens += count;
+        for (stage, keeps) in relays.iter().zip(kept).rev() {
+            let (back, term) = made::backward(states[*stage], keeps, gradient);
+            add(*stage, term, true);
+            gradient = back;
+        }
+        let (_, term) = made::backward(states[0], origin_keeps, gradient);
+        add(0, term, false);
+    }
+    let gradients = sums
+        .iter()
+        .zip(states)
+        .map(|((terms, count, microbatches), state)| {
+            (*count > 0).then(|| made::reduced(*state, *terms, *count, *microbatches))
+        })
+        .collect();
+    Expected { gradients, loss_sum, tokens }
+}
