@@ -19,11 +19,16 @@ impl RunState {
         self.advance(record.time_ms);
         self.stories.begin_event();
         self.confirm(&record.event);
+        if self.knows(&record.event) {
+            return;
+        }
         match &record.event {
             Event::CoordinatorStarted { term, .. } => self.coordinator_started(term.0),
             Event::NodeJoined { node, .. } => {
                 self.finished = None;
-                if self.nodes.insert(*node, None).flatten().is_none() {
+                // After a coordinator's restart, nodes that are known join again with what they have.
+                if !self.nodes.contains_key(node) {
+                    self.nodes.insert(*node, None);
                     self.time.set(*node, Some(Doing::Idle));
                 }
             }
@@ -35,7 +40,7 @@ impl RunState {
             }
             Event::StageLost { stage, .. } => {
                 let now_ms = self.now_ms;
-                self.stage_mut(*stage).lost_since_ms = Some(now_ms);
+                self.stage_mut(*stage).lost_since_ms.get_or_insert(now_ms);
             }
             Event::RebuildStarted { stage, .. } => {
                 self.stage_mut(*stage).rebuilding = true;
@@ -71,6 +76,14 @@ impl RunState {
         self.tell(&record.event);
     }
 
+    /// Whether the event says nothing new: a coordinator that came back says again who serves, and doesn't know yet
+    /// who was killed.
+    fn knows(&self, event: &Event) -> bool {
+        let Event::NodeEntered { node, stage, .. } = event else { return false };
+        let phase = self.stages.get(stage).and_then(|stage| stage.nodes.get(node));
+        matches!(phase, Some(NodePhase::Serving | NodePhase::Dead))
+    }
+
     /// Notes who has been heard of since the coordinator came back.
     fn confirm(&mut self, event: &Event) {
         if self.unconfirmed.is_empty() {
@@ -87,7 +100,7 @@ impl RunState {
                     self.unconfirmed.remove(node);
                 });
                 // Whoever should serve and isn't in the first commit died while there was no coordinator.
-                for node in std::mem::take(&mut self.unconfirmed).into_iter() {
+                for node in std::mem::take(&mut self.unconfirmed) {
                     if matches!(self.time.doing(node), Some(Doing::Serving | Doing::Dead)) {
                         self.lost(node, None);
                     }
@@ -119,7 +132,6 @@ impl RunState {
 
     fn entered(&mut self, node: NodeId, stage: StageId) {
         self.time.set(node, Some(Doing::Serving));
-        let was_hole = self.stage_mut(stage).is_hole();
         self.place(node, stage, NodePhase::Serving);
         let state = self.stage_mut(stage);
         state.served = true;
@@ -127,7 +139,7 @@ impl RunState {
         self.draw_lane(stage);
         // A stage that had no replica left is a recovery of its own kind (`rebuilt`).
         if let Some(lost_ms) = lost_ms
-            && !was_hole
+            && self.stage_mut(stage).lost_since_ms.is_none()
         {
             self.recovered(stage, "copy", self.now_ms.saturating_sub(lost_ms));
         }
@@ -156,8 +168,8 @@ impl RunState {
         let state = self.stage_mut(stage);
         let since_ms = state.lost_since_ms.take();
         state.rebuilding = false;
-        let took_ms =
-            if took_ms > 0 { took_ms } else { since_ms.map_or(0, |ms| self.now_ms.saturating_sub(ms)) };
+        // A coordinator that came back counts from its own start.
+        let took_ms = took_ms.max(since_ms.map_or(0, |ms| self.now_ms.saturating_sub(ms)));
         self.draw_lane(stage);
         self.recovered(stage, kind, took_ms);
     }

@@ -11,8 +11,8 @@
 //!
 //! [`Event`]: skipstone_types::Event
 
-// Text is made for people, a few times a second: `+= &format!()` reads best.
-#![allow(clippy::format_push_string)]
+// Text is made for people, a few times a second: `format!` reads best.
+#![allow(clippy::format_push_string, clippy::format_collect)]
 
 mod account;
 mod explain;

@@ -44,8 +44,13 @@ impl RunState {
                 let text = format!("{node} rebuilds it{}", from(&sources));
                 self.stories.pending(Subject::Stage(*stage), text);
             }
-            Event::StageRebuilt { stage, sources, took_ms, .. } => {
-                let text = format!("rebuilt{} in {}", from(sources), words::delay(*took_ms));
+            Event::StageRebuilt { stage, kind, sources, took_ms, .. } => {
+                let how = match kind.as_str() {
+                    "return" => "back with what its node had".to_owned(),
+                    "copy" => "served by a node that had just copied it".to_owned(),
+                    _ => format!("rebuilt{}", from(sources)),
+                };
+                let text = format!("{how} in {}", words::delay(*took_ms));
                 let subject = Subject::Stage(*stage);
                 if !self.stories.add(subject, text.clone()) {
                     self.stories.tell(subject, now_ms, format!("{} {text}", words::stage(*stage)));
@@ -137,8 +142,7 @@ impl RunState {
             Some([_, _, ..]) => "its replicas".to_owned(),
             _ => "its replica".to_owned(),
         };
-        let text = format!("its {} replayed by {by}", words::plural(u64::from(microbatches), "microbatch"))
-            .replace("microbatchs", "microbatches");
+        let text = format!("its {} replayed by {by}", words::plural(u64::from(microbatches), "microbatch"));
         let subject = Subject::Node(lost, Some(stage));
         if !self.stories.add(subject, text.clone()) {
             let text = format!("{} lost → {text}", node_of(lost, Some(stage)));
@@ -147,6 +151,9 @@ impl RunState {
     }
 
     fn tell_stage_lost(&mut self, stage: StageId) {
+        if self.stories.open(Subject::Stage(stage)).is_some() {
+            return; // a coordinator that came back says again which stages are lost
+        }
         let nodes = self.stories.absorb_nodes_of(stage);
         let replicas = self.stages.get(&stage).map_or(0, |state| state.unreplaced_ms.len());
         let mut text =
@@ -156,7 +163,6 @@ impl RunState {
             let numbers = words::list(nodes.iter().map(|node| node.0.to_string()));
             text.push_str(&format!(" ({noun} {numbers})"));
         }
-        self.stories.close(Subject::Stage(stage));
         self.stories.tell(Subject::Stage(stage), self.now_ms, text);
     }
 
@@ -172,15 +178,25 @@ impl RunState {
     }
 
     fn tell_entered(&mut self, node: NodeId, stage: StageId, took_ms: u64) {
-        if self.stages.get(&stage).is_some_and(|state| state.serving().count() == 1) {
-            return; // it fills a hole, which is told as one
+        if self.stages.get(&stage).is_some_and(|state| state.lost_since_ms.is_some()) {
+            return; // the rebuilt stage is told as one
         }
         if let Some(subject) = self.stories.open_node_of(stage) {
             let text = format!("replaced by {node} (ready in {})", words::delay(took_ms));
             self.stories.add(subject, text);
             self.stories.close(subject);
         } else if self.first_attempt_ms.is_some() {
-            let text = format!("{node} now serves {} too", words::stage(stage));
+            let serving = self.stages.get(&stage).map_or(0, |state| state.serving().count());
+            let text = format!(
+                "{} has {} again with {node}",
+                words::stage(stage),
+                words::plural(serving as u64, "replica")
+            );
+            let text = if serving <= self.replicas() {
+                text
+            } else {
+                format!("{node} now serves {} too", words::stage(stage))
+            };
             self.stories.tell(Subject::Run, self.now_ms, text);
         }
     }

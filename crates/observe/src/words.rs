@@ -39,12 +39,21 @@ pub(crate) fn count(n: f64) -> String {
 /// `71 %`, and `0.4 %` where whole per cents hide it.
 pub(crate) fn percent(fraction: f64) -> String {
     let percent = fraction * 100.0;
-    if percent > 0.0 && percent < 0.95 { format!("{percent:.1} %") } else { format!("{percent:.0} %") }
+    match percent {
+        p if p > 0.0 && p < 0.05 => "< 0.1 %".to_owned(),
+        p if p > 0.0 && p < 0.95 => format!("{p:.1} %"),
+        p => format!("{p:.0} %"),
+    }
 }
 
 /// `1 kill`, `3 kills`.
 pub(crate) fn plural(n: u64, one: &str) -> String {
-    if n == 1 { format!("{n} {one}") } else { format!("{n} {one}s") }
+    match one {
+        _ if n == 1 => format!("1 {one}"),
+        "recovery" => format!("{n} recoveries"),
+        "microbatch" => format!("{n} microbatches"),
+        one => format!("{n} {one}s"),
+    }
 }
 
 /// `origin` or `stage 3`.

@@ -55,7 +55,8 @@ impl Chart<'_> {
         let mut lines: Vec<Line> = (0..rows)
             .map(|row| {
                 let value = high - (high - low) * row as f64 / (rows - 1) as f64;
-                let number = if row % 2 == 0 || row == rows - 1 { format!("{value:.2}") } else { String::new() };
+                let number =
+                    if row % 2 == 0 || row == rows - 1 { format!("{value:.2}") } else { String::new() };
                 let mut line = Line::of(Style::Dim, format!("{number:>6} │"));
                 self.draw_row(&cells[row], &mut line);
                 line
@@ -73,8 +74,7 @@ impl Chart<'_> {
         if low > high {
             return (0.0, 1.0);
         }
-        let room = ((high - low) * 0.04).max(0.01);
-        ((low - room).max(0.0), high + room)
+        (low, high.max(low + 0.01))
     }
 
     /// The mean of each column of dots, joined by upright strokes.
@@ -155,11 +155,13 @@ impl Chart<'_> {
         let parts = if columns >= 60 { 4 } else { 2 };
         for part in 1..=parts {
             let mut number = (self.last * part / parts).to_string();
-            if part == parts && !self.marks.is_empty() && columns >= 40 {
-                number = format!("× = a process died   {number}");
-            }
             let end = MARGIN + columns * part as usize / parts as usize;
-            let start = if part == parts { end - number.len().min(end) } else { end - number.len() / 2 };
+            if part == parts && !self.marks.is_empty() {
+                let legend = format!("× a process died   {number}");
+                number = if end > line.width() + legend.len() { legend } else { number };
+            }
+            let length = number.chars().count();
+            let start = if part == parts { end.saturating_sub(length) } else { end - length / 2 };
             if start > line.width() + 1 {
                 line.pad_to(start);
                 line.push(Style::Dim, number);

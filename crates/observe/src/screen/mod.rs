@@ -1,16 +1,13 @@
 //! Progress on stderr.
 
+mod chart;
+mod frame;
 mod plain;
+mod table;
 mod terminal;
 mod text;
 
+pub use frame::frame;
 pub use plain::PlainView;
 pub use terminal::TerminalView;
 pub use text::{Line, Style};
-
-use crate::RunState;
-
-/// todo
-pub fn frame(_state: &RunState, _width: usize, _height: usize) -> Vec<Line> {
-    Vec::new()
-}

@@ -89,6 +89,45 @@ impl Line {
         other.pieces.into_iter().for_each(|(style, text)| self.push(style, text));
     }
 
+    /// Adds the parts that fit, from the first one that doesn't on none.
+    #[must_use]
+    pub fn fitting(mut self, parts: impl IntoIterator<Item = Line>, width: usize) -> Self {
+        for part in parts {
+            if self.width() + part.width() > width {
+                break;
+            }
+            self.append(part);
+        }
+        self
+    }
+
+    /// The same, wrapped at spaces to lines of at most `width` columns, all but the first indented.
+    #[must_use]
+    pub fn wrap(self, width: usize, indent: usize) -> Vec<Self> {
+        let mut lines = vec![Self::default()];
+        for (style, text) in self.pieces {
+            for word in text.split_inclusive(' ') {
+                let columns = self::width(word.trim_end());
+                if let Some(line) = lines.last_mut()
+                    && line.width() + columns <= width
+                {
+                    line.push(style, word);
+                } else {
+                    let mut line = Self::default();
+                    line.pad_to(indent);
+                    line.push(style, word.trim_start());
+                    lines.push(line);
+                }
+            }
+        }
+        for line in &mut lines {
+            if let Some((_, last)) = line.pieces.last_mut() {
+                last.truncate(last.trim_end().len());
+            }
+        }
+        lines
+    }
+
     /// Columns that it takes.
     pub fn width(&self) -> usize {
         self.pieces.iter().map(|(_, text)| width(text)).sum()
