@@ -1,1 +1,6 @@
 //! See ARCHITECTURE.md.
+
+pub mod audit;
+pub mod config;
+pub mod fault;
+pub mod live;

@@ -1,0 +1,339 @@
+//! What a run is: the options of `skipstone train` as they lie in `run.toml`, and what follows from them.
+
+mod check;
+mod churn;
+mod error;
+mod memory;
+mod shape;
+
+pub use churn::{Churn, TraceKill, TraceTarget};
+pub use error::ConfigError;
+pub use memory::{MemoryPlan, NodeMemory};
+pub use shape::RunShape;
+
+use serde::{Deserialize, Serialize};
+use skipstone_data::{BatchShape, DataRequest, Limits, TokenizerSource};
+use skipstone_model::LlamaConfig;
+use skipstone_types::{LearningRate, RateShape, RunId, Settings, WhileLost};
+use std::path::{Path, PathBuf};
+
+/// What becomes of a dead node's share while a replica lives (`--repair`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Repair {
+    /// A replica replays it: the gradient is as without the death.
+    #[default]
+    Exact,
+    /// It is left out (not in this version).
+    Drop,
+}
+
+/// `run.toml`: every option of `skipstone train`, each with a default.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RunConfig {
+    /// A text file or a folder of them; none = the embedded stories.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<PathBuf>,
+    /// `bytes`, `bpe` (trained on the data), or the path of a `tokenizer.json`.
+    pub tokenizer: String,
+    /// Tokens of a trained vocabulary.
+    pub vocab_size: usize,
+    /// Bytes of embedded stories to train on.
+    pub story_bytes: usize,
+    /// A preset (`tiny`, `124m`, `500m`, `1.5b`, `8b`) or the path of a Hugging Face `config.json`.
+    pub model: String,
+    /// Layers, in place of the model's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layers: Option<usize>,
+    /// Width, in place of the model's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub width: Option<usize>,
+    /// Query heads, in place of the model's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heads: Option<usize>,
+    /// Key and value heads, in place of the model's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kv_heads: Option<usize>,
+    /// Width of the MLP, in place of the model's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ffn: Option<usize>,
+    /// Relay stages; the origin is not counted.
+    pub stages: u16,
+    /// Layers that the origin holds.
+    pub origin_layers: usize,
+    /// Replicas of every stage, the origin included.
+    pub replicas: u16,
+    /// Nodes beyond those.
+    pub spares: u16,
+    /// Fraction of the stages with layers that a microbatch leaves out.
+    pub skip: f64,
+    /// Every n-th iteration visits every stage; 0 = never.
+    pub full_every: u64,
+    /// How a stage without a living replica is made again.
+    pub recovery: String,
+    /// What happens meanwhile.
+    pub while_lost: WhileLost,
+    /// What becomes of a dead node's share.
+    pub repair: Repair,
+    /// Tokens of a sequence; none = the model's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub context: Option<usize>,
+    /// Sequences of a microbatch.
+    pub batch: usize,
+    /// Microbatches of an iteration.
+    pub microbatches: u32,
+    /// The highest learning rate.
+    pub lr: f64,
+    /// The rate at the end of a cosine; none = a tenth of `lr`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_lr: Option<f64>,
+    /// Iterations of warm-up; none = a twentieth of `steps`, at most 200.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warmup: Option<u64>,
+    /// What the rate does after the warm-up.
+    pub schedule: RateShape,
+    /// Adam's decay of the first moment.
+    pub beta1: f32,
+    /// Adam's decay of the second moment.
+    pub beta2: f32,
+    /// Added to the root of the second moment.
+    pub epsilon: f32,
+    /// Decoupled weight decay of matrices; 0 = plain Adam.
+    pub weight_decay: f32,
+    /// Largest norm of a stage's gradient; 0 = no clipping.
+    pub clip: f64,
+    /// Iterations.
+    pub steps: u64,
+    /// Seeds weights, stories, samples and paths.
+    pub seed: u64,
+    /// Whether nodes work in the plan's order, so that an undisturbed run gives the same bits again.
+    pub deterministic: bool,
+    /// Whether dead processes are replaced.
+    pub respawn: bool,
+    /// Seconds between saves of `state/`; 0 = only at the end.
+    pub save_every_s: f64,
+    /// Microbatches that a node holds between forward and backward; none = enough to keep every stage busy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slots: Option<u32>,
+    /// Kills: a rate per node and hour (`16%/h`), `every 20s`, or a trace file; none = no kills.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub churn: Option<String>,
+    /// `cpu`.
+    pub device: String,
+    /// Compute threads of a node; none = the machine's cores shared out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threads: Option<usize>,
+    /// The run's folder.
+    pub out: PathBuf,
+}
+
+impl Default for RunConfig {
+    fn default() -> Self {
+        Self {
+            data: None,
+            tokenizer: "bpe".to_owned(),
+            vocab_size: 2048,
+            story_bytes: 8 << 20,
+            model: "tiny".to_owned(),
+            layers: None,
+            width: None,
+            heads: None,
+            kv_heads: None,
+            ffn: None,
+            stages: 4,
+            origin_layers: 0,
+            replicas: 1,
+            spares: 0,
+            skip: 0.0,
+            full_every: 0,
+            recovery: "checkfree".to_owned(),
+            while_lost: WhileLost::Skip,
+            repair: Repair::Exact,
+            context: None,
+            batch: 4,
+            microbatches: 8,
+            lr: 1e-3,
+            min_lr: None,
+            warmup: None,
+            schedule: RateShape::Cosine,
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.0,
+            clip: 1.0,
+            steps: 1000,
+            seed: 0,
+            deterministic: false,
+            respawn: true,
+            save_every_s: 600.0,
+            slots: None,
+            churn: None,
+            device: "cpu".to_owned(),
+            threads: None,
+            out: PathBuf::from("skipstone-run"),
+        }
+    }
+}
+
+impl RunConfig {
+    /// Reads and parses a `run.toml`.
+    ///
+    /// # Errors
+    /// A file that can't be read, or that is not a `run.toml`.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        toml::from_str(&text)
+            .map_err(|why| ConfigError::Parse { path: path.to_owned(), why: why.message().to_owned() })
+    }
+
+    /// The text of a `run.toml`.
+    ///
+    /// # Errors
+    /// A path that is not UTF-8.
+    pub fn to_toml(&self) -> Result<String, ConfigError> {
+        toml::to_string(self).map_err(|why| ConfigError::Write { why: why.to_string() })
+    }
+
+    /// Checks every bound that doesn't depend on the data. [`RunConfig::shape`] checks the rest.
+    ///
+    /// # Errors
+    /// The first option that can't work, with its remedy.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        check::check(self)
+    }
+
+    /// The model's configuration for a vocabulary of `tokens` tokens.
+    ///
+    /// # Errors
+    /// A model that can't be built.
+    pub fn model_config(&self, tokens: usize) -> Result<LlamaConfig, ConfigError> {
+        shape::model_config(self, tokens)
+    }
+
+    /// Model, stages and batches for a vocabulary of `tokens` tokens, all checked.
+    ///
+    /// # Errors
+    /// A model that can't be built or cut so.
+    pub fn shape(&self, tokens: usize) -> Result<RunShape, ConfigError> {
+        RunShape::new(self, tokens)
+    }
+
+    /// Memory that the nodes will take, for a vocabulary of `tokens` tokens.
+    ///
+    /// # Errors
+    /// A model that can't be built or cut so.
+    pub fn memory_plan(&self, tokens: usize) -> Result<MemoryPlan, ConfigError> {
+        MemoryPlan::new(self, &self.shape(tokens)?)
+    }
+
+    /// What the protocol needs to know; the run's own id is filled in when it starts.
+    ///
+    /// # Errors
+    /// The first option that can't work, with its remedy.
+    pub fn settings(&self) -> Result<Settings, ConfigError> {
+        self.check()?;
+        // The vocabulary has no bearing on how the layers are cut.
+        let layers = self.model_config(shape::ANY_VOCABULARY)?.num_hidden_layers;
+        let per_relay = shape::layers_per_relay(self, layers)?;
+        let settings = Settings {
+            run: RunId::default(),
+            seed: self.seed,
+            relay_stages: self.stages,
+            origin_like_relay: self.origin_layers == per_relay,
+            origin_has_layers: self.origin_layers > 0,
+            replicas: self.replicas,
+            spares: self.spares,
+            microbatches: self.microbatches,
+            steps: self.steps,
+            skip: self.skip,
+            full_every: self.full_every,
+            slots: self.slot_count(),
+            while_lost: self.while_lost,
+            recovery: self.recovery.clone(),
+            clip_norm_max: self.clip,
+            learning_rate: LearningRate {
+                peak: self.lr,
+                floor: self.min_lr.unwrap_or(self.lr / 10.0),
+                warmup_iterations: self.warmup.unwrap_or_else(|| (self.steps / 20).min(200)),
+                total_iterations: self.steps,
+                shape: self.schedule,
+            },
+            save_every_iterations: 0,
+            respawn: self.respawn,
+        };
+        settings.check()?;
+        Ok(settings)
+    }
+
+    /// What is trained on.
+    ///
+    /// # Errors
+    /// A model that can't be read: its context is needed.
+    pub fn data_request(&self) -> Result<DataRequest, ConfigError> {
+        let tokenizer = match self.tokenizer.as_str() {
+            "bytes" => TokenizerSource::Bytes,
+            "bpe" => TokenizerSource::Train { vocab_size: self.vocab_size },
+            path => TokenizerSource::File(PathBuf::from(path)),
+        };
+        Ok(DataRequest {
+            data: self.data.clone(),
+            tokenizer,
+            seed: self.seed,
+            story_bytes: self.story_bytes,
+            context: self.context_of()?,
+            limits: Limits::default(),
+        })
+    }
+
+    /// Tokens of a sequence.
+    ///
+    /// # Errors
+    /// A model that can't be read.
+    pub fn context_of(&self) -> Result<usize, ConfigError> {
+        match self.context {
+            Some(context) => Ok(context),
+            None => Ok(self.model_config(shape::ANY_VOCABULARY)?.max_position_embeddings),
+        }
+    }
+
+    /// Sizes of the batches.
+    ///
+    /// # Errors
+    /// A model that can't be read.
+    pub fn batch_shape(&self) -> Result<BatchShape, ConfigError> {
+        Ok(BatchShape {
+            context: self.context_of()?,
+            batch: self.batch,
+            microbatches: self.microbatches as usize,
+        })
+    }
+
+    /// Microbatches that a node holds: as asked, or two for each stage on the way, which keeps them all busy.
+    pub fn slot_count(&self) -> u32 {
+        self.slots.unwrap_or_else(|| (2 * (u32::from(self.stages) + 1)).clamp(2, self.microbatches.max(2)))
+    }
+
+    /// Nodes that the run starts with.
+    pub fn nodes(&self) -> usize {
+        usize::from(self.replicas) * (usize::from(self.stages) + 1) + usize::from(self.spares)
+    }
+
+    /// Compute threads of a node: as asked, or its part of the machine's cores.
+    pub fn threads_per_node(&self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        self.threads.unwrap_or_else(|| (cores / self.nodes().max(1)).max(1))
+    }
+
+    /// The kills asked for.
+    ///
+    /// # Errors
+    /// A rate or trace that can't be read.
+    pub fn churn_plan(&self) -> Result<Option<Churn>, ConfigError> {
+        self.churn.as_deref().map(Churn::parse).transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests;

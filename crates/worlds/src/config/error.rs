@@ -1,0 +1,117 @@
+//! What can be wrong with a run's configuration. Every message ends in what to do.
+
+use skipstone_recovery::UnknownStrategy;
+use skipstone_types::SettingsError;
+use std::io;
+use std::path::PathBuf;
+use thiserror::Error;
+
+/// An option that can't work, with its remedy.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// `run.toml` or a model's `config.json` can't be read.
+    #[error("can't read {}: {source}; check the path and its permissions", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// `run.toml` doesn't parse.
+    #[error("{} is not a run.toml: {why}; `skipstone train --help` lists the options, with the same names", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// `run.toml` can't be written.
+    #[error("the configuration can't be written as run.toml: {why}; use paths in UTF-8")]
+    Write {
+        /// What is wrong.
+        why: String,
+    },
+    /// A model's `config.json` doesn't parse.
+    #[error("{} is not a model's config.json: {why}; give a LLaMA config.json of Hugging Face, or a preset: tiny, 124m, 500m, 1.5b, 8b", path.display())]
+    ModelFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// The model can't be built.
+    #[error("--model: {0}")]
+    Model(#[from] skipstone_model::ConfigError),
+    /// A stage can't be built.
+    #[error("--model: {0}")]
+    Stage(#[from] skipstone_model::ModelError),
+    /// The protocol refuses.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// No such recovery strategy.
+    #[error(transparent)]
+    Recovery(#[from] UnknownStrategy),
+    /// The layers can't be shared out equally.
+    #[error(
+        "{layers} layers, {origin} of them at the origin, can't be cut into {stages} equal relay stages; pass {remedy}"
+    )]
+    Cut {
+        /// Layers of the model.
+        layers: usize,
+        /// The origin's.
+        origin: usize,
+        /// Relay stages.
+        stages: u16,
+        /// The nearest values that work.
+        remedy: String,
+    },
+    /// The tokenizer has more tokens than the model.
+    #[error(
+        "the tokenizer has {tokens} tokens, but the model's vocab_size is {vocab}; use a tokenizer of at most {vocab} tokens, or raise vocab_size in the config.json"
+    )]
+    Vocabulary {
+        /// The tokenizer's.
+        tokens: usize,
+        /// The model's.
+        vocab: usize,
+    },
+    /// Longer sequences than the model was made for.
+    #[error(
+        "--context {context} is longer than the model's max_position_embeddings, {max}; pass --context {max} or less"
+    )]
+    Context {
+        /// What was asked.
+        context: usize,
+        /// The most.
+        max: usize,
+    },
+    /// A number out of its range.
+    #[error("--{option} is {value}, but must be {range}")]
+    Range {
+        /// The option.
+        option: &'static str,
+        /// Its value.
+        value: String,
+        /// What is allowed.
+        range: &'static str,
+    },
+    /// A device that this version can't use.
+    #[error("--device {0} is not supported by this version; pass --device cpu")]
+    Device(String),
+    /// `--repair drop`.
+    #[error(
+        "--repair drop is not in this version; leave it out: --repair exact loses nothing and costs only memory"
+    )]
+    RepairDrop,
+    /// `--churn` is neither a rate nor a trace.
+    #[error(
+        "--churn {text}: {why}; pass a rate per node and hour (16%/h), an interval (every 20s), or a trace of JSON lines {{\"t_s\": 12.5, \"stage\": 3, \"event\": \"kill\"}}"
+    )]
+    Churn {
+        /// What was given.
+        text: String,
+        /// What is wrong.
+        why: String,
+    },
+}

@@ -1,0 +1,132 @@
+//! How much memory a run takes, before it starts.
+
+use super::{ConfigError, RunConfig, RunShape};
+use serde::{Deserialize, Serialize};
+use skipstone_types::StageId;
+use std::fmt;
+
+/// Bytes that one node of a stage takes, at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeMemory {
+    /// The stage.
+    pub stage: StageId,
+    /// Nodes that serve it.
+    pub nodes: u64,
+    /// Weights.
+    pub parameters: u64,
+    /// The gradient sum.
+    pub gradients: u64,
+    /// Adam's moments.
+    pub moments: u64,
+    /// Activations kept for backward, in all slots.
+    pub slots: u64,
+    /// Boundary tensors kept until the commit, so that a lost neighbour's work can be replayed.
+    pub retained: u64,
+    /// The reduced gradient, and its parts while replicas exchange them.
+    pub reduce: u64,
+    /// Buffers of the computation.
+    pub workspace: u64,
+    /// The tokens.
+    pub data: u64,
+}
+
+impl NodeMemory {
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.parameters
+            + self.gradients
+            + self.moments
+            + self.slots
+            + self.retained
+            + self.reduce
+            + self.workspace
+            + self.data
+    }
+}
+
+/// Memory of a whole run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryPlan {
+    /// The origin, and a relay stage (they are all alike).
+    pub nodes: Vec<NodeMemory>,
+}
+
+impl MemoryPlan {
+    pub(super) fn new(config: &RunConfig, shape: &RunShape) -> Result<Self, ConfigError> {
+        let replicas = u64::from(config.replicas);
+        // A replica gets at most its part of the microbatches, and all of them when the others have died.
+        let microbatches = u64::from(config.microbatches).div_ceil(replicas);
+        let mut nodes = Vec::new();
+        for (stage, count) in [(StageId::ORIGIN, replicas), (StageId(1), replicas * u64::from(config.stages))]
+        {
+            let estimate = skipstone_model::memory_estimate(&shape.model, &shape.stage_spec(stage))?;
+            let slots = u64::from(config.slot_count()).min(microbatches);
+            let exchanged = if replicas > 1 { 2 * estimate.gradients } else { 0 };
+            nodes.push(NodeMemory {
+                stage,
+                nodes: count,
+                parameters: estimate.parameters,
+                gradients: estimate.gradients,
+                moments: estimate.moments,
+                slots: slots * estimate.saved_per_slot,
+                retained: 2 * microbatches * estimate.boundary,
+                reduce: estimate.gradients + exchanged,
+                workspace: estimate.workspace,
+                data: 0,
+            });
+        }
+        Ok(Self { nodes })
+    }
+
+    /// Adds the tokens that every origin holds.
+    #[must_use]
+    pub fn with_data(mut self, bytes: u64) -> Self {
+        for node in self.nodes.iter_mut().filter(|node| node.stage.is_origin()) {
+            node.data = bytes;
+        }
+        self
+    }
+
+    /// Bytes of all nodes together.
+    pub fn total(&self) -> u64 {
+        self.nodes.iter().map(|node| node.nodes * node.total()).sum()
+    }
+}
+
+impl fmt::Display for MemoryPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for node in &self.nodes {
+            let name = if node.stage.is_origin() { "origin" } else { "relay" };
+            writeln!(
+                f,
+                "memory: {} × {name}, each {}: weights {}, gradients {}, moments {}, slots {}, retained {}, reduce {}, workspace {}{}",
+                node.nodes,
+                bytes(node.total()),
+                bytes(node.parameters),
+                bytes(node.gradients),
+                bytes(node.moments),
+                bytes(node.slots),
+                bytes(node.retained),
+                bytes(node.reduce),
+                bytes(node.workspace),
+                if node.data > 0 { format!(", data {}", bytes(node.data)) } else { String::new() },
+            )?;
+        }
+        write!(f, "memory: {} in all", bytes(self.total()))
+    }
+}
+
+/// A number of bytes for people.
+fn bytes(count: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    let mut value = count as f64 / 1024.0;
+    let mut unit = UNITS[0];
+    for next in &UNITS[1..] {
+        if value < 1024.0 {
+            break;
+        }
+        value /= 1024.0;
+        unit = next;
+    }
+    format!("{value:.1} {unit}")
+}

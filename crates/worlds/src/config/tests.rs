@@ -1,0 +1,93 @@
+use super::*;
+use skipstone_types::StageId;
+
+#[test]
+fn defaults_are_a_run() {
+    let config = RunConfig::default();
+    config.check().unwrap();
+    let settings = config.settings().unwrap();
+    assert_eq!((settings.relay_stages, settings.nodes(), settings.origin_like_relay), (4, 5, false));
+    let shape = config.shape(300).unwrap();
+    assert_eq!(shape.stage_spec(StageId(4)).layers, 3..4);
+    assert_eq!(shape.model.vocab_size, 300);
+    let plan = config.memory_plan(300).unwrap();
+    assert!(plan.to_string().contains("4 × relay"), "{plan}");
+    assert_eq!(plan.total(), plan.nodes[0].total() + 4 * plan.nodes[1].total());
+}
+
+#[test]
+fn goes_through_toml_unchanged_and_refuses_unknown_options() {
+    let config = RunConfig { data: Some("x.txt".into()), slots: Some(3), skip: 0.33, ..RunConfig::default() };
+    let again: RunConfig = toml::from_str(&config.to_toml().unwrap()).unwrap();
+    assert_eq!(again, config);
+    assert_eq!(toml::from_str::<RunConfig>("").unwrap(), RunConfig::default());
+    let error = toml::from_str::<RunConfig>("stagse = 4").unwrap_err();
+    assert!(error.message().contains("unknown field `stagse`"), "{error}");
+}
+
+#[test]
+fn an_uneven_cut_names_the_nearest_that_work() {
+    let config = RunConfig { layers: Some(12), stages: 5, ..RunConfig::default() };
+    let error = config.settings().unwrap_err().to_string();
+    for way in ["--stages 4", "--stages 6", "--layers 10", "--layers 15"] {
+        assert!(error.contains(way), "{error}");
+    }
+    let config = RunConfig { layers: Some(12), stages: 5, origin_layers: 2, ..RunConfig::default() };
+    assert!(config.settings().unwrap().origin_like_relay);
+}
+
+#[test]
+fn every_bound_is_checked() {
+    let ok = RunConfig::default;
+    let bad = [
+        RunConfig { device: "cuda".into(), ..ok() },
+        RunConfig { repair: Repair::Drop, ..ok() },
+        RunConfig { recovery: "hope".into(), ..ok() },
+        RunConfig { stages: 0, ..ok() },
+        RunConfig { replicas: 65, ..ok() },
+        RunConfig { replicas: 64, stages: 1000, ..ok() },
+        RunConfig { batch: 0, ..ok() },
+        RunConfig { microbatches: 5000, ..ok() },
+        RunConfig { steps: 0, ..ok() },
+        RunConfig { context: Some(0), ..ok() },
+        RunConfig { slots: Some(0), ..ok() },
+        RunConfig { threads: Some(0), ..ok() },
+        RunConfig { lr: f64::NAN, ..ok() },
+        RunConfig { min_lr: Some(1.0), ..ok() },
+        RunConfig { skip: 1.0, ..ok() },
+        RunConfig { beta1: 1.0, ..ok() },
+        RunConfig { clip: -1.0, ..ok() },
+        RunConfig { epsilon: 0.0, ..ok() },
+        RunConfig { weight_decay: 2.0, ..ok() },
+        RunConfig { save_every_s: -1.0, ..ok() },
+        RunConfig { story_bytes: 1, ..ok() },
+        RunConfig { churn: Some("often".into()), ..ok() },
+        RunConfig { model: "9b".into(), ..ok() },
+        RunConfig { model: "none.json".into(), ..ok() },
+        RunConfig { heads: Some(3), ..ok() },
+    ];
+    for config in bad {
+        let outcome = config.settings().and_then(|_| config.shape(300).map(drop));
+        assert!(outcome.is_err(), "{config:?}");
+    }
+}
+
+#[test]
+fn churn_in_all_its_forms() {
+    assert_eq!(Churn::parse("16%/h").unwrap(), Churn::PerNodeHour(0.16));
+    assert_eq!(Churn::parse("every 20s").unwrap(), Churn::Every(std::time::Duration::from_secs(20)));
+    assert_eq!(Churn::parse("every 2m").unwrap(), Churn::Every(std::time::Duration::from_mins(2)));
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("trace.jsonl");
+    std::fs::write(
+        &path,
+        "{\"t_s\":2,\"stage\":1,\"event\":\"kill\"}\n{\"t_s\":1,\"node\":3,\"event\":\"kill\"}\n",
+    )
+    .unwrap();
+    let Churn::Trace(kills) = Churn::parse(path.to_str().unwrap()).unwrap() else { panic!() };
+    assert_eq!(kills[0].target, TraceTarget::Node(3));
+    assert_eq!(kills[1].target, TraceTarget::Stage(StageId(1)));
+    for bad in ["0%/h", "x%/h", "every", "every -1s"] {
+        assert!(Churn::parse(bad).is_err(), "{bad}");
+    }
+}
