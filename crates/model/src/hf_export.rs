@@ -79,6 +79,10 @@ pub fn export(model: &WholeModel, dir: &Path, options: &ExportOptions) -> Result
     let beside = sibling(dir, "tmp");
     let old = sibling(dir, "old");
     clear(&beside)?;
+    if !dir.exists() && old.exists() {
+        // A former export was cut off between its two renames.
+        fs::rename(&old, dir).map_err(HfError::write(dir))?;
+    }
     clear(&old)?;
     fs::create_dir_all(&beside).map_err(HfError::write(&beside))?;
     let written = write_files(model, &beside, options).and_then(|()| {
@@ -208,7 +212,11 @@ fn write_file(path: &Path, bytes: &[u8]) -> Result<(), HfError> {
         .map_err(HfError::write(path))
 }
 
+/// Makes renames in a folder last, where folders can be opened.
 fn sync_dir(dir: &Path) -> Result<(), HfError> {
+    if !cfg!(unix) {
+        return Ok(());
+    }
     File::open(dir).and_then(|file| file.sync_all()).map_err(HfError::write(dir))
 }
 

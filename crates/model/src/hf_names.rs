@@ -57,7 +57,9 @@ mod tests {
         }
         assert_eq!(end, layout.len());
         assert_eq!(all.len(), 3 + 2 * 9);
-        assert!(all.iter().any(|t| t.name == "model.layers.1.self_attn.v_proj.weight" && t.shape == [64, 128]));
+        assert!(
+            all.iter().any(|t| t.name == "model.layers.1.self_attn.v_proj.weight" && t.shape == [64, 128])
+        );
         assert!(all.iter().any(|t| t.name == "model.layers.0.mlp.up_proj.weight"));
     }
 }

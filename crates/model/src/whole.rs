@@ -255,7 +255,8 @@ mod tests {
     fn refuses_stages_that_are_not_a_model() {
         let model = WholeModel::initial(config(4), 2, 0, 1).unwrap();
         let parts = || -> Vec<(StageSpec, Vec<f32>)> {
-            let spec = |s: &WholeStage| StageSpec { role: s.role, layers: s.layers.clone(), batch: 1, context: 1 };
+            let spec =
+                |s: &WholeStage| StageSpec { role: s.role, layers: s.layers.clone(), batch: 1, context: 1 };
             model.stages().iter().map(|s| (spec(s), s.params.clone())).collect()
         };
         assert_eq!(WholeModel::new(config(4), parts()).unwrap(), model);
