@@ -20,7 +20,7 @@ torch.set_num_threads(1)
 
 def write_logits(model, rows, out):
     with torch.no_grad():
-        logits = model.float().eval()(torch.tensor(rows)).logits
+        logits = model.eval()(torch.tensor(rows)).logits
     open(out, "wb").write(logits.contiguous().numpy().astype("<f4").tobytes())
 
 
@@ -42,7 +42,8 @@ def make(folder, spec, out):
             p.copy_(torch.randn_like(p) * (0.2 if p.dim() > 1 else 0.1) + (1.0 if p.dim() == 1 else 0.0))
     model = model.to(getattr(torch, spec["dtype"]))
     model.save_pretrained(folder, max_shard_size=spec["shard"])
-    write_logits(model, spec["tokens"], out)
+    # Opened anew: converting in memory would round the rotary frequencies too.
+    write_logits(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), spec["tokens"], out)
 
 
 def encode(folder, text):

@@ -6,7 +6,8 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
+use safetensors::tensor::Metadata;
 
 use crate::hf_error::HfError;
 
@@ -105,11 +106,9 @@ impl Shards {
         if length < 8 {
             return Err(damaged(format!("it has {length} bytes, too few for a safetensors header")));
         }
-        let mut header = vec![0; 8];
-        file.read_exact(&mut header).map_err(HfError::read(path))?;
-        let size = u64::from_le_bytes([
-            header[0], header[1], header[2], header[3], header[4], header[5], header[6], header[7],
-        ]);
+        let mut size = [0; 8];
+        file.read_exact(&mut size).map_err(HfError::read(path))?;
+        let size = u64::from_le_bytes(size);
         if size > HEADER_MAX {
             return Err(damaged(format!(
                 "its header claims {size} bytes, above the bound of {HEADER_MAX}; this is no safetensors file"
@@ -118,9 +117,10 @@ impl Shards {
         if size > length - 8 {
             return Err(damaged(format!("its header claims {size} bytes, but the file has {length}")));
         }
-        header.resize(8 + size as usize, 0);
-        file.read_exact(&mut header[8..]).map_err(HfError::read(path))?;
-        let (_, metadata) = SafeTensors::read_metadata(&header)
+        let mut header = vec![0; size as usize];
+        file.read_exact(&mut header).map_err(HfError::read(path))?;
+        // Checks that tensors lie one after the other and are as long as their shapes say.
+        let metadata: Metadata = serde_json::from_slice(&header)
             .map_err(|error| damaged(format!("its header makes no sense ({error})")))?;
         let data = 8 + size;
         let end = data.saturating_add(metadata.data_len() as u64);

@@ -251,7 +251,7 @@ fn a_model_that_learnt_a_cycle_writes_it() {
         let (x, saved) = stage.embed(params, &cycle[..64]).unwrap();
         let loss = stage.loss(params, &x, &cycle[1..], Some(&mut grads), 1.0 / 64.0).unwrap();
         stage.embed_backward(params, saved, &loss.dx, Some(&mut grads)).unwrap();
-        let rate = OptimizerStep { step, lr: 1e-2, ..OptimizerStep::default() };
+        let rate = OptimizerStep { step, learning_rate: 1e-2, ..OptimizerStep::default() };
         stage.optimizer_step(params, &grads, &mut m, &mut v, &rate).unwrap();
     }
     let eval = evaluate(&model, &cycle, &EvalOptions { context: 16, ..options(&[0.0]) }, |_, _| {}).unwrap();
