@@ -269,3 +269,65 @@ impl NodeTime {
 fn seconds(us: u128) -> f64 {
     us as f64 / 1e6
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two nodes serve; every number is known by hand.
+    fn two_serving() -> NodeTime {
+        let mut time = NodeTime::default();
+        for node in [NodeId(1), NodeId(2)] {
+            time.set(node, Some(Doing::Serving));
+        }
+        time.advance(100);
+        time.start();
+        time
+    }
+
+    #[test]
+    fn a_commit_is_taken_apart() {
+        let mut time = two_serving();
+        assert_eq!(time.startup_us, 200);
+        time.advance(1100);
+        time.commit(Reported { busy: 1200, replay: 0, memory_wait: 300 });
+        assert_eq!((time.good_us, time.memory_wait_us, time.bubble_us), (1200, 300, 500));
+        assert_eq!(time.closed_us(), 2200);
+    }
+
+    #[test]
+    fn a_share_done_twice_is_good_once() {
+        let mut time = two_serving();
+        time.advance(600);
+        time.set(NodeId(2), Some(Doing::Dead));
+        time.advance(650);
+        time.waste(400);
+        time.set(NodeId(2), None);
+        time.advance(1100);
+        time.commit(Reported { busy: 500, replay: 300, memory_wait: 0 });
+        // 300 of the 400 that were thrown away came back as 300 of replay.
+        assert_eq!((time.detection_us, time.good_us, time.replay_us), (50, 800, 400));
+        assert_eq!(time.closed_us(), 200 + 1000 + 500 + 50);
+    }
+
+    #[test]
+    fn an_abort_costs_all_of_it_and_the_wait_after_it_is_recovery() {
+        let mut time = two_serving();
+        time.advance(600);
+        time.abort();
+        time.advance(700);
+        time.start();
+        time.advance(800);
+        time.set(NodeId(3), Some(Doing::Recovering));
+        time.coordinator_away(true);
+        time.advance(900);
+        time.coordinator_away(false);
+        time.commit(Reported { busy: 250, replay: 0, memory_wait: 0 });
+        assert_eq!((time.aborted_us, time.good_us), (1000, 250));
+        assert_eq!(time.recovery_us, 200 + 100 + 150, "the wait, the joiner, and what the absence left idle");
+        assert_eq!(time.bubble_us, 0);
+        time.finish();
+        time.advance(5000);
+        assert_eq!(time.closed_us(), 200 + 1000 + 200 + 400 + 100);
+    }
+}

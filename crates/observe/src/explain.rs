@@ -24,7 +24,7 @@ pub fn explain(info: &RunInfo, events: &[EventRecord], iteration: Iteration) -> 
             }
             _ => {}
         }
-        let ended_before = matches!(record.event, Event::Committed { iteration, .. } if iteration.0 + 1 == t);
+        let ended_before = matches!(record.event, Event::Committed { iteration, .. } if iteration.0.checked_add(1) == Some(t));
         let loss_before = state.loss().recent(COMPARED);
         state.apply(record);
         if ended_before {
@@ -96,9 +96,8 @@ impl Found {
         };
         let wall_ms = self.record.time_ms.saturating_sub(before.end_ms);
         let mut text = format!(
-            "Iteration {} of run {} was committed at {} with loss {loss:.4} over {} tokens.\n",
+            "Iteration {} was committed at {} with loss {loss:.4} over {} tokens.\n",
             iteration.0,
-            state.info.out.display(),
             words::clock(self.record.time_ms / 1000),
             words::count(*tokens as f64)
         );

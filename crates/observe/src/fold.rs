@@ -1,7 +1,7 @@
 //! How each event changes a [`RunState`].
 
 use crate::account::{Doing, Reported};
-use crate::stage::NodePhase;
+use crate::stage::{NodePhase, StageState};
 use crate::state::{CoordinatorRestart, RECENT_COMMITS, Recovery, RunState, Running};
 use crate::timeline::Mark;
 use skipstone_types::{CommittedStage, Event, EventRecord, NodeId, StageId};
@@ -19,19 +19,16 @@ impl RunState {
         self.advance(record.time_ms);
         self.stories.begin_event();
         self.confirm(&record.event);
-        if self.knows(&record.event) {
-            return;
+        match record.event {
+            Event::CoordinatorStarted { .. } | Event::NodeJoined { .. } => self.begin_session(),
+            // After the end only a validation, a save and the like count: a run's processes go down with it.
+            Event::Validated { .. } | Event::StateSaved { .. } | Event::SaveFailed { .. } => {}
+            _ if self.finished.is_some() || self.knows(&record.event) => return,
+            _ => {}
         }
         match &record.event {
             Event::CoordinatorStarted { term, .. } => self.coordinator_started(term.0),
-            Event::NodeJoined { node, .. } => {
-                self.finished = None;
-                // After a coordinator's restart, nodes that are known join again with what they have.
-                if !self.nodes.contains_key(node) {
-                    self.nodes.insert(*node, None);
-                    self.time.set(*node, Some(Doing::Idle));
-                }
-            }
+            Event::NodeJoined { node, .. } => self.joined(*node),
             Event::NodeAssigned { node, stage, how } => self.assigned(*node, *stage, how),
             Event::NodeEntered { node, stage, .. } => self.entered(*node, *stage),
             Event::NodeLost { node, stage, wasted_us, .. } => {
@@ -65,8 +62,6 @@ impl RunState {
             Event::Validated { iteration, loss } => self.validation.push(iteration.0, *loss),
             Event::Finished { why, .. } => {
                 self.time.finish();
-                self.nodes.clear();
-                self.stages.values_mut().for_each(|stage| stage.nodes.clear());
                 self.unconfirmed.clear();
                 self.running = None;
                 self.finished = Some(why.clone());
@@ -74,6 +69,22 @@ impl RunState {
             _ => {} // Repaired, StateSaved, SaveFailed, Refused, Respawned: told, not counted
         }
         self.tell(&record.event);
+    }
+
+    /// A run that had finished goes on with other nodes.
+    fn begin_session(&mut self) {
+        if self.finished.take().is_none() {
+            return;
+        }
+        self.nodes.clear();
+        self.commits.clear();
+        self.coordinator_killed_ms = None;
+        let stages: Vec<StageId> = self.stages.keys().copied().collect();
+        for stage in stages {
+            let state = self.stage_mut(stage);
+            *state = StageState { microbatches: state.microbatches, ..StageState::new(stage) };
+            self.draw_lane(stage);
+        }
     }
 
     /// Whether the event says nothing new: a coordinator that came back says again who serves, and doesn't know yet
@@ -111,7 +122,6 @@ impl RunState {
     }
 
     fn coordinator_started(&mut self, term: u64) {
-        self.finished = None;
         self.time.coordinator_away(false);
         if term <= 1 {
             return;
@@ -120,6 +130,14 @@ impl RunState {
         let seconds = killed_ms.map(|ms| self.now_ms.saturating_sub(ms) as f64 / 1000.0);
         push_bounded(&mut self.restarts, CoordinatorRestart { term, seconds });
         self.unconfirmed = self.nodes.keys().copied().collect();
+    }
+
+    fn joined(&mut self, node: NodeId) {
+        // After a coordinator's restart, nodes that are known join again with what they have.
+        self.nodes.entry(node).or_insert_with(|| {
+            self.time.set(node, Some(Doing::Idle));
+            None
+        });
     }
 
     fn assigned(&mut self, node: NodeId, stage: StageId, how: &str) {

@@ -25,11 +25,12 @@ impl History {
     pub const CAPACITY: usize = 2048;
 
     /// Adds a value. Values at this iteration or later are forgotten: the run has been rolled back. A value that
-    /// is not finite is left out.
+    /// is not finite is left out, and one beyond ±10⁹ is cut there: a loss that has diverged so far needs no digits.
     pub fn push(&mut self, iteration: u64, value: f64) {
         if !value.is_finite() {
             return;
         }
+        let value = value.clamp(-1e9, 1e9);
         while self.points.last().is_some_and(|last| last.iteration >= iteration) {
             self.points.pop();
         }

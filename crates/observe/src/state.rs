@@ -155,14 +155,14 @@ impl RunState {
         self.stages.get(&stage)
     }
 
-    /// Living nodes.
+    /// Living nodes; none once the run has finished.
     pub fn living(&self) -> usize {
-        self.nodes.len()
+        if self.finished.is_some() { 0 } else { self.nodes.len() }
     }
 
     /// Living nodes without a stage.
     pub fn spares(&self) -> usize {
-        self.nodes.values().filter(|stage| stage.is_none()).count()
+        if self.finished.is_some() { 0 } else { self.nodes.values().filter(|stage| stage.is_none()).count() }
     }
 
     /// Processes that skipstone killed: nodes and coordinators.

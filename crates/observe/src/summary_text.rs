@@ -64,7 +64,7 @@ impl Summary {
 
     fn speed(&self) -> String {
         format!(
-            "{} tokens/s over {} tokens, {} of {}",
+            "{} tokens/s over {} tokens, {} on {}",
             words::count(self.tokens_per_s),
             words::count(self.tokens as f64),
             words::plural(self.nodes as u64, "node"),
@@ -150,7 +150,11 @@ impl Summary {
 }
 
 fn row(name: &str, text: &str) -> String {
-    format!("  {name:<9} {text}\n")
+    let mut name = name;
+    wrap(text, SAMPLE_WIDTH)
+        .into_iter()
+        .map(|line| format!("  {:<9} {line}\n", std::mem::take(&mut name)))
+        .collect()
 }
 
 /// As it can be pasted into a shell.

@@ -26,7 +26,7 @@ pub(super) fn draw(state: &RunState) -> Option<String> {
     if points.is_empty() {
         return None;
     }
-    let room = ((high - low) * 0.05).max(0.01);
+    let room = ((high - low) * 0.05).max(0.01 + high.abs() * 1e-6);
     let (low, high) = ((low - room).max(0.0), high + room);
     let x = |iteration: f64| LEFT + (iteration / last as f64).min(1.0) * (WIDTH - LEFT - RIGHT);
     let y = |value: f64| TOP + (high - value) / (high - low) * (HEIGHT - TOP - BOTTOM);

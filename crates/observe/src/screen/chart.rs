@@ -74,7 +74,7 @@ impl Chart<'_> {
         if low > high {
             return (0.0, 1.0);
         }
-        (low, high.max(low + 0.01))
+        (low, high.max(low + 0.01 + low.abs() * 1e-6))
     }
 
     /// The mean of each column of dots, joined by upright strokes.
@@ -152,9 +152,9 @@ impl Chart<'_> {
 
     fn numbers(&self, columns: usize) -> Line {
         let mut line = Line::of(Style::Dim, format!("{:>7} 0", ""));
-        let parts = if columns >= 60 { 4 } else { 2 };
+        let parts: u128 = if columns >= 60 { 4 } else { 2 };
         for part in 1..=parts {
-            let mut number = (self.last * part / parts).to_string();
+            let mut number = (u128::from(self.last) * part / parts).to_string();
             let end = MARGIN + columns * part as usize / parts as usize;
             if part == parts && !self.marks.is_empty() {
                 let legend = format!("× a process died   {number}");

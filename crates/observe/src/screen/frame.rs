@@ -168,8 +168,10 @@ fn numbers(state: &RunState, width: usize) -> Line {
     let mut parts = vec![
         Line::of(Style::Bold, words::count(state.recent_tokens_per_s())).with(Style::Plain, " tokens/s"),
         Line::of(Style::Plain, "   goodput ").with(Style::Bold, words::percent(state.time().goodput())),
-        Line::of(Style::Plain, format!("   {}", words::plural(state.living() as u64, "node"))),
     ];
+    if state.finished().is_none() {
+        parts.push(Line::of(Style::Plain, format!("   {}", words::plural(state.living() as u64, "node"))));
+    }
     if state.spares() > 0 {
         parts.push(Line::of(Style::Dim, format!(" ({} spare)", state.spares())));
     }

@@ -106,7 +106,7 @@ impl Line {
     pub fn wrap(self, width: usize, indent: usize) -> Vec<Self> {
         let mut lines = vec![Self::default()];
         for (style, text) in self.pieces {
-            for word in text.split_inclusive(' ') {
+            for word in words(&text) {
                 let columns = self::width(word.trim_end());
                 if let Some(line) = lines.last_mut()
                     && line.width() + columns <= width
@@ -175,6 +175,42 @@ impl Line {
     }
 }
 
+/// Words with the spaces after them; a number stays with its unit.
+fn words(text: &str) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    for word in text.split_inclusive(' ') {
+        match words.last_mut() {
+            Some(last) if matches!(word.trim_end(), "s" | "s)" | "ms" | "ms)" | "%") => last.push_str(word),
+            _ => words.push(word.to_owned()),
+        }
+    }
+    words
+}
+
 fn width(text: &str) -> usize {
     text.chars().map(|c| c.width().unwrap_or(0)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrapping_and_cutting_respect_wide_characters_and_units() {
+        let line = Line::of(Style::Good, "rebuilt from 2 and 4 in 0.4 s").with(Style::Dim, " → done");
+        let lines: Vec<String> = line.wrap(24, 2).iter().map(Line::text).collect();
+        assert_eq!(lines, ["rebuilt from 2 and 4 in", "  0.4 s → done"]);
+        let wide = Line::of(Style::Plain, "模型模型模型");
+        assert_eq!(wide.width(), 12);
+        let cut = wide.cut(6);
+        assert_eq!(cut.text(), "模型…");
+        assert!(cut.width() <= 6);
+    }
+
+    #[test]
+    fn colour_ends_with_each_piece() {
+        let mut out = String::new();
+        Line::of(Style::Bad, "HOLE").with(Style::Plain, " x").write(&mut out, true);
+        assert_eq!(out, "\x1b[1;31mHOLE\x1b[0m x");
+    }
 }

@@ -1,0 +1,208 @@
+//! A scripted run with every kind of loss, told by all views.
+
+#[path = "../examples/preview/script.rs"]
+mod script;
+
+use skipstone_observe::{
+    Observer, PlainView, Progress, RunState, SpanKind, Summary, TerminalView, explain, frame, read_events,
+};
+use skipstone_types::{Event, Iteration, StageId};
+use std::time::Duration;
+
+const STEPS: u64 = 600;
+
+fn folded() -> RunState {
+    let mut state = RunState::new(script::info(STEPS));
+    for record in script::events(STEPS) {
+        state.apply(&record);
+    }
+    state
+}
+
+fn told(state: &RunState) -> Vec<String> {
+    state.stories().map(skipstone_observe::Story::text).collect()
+}
+
+#[test]
+fn incidents_are_told_as_one() {
+    let texts = told(&folded());
+    for expected in [
+        "node 4 (stage 2) killed → its 3 microbatches replayed by node 5 → replaced by node 14 (ready in 0.6 s)",
+        "stage 3 lost both replicas (nodes 6 and 7) → routed around → rebuilt from 2 and 4 in 1.4 s",
+        "stage 3 has 2 replicas again with node 16",
+        "coordinator killed → back with term 2 in 0.2 s",
+        "node 11 (stage 5) fell silent → its 3 microbatches replayed by node 10 → replaced by node 17 (ready in 0.6 s)",
+        "done: 600 iterations",
+    ] {
+        assert!(texts.iter().any(|text| text == expected), "{expected}\nis not in\n{}", texts.join("\n"));
+    }
+}
+
+#[test]
+fn the_summary_counts_what_happened() {
+    let state = folded();
+    let summary = Summary::of(&state);
+    assert_eq!((summary.steps, summary.tokens), (600, 600 * 24 * 4 * 128));
+    assert_eq!((summary.kills, summary.losses), (7, 7));
+    let rebuilt: Vec<_> = summary.recoveries.iter().filter(|r| r.kind == "checkfree+").collect();
+    assert_eq!(rebuilt.iter().map(|r| r.stage).collect::<Vec<_>>(), [StageId(3), StageId(6)]);
+    assert_eq!(summary.recoveries.len(), 7);
+    assert_eq!(summary.coordinator_restarts.len(), 1);
+    assert!((summary.coordinator_restarts[0].seconds.unwrap() - 0.21).abs() < 1e-9);
+    let sum = summary.badput.total() + summary.goodput * summary.node_seconds;
+    assert!((sum - summary.node_seconds).abs() < 1e-6, "{sum} of {}", summary.node_seconds);
+    // 14 nodes for the whole run, but for starts and the seconds until the dead are replaced.
+    assert!(summary.node_seconds < 14.0 * summary.wall_s && summary.node_seconds > 13.5 * summary.wall_s);
+    assert!(summary.badput.aborted > 0.0 && summary.badput.detection > 0.0 && summary.badput.replay > 0.0);
+
+    let json = serde_json::to_value(&summary).unwrap();
+    for key in [
+        "steps",
+        "tokens",
+        "wall_s",
+        "tokens_per_s",
+        "train_loss",
+        "val_loss",
+        "val_perplexity",
+        "goodput",
+        "badput",
+        "kills",
+        "recoveries",
+        "nodes",
+        "stages",
+        "skip",
+        "skip_realised",
+        "out",
+        "bigram_val_loss",
+        "entropy_floor_loss",
+    ] {
+        assert!(!json[key].is_null(), "{key} is part of the contract");
+    }
+    let causes: Vec<&str> = json["badput"].as_object().unwrap().keys().map(String::as_str).collect();
+    let mut contract =
+        ["startup", "bubble", "link", "memory_wait", "detection", "recovery", "replay", "aborted", "idle"];
+    contract.sort_unstable();
+    assert_eq!(causes, contract);
+    assert_eq!(json["recoveries"][0]["stage"], 2);
+    let text = summary.render();
+    assert!(text.contains("2 stages rebuilt by checkfree+ in 1.5 s on average"), "{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+}
+
+#[test]
+fn a_hole_shows_while_it_lasts() {
+    let mut state = RunState::new(script::info(STEPS));
+    for record in script::events(STEPS) {
+        if state.steps() == 153 {
+            break;
+        }
+        state.apply(&record);
+    }
+    assert!(state.stage(StageId(3)).unwrap().is_hole());
+    assert_eq!(state.living(), 13);
+    let text: Vec<String> = frame(&state, 100, 40).iter().map(skipstone_observe::Line::text).collect();
+    assert!(text.iter().any(|line| line.starts_with("3 ") && line.contains("HOLE for 1.1 s")), "{text:#?}");
+    let kinds: Vec<SpanKind> =
+        folded().timeline().lanes()[&StageId(3)].iter().map(|span| span.kind).collect();
+    use SpanKind::{Hole, Rebuilding, Served, Starting, Thin};
+    assert_eq!(kinds, [Starting, Thin, Served, Thin, Hole, Rebuilding, Thin, Served]);
+}
+
+#[test]
+fn frames_fit_at_every_moment_and_size() {
+    let mut state = RunState::new(script::info(STEPS));
+    for (index, record) in script::events(STEPS).iter().enumerate() {
+        state.apply(record);
+        if index % 97 != 0 && matches!(record.event, Event::Committed { .. }) {
+            continue;
+        }
+        for (width, height) in [(60, 24), (60, 10), (80, 24), (100, 40), (200, 60), (33, 5)] {
+            let lines = frame(&state, width, height);
+            assert!(lines.len() <= height, "{} lines of {height}", lines.len());
+            for line in &lines {
+                assert!(line.width() <= width, "{width}: {}", line.text());
+            }
+        }
+    }
+}
+
+#[test]
+fn without_colour_no_code_but_cursor_moves_and_the_frame_is_drawn_over() {
+    let state = folded();
+    let mut bytes = Vec::new();
+    let mut view = TerminalView::new(&mut bytes, false, (100, 40));
+    view.draw(&state);
+    view.draw(&state);
+    let text = String::from_utf8(bytes).unwrap();
+    assert!(!text.contains("\x1b[0m"), "no piece of a line has a style");
+    let lines = frame(&state, 100, 39).len();
+    assert!(text.contains(&format!("\r\x1b[{lines}A")), "the second frame starts where the first did");
+    assert!(text.ends_with("\x1b[J\x1b[?2026l"));
+}
+
+#[test]
+fn plain_lines_tell_incidents_and_progress() {
+    let mut out = Vec::new();
+    let mut view = PlainView::new(&mut out).every(Duration::ZERO);
+    let mut state = RunState::new(script::info(STEPS));
+    for record in script::events(STEPS) {
+        state.apply(&record);
+        view.on_event(&record, &state);
+    }
+    let text = String::from_utf8(out).unwrap();
+    assert!(!text.contains('\x1b'));
+    assert_eq!(text.lines().filter(|line| line.contains("iteration 153/600")).count(), 1);
+    assert!(text.lines().any(|line| line.contains("iteration 153/600") && line.contains("without stage 3")));
+    assert!(text.lines().any(|line| line.trim_end().ends_with("node 4 (stage 2) killed")));
+}
+
+#[test]
+fn the_account_of_an_iteration_names_its_causes() {
+    let (info, events) = (script::info(STEPS), script::events(STEPS));
+    let text = explain(&info, &events, Iteration(150));
+    assert!(text.contains("in 2 attempts"), "{text}");
+    assert!(text.contains("stage 3   nobody: paths went around it"), "{text}");
+    assert!(text.contains("rebuilt from 2 and 4"), "how it went on belongs to it: {text}");
+    assert!(text.contains("aborted"), "{text}");
+    let quiet = explain(&info, &events, Iteration(301));
+    assert!(quiet.contains("Nothing: no node came, went or failed."), "{quiet}");
+    assert!(explain(&info, &events, Iteration(9999)).contains("iterations 0 to 599"));
+    assert!(explain(&info, &[], Iteration(0)).contains("no iteration"));
+    let cut: Vec<_> = events
+        .iter()
+        .take_while(|record| !matches!(record.event, Event::Committed { iteration: Iteration(150), .. }))
+        .cloned()
+        .collect();
+    let begun = explain(&info, &cut, Iteration(150));
+    assert!(begun.contains("begun 2 times but never committed") && begun.contains("stage 3 lost"), "{begun}");
+}
+
+#[test]
+fn an_observed_run_reads_back_the_same_and_can_be_resumed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut observer = Observer::start(dir.path(), script::info(STEPS), Progress::Quiet).unwrap();
+    for record in script::events(100) {
+        observer.record(record.time_ms, record.event);
+    }
+    let live = observer.state().clone();
+    let outcome = observer.finish();
+    let events = read_events(&dir.path().join("events.jsonl")).unwrap();
+    assert!(events == script::events(100), "the log reads back bit for bit");
+    let mut again = RunState::new(script::info(STEPS));
+    for record in &events {
+        again.apply(record);
+    }
+    assert!(again == live, "the fold of the log is the live one");
+    let page = std::fs::read_to_string(outcome.report.unwrap()).unwrap();
+    assert!(page.contains("</html>") && !page.contains("<script"));
+
+    // A resumed run goes on in time, and its old nodes don't count as alive.
+    let mut observer = Observer::start(dir.path(), script::info(STEPS), Progress::Quiet).unwrap();
+    assert_eq!(observer.state().living(), 0);
+    let ended_ms = observer.state().now_ms();
+    observer.record(10, Event::NodeJoined { node: skipstone_types::NodeId(90), process: 1 });
+    assert_eq!((observer.state().now_ms(), observer.state().living()), (ended_ms + 10, 1));
+    assert_eq!(observer.state().steps(), 100);
+    let scalars = std::fs::read_dir(dir.path().join("tensorboard")).unwrap().count();
+    assert!(scalars >= 1);
+}
