@@ -49,5 +49,6 @@ pub use stage::{NodePhase, StageState};
 pub use state::{CoordinatorRestart, Recovery, RunState};
 pub use story::Story;
 pub use summary::Summary;
+pub use summary_text::stdout_width;
 pub use tensorboard::Scalars;
 pub use timeline::{Lane, Mark, Span, SpanKind, Timeline};

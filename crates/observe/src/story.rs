@@ -110,9 +110,11 @@ impl Stories {
         })
     }
 
-    /// Says what is going on, until the next clause.
-    pub(crate) fn pending(&mut self, subject: Subject, clause: String) -> bool {
-        self.change(subject, |story| story.pending = Some(clause))
+    /// Says what is going on, until the next clause. A live view shows it; a line of its own it isn't worth.
+    pub(crate) fn pending(&mut self, subject: Subject, clause: String) {
+        let touched = self.touched.len();
+        self.change(subject, |story| story.pending = Some(clause));
+        self.touched.truncate(touched);
     }
 
     pub(crate) fn close(&mut self, subject: Subject) {

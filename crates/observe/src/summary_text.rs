@@ -3,12 +3,17 @@
 use crate::{Recovery, Summary, words};
 use std::collections::BTreeMap;
 
-/// Columns that the sample is wrapped at.
-const SAMPLE_WIDTH: usize = 88;
+/// Columns of standard output: the terminal's, and 100 where it is none.
+pub fn stdout_width() -> usize {
+    terminal_size::terminal_size_of(std::io::stdout()).map_or(100, |(columns, _)| columns.0.into())
+}
 
 impl Summary {
     /// The summary as people read it: what came out, what it took, what was survived, what to do next.
-    pub fn render(&self) -> String {
+    /// Prose is wrapped to `width` columns (see [`stdout_width`]), at least 60 and at most 100.
+    pub fn render(&self, width: usize) -> String {
+        let width = width.clamp(60, 100);
+        let row = |name: &str, text: &str| row(name, text, width);
         let mut text = String::from("\n");
         text.push_str(&self.headline());
         text.push_str(&row("model", &self.quality()));
@@ -29,7 +34,7 @@ impl Summary {
         if let Some(sample) = &self.sample {
             text.push_str("\nIt writes:\n");
             for line in sample.lines().take(12) {
-                for line in wrap(&words::clean(line, 600), SAMPLE_WIDTH) {
+                for line in wrap(&words::clean(line, 600), width - 4) {
                     text.push_str(&format!("  │ {line}\n"));
                 }
             }
@@ -149,9 +154,9 @@ impl Summary {
     }
 }
 
-fn row(name: &str, text: &str) -> String {
+fn row(name: &str, text: &str, width: usize) -> String {
     let mut name = name;
-    wrap(text, SAMPLE_WIDTH)
+    wrap(text, width - 12)
         .into_iter()
         .map(|line| format!("  {:<9} {line}\n", std::mem::take(&mut name)))
         .collect()

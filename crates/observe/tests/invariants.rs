@@ -128,7 +128,7 @@ proptest! {
         }
         let page = report(&state);
         prop_assert!(page.ends_with("</html>\n") && !page.contains("NaN"));
-        let _ = Summary::of(&state).render();
+        let _ = Summary::of(&state).render(width);
         let _ = explain(&info(), &records, Iteration(7));
     }
 }

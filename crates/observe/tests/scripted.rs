@@ -84,9 +84,13 @@ fn the_summary_counts_what_happened() {
     contract.sort_unstable();
     assert_eq!(causes, contract);
     assert_eq!(json["recoveries"][0]["stage"], 2);
-    let text = summary.render();
+    let text = summary.render(100);
     assert!(text.contains("2 stages rebuilt by checkfree+ in 1.5 s on average"), "{text}");
-    assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+    let text = summary.render(60);
+    assert!(
+        text.lines().take_while(|line| *line != "Next:").all(|line| line.chars().count() <= 60),
+        "{text}"
+    );
 }
 
 #[test]

@@ -85,5 +85,5 @@ fn report(dir: &Path) -> Result<(), Box<dyn Error>> {
 fn print(mut summary: Summary) {
     summary.sample =
         Some("The king went to the old mill, and the miller gave him bread.\nThen he went home.".to_owned());
-    println!("{}", summary.render());
+    println!("{}", summary.render(skipstone_observe::stdout_width()));
 }
