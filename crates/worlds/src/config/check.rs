@@ -1,6 +1,7 @@
 //! Bounds of every option.
 
 use super::{ConfigError, Repair, RunConfig};
+use std::fmt::Display;
 
 /// The most processes that one machine is asked to run.
 const NODES_MAX: usize = 1024;
@@ -18,7 +19,8 @@ pub(super) fn check(config: &RunConfig) -> Result<(), ConfigError> {
     numbers(config)
 }
 
-fn range(option: &'static str, value: impl ToString, range: &'static str) -> ConfigError {
+#[allow(clippy::needless_pass_by_value, reason = "numbers, which are copied")]
+fn range(option: &'static str, value: impl Display, range: &'static str) -> ConfigError {
     ConfigError::Range { option, value: value.to_string(), range }
 }
 

@@ -1,0 +1,323 @@
+//! The data's ledger, read from a run's journal: every microbatch of every committed iteration counted exactly once
+//! in each stage that its path reached (DESIGN §4, "Ledger").
+//!
+//! A rollback (`--resume`) starts a generation: what it discards is reported, and does not count. A rebuild starts a
+//! lineage of its stage: what the lost weights had learnt is reported as forgotten.
+
+use serde::Serialize;
+use skipstone_data::SampleOrder;
+use skipstone_protocol::{CommitRecord, Entry, JournalError, decode_journal};
+use skipstone_types::{Digest, Iteration, Microbatch, StageId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// Complaints listed in a report; more are only counted.
+const COMPLAINTS_MAX: usize = 20;
+
+/// A rebuild of a stage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Forgotten {
+    /// The stage.
+    pub stage: StageId,
+    /// The first iteration with the rebuilt stage.
+    pub iteration: Iteration,
+    /// Microbatches whose part in the stage's weights was lost with them.
+    pub microbatches: u64,
+}
+
+/// What the journal says of the data.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct AuditReport {
+    /// Committed iterations of the surviving history.
+    pub iterations: u64,
+    /// Microbatches of the surviving history.
+    pub microbatches: u64,
+    /// Visits: a microbatch counted in a stage.
+    pub visits: u64,
+    /// Samples (sequences) drawn by the surviving history; 0 where the order of samples is not known.
+    pub samples: u64,
+    /// Epochs begun.
+    pub epochs: u64,
+    /// Coordinators that have reigned.
+    pub terms: u64,
+    /// Rollbacks.
+    pub rollbacks: u32,
+    /// Iterations that rollbacks discarded.
+    pub discarded_iterations: u64,
+    /// Rebuilds, with what they forgot.
+    pub forgotten: Vec<Forgotten>,
+    /// Rules broken; a sound run has none.
+    pub violations: u64,
+    /// The first of them, in words.
+    pub complaints: Vec<String>,
+}
+
+impl AuditReport {
+    /// Whether every rule holds.
+    pub fn is_sound(&self) -> bool {
+        self.violations == 0
+    }
+
+    fn complain(&mut self, what: impl FnOnce() -> String) {
+        self.violations += 1;
+        if self.complaints.len() < COMPLAINTS_MAX {
+            self.complaints.push(what());
+        }
+    }
+}
+
+/// Why there is nothing to audit.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum AuditError {
+    /// The journal can't be read.
+    #[error("{} can't be read ({source}); name a run's folder, the one given to --out", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The journal is damaged.
+    #[error("{}: {source}", path.display())]
+    Journal {
+        /// The file.
+        path: PathBuf,
+        /// How.
+        source: JournalError,
+    },
+}
+
+/// The entries of the journal in the run's folder `dir`.
+///
+/// # Errors
+/// See [`AuditError`].
+pub fn read_journal(dir: &Path) -> Result<Vec<Entry>, AuditError> {
+    let path = dir.join("journal").join("journal.bin");
+    let bytes = std::fs::read(&path).map_err(|source| AuditError::Read { path: path.clone(), source })?;
+    let (entries, _) = decode_journal(&bytes).map_err(|source| AuditError::Journal { path, source })?;
+    Ok(entries)
+}
+
+/// Checks the ledger. `order` gives the samples of each microbatch; without it samples are not counted.
+pub fn audit(entries: &[Entry], order: Option<&SampleOrder>) -> AuditReport {
+    let mut report = AuditReport::default();
+    let history = surviving_history(entries, &mut report);
+    let mut previous: Option<&CommitRecord> = None;
+    // Per stage: its lineage, and the microbatches that its weights have seen.
+    let mut lineages: BTreeMap<StageId, (u32, u64)> = BTreeMap::new();
+    let mut seen: BTreeSet<(u64, u64)> = BTreeSet::new();
+    let mut epoch = 0;
+    for record in history.values() {
+        report.iterations += 1;
+        report.microbatches += record.paths.len() as u64;
+        check_chain(record, previous, &mut report);
+        check_counted_once(record, &mut report);
+        follow_lineages(record, &mut lineages, &mut report);
+        if let Some(order) = order {
+            count_samples(record, order, &mut seen, &mut epoch, &mut report);
+        }
+        previous = Some(record);
+    }
+    report.epochs = if report.samples == 0 { 0 } else { epoch + 1 };
+    report
+}
+
+fn surviving_history<'a>(
+    entries: &'a [Entry],
+    report: &mut AuditReport,
+) -> BTreeMap<Iteration, &'a CommitRecord> {
+    let mut history: BTreeMap<Iteration, &CommitRecord> = BTreeMap::new();
+    for entry in entries {
+        match entry {
+            Entry::Opened { .. } => report.terms += 1,
+            Entry::NodesBelow { .. } | Entry::Rebuilt { .. } => {}
+            Entry::RolledBack { iteration, .. } => {
+                report.rollbacks += 1;
+                report.discarded_iterations += history.split_off(iteration).len() as u64;
+            }
+            Entry::Committed(record) => {
+                if let Some(earlier) = history.insert(record.iteration, record)
+                    && earlier.digest() != record.digest()
+                {
+                    report.complain(|| format!("{} was committed twice, differently", record.iteration));
+                }
+            }
+        }
+    }
+    history
+}
+
+fn check_chain(record: &CommitRecord, previous: Option<&CommitRecord>, report: &mut AuditReport) {
+    let (expected, digest) = previous
+        .map_or((Iteration(0), Digest::default()), |previous| (previous.iteration.next(), previous.digest()));
+    if record.iteration != expected {
+        report.complain(|| format!("{} follows where {expected} should", record.iteration));
+    } else if record.previous != digest {
+        report.complain(|| format!("{} does not continue the record before it", record.iteration));
+    }
+}
+
+/// Every microbatch is in exactly one share of each stage on its path, the path's owner's, and in no other stage's.
+fn check_counted_once(record: &CommitRecord, report: &mut AuditReport) {
+    for part in &record.stages {
+        let mut counted: BTreeMap<Microbatch, u32> = BTreeMap::new();
+        for share in &part.shares {
+            for microbatch in &share.microbatches {
+                *counted.entry(*microbatch).or_default() += 1;
+                let visit = record
+                    .paths
+                    .get(microbatch.0 as usize)
+                    .and_then(|path| path.0.iter().find(|visit| visit.stage == part.stage));
+                if visit.is_none_or(|visit| visit.node != share.node) {
+                    report.complain(|| {
+                        format!(
+                            "{}: {} counts {microbatch} in {}, which its path does not say",
+                            record.iteration, share.node, part.stage
+                        )
+                    });
+                }
+            }
+        }
+        for (index, path) in record.paths.iter().enumerate() {
+            let microbatch = Microbatch(index as u32);
+            let times = counted.get(&microbatch).copied().unwrap_or(0);
+            if times != u32::from(path.reaches(part.stage)) {
+                report.complain(|| {
+                    format!("{}: {microbatch} counted {times} times in {}", record.iteration, part.stage)
+                });
+            }
+            report.visits += u64::from(times);
+        }
+    }
+}
+
+fn follow_lineages(
+    record: &CommitRecord,
+    lineages: &mut BTreeMap<StageId, (u32, u64)>,
+    report: &mut AuditReport,
+) {
+    for part in &record.stages {
+        let (lineage, learnt) = lineages.entry(part.stage).or_insert((part.lineage, 0));
+        if part.lineage > *lineage {
+            report.forgotten.push(Forgotten {
+                stage: part.stage,
+                iteration: record.iteration,
+                microbatches: *learnt,
+            });
+            (*lineage, *learnt) = (part.lineage, 0);
+        } else if part.lineage < *lineage {
+            report.complain(|| format!("{}: the lineage of {} went back", record.iteration, part.stage));
+        }
+        *learnt += u64::from(part.microbatches());
+    }
+}
+
+fn count_samples(
+    record: &CommitRecord,
+    order: &SampleOrder,
+    seen: &mut BTreeSet<(u64, u64)>,
+    epoch: &mut u64,
+    report: &mut AuditReport,
+) {
+    for microbatch in 0..record.paths.len() {
+        for sample in order.sample_ids(record.iteration.0, microbatch) {
+            report.samples += 1;
+            if sample.epoch > *epoch {
+                // Samples come in the order of epochs, so an epoch that is over needs no memory.
+                *epoch = sample.epoch;
+                let now = *epoch;
+                seen.retain(|(of, _)| *of + 1 >= now);
+            }
+            if !seen.insert((sample.epoch, sample.index)) {
+                report.complain(|| {
+                    format!("{}: sample {} twice in epoch {}", record.iteration, sample.index, sample.epoch)
+                });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use skipstone_protocol::{Share, StageRecord};
+    use skipstone_types::{Attempt, NodeId, Path, PlanEpoch, RunId, Term, Visit};
+
+    fn record(iteration: u64, previous: Digest, lineage: u32) -> CommitRecord {
+        let visit = |stage: u16| Visit { stage: StageId(stage), node: NodeId(u32::from(stage) + 1) };
+        let stages = (0..3_u16)
+            .map(|stage| StageRecord {
+                stage: StageId(stage),
+                members: vec![NodeId(u32::from(stage) + 1)],
+                shares: if stage == 2 {
+                    vec![]
+                } else {
+                    vec![Share { node: visit(stage).node, microbatches: vec![Microbatch(1), Microbatch(0)] }]
+                },
+                gradient: Digest::default(),
+                gradient_norm: 1.0,
+                clip_factor: 1.0,
+                step: stage != 2,
+                state: None,
+                lineage: if stage == 1 { lineage } else { 0 },
+            })
+            .collect();
+        CommitRecord {
+            run: RunId(1),
+            term: Term(1),
+            generation: 0,
+            iteration: Iteration(iteration),
+            attempt: Attempt(0),
+            plan_epoch: PlanEpoch(1),
+            paths: vec![Path(vec![visit(0), visit(1)]); 2],
+            stages,
+            loss_sum: 1.0,
+            tokens: 1,
+            learning_rate: 1e-3,
+            previous,
+        }
+    }
+
+    fn run() -> Vec<Entry> {
+        let first = record(0, Digest::default(), 0);
+        let second = record(1, first.digest(), 1);
+        [first, second].into_iter().map(|record| Entry::Committed(Box::new(record))).collect()
+    }
+
+    #[test]
+    fn a_sound_run_passes_and_its_rebuild_is_reported() {
+        let report = audit(&run(), None);
+        assert!(report.is_sound(), "{:?}", report.complaints);
+        assert_eq!((report.iterations, report.microbatches, report.visits), (2, 4, 8));
+        let forgotten = Forgotten { stage: StageId(1), iteration: Iteration(1), microbatches: 2 };
+        assert_eq!(report.forgotten, [forgotten]);
+    }
+
+    #[test]
+    fn what_a_rollback_discards_does_not_count() {
+        let mut entries = run();
+        entries.push(Entry::RolledBack { iteration: Iteration(1), generation: 1 });
+        let report = audit(&entries, None);
+        assert!(report.is_sound());
+        assert_eq!((report.iterations, report.rollbacks, report.discarded_iterations), (1, 1, 1));
+    }
+
+    #[test]
+    fn every_kind_of_tampering_is_seen() {
+        let tamper = |change: &dyn Fn(&mut CommitRecord)| {
+            let mut entries = run();
+            if let Entry::Committed(record) = &mut entries[1] {
+                change(record);
+            }
+            audit(&entries, None).violations
+        };
+        assert_eq!(tamper(&|_| ()), 0);
+        assert!(tamper(&|record| record.stages[1].shares[0].microbatches.push(Microbatch(0))) > 0, "twice");
+        assert!(tamper(&|record| _ = record.stages[1].shares[0].microbatches.pop()) > 0, "not at all");
+        assert!(tamper(&|record| record.stages[1].shares[0].node = NodeId(9)) > 0, "another's");
+        assert!(tamper(&|record| record.iteration = Iteration(2)) > 0, "a gap");
+        assert!(tamper(&|record| record.previous = Digest([1; 32])) > 0, "another history");
+    }
+}

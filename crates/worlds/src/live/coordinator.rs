@@ -1,0 +1,278 @@
+//! The coordinator's process: the core, its journal, and a connection to every node.
+
+use super::journal_file::JournalFile;
+use super::publish::publish;
+use super::roll::Roll;
+use super::start::{CoordinatorReady, CoordinatorStart, follow_parent, read_start};
+use serde::Serialize;
+use skipstone_net::{
+    BindError, Frame, NetConfig, NetEvent, PeerId, Priority, RunSecret, TcpTransport, Transport,
+};
+use skipstone_planner::{BalancedChooser, PathChooser};
+use skipstone_protocol::{
+    Coordinator, CoordinatorCommand, CoordinatorInput, End, Entry, Envelope, MESSAGE_BYTES_MAX,
+    ToCoordinator, ToWorker, WIRE_VERSION, decode, encode,
+};
+use skipstone_types::{Event, NodeId};
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+/// How often time passes for the core.
+const TICK: Duration = Duration::from_millis(50);
+
+/// How long the port of a killed predecessor is waited for.
+const PORT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The pause between tries while the disk refuses the journal.
+const DISK_RETRY: Duration = Duration::from_millis(200);
+
+/// Exit code of a coordinator that can't start.
+const START_EXIT: u8 = 2;
+
+enum Input {
+    Net(NetEvent),
+    Save,
+    Stop,
+}
+
+/// Runs `skipstone internal-coordinator`: the order comes on stdin, events go out on stdout, one JSON line each. Returns
+/// when the run is over.
+pub fn run_coordinator() -> ExitCode {
+    let (mut driver, arrivals) = match Driver::start() {
+        Ok(started) => started,
+        Err(error) => {
+            eprintln!("coordinator: {error}");
+            return ExitCode::from(START_EXIT);
+        }
+    };
+    match driver.serve(&arrivals) {
+        Ok(success) => ExitCode::from(u8::from(!success)),
+        Err(error) => {
+            eprintln!("coordinator: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn bind(order: &CoordinatorStart, inputs: &mpsc::Sender<Input>) -> io::Result<TcpTransport> {
+    let secret = RunSecret::from_hex(&order.secret).map_err(io::Error::other)?;
+    let mut config = NetConfig::new(PeerId(0), order.settings.run.0, secret);
+    config.max_header = MESSAGE_BYTES_MAX;
+    let address = format!("127.0.0.1:{}", order.port);
+    let start = Instant::now();
+    loop {
+        let sink = inputs.clone();
+        match TcpTransport::bind(config.clone(), &address, move |event| drop(sink.send(Input::Net(event)))) {
+            Ok(transport) => return Ok(transport),
+            Err(BindError::PortInUse { .. }) if start.elapsed() < PORT_PATIENCE => {
+                std::thread::sleep(TICK);
+            }
+            Err(error) => return Err(io::Error::other(error)),
+        }
+    }
+}
+
+fn tell(line: &impl Serialize) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    serde_json::to_writer(&mut out, line).map_err(io::Error::other)?;
+    out.write_all(b"\n")?;
+    out.flush()
+}
+
+/// Tells an event in passing: without a parent to hear it this process is about to end.
+fn log(event: &Event) {
+    drop(tell(event));
+}
+
+struct Driver {
+    order: CoordinatorStart,
+    core: Coordinator,
+    transport: TcpTransport,
+    journal: JournalFile,
+    roll: Roll,
+    start: Instant,
+    queue: VecDeque<CoordinatorInput>,
+    /// Whether the run ended as it should, once it has.
+    end: Option<bool>,
+}
+
+impl Driver {
+    fn start() -> io::Result<(Self, Receiver<Input>)> {
+        let order: CoordinatorStart = read_start(&mut io::stdin().lock())?;
+        let (inputs, arrivals) = mpsc::channel();
+        let control = inputs.clone();
+        follow_parent(move |line| match line {
+            "save" => drop(control.send(Input::Save)),
+            "stop" => drop(control.send(Input::Stop)),
+            _ => {}
+        })?;
+        // The lock comes before the port: who has both is the run's only coordinator.
+        let (journal, entries) = JournalFile::open(&order.dir).map_err(io::Error::other)?;
+        let transport = bind(&order, &inputs)?;
+        tell(&CoordinatorReady { address: transport.local_address() })?;
+        let start = Instant::now();
+        let (core, commands) = Coordinator::open(order.settings.clone(), &entries, order.resume, 0);
+        let mut driver = Self {
+            order,
+            core,
+            transport,
+            journal,
+            roll: Roll::default(),
+            start,
+            queue: VecDeque::new(),
+            end: None,
+        };
+        driver.carry_out(commands)?;
+        Ok((driver, arrivals))
+    }
+
+    /// Goes on until the run is over; whether it ended as it should.
+    fn serve(&mut self, arrivals: &Receiver<Input>) -> io::Result<bool> {
+        let mut next_tick = self.start;
+        loop {
+            if let Some(success) = self.end {
+                return Ok(success);
+            }
+            let now = Instant::now();
+            if now >= next_tick {
+                next_tick = now + TICK;
+                self.note_silence();
+                self.queue.push_back(CoordinatorInput::Tick);
+            } else {
+                match arrivals.recv_timeout(next_tick - now) {
+                    Ok(Input::Net(event)) => self.take(event),
+                    Ok(Input::Save) => self.queue.push_back(CoordinatorInput::Save),
+                    Ok(Input::Stop) => self.queue.push_back(CoordinatorInput::Stop),
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => return Ok(false),
+                }
+            }
+            while let Some(input) = self.queue.pop_front() {
+                let now_us = self.start.elapsed().as_micros() as u64;
+                let commands = self.core.on(input, now_us);
+                self.carry_out(commands)?;
+            }
+        }
+    }
+
+    fn take(&mut self, event: NetEvent) {
+        match event {
+            NetEvent::Up { peer, connection, .. } => self.roll.up(peer, connection),
+            NetEvent::Down { peer, connection, .. } => {
+                if let Some(node) = self.roll.down(peer, connection) {
+                    self.queue.push_back(CoordinatorInput::Lost { node, why: "connection".to_owned() });
+                }
+            }
+            NetEvent::Heard { peer, .. } => self.roll.heard(peer, Instant::now()),
+            NetEvent::Frame { peer, connection, frame } => self.take_frame(peer, connection, &frame),
+            NetEvent::Refused { address, why, .. } => {
+                let why = format!("{address}: {why}");
+                log(&Event::Refused { node: None, why });
+            }
+            NetEvent::Listening { .. } | NetEvent::Unreachable { .. } => {}
+        }
+    }
+
+    fn take_frame(&mut self, peer: PeerId, connection: u64, frame: &Frame) {
+        let envelope = match decode::<ToCoordinator>(&frame.header, self.order.settings.run) {
+            Ok(envelope) => envelope,
+            Err(error) => {
+                log(&Event::Refused { node: self.roll.node(peer), why: error.to_string() });
+                self.transport.disconnect(peer);
+                return;
+            }
+        };
+        match (self.roll.node(peer), envelope.message) {
+            // What was sent under an old id counts for nothing.
+            (Some(node), message) if envelope.sender == node => {
+                self.queue.push_back(CoordinatorInput::Worker { node, message });
+            }
+            (None, hello @ ToCoordinator::Hello { .. }) => {
+                self.queue.push_back(CoordinatorInput::Hello { connection, hello });
+            }
+            _ => {}
+        }
+    }
+
+    /// Nodes that have said nothing for too long are lost, although their connection stands.
+    fn note_silence(&mut self) {
+        let transport = &self.transport;
+        let silent = self.roll.silent(|peer| transport.silence(peer));
+        for node in silent {
+            self.queue.push_back(CoordinatorInput::Lost { node, why: "silence".to_owned() });
+        }
+    }
+
+    fn carry_out(&mut self, commands: Vec<CoordinatorCommand>) -> io::Result<()> {
+        for command in commands {
+            match command {
+                CoordinatorCommand::Bind { connection, node } => self.roll.bind(connection, node),
+                CoordinatorCommand::Reject { connection, why } => {
+                    if let Some(peer) = self.roll.peer_of_connection(connection) {
+                        self.send(peer, ToWorker::Refuse { why });
+                        self.transport.disconnect(peer);
+                    }
+                }
+                CoordinatorCommand::Send { to, message } => {
+                    if let Some(peer) = self.roll.peer(to) {
+                        self.send(peer, message);
+                    }
+                }
+                CoordinatorCommand::Disconnect { node } => {
+                    if let Some(peer) = self.roll.release(node) {
+                        self.transport.disconnect(peer);
+                    }
+                }
+                CoordinatorCommand::Journal { entry } => self.append(&entry),
+                CoordinatorCommand::Plan { problem } => match BalancedChooser.choose(&problem) {
+                    Ok(plan) => self.queue.push_back(CoordinatorInput::Planned { plan }),
+                    Err(error) => return Err(io::Error::other(error)),
+                },
+                CoordinatorCommand::Publish { iteration, stages } => {
+                    if let Err(error) = publish(&self.order.dir, iteration, &stages) {
+                        log(&Event::SaveFailed { why: format!("state/state.json: {error}") });
+                    }
+                }
+                CoordinatorCommand::Log { event } => tell(&event)?,
+                CoordinatorCommand::End { end } => self.end = Some(!matches!(end, End::Failed { .. })),
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&self, peer: PeerId, message: ToWorker) {
+        let envelope = Envelope {
+            version: WIRE_VERSION,
+            run: self.order.settings.run,
+            term: self.core.term(),
+            sender: NodeId(0),
+            message,
+        };
+        let sent = encode(&envelope).map_err(|error| error.to_string()).and_then(|header| {
+            self.transport
+                .send(peer, Frame::message(header), Priority::Control)
+                .map_err(|error| error.to_string())
+        });
+        if let Err(why) = sent {
+            // A node that misses a message can't go on: its connection ends, and with it what it was.
+            eprintln!("{why}");
+            self.transport.disconnect(peer);
+        }
+    }
+
+    /// Journals an entry. While the disk refuses it is tried again, as nothing may be heard before it is written.
+    fn append(&mut self, entry: &Entry) {
+        let mut told = false;
+        while let Err(error) = self.journal.append(entry) {
+            if !told {
+                told = true;
+                let why = format!("the journal can't be written ({error}); training waits: free some space");
+                log(&Event::SaveFailed { why });
+            }
+            std::thread::sleep(DISK_RETRY);
+        }
+    }
+}

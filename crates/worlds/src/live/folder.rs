@@ -1,0 +1,269 @@
+//! A run's folder: who may use it, and what lies in it before training starts.
+
+use crate::config::{ConfigError, RunConfig, RunShape};
+use serde::{Deserialize, Serialize};
+use skipstone_data::{DataError, DatasetError, TokenDataset, TokenizerError, bigram_loss, prepare};
+use skipstone_types::RunId;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// Why a run can't have its folder.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum FolderError {
+    /// Another run is in it.
+    #[error("{} is in use by another run; wait until it has ended, or pass another --out", dir.display())]
+    InUse {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// It holds something.
+    #[error("{} is not empty; pass --resume to go on with the run in it, or another --out", dir.display())]
+    NotEmpty {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// There is no run in it.
+    #[error("{} holds no run to go on with; leave out --resume to start one", dir.display())]
+    NoRun {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// The run in it was another.
+    #[error("the run in {} was made with other {what}; --resume goes on with the same model, data and seed, so leave those options out, or start a new run with another --out", dir.display())]
+    Other {
+        /// The folder.
+        dir: PathBuf,
+        /// What differs.
+        what: &'static str,
+    },
+    /// The file system refuses.
+    #[error("{}: {source}; check the path, its permissions and the free space", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// `data/data.json` is damaged.
+    #[error("{} is damaged ({why}); start a new run with another --out", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// The options.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The data.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The token file.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
+    /// The tokenizer.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+}
+
+/// What was found out about the data, in `data/data.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DataFacts {
+    /// The run.
+    pub run: RunId,
+    /// Tokens of the vocabulary.
+    pub vocabulary: usize,
+    /// Tokens to train on.
+    pub train_tokens: usize,
+    /// Tokens to validate on.
+    pub validation_tokens: usize,
+    /// Bytes of text.
+    pub bytes: usize,
+    /// Loss of a bigram model on the validation tokens, in nats per token.
+    pub bigram_loss: Option<f64>,
+    /// The least loss that any model can expect, in nats per token, where it is known.
+    pub entropy_floor: Option<f64>,
+}
+
+/// A run's folder, held against others.
+#[derive(Debug)]
+pub struct RunFolder {
+    /// The folder.
+    pub dir: PathBuf,
+    /// The data.
+    pub facts: DataFacts,
+    /// Model and stages.
+    pub shape: RunShape,
+    _lock: File,
+}
+
+/// The file that a process which uses the folder keeps locked.
+const LOCK: &str = "run.lock";
+
+impl RunFolder {
+    /// Takes a new or empty folder, writes `run.toml`, and prepares the data. `say` hears what is going on.
+    ///
+    /// # Errors
+    /// See [`FolderError`].
+    pub fn create(config: &RunConfig, say: &mut dyn FnMut(&str)) -> Result<Self, FolderError> {
+        // The cheap checks come first: bad options must not cost a tokenizer's training.
+        config.settings()?;
+        let request = config.data_request()?;
+        let dir = &config.out;
+        let lock = lock(dir)?;
+        let foreign = fs::read_dir(dir)
+            .map_err(|source| FolderError::File { path: dir.clone(), source })?
+            .filter_map(Result::ok)
+            .any(|entry| entry.file_name() != LOCK);
+        if foreign {
+            return Err(FolderError::NotEmpty { dir: dir.clone() });
+        }
+        let made = Self::fill(config, &request, say);
+        if made.is_err() {
+            // Nothing of a run that never was stays behind.
+            let _ = fs::remove_dir_all(dir.join("data"));
+            let _ = fs::remove_file(dir.join("run.toml"));
+            let _ = fs::remove_file(dir.join(LOCK));
+            let _ = fs::remove_dir(dir);
+        }
+        let (facts, shape) = made?;
+        Ok(Self { dir: dir.clone(), facts, shape, _lock: lock })
+    }
+
+    fn fill(
+        config: &RunConfig,
+        request: &skipstone_data::DataRequest,
+        say: &mut dyn FnMut(&str),
+    ) -> Result<(DataFacts, RunShape), FolderError> {
+        say(match &config.data {
+            Some(_) => "reading the data",
+            None => "generating stories",
+        });
+        let prepared = prepare(request)?;
+        let shape = config.shape(prepared.tokenizer.vocab_size())?;
+        let data = config.out.join("data");
+        fs::create_dir_all(&data).map_err(|source| FolderError::File { path: data.clone(), source })?;
+        prepared.tokenizer.save(&data.join("tokenizer.json"))?;
+        write_atomically(&data.join("tokenizer_config.json"), prepared.tokenizer.config_json().as_bytes())?;
+        prepared.dataset.write(&tokens_path(&config.out))?;
+        let (train, validation) = (prepared.dataset.train(), prepared.dataset.validation());
+        let facts = DataFacts {
+            run: new_run_id(),
+            vocabulary: prepared.tokenizer.vocab_size(),
+            train_tokens: train.len(),
+            validation_tokens: validation.len(),
+            bytes: prepared.bytes,
+            bigram_loss: bigram_loss(train, validation, prepared.tokenizer.vocab_size()),
+            entropy_floor: prepared.entropy_floor,
+        };
+        let json = serde_json::to_vec_pretty(&facts).unwrap_or_default();
+        write_atomically(&data.join("data.json"), &json)?;
+        write_atomically(&config.out.join("run.toml"), config.to_toml()?.as_bytes())?;
+        say(&format!(
+            "{} of text, {} tokens of a vocabulary of {}",
+            bytes_in_words(facts.bytes as u64),
+            facts.train_tokens + facts.validation_tokens,
+            facts.vocabulary
+        ));
+        Ok((facts, shape))
+    }
+
+    /// Takes the folder of a run that is to go on. `config` may differ from the run's in what weights and data do not
+    /// depend on.
+    ///
+    /// # Errors
+    /// See [`FolderError`].
+    pub fn resume(config: &RunConfig) -> Result<Self, FolderError> {
+        let dir = &config.out;
+        if !dir.join("run.toml").is_file() {
+            return Err(FolderError::NoRun { dir: dir.clone() });
+        }
+        let lock = lock(dir)?;
+        let before = RunConfig::read(&dir.join("run.toml"))?;
+        let facts = read_facts(dir)?;
+        let shape = config.shape(facts.vocabulary)?;
+        let other = |what| FolderError::Other { dir: dir.clone(), what };
+        if before.shape(facts.vocabulary)?.digest() != shape.digest() {
+            return Err(other("model or stages"));
+        }
+        if before.seed != config.seed {
+            return Err(other("--seed"));
+        }
+        if (&before.data, &before.tokenizer, before.story_bytes)
+            != (&config.data, &config.tokenizer, config.story_bytes)
+        {
+            return Err(other("--data or --tokenizer"));
+        }
+        if before.batch_shape()? != config.batch_shape()? {
+            return Err(other("--batch, --microbatches or --context"));
+        }
+        config.settings()?;
+        TokenDataset::read(&tokens_path(dir))?;
+        write_atomically(&dir.join("run.toml"), config.to_toml()?.as_bytes())?;
+        Ok(Self { dir: dir.clone(), facts, shape, _lock: lock })
+    }
+}
+
+/// Where the tokens lie.
+pub fn tokens_path(dir: &Path) -> PathBuf {
+    dir.join("data").join("tokens.bin")
+}
+
+/// What was found out about the data of the run in `dir`.
+///
+/// # Errors
+/// [`FolderError::NoRun`] or [`FolderError::Damaged`].
+pub fn read_facts(dir: &Path) -> Result<DataFacts, FolderError> {
+    let path = dir.join("data").join("data.json");
+    let text = fs::read_to_string(&path).map_err(|_| FolderError::NoRun { dir: dir.to_owned() })?;
+    serde_json::from_str(&text).map_err(|why| FolderError::Damaged { path, why: why.to_string() })
+}
+
+fn lock(dir: &Path) -> Result<File, FolderError> {
+    let failed = |path: &Path, source| FolderError::File { path: path.to_owned(), source };
+    fs::create_dir_all(dir).map_err(|source| failed(dir, source))?;
+    let path = dir.join(LOCK);
+    let file = File::create(&path).map_err(|source| failed(&path, source))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(FolderError::InUse { dir: dir.to_owned() }),
+        Err(fs::TryLockError::Error(source)) => Err(failed(&path, source)),
+    }
+}
+
+/// Writes beside and renames.
+fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), FolderError> {
+    let write = || {
+        let beside = path.with_extension("part");
+        let mut file = File::create(&beside)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&beside, path)
+    };
+    write().map_err(|source| FolderError::File { path: path.to_owned(), source })
+}
+
+/// A number that no other run has. It names the run and is no part of what is computed.
+fn new_run_id() -> RunId {
+    let mut bytes = [0_u8; 8];
+    // Without randomness the process id still tells runs of one machine apart.
+    if getrandom::fill(&mut bytes).is_err() {
+        bytes = u64::from(std::process::id()).to_le_bytes();
+    }
+    RunId(u64::from_le_bytes(bytes))
+}
+
+/// `12.3 MB` and the like.
+pub fn bytes_in_words(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    for unit in ["B", "kB", "MB", "GB"] {
+        if value < 1000.0 {
+            return if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") };
+        }
+        value /= 1000.0;
+    }
+    format!("{value:.1} TB")
+}

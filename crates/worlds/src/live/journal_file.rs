@@ -1,0 +1,136 @@
+//! The journal on disk: one file, one owner, every entry synced before what follows from it is heard.
+
+use skipstone_protocol::{Entry, JOURNAL_HEADER, JournalError, decode_journal, encode_entry};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use thiserror::Error;
+
+/// A coordinator that was killed may hold the lock for a moment longer.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+
+/// Why a journal can't be opened.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum JournalFileError {
+    /// The file system refuses.
+    #[error("{}: {source}; check the folder's permissions and free space", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// Another coordinator has it.
+    #[error("{} is in use by another coordinator; wait until that run has ended, or use another --out", path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It does not check.
+    #[error("{}: {source}", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// How.
+        source: JournalError,
+    },
+}
+
+/// The journal of a run, open and locked.
+#[derive(Debug)]
+pub struct JournalFile {
+    file: File,
+}
+
+impl JournalFile {
+    /// Opens (or starts) the journal under the run's folder `dir`, drops a torn tail, and gives the entries.
+    ///
+    /// # Errors
+    /// See [`JournalFileError`].
+    pub fn open(dir: &Path) -> Result<(Self, Vec<Entry>), JournalFileError> {
+        let path = dir.join("journal").join("journal.bin");
+        let failed = |source| JournalFileError::File { path: path.clone(), source };
+        std::fs::create_dir_all(dir.join("journal")).map_err(failed)?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(failed)?;
+        lock(&file, &path)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(failed)?;
+        let (entries, valid) = decode_journal(&bytes)
+            .map_err(|source| JournalFileError::Content { path: path.clone(), source })?;
+        file.set_len(valid as u64).map_err(failed)?;
+        file.seek(SeekFrom::End(0)).map_err(failed)?;
+        if valid == 0 {
+            file.write_all(JOURNAL_HEADER).map_err(failed)?;
+        }
+        file.sync_data().map_err(failed)?;
+        Ok((Self { file }, entries))
+    }
+
+    /// Appends an entry; it is on disk when this returns.
+    ///
+    /// # Errors
+    /// A full disk, say: what would follow from the entry must not be heard.
+    pub fn append(&mut self, entry: &Entry) -> io::Result<()> {
+        let end = self.file.stream_position()?;
+        let written = self.file.write_all(&encode_entry(entry)).and_then(|()| self.file.sync_data());
+        if written.is_err() {
+            // Leave no half entry behind: the next try starts where this one did.
+            self.file.set_len(end)?;
+            self.file.seek(SeekFrom::Start(end))?;
+        }
+        written
+    }
+}
+
+fn lock(file: &File, path: &Path) -> Result<(), JournalFileError> {
+    let until = Instant::now() + LOCK_WAIT;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(std::fs::TryLockError::WouldBlock) if Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(std::fs::TryLockError::WouldBlock) => {
+                return Err(JournalFileError::InUse { path: path.to_owned() });
+            }
+            Err(std::fs::TryLockError::Error(source)) => {
+                return Err(JournalFileError::File { path: path.to_owned(), source });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use skipstone_types::{NodeId, RunId, Term};
+
+    #[test]
+    fn entries_survive_and_a_torn_tail_is_dropped() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let entry = Entry::Opened { run: RunId(1), term: Term(1) };
+        let (mut journal, entries) = JournalFile::open(dir.path()).expect("a new journal");
+        assert!(entries.is_empty());
+        journal.append(&entry).expect("appended");
+        assert!(matches!(JournalFile::open(dir.path()), Err(JournalFileError::InUse { .. })));
+        drop(journal);
+        let path = dir.path().join("journal").join("journal.bin");
+        let mut bytes = std::fs::read(&path).expect("the file");
+        bytes.extend(&encode_entry(&Entry::NodesBelow { node: NodeId(3) })[..9]);
+        std::fs::write(&path, &bytes).expect("written");
+        let (mut journal, entries) = JournalFile::open(dir.path()).expect("the journal");
+        assert_eq!(entries, std::slice::from_ref(&entry));
+        journal.append(&Entry::NodesBelow { node: NodeId(7) }).expect("appended");
+        drop(journal);
+        let (_, entries) = JournalFile::open(dir.path()).expect("the journal");
+        assert_eq!(entries, [entry, Entry::NodesBelow { node: NodeId(7) }]);
+    }
+}

@@ -1,0 +1,23 @@
+//! The live world: real processes on this machine, real tensors, loopback TCP.
+//!
+//! The parent ([`run`]) only supervises. Its direct children are a coordinator ([`run_coordinator`]) and nodes
+//! ([`run_node`]), each the same executable under a hidden subcommand, told what to do on the first line of stdin (the
+//! run secret among it, which is therefore neither in arguments nor in the environment). Children end when that pipe does.
+//!
+//! In a node, one thread runs the worker core and owns the tensors ([`store::TensorStore`]), one computes
+//! ([`store::Engine`]), and the transport's threads move bytes and heartbeats.
+
+mod address;
+mod coordinator;
+pub mod folder;
+pub mod journal_file;
+mod node;
+pub mod publish;
+mod roll;
+mod start;
+pub mod store;
+mod supervisor;
+
+pub use coordinator::run_coordinator;
+pub use node::run_node;
+pub use supervisor::{Ended, Kill, KillScript, RunError, RunOptions, RunOutcome, Target, When, run};

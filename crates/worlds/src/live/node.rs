@@ -1,0 +1,319 @@
+//! A node's process: a worker core, its tensors, a compute thread, and the connections to the others.
+
+use super::address::PeerAddress;
+use super::folder::tokens_path;
+use super::start::{NodeStart, follow_parent, read_start};
+use super::store::{Done, Engine, EngineSetup, Job, OptimizerSetup, TensorStore};
+use crate::config::ConfigError;
+use skipstone_net::{
+    Frame, NetConfig, NetEvent, PeerId, Priority, RunSecret, SendError, TcpTransport, Transport,
+};
+use skipstone_protocol::{
+    Envelope, Handle, MESSAGE_BYTES_MAX, Message, Outcome, ToPeer, ToWorker, WIRE_VERSION, Worker,
+    WorkerCommand, WorkerInput, decode, encode,
+};
+use skipstone_types::{NodeId, RunId, StageId};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::process::ExitCode;
+use std::sync::mpsc;
+use std::time::Instant;
+
+/// The coordinator's name in the transport.
+pub(super) const COORDINATOR: PeerId = PeerId(0);
+
+/// Least payload that peers accept from each other; stages may need more.
+const PAYLOAD_BYTES_MIN: usize = 64 << 20;
+
+/// What happens to the process.
+enum Input {
+    Net(NetEvent),
+    Computed(Done),
+}
+
+/// Runs `skipstone internal-node`: the order comes on stdin. Returns when the run is over.
+pub fn run_node() -> ExitCode {
+    match serve() {
+        Ok(success) => ExitCode::from(u8::from(!success)),
+        Err(error) => {
+            eprintln!("node: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve() -> io::Result<bool> {
+    let order: NodeStart = read_start(&mut io::stdin().lock())?;
+    follow_parent(|_| ())?;
+    let setup = engine_setup(&order).map_err(io::Error::other)?;
+    let (inputs, arrivals) = mpsc::channel();
+    let me = PeerAddress::draw_id()?;
+    let config = net_config(me, &order, &setup)?;
+    let jobs = start_compute(setup, inputs.clone())?;
+    let sink = inputs;
+    let transport =
+        TcpTransport::bind(config, "127.0.0.1:0", move |event| drop(sink.send(Input::Net(event))))
+            .map_err(io::Error::other)?;
+    let address = PeerAddress { peer: me, socket: transport.local_address() };
+    let worker = Worker::new(order.run, address.to_string(), std::process::id());
+    transport.connect(COORDINATOR, &order.coordinator);
+    let mut node = Node {
+        run: order.run,
+        worker,
+        store: TensorStore::default(),
+        transport,
+        jobs,
+        peers: BTreeMap::new(),
+        names: BTreeMap::new(),
+        up: BTreeSet::new(),
+        forgotten: BTreeSet::new(),
+        start: Instant::now(),
+        queue: VecDeque::new(),
+        exit: None,
+    };
+    while node.exit.is_none() {
+        let Ok(input) = arrivals.recv() else { break };
+        node.take(input);
+        while let Some(input) = node.queue.pop_front() {
+            let now_us = node.start.elapsed().as_micros() as u64;
+            let commands = node.worker.on(input, now_us);
+            node.carry_out(commands);
+        }
+    }
+    Ok(node.exit.unwrap_or(false))
+}
+
+/// The compute thread: one task at a time.
+fn start_compute(setup: EngineSetup, done: mpsc::Sender<Input>) -> io::Result<mpsc::Sender<Job>> {
+    let mut engine = Engine::new(setup, None).map_err(io::Error::other)?;
+    let (jobs, queue) = mpsc::channel::<Job>();
+    std::thread::Builder::new().name("compute".to_owned()).spawn(move || {
+        for job in queue {
+            if done.send(Input::Computed(engine.run(job))).is_err() {
+                break;
+            }
+        }
+    })?;
+    Ok(jobs)
+}
+
+/// What the configuration means for a node's computations.
+fn engine_setup(order: &NodeStart) -> Result<EngineSetup, ConfigError> {
+    let config = &order.config;
+    Ok(EngineSetup {
+        shape: config.shape(order.vocabulary)?,
+        optimizer: OptimizerSetup {
+            beta1: config.beta1,
+            beta2: config.beta2,
+            epsilon: config.epsilon,
+            weight_decay: config.weight_decay,
+        },
+        seed: config.seed,
+        threads: config.threads_per_node(),
+        tokens: tokens_path(&order.dir),
+        state: order.dir.join("state"),
+    })
+}
+
+fn net_config(me: PeerId, order: &NodeStart, setup: &EngineSetup) -> io::Result<NetConfig> {
+    let shape = &setup.shape;
+    let largest = [StageId::ORIGIN, StageId(1)]
+        .into_iter()
+        .map(|stage| skipstone_model::StageLayout::of(&shape.model, &shape.stage_spec(stage)).len())
+        .chain([shape.tokens() * shape.model.hidden_size])
+        .max()
+        .unwrap_or(0);
+    let mut config =
+        NetConfig::new(me, order.run.0, RunSecret::from_hex(&order.secret).map_err(io::Error::other)?);
+    config.max_header = MESSAGE_BYTES_MAX;
+    config.max_payload = (4 * largest).max(PAYLOAD_BYTES_MIN);
+    // What waits to be sent is kept by the store anyway, until the attempt ends, and a frame that is refused here
+    // would be missed: the bounds are the store's, not the queues'.
+    for lane in [&mut config.control, &mut config.bulk] {
+        lane.frames = 1 << 20;
+        lane.bytes = 1 << 40;
+    }
+    Ok(config)
+}
+
+struct Node {
+    run: RunId,
+    worker: Worker,
+    store: TensorStore,
+    transport: TcpTransport,
+    jobs: mpsc::Sender<Job>,
+    /// Where nodes are.
+    peers: BTreeMap<NodeId, PeerAddress>,
+    /// Which node a connection's other end is.
+    names: BTreeMap<PeerId, NodeId>,
+    up: BTreeSet<PeerId>,
+    /// Processes that were cut off; one that comes back under a new id is let in again.
+    forgotten: BTreeSet<PeerId>,
+    start: Instant,
+    queue: VecDeque<WorkerInput>,
+    exit: Option<bool>,
+}
+
+impl Node {
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Computed(done) => {
+                let id = done.id;
+                let outcome = self.store.finish(done);
+                self.queue.push_back(WorkerInput::Computed { id, outcome });
+            }
+            Input::Net(NetEvent::Up { peer: COORDINATOR, .. }) => {
+                self.queue.push_back(WorkerInput::CoordinatorUp);
+            }
+            Input::Net(NetEvent::Down { peer: COORDINATOR, .. }) => {
+                self.queue.push_back(WorkerInput::CoordinatorDown);
+            }
+            Input::Net(NetEvent::Up { peer, .. }) => {
+                self.up.insert(peer);
+                if let Some(peer) = self.names.get(&peer).copied() {
+                    self.queue.push_back(WorkerInput::PeerUp { peer });
+                }
+            }
+            Input::Net(NetEvent::Down { peer, .. }) => {
+                self.up.remove(&peer);
+            }
+            Input::Net(NetEvent::Frame { peer: COORDINATOR, frame, .. }) => {
+                match decode::<ToWorker>(&frame.header, self.run) {
+                    Ok(Envelope { term, message, .. }) => {
+                        self.queue.push_back(WorkerInput::Coordinator { term, message });
+                    }
+                    Err(error) => eprintln!("a message of the coordinator is not understood: {error}"),
+                }
+            }
+            Input::Net(NetEvent::Frame { peer, frame, .. }) => self.take_frame(peer, frame),
+            Input::Net(
+                NetEvent::Refused { why, address, .. } | NetEvent::Unreachable { why, address, .. },
+            ) => {
+                eprintln!("{address}: {why}");
+            }
+            Input::Net(_) => {}
+        }
+    }
+
+    fn take_frame(&mut self, peer: PeerId, frame: Frame) {
+        match decode::<ToPeer>(&frame.header, self.run) {
+            Ok(Envelope { sender, message, .. }) => {
+                self.name(peer, sender);
+                let payload = self.store.receive(frame.payload);
+                self.queue.push_back(WorkerInput::Peer { from: sender, message, payload });
+            }
+            Err(error) => {
+                eprintln!("{peer} is cut off: {error}");
+                self.transport.forbid(peer);
+            }
+        }
+    }
+
+    /// Learns which node is at the other end. A process that was set aside goes on under a higher id.
+    fn name(&mut self, peer: PeerId, node: NodeId) {
+        if self.names.get(&peer).is_some_and(|known| *known >= node) {
+            return;
+        }
+        self.names.insert(peer, node);
+        if self.up.contains(&peer) {
+            self.queue.push_back(WorkerInput::PeerUp { peer: node });
+        }
+    }
+
+    fn carry_out(&mut self, commands: Vec<WorkerCommand>) {
+        for command in commands {
+            match command {
+                WorkerCommand::Compute { id, task, inputs, outputs } => {
+                    let failed = match self.store.begin(id, task, &inputs, outputs) {
+                        Ok(job) => self.jobs.send(job).err().map(|_| "the compute thread is gone".to_owned()),
+                        Err(Handle(handle)) => Some(format!("handle {handle} names nothing; this is a bug")),
+                    };
+                    if let Some(why) = failed {
+                        let outcome = Outcome::Failed { why };
+                        self.queue.push_back(WorkerInput::Computed { id, outcome });
+                    }
+                }
+                WorkerCommand::Drop { handles } => self.store.drop_handles(&handles),
+                WorkerCommand::SendCoordinator { message } => {
+                    if let Some(header) = self.envelope(message) {
+                        // Lost without harm if there is no connection: the next one begins with a hello.
+                        let _ = self.transport.send(COORDINATOR, Frame::message(header), Priority::Control);
+                    }
+                }
+                WorkerCommand::SendPeer { to, message, payload } => self.send(to, message, payload),
+                WorkerCommand::Know { addresses } => self.know(addresses),
+                WorkerCommand::Forget { peers } => self.forget(&peers),
+                WorkerCommand::Exit { why, success } => {
+                    if !success {
+                        eprintln!("{why}");
+                    }
+                    self.exit = Some(success);
+                }
+            }
+        }
+    }
+
+    fn envelope<M: Message>(&self, message: M) -> Option<Vec<u8>> {
+        let envelope = Envelope {
+            version: WIRE_VERSION,
+            run: self.run,
+            term: self.worker.term(),
+            sender: self.worker.node(),
+            message,
+        };
+        encode(&envelope).map_err(|error| eprintln!("a message can't be sent: {error}")).ok()
+    }
+
+    fn send(&mut self, to: NodeId, message: ToPeer, payload: Option<Handle>) {
+        let Some(address) = self.peers.get(&to) else { return };
+        if !self.up.contains(&address.peer) {
+            // What is lost now is sent again when the connection stands.
+            self.transport.connect(address.peer, &address.socket);
+        }
+        let Some(header) = self.envelope(message) else { return };
+        let (payload, priority) = match payload {
+            None => (skipstone_net::Payload::Empty, Priority::Control),
+            Some(handle) => {
+                let Some(payload) = self.store.payload(handle) else {
+                    eprintln!("handle {} can't be sent; this is a bug", handle.0);
+                    return;
+                };
+                (payload, Priority::Bulk)
+            }
+        };
+        match self.transport.send(address.peer, Frame { header: header.into(), payload }, priority) {
+            Ok(()) | Err(SendError::NotConnected(_)) => {}
+            Err(error) => {
+                // The frame would be missed: a new connection makes the core send it again.
+                eprintln!("{error}");
+                self.transport.disconnect(address.peer);
+                self.transport.connect(address.peer, &address.socket);
+            }
+        }
+    }
+
+    fn know(&mut self, addresses: Vec<(NodeId, String)>) {
+        for (node, text) in addresses {
+            let Some(address) = PeerAddress::parse(&text) else {
+                eprintln!("{node} has no address: {text}");
+                continue;
+            };
+            if self.forgotten.remove(&address.peer) {
+                self.transport.connect(address.peer, &address.socket);
+            }
+            let peer = address.peer;
+            self.peers.insert(node, address);
+            self.name(peer, node);
+        }
+    }
+
+    fn forget(&mut self, nodes: &[NodeId]) {
+        for node in nodes {
+            let Some(address) = self.peers.remove(node) else { continue };
+            if self.names.get(&address.peer) == Some(node) {
+                self.transport.forbid(address.peer);
+                self.forgotten.insert(address.peer);
+            }
+        }
+    }
+}

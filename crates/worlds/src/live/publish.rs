@@ -1,0 +1,112 @@
+//! `state/state.json`: names the saved iteration that is whole. Written last, so that a crash leaves the older one.
+
+use serde::{Deserialize, Serialize};
+use skipstone_types::{Digest, Iteration, StageId};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// Version of `state.json`.
+pub const STATE_FORMAT: u32 = 1;
+
+/// What `state.json` says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateManifest {
+    /// [`STATE_FORMAT`].
+    pub format: u32,
+    /// The iteration that runs next.
+    pub iteration: Iteration,
+    /// Stages saved, with the digests of their states; a stage that is missing was lost.
+    pub stages: Vec<(StageId, Digest)>,
+}
+
+/// Why there is no state to go on from.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StateError {
+    /// There is none.
+    #[error("{} holds no saved state: nothing was saved before the run ended; start it again without --resume in a new --out", dir.display())]
+    Missing {
+        /// The run's folder.
+        dir: PathBuf,
+    },
+    /// It can't be read.
+    #[error("{} can't be read: {why}; restore it from a copy, or start again in a new --out", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+}
+
+/// The folder of one saved iteration.
+pub fn state_dir(dir: &Path, iteration: Iteration) -> PathBuf {
+    dir.join("state").join(iteration.0.to_string())
+}
+
+/// Makes the saved iteration the one that counts, and drops the others.
+///
+/// # Errors
+/// The file system's.
+pub fn publish(dir: &Path, iteration: Iteration, stages: &[(StageId, Digest)]) -> io::Result<()> {
+    let manifest = StateManifest { format: STATE_FORMAT, iteration, stages: stages.to_vec() };
+    let state = dir.join("state");
+    let beside = state.join("state.json.part");
+    let mut file = File::create(&beside)?;
+    file.write_all(&serde_json::to_vec_pretty(&manifest).map_err(io::Error::other)?)?;
+    file.sync_all()?;
+    fs::rename(&beside, state.join("state.json"))?;
+    File::open(&state)?.sync_all()?;
+    for entry in fs::read_dir(&state)? {
+        let entry = entry?;
+        let older = entry.file_name().to_str().and_then(|name| name.parse::<u64>().ok());
+        if older.is_some_and(|older| older != iteration.0) {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// The state that counts.
+///
+/// # Errors
+/// See [`StateError`].
+pub fn read_state(dir: &Path) -> Result<StateManifest, StateError> {
+    let path = dir.join("state").join("state.json");
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(why) if why.kind() == io::ErrorKind::NotFound => {
+            return Err(StateError::Missing { dir: dir.to_owned() });
+        }
+        Err(why) => return Err(StateError::Unreadable { path, why: why.to_string() }),
+    };
+    let manifest: StateManifest = serde_json::from_str(&text)
+        .map_err(|why| StateError::Unreadable { path: path.clone(), why: why.to_string() })?;
+    if manifest.format != STATE_FORMAT {
+        let why = format!("it is of format {}, this version reads {STATE_FORMAT}", manifest.format);
+        return Err(StateError::Unreadable { path, why });
+    }
+    Ok(manifest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_published_state_counts_and_older_ones_go() {
+        let dir = tempfile::tempdir().expect("a folder");
+        assert!(matches!(read_state(dir.path()), Err(StateError::Missing { .. })));
+        for iteration in [Iteration(3), Iteration(8)] {
+            fs::create_dir_all(state_dir(dir.path(), iteration)).expect("made");
+            publish(dir.path(), iteration, &[(StageId(0), Digest([7; 32]))]).expect("published");
+        }
+        let manifest = read_state(dir.path()).expect("the state");
+        assert_eq!((manifest.iteration, manifest.stages.len()), (Iteration(8), 1));
+        assert!(!state_dir(dir.path(), Iteration(3)).exists());
+        fs::write(dir.path().join("state").join("state.json"), "{").expect("written");
+        assert!(matches!(read_state(dir.path()), Err(StateError::Unreadable { .. })));
+    }
+}

@@ -1,0 +1,96 @@
+//! What a parent tells its children: one JSON line on their standard input, so that the run's secret is seen neither
+//! in arguments nor in the environment. Afterwards the pipe stays open: when it closes, the parent is gone, and the
+//! child ends.
+
+use crate::config::RunConfig;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use skipstone_types::{Iteration, RunId, Settings};
+use std::io::{self, BufRead, Write};
+use std::path::PathBuf;
+
+/// Longest first line, in bytes.
+const LINE_BYTES_MAX: u64 = 1 << 20;
+
+/// For a coordinator.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct CoordinatorStart {
+    /// The run's secret, in hexadecimal.
+    pub(super) secret: String,
+    /// The run.
+    pub(super) settings: Settings,
+    /// The run's folder.
+    pub(super) dir: PathBuf,
+    /// The port to listen on; 0 takes any free one.
+    pub(super) port: u16,
+    /// Go back to `state/` at this iteration.
+    pub(super) resume: Option<Iteration>,
+}
+
+/// For a node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct NodeStart {
+    /// The run's secret, in hexadecimal.
+    pub(super) secret: String,
+    /// The run.
+    pub(super) run: RunId,
+    /// Where the coordinator listens.
+    pub(super) coordinator: String,
+    /// The run's folder.
+    pub(super) dir: PathBuf,
+    /// Model, stages, batches, optimiser, seed.
+    pub(super) config: RunConfig,
+    /// Tokens of the vocabulary.
+    pub(super) vocabulary: usize,
+}
+
+/// A coordinator's first line on standard output; events follow, one a line.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct CoordinatorReady {
+    /// Where it listens.
+    pub(super) address: String,
+}
+
+/// Writes a child's first line.
+///
+/// # Errors
+/// A child that is gone.
+pub(super) fn write_start<T: Serialize>(pipe: &mut impl Write, start: &T) -> io::Result<()> {
+    let mut line = serde_json::to_vec(start).map_err(io::Error::other)?;
+    line.push(b'\n');
+    pipe.write_all(&line)?;
+    pipe.flush()
+}
+
+/// Reads the first line.
+///
+/// # Errors
+/// A line that is not what a parent of this version writes.
+pub(super) fn read_start<T: DeserializeOwned>(pipe: &mut impl BufRead) -> io::Result<T> {
+    let mut line = String::new();
+    io::Read::take(pipe, LINE_BYTES_MAX).read_line(&mut line)?;
+    serde_json::from_str(&line).map_err(|why| {
+        let text = format!("this command is started by `skipstone train`, not by hand ({why})");
+        io::Error::new(io::ErrorKind::InvalidInput, text)
+    })
+}
+
+/// Exit code of a child whose parent is gone.
+const ORPHAN_EXIT: i32 = 3;
+
+/// Reads stdin to its end on a thread of its own: `each` gets every line. When the parent has gone the pipe ends, and
+/// with it this process.
+pub(super) fn follow_parent(each: impl Fn(&str) + Send + 'static) -> io::Result<()> {
+    std::thread::Builder::new().name("parent".to_owned()).spawn(move || {
+        let mut input = io::stdin().lock();
+        let mut line = String::new();
+        loop {
+            line.clear();
+            match io::Read::take(&mut input, LINE_BYTES_MAX).read_line(&mut line) {
+                Ok(0) | Err(_) => std::process::exit(ORPHAN_EXIT),
+                Ok(_) => each(line.trim()),
+            }
+        }
+    })?;
+    Ok(())
+}

@@ -1,0 +1,390 @@
+//! Carries tasks out, one at a time, on the threads of a pool of its own.
+
+use super::files::{StateFile, stage_path};
+use super::tensor::{Flat, Tensor};
+use super::{Done, Feed, Job, StageState};
+use crate::config::RunShape;
+use serde::{Deserialize, Serialize};
+use skipstone_data::{SampleOrder, TokenDataset};
+use skipstone_model::{
+    ComputePool, CpuBackend, ModelError, OptimizerStep, Saved, StageBackend, StageLayout, grad_norm,
+    hash_f32, initial_parameters, weighted_sum_into,
+};
+use skipstone_protocol::{Handle, Outcome, Task};
+use skipstone_recovery::{Moments, Recipe};
+use skipstone_types::{Digest, Iteration, Microbatch, StageId};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Buffers as long as the stage that are kept for reuse: a sum and a reduced gradient.
+const SPARE_MAX: usize = 2;
+
+/// Adam's constants.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct OptimizerSetup {
+    /// Decay of the first moment.
+    pub beta1: f32,
+    /// Decay of the second moment.
+    pub beta2: f32,
+    /// Added to the root of the second moment.
+    pub epsilon: f32,
+    /// Decoupled weight decay.
+    pub weight_decay: f32,
+}
+
+/// What every node of a run computes with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EngineSetup {
+    /// Model, stages and batches.
+    pub shape: RunShape,
+    /// Adam's constants.
+    pub optimizer: OptimizerSetup,
+    /// Seeds the weights and the order of samples.
+    pub seed: u64,
+    /// Compute threads.
+    pub threads: usize,
+    /// The token file, read when this node first serves the origin.
+    pub tokens: PathBuf,
+    /// The run's `state/`.
+    pub state: PathBuf,
+}
+
+/// Computes tasks for one node.
+pub struct Engine {
+    setup: EngineSetup,
+    digest: String,
+    pool: ComputePool,
+    /// The stage computed last, with its buffers.
+    backend: Option<(StageId, CpuBackend)>,
+    spare: Vec<Vec<f32>>,
+    feed: Option<Feed>,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("setup", &self.setup).finish_non_exhaustive()
+    }
+}
+
+/// What a task makes: its outcome and its outputs, in order.
+type Made = Result<(Outcome, Vec<Tensor>), String>;
+
+impl Engine {
+    /// An engine with `setup.threads` threads of its own. Without a `feed` the token file is read when it is needed.
+    ///
+    /// # Errors
+    /// Threads that can't be started.
+    pub fn new(setup: EngineSetup, feed: Option<Feed>) -> Result<Self, ModelError> {
+        let pool = ComputePool::new(setup.threads)?;
+        Ok(Self { digest: setup.shape.digest(), setup, pool, backend: None, spare: Vec::new(), feed })
+    }
+
+    /// Carries a task out. A panic on the way counts as its failure.
+    pub fn run(&mut self, job: Job) -> Done {
+        let Job { id, task, inputs, recycled, outputs, sum } = job;
+        self.recycle(recycled);
+        let mut inputs: Vec<Option<Tensor>> = inputs.into_iter().map(Some).collect();
+        let pool = self.pool.clone();
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            pool.install(|| self.carry_out(&task, &mut inputs))
+        }));
+        let result =
+            result.unwrap_or_else(|_| Err(format!("the computation of {task:?} broke down; this is a bug")));
+        let mut made: Vec<(Handle, Tensor)> = Vec::with_capacity(outputs.len() + 1);
+        if let Some((handle, tensor)) = sum.zip(inputs.last_mut().and_then(Option::take)) {
+            made.push((handle, tensor));
+        }
+        // The state must have no reader left when the step wants to write to it.
+        drop(inputs);
+        let outcome = match result {
+            Ok((outcome, tensors)) => {
+                made.extend(outputs.into_iter().zip(tensors));
+                outcome
+            }
+            Err(why) => Outcome::Failed { why },
+        };
+        Done { id, outcome, made }
+    }
+
+    fn recycle(&mut self, buffers: Vec<Vec<f32>>) {
+        let Some((_, backend)) = &mut self.backend else { return };
+        let flat = backend.layout().len();
+        for buffer in buffers {
+            if buffer.len() != flat {
+                backend.recycle(buffer);
+            } else if self.spare.len() < SPARE_MAX {
+                self.spare.push(buffer);
+            }
+        }
+    }
+
+    /// A buffer with arbitrary contents.
+    fn buffer(&mut self, len: usize) -> Vec<f32> {
+        match self.spare.iter().position(|spare| spare.len() == len) {
+            Some(index) => self.spare.swap_remove(index),
+            None => vec![0.0; len],
+        }
+    }
+
+    fn layout(&self, stage: StageId) -> StageLayout {
+        StageLayout::of(&self.setup.shape.model, &self.setup.shape.stage_spec(stage))
+    }
+
+    fn backend(&mut self, stage: StageId) -> Result<&mut CpuBackend, String> {
+        if self.backend.as_ref().is_none_or(|(served, _)| *served != stage) {
+            let spec = self.setup.shape.stage_spec(stage);
+            let backend = CpuBackend::with_pool(&self.setup.shape.model, spec, self.pool.clone())
+                .map_err(|error| error.to_string())?;
+            self.spare.clear();
+            self.backend = Some((stage, backend));
+        }
+        match &mut self.backend {
+            Some((_, backend)) => Ok(backend),
+            None => Err("no stage".to_owned()),
+        }
+    }
+
+    fn batch(
+        &mut self,
+        iteration: Iteration,
+        microbatch: Microbatch,
+    ) -> Result<(Vec<u32>, Vec<u32>), String> {
+        if self.feed.is_none() {
+            let dataset = TokenDataset::read(&self.setup.tokens).map_err(|error| error.to_string())?;
+            let tokens = dataset.train().len();
+            let order = SampleOrder::new(self.setup.seed, tokens, self.setup.shape.batches)
+                .map_err(|error| error.to_string())?;
+            self.feed = Some(Feed::new(Arc::new(dataset), order));
+        }
+        self.feed.as_ref().ok_or("no data")?.batch(iteration, microbatch)
+    }
+
+    fn carry_out(&mut self, task: &Task, inputs: &mut [Option<Tensor>]) -> Made {
+        match task {
+            Task::Initialise { stage } => Ok(held(self.initial(*stage))),
+            Task::Load { stage, iteration } => self.load(*stage, *iteration),
+            Task::Embed { iteration, microbatch } => self.embed(inputs, *iteration, *microbatch),
+            Task::Forward { .. } => self.forward(inputs),
+            Task::Loss { iteration, microbatch } => self.loss(inputs, *iteration, *microbatch),
+            Task::Backward { .. } | Task::EmbedBackward { .. } => self.backward(inputs),
+            Task::NewSum => {
+                let len = state(inputs, 0)?.parameters.len();
+                let mut sum = self.buffer(len);
+                sum.fill(0.0);
+                Ok((Outcome::Done, vec![Tensor::Flat(Flat::new(sum))]))
+            }
+            Task::Part { index, count } => {
+                let part = flat(inputs, 0)?.part(*index, *count);
+                Ok((Outcome::Done, vec![Tensor::Flat(part)]))
+            }
+            Task::Sum { microbatches } => self.sum(inputs, *microbatches),
+            Task::Assemble => assemble(inputs),
+            Task::Step { learning_rate, clip_factor, .. } => self.step(inputs, *learning_rate, *clip_factor),
+            Task::Freeze => {
+                let state = state(inputs, 0)?;
+                Ok((Outcome::Frozen { chunks: state.chunks() }, vec![Tensor::State(state.clone())]))
+            }
+            Task::Chunk { index } => {
+                let chunk = state(inputs, 0)?.chunk(*index);
+                Ok((Outcome::Done, vec![Tensor::Flat(Flat::new(chunk))]))
+            }
+            Task::Join { stage } => {
+                let chunks = (0..inputs.len())
+                    .map(|index| flat(inputs, index).map(Flat::as_slice))
+                    .collect::<Result<Vec<_>, _>>()?;
+                Ok(held(StageState::join(*stage, &self.layout(*stage), &chunks)?))
+            }
+            Task::Rebuild { stage, recipe } => self.rebuild(inputs, *stage, recipe),
+            Task::Save { stage, iteration } => self.save(inputs, *stage, *iteration),
+        }
+    }
+
+    fn initial(&self, stage: StageId) -> StageState {
+        let parameters = initial_parameters(&self.setup.shape.model, &self.layout(stage), self.setup.seed);
+        StageState::fresh(stage, parameters, 1.0)
+    }
+
+    fn load(&self, stage: StageId, iteration: Iteration) -> Made {
+        let path = stage_path(&self.setup.state, iteration, stage);
+        let file = StateFile { stage, iteration, shape: &self.digest };
+        file.read(&path, &self.layout(stage)).map(held).map_err(|error| error.to_string())
+    }
+
+    fn save(&self, inputs: &[Option<Tensor>], stage: StageId, iteration: Iteration) -> Made {
+        let path = stage_path(&self.setup.state, iteration, stage);
+        let file = StateFile { stage, iteration, shape: &self.digest };
+        file.write(&path, state(inputs, 0)?).map_err(|error| error.to_string())?;
+        Ok((Outcome::Done, Vec::new()))
+    }
+
+    fn embed(&mut self, inputs: &[Option<Tensor>], iteration: Iteration, microbatch: Microbatch) -> Made {
+        let (tokens, _) = self.batch(iteration, microbatch)?;
+        let state = state(inputs, 0)?;
+        let (activation, saved) = self
+            .backend(state.stage)?
+            .embed(&state.parameters, &tokens)
+            .map_err(|error| error.to_string())?;
+        Ok((Outcome::Done, vec![Tensor::Flat(Flat::new(activation)), Tensor::Saved(saved)]))
+    }
+
+    fn forward(&mut self, inputs: &[Option<Tensor>]) -> Made {
+        let (state, x) = (state(inputs, 0)?, flat(inputs, 1)?.as_slice());
+        let (activation, saved) =
+            self.backend(state.stage)?.forward(&state.parameters, x).map_err(|error| error.to_string())?;
+        Ok((Outcome::Done, vec![Tensor::Flat(Flat::new(activation)), Tensor::Saved(saved)]))
+    }
+
+    fn loss(&mut self, inputs: &mut [Option<Tensor>], iteration: Iteration, microbatch: Microbatch) -> Made {
+        let (_, targets) = self.batch(iteration, microbatch)?;
+        let (inputs, sum) = inputs.split_at_mut(2);
+        let (state, x) = (state(inputs, 0)?, flat(inputs, 1)?.as_slice());
+        let out = self
+            .backend(state.stage)?
+            .loss(&state.parameters, x, &targets, sum_of(sum), 1.0)
+            .map_err(|error| error.to_string())?;
+        let outcome = Outcome::Loss { loss_sum: out.loss_sum, tokens: out.tokens as u64 };
+        Ok((outcome, vec![Tensor::Flat(Flat::new(out.dx))]))
+    }
+
+    fn backward(&mut self, inputs: &mut [Option<Tensor>]) -> Made {
+        let saved = take_saved(inputs, 1)?;
+        let (inputs, sum) = inputs.split_at_mut(3);
+        let (state, dy) = (state(inputs, 0)?, flat(inputs, 2)?.as_slice());
+        let origin = state.stage.is_origin();
+        let backend = self.backend(state.stage)?;
+        let made = if origin {
+            backend.embed_backward(&state.parameters, saved, dy, sum_of(sum)).map(|()| Vec::new())
+        } else {
+            backend
+                .backward(&state.parameters, saved, dy, sum_of(sum))
+                .map(|dx| vec![Tensor::Flat(Flat::new(dx))])
+        };
+        made.map(|made| (Outcome::Done, made)).map_err(|error| error.to_string())
+    }
+
+    /// Adds parts up in their order, in double precision, and divides by the tokens that reached the stage.
+    fn sum(&mut self, inputs: &[Option<Tensor>], microbatches: u32) -> Made {
+        let tokens = f64::from(microbatches) * self.setup.shape.tokens() as f64;
+        let parts = (0..inputs.len())
+            .map(|index| flat(inputs, index).map(|part| (part.as_slice(), 1.0 / tokens)))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut sum = self.buffer(parts.first().map_or(0, |(part, _)| part.len()));
+        weighted_sum_into(&mut sum, &parts).map_err(|error| error.to_string())?;
+        Ok((Outcome::Done, vec![Tensor::Flat(Flat::new(sum))]))
+    }
+
+    fn step(&mut self, inputs: &mut [Option<Tensor>], learning_rate: f64, clip_factor: f64) -> Made {
+        let Some(Tensor::State(mut state)) = inputs.get_mut(0).and_then(Option::take) else {
+            return Err("input 0 is not a state".to_owned());
+        };
+        let gradient = flat(inputs, 1)?.as_slice();
+        let optimizer = self.setup.optimizer;
+        let step = OptimizerStep {
+            step: state.optimizer_step + 1,
+            learning_rate: (learning_rate * f64::from(state.learning_rate_factor)) as f32,
+            beta1: optimizer.beta1,
+            beta2: optimizer.beta2,
+            epsilon: optimizer.epsilon,
+            weight_decay: optimizer.weight_decay,
+            clip_factor: clip_factor as f32,
+        };
+        let backend = self.backend(state.stage)?;
+        // In place, unless a donation still reads the state as it was.
+        let new = Arc::make_mut(&mut state);
+        backend
+            .optimizer_step(
+                &mut new.parameters,
+                gradient,
+                &mut new.first_moments,
+                &mut new.second_moments,
+                &step,
+            )
+            .map_err(|error| error.to_string())?;
+        new.optimizer_step += 1;
+        Ok((Outcome::State { digest: state.digest() }, vec![Tensor::State(state)]))
+    }
+
+    /// A lost stage from the states of others, layer by layer.
+    fn rebuild(&mut self, inputs: &[Option<Tensor>], stage: StageId, recipe: &Recipe) -> Made {
+        let mut new = self.initial(stage);
+        let sources = (0..inputs.len())
+            .map(|index| state(inputs, index).map(Arc::as_ref))
+            .collect::<Result<Vec<_>, _>>()?;
+        if sources.len() != recipe.sources.len() {
+            return Err(format!("{} states for {} sources", sources.len(), recipe.sources.len()));
+        }
+        new.learning_rate_factor = recipe.learning_rate_factor as f32;
+        if !sources.is_empty() {
+            let layout = self.layout(stage);
+            let layouts: Vec<_> = sources.iter().map(|source| self.layout(source.stage)).collect();
+            if layouts.iter().any(|other| other.layers().len() != layout.layers().len()) {
+                return Err("a source holds another number of layers".to_owned());
+            }
+            let mix = |target: &mut Vec<f32>, buffer: fn(&StageState) -> &Vec<f32>| {
+                (0..layout.layers().len()).try_for_each(|layer| {
+                    let parts: Vec<_> = sources
+                        .iter()
+                        .zip(&layouts)
+                        .zip(&recipe.sources)
+                        .map(|((source, layout), part)| {
+                            (&buffer(source)[layout.layer_range(layer)], part.coefficient)
+                        })
+                        .collect();
+                    weighted_sum_into(&mut target[layout.layer_range(layer)], &parts)
+                        .map_err(|error| error.to_string())
+                })
+            };
+            mix(&mut new.parameters, |source| &source.parameters)?;
+            if recipe.moments == Moments::Mix {
+                mix(&mut new.first_moments, |source| &source.first_moments)?;
+                mix(&mut new.second_moments, |source| &source.second_moments)?;
+                new.optimizer_step = sources.iter().map(|source| source.optimizer_step).min().unwrap_or(0);
+            }
+        }
+        Ok(held(new))
+    }
+}
+
+fn held(state: StageState) -> (Outcome, Vec<Tensor>) {
+    (Outcome::State { digest: state.digest() }, vec![Tensor::State(Arc::new(state))])
+}
+
+fn state(inputs: &[Option<Tensor>], index: usize) -> Result<&Arc<StageState>, String> {
+    match inputs.get(index) {
+        Some(Some(Tensor::State(state))) => Ok(state),
+        _ => Err(format!("input {index} is not a state")),
+    }
+}
+
+fn flat(inputs: &[Option<Tensor>], index: usize) -> Result<&Flat, String> {
+    match inputs.get(index) {
+        Some(Some(Tensor::Flat(flat))) => Ok(flat),
+        _ => Err(format!("input {index} is not a flat tensor")),
+    }
+}
+
+fn take_saved(inputs: &mut [Option<Tensor>], index: usize) -> Result<Saved, String> {
+    match inputs.get_mut(index).and_then(Option::take) {
+        Some(Tensor::Saved(saved)) => Ok(saved),
+        _ => Err(format!("input {index} is not what a forward has saved")),
+    }
+}
+
+/// The sum that a counted task adds to; it is copied first if a reduction still reads it.
+fn sum_of(rest: &mut [Option<Tensor>]) -> Option<&mut [f32]> {
+    match rest.first_mut() {
+        Some(Some(Tensor::Flat(flat))) => Some(flat.make_mut()),
+        _ => None,
+    }
+}
+
+fn assemble(inputs: &[Option<Tensor>]) -> Made {
+    let parts = (0..inputs.len()).map(|index| flat(inputs, index)).collect::<Result<Vec<_>, _>>()?;
+    let gradient = match parts.as_slice() {
+        [whole] => (*whole).clone(),
+        parts => Flat::new(parts.iter().flat_map(|part| part.as_slice()).copied().collect()),
+    };
+    let values = gradient.as_slice();
+    let outcome = Outcome::Gradient { digest: Digest(hash_f32(values)), norm: grad_norm(values) };
+    Ok((outcome, vec![Tensor::Flat(gradient)]))
+}

@@ -1,0 +1,388 @@
+//! The child processes: started, listened to, replaced.
+
+use super::RunError;
+use crate::config::RunConfig;
+use crate::live::folder::RunFolder;
+use crate::live::start::{CoordinatorReady, CoordinatorStart, NodeStart, write_start};
+use serde::Serialize;
+use skipstone_net::RunSecret;
+use skipstone_types::{Event, Iteration, Settings};
+use std::collections::{BTreeSet, VecDeque};
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+/// So many deaths before a welcome within [`DYING_WINDOW`] are no accident.
+const DEATHS_AT_START_MAX: usize = 20;
+const DYING_WINDOW: Duration = Duration::from_secs(10);
+
+/// Bytes of a log quoted in an error.
+const LAST_WORDS_BYTES: u64 = 2000;
+
+/// A log is started anew when it has grown to this.
+const LOG_BYTES_MAX: u64 = 1 << 20;
+
+/// What the parent hears.
+#[derive(Debug)]
+pub(super) enum News {
+    /// From the coordinator.
+    Event(Event),
+    /// A process was replaced.
+    Respawned(&'static str),
+}
+
+enum Word {
+    Ready(CoordinatorReady),
+    Event(Event),
+}
+
+struct Process {
+    child: Child,
+    /// Held open: a child ends when it closes.
+    stdin: ChildStdin,
+    slot: usize,
+}
+
+/// The processes of a swarm.
+pub(super) struct Children {
+    program: PathBuf,
+    config: RunConfig,
+    dir: PathBuf,
+    vocabulary: usize,
+    settings: Settings,
+    secret: String,
+    port: u16,
+    address: String,
+    resume: Option<Iteration>,
+    coordinator: Option<Process>,
+    coordinator_exit: Option<bool>,
+    nodes: Vec<Process>,
+    words: Receiver<Word>,
+    speaker: Sender<Word>,
+    welcomed: BTreeSet<u32>,
+    deaths_at_start: VecDeque<Instant>,
+    /// Whether the run has ended: nobody is replaced any more.
+    over: bool,
+    /// Whether the coordinator was told to stop; its successor is told too.
+    stops: bool,
+}
+
+impl Children {
+    /// Starts the coordinator, and as many nodes as the run has.
+    pub(super) fn start(
+        config: &RunConfig,
+        folder: &RunFolder,
+        settings: Settings,
+        resume: Option<Iteration>,
+        port: u16,
+    ) -> Result<Self, RunError> {
+        let program = std::env::current_exe().map_err(|source| RunError::Spawn { what: "a node", source })?;
+        let (speaker, words) = channel();
+        let mut children = Self {
+            program,
+            config: config.clone(),
+            dir: folder.dir.clone(),
+            vocabulary: folder.facts.vocabulary,
+            settings,
+            secret: RunSecret::generate().to_hex(),
+            port,
+            address: String::new(),
+            resume,
+            coordinator: None,
+            coordinator_exit: None,
+            nodes: Vec::new(),
+            words,
+            speaker,
+            welcomed: BTreeSet::new(),
+            deaths_at_start: VecDeque::new(),
+            over: false,
+            stops: false,
+        };
+        let logs = children.dir.join("logs");
+        std::fs::create_dir_all(&logs).map_err(|source| RunError::Spawn { what: "logs/", source })?;
+        children.start_coordinator()?;
+        for slot in 0..config.nodes() {
+            children.start_node(slot)?;
+        }
+        Ok(children)
+    }
+
+    fn start_coordinator(&mut self) -> Result<(), RunError> {
+        let what = "the coordinator";
+        let failed = |source| RunError::Spawn { what, source };
+        let start = CoordinatorStart {
+            secret: self.secret.clone(),
+            settings: self.settings.clone(),
+            dir: self.dir.clone(),
+            port: self.port,
+            resume: self.resume,
+        };
+        let log = self.log("coordinator").map_err(failed)?;
+        let mut child = self
+            .command("internal-coordinator")
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .map_err(failed)?;
+        let stdin = hand_over(&mut child, &start).map_err(failed)?;
+        if let Some(stdout) = child.stdout.take() {
+            let speaker = self.speaker.clone();
+            std::thread::spawn(move || listen(stdout, &speaker));
+        }
+        self.coordinator = Some(Process { child, stdin, slot: 0 });
+        if self.stops {
+            self.tell_coordinator("stop");
+        }
+        if self.address.is_empty() {
+            self.wait_for_address()?;
+        }
+        Ok(())
+    }
+
+    /// Nodes need to know where the coordinator listens; so does its successor.
+    fn wait_for_address(&mut self) -> Result<(), RunError> {
+        let until = Instant::now() + Duration::from_secs(20);
+        while self.address.is_empty() {
+            match self.words.recv_timeout(Duration::from_millis(50)) {
+                Ok(Word::Ready(ready)) => self.take_address(ready),
+                Ok(Word::Event(event)) => drop(self.speaker.send(Word::Event(event))),
+                Err(_) => {}
+            }
+            let dead =
+                self.coordinator.as_mut().is_none_or(|process| !matches!(process.child.try_wait(), Ok(None)));
+            if (dead && self.address.is_empty()) || Instant::now() > until {
+                return Err(RunError::KeepsDying {
+                    what: "the coordinator",
+                    words: self.last_words("coordinator"),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn take_address(&mut self, ready: CoordinatorReady) {
+        self.port = ready.address.rsplit(':').next().and_then(|port| port.parse().ok()).unwrap_or(self.port);
+        self.address = ready.address;
+    }
+
+    fn start_node(&mut self, slot: usize) -> Result<(), RunError> {
+        let failed = |source| RunError::Spawn { what: "a node", source };
+        let start = NodeStart {
+            secret: self.secret.clone(),
+            run: self.settings.run,
+            coordinator: self.address.clone(),
+            dir: self.dir.clone(),
+            config: self.config.clone(),
+            vocabulary: self.vocabulary,
+        };
+        let log = self.log(&format!("node-{slot}")).map_err(failed)?;
+        let mut child =
+            self.command("internal-node").stdout(Stdio::null()).stderr(log).spawn().map_err(failed)?;
+        let stdin = hand_over(&mut child, &start).map_err(failed)?;
+        self.nodes.push(Process { child, stdin, slot });
+        Ok(())
+    }
+
+    fn command(&self, subcommand: &str) -> Command {
+        let mut command = Command::new(&self.program);
+        command.arg(subcommand).stdin(Stdio::piped());
+        // Ctrl-C is for the parent, which tells the children.
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        command
+    }
+
+    fn log(&self, name: &str) -> io::Result<File> {
+        let path = self.dir.join("logs").join(format!("{name}.log"));
+        let large = path.metadata().is_ok_and(|metadata| metadata.len() > LOG_BYTES_MAX);
+        OpenOptions::new().create(true).append(!large).write(true).truncate(large).open(path)
+    }
+
+    fn last_words(&self, name: &str) -> String {
+        let read = || {
+            let mut file = File::open(self.dir.join("logs").join(format!("{name}.log")))?;
+            let length = file.metadata()?.len();
+            file.seek(SeekFrom::Start(length.saturating_sub(LAST_WORDS_BYTES)))?;
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes)?;
+            io::Result::Ok(String::from_utf8_lossy(&bytes).into_owned())
+        };
+        read().unwrap_or_else(|why| format!("(no log: {why})"))
+    }
+
+    /// Waits for news at most so long, and replaces the dead.
+    pub(super) fn look(&mut self, wait: Duration) -> Result<Vec<News>, RunError> {
+        let mut news = Vec::new();
+        let mut word = self.words.recv_timeout(wait).ok();
+        while let Some(said) = word {
+            match said {
+                Word::Ready(ready) => self.take_address(ready),
+                Word::Event(event) => {
+                    self.note(&event);
+                    news.push(News::Event(event));
+                }
+            }
+            word = self.words.try_recv().ok();
+        }
+        self.replace_dead_nodes(&mut news)?;
+        self.replace_dead_coordinator(&mut news)?;
+        Ok(news)
+    }
+
+    fn note(&mut self, event: &Event) {
+        match event {
+            Event::CoordinatorStarted { .. } => self.resume = None,
+            Event::NodeJoined { process, .. } => {
+                self.welcomed.insert(*process);
+            }
+            Event::Finished { .. } => self.over = true,
+            _ => {}
+        }
+    }
+
+    fn replace_dead_nodes(&mut self, news: &mut Vec<News>) -> Result<(), RunError> {
+        let mut dead = Vec::new();
+        self.nodes.retain_mut(|process| {
+            let alive = matches!(process.child.try_wait(), Ok(None));
+            if !alive {
+                dead.push((process.child.id(), process.slot));
+            }
+            alive
+        });
+        for (process, slot) in dead {
+            if !self.welcomed.remove(&process) && !self.over {
+                self.note_death_at_start("a node", &format!("node-{slot}"))?;
+            }
+            if self.config.respawn && !self.over {
+                self.start_node(slot)?;
+                news.push(News::Respawned("node"));
+            }
+        }
+        Ok(())
+    }
+
+    fn replace_dead_coordinator(&mut self, news: &mut Vec<News>) -> Result<(), RunError> {
+        let Some(process) = &mut self.coordinator else { return Ok(()) };
+        let Ok(Some(status)) = process.child.try_wait() else { return Ok(()) };
+        self.coordinator = None;
+        // What it said last may still be on its way.
+        let until = Instant::now() + Duration::from_millis(200);
+        while let Ok(word) = self.words.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            if let Word::Event(event) = word {
+                self.note(&event);
+                news.push(News::Event(event));
+            }
+        }
+        if self.over {
+            self.coordinator_exit = Some(status.success());
+            return Ok(());
+        }
+        if !self.config.respawn {
+            return Err(RunError::CoordinatorDied);
+        }
+        if status.code() == Some(2) {
+            self.note_death_at_start("the coordinator", "coordinator")?;
+        }
+        self.start_coordinator()?;
+        news.push(News::Respawned("coordinator"));
+        Ok(())
+    }
+
+    fn note_death_at_start(&mut self, what: &'static str, log: &str) -> Result<(), RunError> {
+        let now = Instant::now();
+        self.deaths_at_start.push_back(now);
+        while self.deaths_at_start.front().is_some_and(|at| now.duration_since(*at) > DYING_WINDOW) {
+            self.deaths_at_start.pop_front();
+        }
+        if self.deaths_at_start.len() > DEATHS_AT_START_MAX {
+            return Err(RunError::KeepsDying { what, words: self.last_words(log) });
+        }
+        Ok(())
+    }
+
+    /// Once the run is over: whether the coordinator ended as it should.
+    pub(super) fn coordinator_exit(&self) -> Option<bool> {
+        self.coordinator_exit
+    }
+
+    pub(super) fn tell_coordinator(&mut self, word: &str) {
+        self.stops |= word == "stop";
+        if let Some(process) = &mut self.coordinator {
+            // A coordinator that is just dying hears nothing: its successor is told to stop, and a save is put off.
+            let _ = writeln!(process.stdin, "{word}").and_then(|()| process.stdin.flush());
+        }
+    }
+
+    /// SIGKILL. Whether there was such a node.
+    pub(super) fn kill_node(&mut self, process: u32) -> bool {
+        self.nodes
+            .iter_mut()
+            .find(|node| node.child.id() == process)
+            .is_some_and(|node| node.child.kill().is_ok())
+    }
+
+    /// SIGKILL. Whether there was a coordinator.
+    pub(super) fn kill_coordinator(&mut self) -> bool {
+        self.coordinator.as_mut().is_some_and(|process| process.child.kill().is_ok())
+    }
+
+    pub(super) fn kill_all(&mut self) {
+        self.over = true;
+        for process in self.nodes.iter_mut().chain(&mut self.coordinator) {
+            let _ = process.child.kill();
+            let _ = process.child.wait();
+        }
+        self.nodes.clear();
+        self.coordinator = None;
+    }
+
+    /// Waits until all have ended by themselves; then kills what is left.
+    pub(super) fn leave(&mut self, patience: Duration) {
+        self.over = true;
+        let until = Instant::now() + patience;
+        while Instant::now() < until {
+            self.nodes.retain_mut(|process| matches!(process.child.try_wait(), Ok(None)));
+            if self.nodes.is_empty() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.kill_all();
+    }
+}
+
+impl Drop for Children {
+    fn drop(&mut self) {
+        self.kill_all();
+    }
+}
+
+fn hand_over<T: Serialize>(child: &mut Child, start: &T) -> io::Result<ChildStdin> {
+    let mut stdin = child.stdin.take().ok_or_else(|| io::Error::other("no pipe"))?;
+    // A child that dies at once leaves a broken pipe: its death is noticed like any other.
+    if let Err(why) = write_start(&mut stdin, start)
+        && why.kind() != io::ErrorKind::BrokenPipe
+    {
+        return Err(why);
+    }
+    Ok(stdin)
+}
+
+fn listen(stdout: impl Read, speaker: &Sender<Word>) {
+    for (number, line) in BufReader::new(stdout).lines().enumerate() {
+        let Ok(line) = line else { return };
+        let word = if number == 0 {
+            serde_json::from_str(&line).ok().map(Word::Ready)
+        } else {
+            serde_json::from_str(&line).ok().map(Word::Event)
+        };
+        if let Some(word) = word
+            && speaker.send(word).is_err()
+        {
+            return;
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Why a run can't be started or watched.
+
+use crate::config::ConfigError;
+use crate::live::folder::FolderError;
+use crate::live::publish::StateError;
+use skipstone_observe::ReadError;
+use std::io;
+use thiserror::Error;
+
+/// Why a run can't be started or watched.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The options.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The folder or the data.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// There is no state to go on from.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The event log.
+    #[error(transparent)]
+    Log(#[from] ReadError),
+    /// Processes can't be started.
+    #[error("{what} can't be started: {source}; check the limits on processes and open files")]
+    Spawn {
+        /// What.
+        what: &'static str,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// Signals can't be listened to.
+    #[error("signals can't be listened to: {0}")]
+    Signals(#[source] io::Error),
+    /// Children die as soon as they are started.
+    #[error("{what} keeps dying at the start; its last words:\n{words}")]
+    KeepsDying {
+        /// What.
+        what: &'static str,
+        /// The end of its log.
+        words: String,
+    },
+    /// The coordinator died, and is not to be replaced.
+    #[error("the coordinator died; leave out --no-respawn, or go on with --resume")]
+    CoordinatorDied,
+    /// Ctrl-C, twice.
+    #[error("ended at once; go on from the last save with --resume")]
+    Interrupted,
+}

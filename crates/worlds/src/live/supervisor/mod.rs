@@ -1,0 +1,219 @@
+//! The parent of a local swarm: it prepares the folder, starts the coordinator and the nodes, replaces those that die,
+//! and tells what happens. It takes no part in training.
+
+mod children;
+mod error;
+mod kills;
+mod signals;
+
+pub use error::RunError;
+pub use kills::{Kill, KillScript, Target, When};
+
+use super::folder::RunFolder;
+use super::publish::{StateManifest, read_state};
+use crate::config::RunConfig;
+use children::{Children, News};
+use kills::{Killer, Roster};
+use signals::Signals;
+use skipstone_observe::{Observer, Outcome, Progress, RunInfo};
+use skipstone_types::{Event, Iteration};
+use std::time::{Duration, Instant};
+
+/// Time between looks at the children.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// How long nodes may take to end once the run is over.
+const LEAVE: Duration = Duration::from_secs(5);
+
+/// What `run` needs beyond the configuration.
+#[derive(Debug)]
+pub struct RunOptions {
+    /// Go on from `state/`.
+    pub resume: bool,
+    /// How progress is shown.
+    pub progress: Progress,
+    /// Kills on purpose.
+    pub kills: KillScript,
+    /// Coordinator's port; 0 takes any free one.
+    pub port: u16,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// All iterations are done.
+    Done,
+    /// Stopped by a signal; `--resume` goes on.
+    Stopped,
+    /// It could not go on, because of this.
+    Failed(String),
+}
+
+/// What a run leaves behind.
+#[derive(Debug)]
+pub struct RunOutcome {
+    /// How it ended.
+    pub ended: Ended,
+    /// The folder, still held.
+    pub folder: RunFolder,
+    /// The state saved last, if any was.
+    pub state: Option<StateManifest>,
+    /// Numbers and report.
+    pub observed: Outcome,
+}
+
+/// Trains until the run ends.
+///
+/// # Errors
+/// What keeps a run from starting, or from being told what becomes of it. A run that starts and can't go on is
+/// [`Ended::Failed`].
+pub fn run(config: &RunConfig, options: RunOptions) -> Result<RunOutcome, RunError> {
+    let signals = Signals::listen()?;
+    let folder = open_folder(config, options.resume)?;
+    let resume = if options.resume { Some(read_state(&folder.dir)?.iteration) } else { None };
+    let mut settings = config.settings()?;
+    settings.run = folder.facts.run;
+    let info = RunInfo {
+        model: config.model.clone(),
+        parameters: folder.shape.model.parameters() as u64,
+        out: folder.dir.clone(),
+        bigram_val_loss: folder.facts.bigram_loss,
+        entropy_floor_loss: folder.facts.entropy_floor,
+        settings: told_settings(config),
+        ..RunInfo::from_settings(&settings)
+    };
+    let mut observer = Observer::start(&folder.dir, info, options.progress)?;
+    observer.note(&config.memory_plan(folder.facts.vocabulary)?.to_string());
+    let mut children = Children::start(config, &folder, settings, resume, options.port)?;
+    let mut parent = Parent {
+        config,
+        observer,
+        roster: Roster::default(),
+        killer: Killer::new(options.kills, config.churn_plan()?, config.seed),
+        began: Instant::now(),
+        saved: Instant::now(),
+        iteration: Iteration(0),
+        ended: None,
+        signals,
+        stopping: false,
+    };
+    let ended = parent.watch(&mut children)?;
+    children.leave(LEAVE);
+    let observed = parent.observer.finish();
+    let state = read_state(&folder.dir).ok();
+    Ok(RunOutcome { ended, folder, state, observed })
+}
+
+fn open_folder(config: &RunConfig, resume: bool) -> Result<RunFolder, RunError> {
+    if resume {
+        return Ok(RunFolder::resume(config)?);
+    }
+    Ok(RunFolder::create(config, &mut |line| eprintln!("{line}"))?)
+}
+
+/// Options for the report.
+fn told_settings(config: &RunConfig) -> Vec<(String, String)> {
+    let Ok(text) = config.to_toml() else { return Vec::new() };
+    text.lines()
+        .filter_map(|line| line.split_once(" = "))
+        .map(|(name, value)| (name.to_owned(), value.trim_matches('"').to_owned()))
+        .collect()
+}
+
+struct Parent<'a> {
+    config: &'a RunConfig,
+    observer: Observer,
+    roster: Roster,
+    killer: Killer,
+    began: Instant,
+    saved: Instant,
+    iteration: Iteration,
+    ended: Option<String>,
+    signals: Signals,
+    stopping: bool,
+}
+
+impl Parent<'_> {
+    fn watch(&mut self, children: &mut Children) -> Result<Ended, RunError> {
+        loop {
+            for news in children.look(LOOK)? {
+                self.on_news(news);
+            }
+            let elapsed_ms = self.elapsed_ms();
+            self.observer.tick(elapsed_ms);
+            if let Some(exit) = children.coordinator_exit() {
+                return Ok(self.verdict(exit));
+            }
+            match self.signals.count() {
+                1 if !self.stopping => {
+                    self.stopping = true;
+                    self.observer.note(
+                        "stopping: the iteration is finished and saved; press Ctrl-C again to end at once",
+                    );
+                    children.tell_coordinator("stop");
+                }
+                0 | 1 => {}
+                _ => {
+                    children.kill_all();
+                    return Err(RunError::Interrupted);
+                }
+            }
+            if !self.stopping && self.ended.is_none() {
+                self.kill_on_purpose(children);
+                self.save_by_time(children);
+            }
+        }
+    }
+
+    fn elapsed_ms(&self) -> u64 {
+        self.began.elapsed().as_millis() as u64
+    }
+
+    fn on_news(&mut self, news: News) {
+        let event = match news {
+            News::Event(event) => event,
+            News::Respawned(target) => Event::Respawned { target: target.to_owned() },
+        };
+        self.roster.apply(&event);
+        match &event {
+            Event::Committed { iteration, .. } => self.iteration = iteration.next(),
+            Event::Finished { why, .. } => self.ended = Some(why.clone()),
+            _ => {}
+        }
+        let elapsed_ms = self.elapsed_ms();
+        self.observer.record(elapsed_ms, event);
+    }
+
+    fn verdict(&self, success: bool) -> Ended {
+        match self.ended.as_deref() {
+            Some("done") if success => Ended::Done,
+            Some("stopped") if success => Ended::Stopped,
+            Some(why) => Ended::Failed(why.to_owned()),
+            None => {
+                Ended::Failed("the coordinator ended without a word; see logs/coordinator.log".to_owned())
+            }
+        }
+    }
+
+    fn kill_on_purpose(&mut self, children: &mut Children) {
+        for (target, node) in self.killer.due(self.began.elapsed(), self.iteration, &self.roster) {
+            let stage = node.and_then(|node| self.roster.stage_of(node));
+            let killed = match node {
+                Some(node) => self.roster.process_of(node).is_some_and(|process| children.kill_node(process)),
+                None => children.kill_coordinator(),
+            };
+            if killed {
+                let elapsed_ms = self.elapsed_ms();
+                self.observer.record(elapsed_ms, Event::Killed { target: target.to_owned(), node, stage });
+            }
+        }
+    }
+
+    fn save_by_time(&mut self, children: &mut Children) {
+        let every_s = self.config.save_every_s;
+        if every_s > 0.0 && self.saved.elapsed().as_secs_f64() >= every_s {
+            self.saved = Instant::now();
+            children.tell_coordinator("save");
+        }
+    }
+}

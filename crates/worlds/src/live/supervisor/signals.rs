@@ -1,0 +1,48 @@
+//! Ctrl-C and SIGTERM: once to finish the iteration and save, twice to end at once.
+
+use super::RunError;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Counts the signals that ask for an end.
+#[derive(Debug)]
+pub(super) struct Signals {
+    count: Arc<AtomicUsize>,
+    #[cfg(unix)]
+    handle: signal_hook::iterator::Handle,
+}
+
+impl Signals {
+    #[cfg(unix)]
+    pub(super) fn listen() -> Result<Self, RunError> {
+        use signal_hook::consts::{SIGINT, SIGTERM};
+        let mut signals =
+            signal_hook::iterator::Signals::new([SIGINT, SIGTERM]).map_err(RunError::Signals)?;
+        let handle = signals.handle();
+        let count = Arc::new(AtomicUsize::new(0));
+        let counter = count.clone();
+        std::thread::spawn(move || {
+            for _ in signals.forever() {
+                counter.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        Ok(Self { count, handle })
+    }
+
+    /// Elsewhere Ctrl-C ends the parent at once, and with it the children; `state/` is as the last save left it.
+    #[cfg(not(unix))]
+    pub(super) fn listen() -> Result<Self, RunError> {
+        Ok(Self { count: Arc::new(AtomicUsize::new(0)) })
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        #[cfg(unix)]
+        self.handle.close();
+    }
+}

@@ -1,0 +1,157 @@
+//! States on the disk and on their way.
+
+use super::swarm::{VOCABULARY, engine_setup, feed, small};
+use skipstone_model::StageLayout;
+use skipstone_protocol::{Handle, Outcome, Task, TaskId};
+use skipstone_recovery::{Moments, Recipe, Source};
+use skipstone_types::{Iteration, StageId};
+use skipstone_worlds::live::store::{
+    CHUNK_VALUES, Engine, Flat, StageState, Tensor, TensorStore, stage_path,
+};
+use std::path::Path;
+
+struct Bench {
+    store: TensorStore,
+    engine: Engine,
+    tasks: u64,
+}
+
+impl Bench {
+    fn new(state: &Path) -> Self {
+        let config = small(2, 1, 1);
+        let shape = config.shape(VOCABULARY).unwrap();
+        let setup = engine_setup(&config, &shape, state.to_owned());
+        Self {
+            store: TensorStore::default(),
+            engine: Engine::new(setup, Some(feed(&config))).unwrap(),
+            tasks: 0,
+        }
+    }
+
+    fn run(&mut self, task: Task, inputs: &[u64], outputs: &[u64]) -> Outcome {
+        self.tasks += 1;
+        let handles = |numbers: &[u64]| numbers.iter().map(|number| Handle(*number)).collect::<Vec<_>>();
+        let job = self.store.begin(TaskId(self.tasks), task, &handles(inputs), handles(outputs)).unwrap();
+        let done = self.engine.run(job);
+        self.store.finish(done)
+    }
+}
+
+#[test]
+fn what_is_saved_is_loaded_bit_for_bit_and_damage_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::new(dir.path());
+    let (stage, iteration) = (StageId(1), Iteration(7));
+    let made = bench.run(Task::Initialise { stage }, &[], &[0]);
+    assert_eq!(bench.run(Task::Save { stage, iteration }, &[0], &[]), Outcome::Done);
+    assert_eq!(bench.run(Task::Load { stage, iteration }, &[], &[1]), made);
+    let path = stage_path(dir.path(), iteration, stage);
+    let bytes = std::fs::read(&path).unwrap();
+    for at in [9, 700, bytes.len() / 2, bytes.len() - 1] {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 4;
+        std::fs::write(&path, damaged).unwrap();
+        assert!(
+            matches!(bench.run(Task::Load { stage, iteration }, &[], &[2]), Outcome::Failed { .. }),
+            "{at}"
+        );
+    }
+    std::fs::write(&path, &bytes[..bytes.len() - 100]).unwrap();
+    assert!(matches!(bench.run(Task::Load { stage, iteration }, &[], &[2]), Outcome::Failed { .. }));
+    let Outcome::Failed { why } = bench.run(Task::Load { stage, iteration: Iteration(8) }, &[], &[2]) else {
+        panic!("there is no such state");
+    };
+    assert!(why.contains("stage-1.safetensors") && why.contains("check the path"), "{why}");
+}
+
+#[test]
+fn a_save_that_fails_leaves_nothing_and_is_no_crash() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("7"), "in the way").unwrap();
+    let mut bench = Bench::new(dir.path());
+    bench.run(Task::Initialise { stage: StageId(0) }, &[], &[0]);
+    let outcome = bench.run(Task::Save { stage: StageId(0), iteration: Iteration(7) }, &[0], &[]);
+    assert!(matches!(outcome, Outcome::Failed { .. }), "{outcome:?}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_state_travels_in_chunks_and_a_frozen_one_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::new(dir.path());
+    let stage = StageId(0);
+    let made = bench.run(Task::Initialise { stage }, &[], &[0]);
+    assert_eq!(bench.run(Task::Freeze, &[0], &[1]), Outcome::Frozen { chunks: 1 });
+    bench.run(Task::NewSum, &[0], &[2]);
+    let step = Task::Step { iteration: Iteration(0), learning_rate: 0.5, clip_factor: 1.0 };
+    let stepped = bench.run(step, &[0, 2], &[3]);
+    assert_ne!(stepped, made, "the step is counted");
+    bench.run(Task::Chunk { index: 0 }, &[1], &[4]);
+    assert_eq!(bench.run(Task::Join { stage }, &[4], &[5]), made);
+    assert!(matches!(bench.run(Task::Join { stage: StageId(1) }, &[4], &[6]), Outcome::Failed { .. }));
+}
+
+#[test]
+fn chunks_cut_anywhere_join_to_the_same_state() {
+    let config = small(1, 0, 1);
+    let shape = config.shape(VOCABULARY).unwrap();
+    let layout = StageLayout::of(&shape.model, &shape.stage_spec(StageId(0)));
+    let mut state = StageState::fresh(StageId(0), vec![1.5; layout.len()], 1.21);
+    state.optimizer_step = 0x000b_cdef_0123_4567;
+    state.first_moments[3] = f32::from_bits(0x7f80_0001);
+    let whole = state.chunk(0);
+    assert_eq!(state.chunks(), 1);
+    assert!(whole.len() < CHUNK_VALUES);
+    for cut in [0, 1, layout.len(), layout.len() + 1, whole.len() - 1] {
+        let (a, b) = whole.split_at(cut);
+        assert_eq!(StageState::join(StageId(0), &layout, &[a, b]).unwrap().digest(), state.digest());
+    }
+    assert!(StageState::join(StageId(0), &layout, &[&whole[1..]]).is_err());
+}
+
+#[test]
+fn a_large_state_takes_several_chunks() {
+    let state = StageState::fresh(StageId(1), (0..CHUNK_VALUES).map(|at| at as f32).collect(), 1.0);
+    assert_eq!(state.chunks(), 4);
+    let chunks: Vec<_> = (0..5).map(|index| state.chunk(index)).collect();
+    assert_eq!(
+        chunks.iter().map(Vec::len).collect::<Vec<_>>(),
+        [CHUNK_VALUES, CHUNK_VALUES, CHUNK_VALUES, 4, 0]
+    );
+    assert_eq!(chunks[0], state.parameters);
+}
+
+#[test]
+fn a_stage_is_rebuilt_from_neighbours_and_from_the_origin_s_layers() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::new(dir.path());
+    for stage in 0..=2 {
+        bench.run(Task::Initialise { stage: StageId(stage) }, &[], &[u64::from(stage)]);
+    }
+    let source = |stage, coefficient| Source { stage: StageId(stage), coefficient };
+    let recipe = Recipe {
+        sources: vec![source(0, 0.25), source(2, 0.75)],
+        moments: Moments::Zero,
+        learning_rate_factor: 1.1,
+    };
+    bench.run(Task::Rebuild { stage: StageId(1), recipe }, &[0, 2], &[9]);
+    let [origin, above, rebuilt] = [0, 2, 9].map(|handle| bench.store.state(Handle(handle)).unwrap());
+    let config = small(2, 1, 1);
+    let shape = config.shape(VOCABULARY).unwrap();
+    let range = StageLayout::of(&shape.model, &shape.stage_spec(StageId(0))).layer_range(0);
+    for (index, value) in rebuilt.parameters.iter().enumerate() {
+        let want = 0.25 * f64::from(origin.parameters[range.start + index])
+            + 0.75 * f64::from(above.parameters[index]);
+        assert_eq!(*value, want as f32);
+    }
+    assert_eq!((rebuilt.optimizer_step, rebuilt.learning_rate_factor), (0, 1.1));
+    assert!(rebuilt.first_moments.iter().all(|value| *value == 0.0));
+}
+
+#[test]
+fn parts_cover_a_sum_without_overlap() {
+    let sum = Flat::new((0..10).map(|value| value as f32).collect());
+    let parts: Vec<f32> = (0..3).flat_map(|index| sum.part(index, 3).as_slice().to_vec()).collect();
+    assert_eq!(parts, sum.as_slice());
+    assert!(matches!(Tensor::Flat(sum), Tensor::Flat(_)));
+}
