@@ -1,14 +1,17 @@
 //! Peers that know the secret and misbehave all the same. Each loses its connection, and nobody else anything.
 
-use super::TcpTransport;
+use super::{TcpTransport, link::Link, table::Judge};
 use crate::{
     Frame, NetConfig, NetEvent, PeerId, Priority, RunSecret, Transport, channel,
     wire::{
-        Head, Kind, MAX_CHUNK, PayloadKind, body_sum,
+        Head, Kind, MAX_CHUNK, PayloadKind, Seeds, body_sum,
         handshake::{self, Introduced, Myself, outcome, read_outcome},
     },
 };
-use std::{sync::mpsc::Receiver, time::Duration};
+use std::{
+    sync::{Arc, mpsc::Receiver},
+    time::Duration,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -198,6 +201,31 @@ fn a_newer_connection_of_a_restarted_peer_replaces_the_older() {
         });
         scene.unharmed();
     }
+}
+
+#[test]
+fn a_new_connection_waits_for_the_last_word_of_the_old() {
+    let scene = Scene::new();
+    let shared = &scene.victim.shared;
+    // An older connection, of which events are being told just now.
+    let seeds = Seeds { outgoing: 1, incoming: 2 };
+    let who = Introduced { peer: PeerId(4), incarnation: 1, seeds };
+    let old = Arc::new(Link::new(who, shared.next_connection(), 1, &shared.config));
+    let turn = shared.table.install(&old, Judge::Peer).unwrap();
+    let telling = turn.blocking_lock();
+    let (_new, _) = scene.enemy(4, 2);
+    while !old.is_closing() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    while let Ok(event) = scene.events.recv_timeout(Duration::from_millis(60)) {
+        assert!(!matches!(event, NetEvent::Up { .. }), "too early: {event:?}");
+        if shared.table.link(PeerId(4)).is_some_and(|link| link.born.elapsed() > Duration::from_millis(300)) {
+            break;
+        }
+    }
+    drop(telling);
+    assert!(wait(&scene.events, up(4)) > old.connection);
+    scene.unharmed();
 }
 
 #[test]

@@ -32,7 +32,7 @@ pub struct TcpTransport {
 
 impl TcpTransport {
     /// Listens at `address` (`IP:PORT`; port 0 takes any free one). `sink` gets every event; it is called from
-    /// the transport's threads and has to be quick.
+    /// the transport's threads and has to be quick: while it runs, nothing else moves, heartbeats included.
     pub fn bind(
         config: NetConfig,
         address: &str,
