@@ -265,10 +265,13 @@ impl Node {
     }
 
     fn send(&mut self, to: NodeId, message: ToPeer, payload: Option<Handle>) {
-        let Some(address) = self.peers.get(&to) else { return };
-        if !self.up.contains(&address.peer) {
+        let socket = self.peers.get(&to).map(|address| address.socket.clone());
+        // A node that joined after the attempt began is known by the connection that it made.
+        let caller = || self.names.iter().find(|(_, node)| **node == to).map(|(peer, _)| *peer);
+        let Some(peer) = self.peers.get(&to).map(|address| address.peer).or_else(caller) else { return };
+        if let Some(socket) = socket.as_ref().filter(|_| !self.up.contains(&peer)) {
             // What is lost now is sent again when the connection stands.
-            self.transport.connect(address.peer, &address.socket);
+            self.transport.connect(peer, socket);
         }
         let Some(header) = self.envelope(message) else { return };
         let (payload, priority) = match payload {
@@ -281,13 +284,15 @@ impl Node {
                 (payload, Priority::Bulk)
             }
         };
-        match self.transport.send(address.peer, Frame { header: header.into(), payload }, priority) {
+        match self.transport.send(peer, Frame { header: header.into(), payload }, priority) {
             Ok(()) | Err(SendError::NotConnected(_)) => {}
             Err(error) => {
                 // The frame would be missed: a new connection makes the core send it again.
                 eprintln!("{error}");
-                self.transport.disconnect(address.peer);
-                self.transport.connect(address.peer, &address.socket);
+                self.transport.disconnect(peer);
+                if let Some(socket) = socket {
+                    self.transport.connect(peer, &socket);
+                }
             }
         }
     }
