@@ -142,8 +142,9 @@ struct Node {
     store: TensorStore,
     transport: TcpTransport,
     jobs: mpsc::Sender<Job>,
-    /// Where nodes are.
-    peers: BTreeMap<NodeId, PeerAddress>,
+    /// Where nodes are. The socket of one that dialled us may not be known yet: then there is nothing but its
+    /// connection.
+    peers: BTreeMap<NodeId, (PeerId, Option<String>)>,
     /// Which node a connection's other end is.
     names: BTreeMap<PeerId, NodeId>,
     up: BTreeSet<PeerId>,
@@ -215,6 +216,7 @@ impl Node {
             return;
         }
         self.names.insert(peer, node);
+        self.peers.entry(node).or_insert((peer, None));
         if self.up.contains(&peer) {
             self.queue.push_back(WorkerInput::PeerUp { peer: node });
         }
@@ -265,10 +267,7 @@ impl Node {
     }
 
     fn send(&mut self, to: NodeId, message: ToPeer, payload: Option<Handle>) {
-        let socket = self.peers.get(&to).map(|address| address.socket.clone());
-        // A node that joined after the attempt began is known by the connection that it made.
-        let caller = || self.names.iter().find(|(_, node)| **node == to).map(|(peer, _)| *peer);
-        let Some(peer) = self.peers.get(&to).map(|address| address.peer).or_else(caller) else { return };
+        let Some((peer, socket)) = self.peers.get(&to).cloned() else { return };
         if let Some(socket) = socket.as_ref().filter(|_| !self.up.contains(&peer)) {
             // What is lost now is sent again when the connection stands.
             self.transport.connect(peer, socket);
@@ -306,18 +305,17 @@ impl Node {
             if self.forgotten.remove(&address.peer) {
                 self.transport.connect(address.peer, &address.socket);
             }
-            let peer = address.peer;
-            self.peers.insert(node, address);
-            self.name(peer, node);
+            self.peers.insert(node, (address.peer, Some(address.socket)));
+            self.name(address.peer, node);
         }
     }
 
     fn forget(&mut self, nodes: &[NodeId]) {
         for node in nodes {
-            let Some(address) = self.peers.remove(node) else { continue };
-            if self.names.get(&address.peer) == Some(node) {
-                self.transport.forbid(address.peer);
-                self.forgotten.insert(address.peer);
+            let Some((peer, _)) = self.peers.remove(node) else { continue };
+            if self.names.get(&peer) == Some(node) {
+                self.transport.forbid(peer);
+                self.forgotten.insert(peer);
             }
         }
     }

@@ -158,7 +158,8 @@ impl Parent<'_> {
                     return Err(RunError::Interrupted);
                 }
             }
-            if !self.stopping && self.ended.is_none() {
+            let trains = self.iteration.0 < self.config.steps;
+            if trains && !self.stopping && self.ended.is_none() {
                 self.kill_on_purpose(children);
                 self.save_by_time(children);
             }
