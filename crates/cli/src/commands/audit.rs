@@ -1,0 +1,97 @@
+//! `skipstone audit`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use skipstone_data::SampleOrder;
+use skipstone_worlds::audit::{AuditReport, audit, read_journal};
+use skipstone_worlds::config::RunConfig;
+use skipstone_worlds::live::folder::read_facts;
+
+use crate::failure::{Failure, Outcome};
+use crate::output::{print, print_json};
+
+const EXAMPLES: &str = "\
+Examples:
+  skipstone audit skipstone-run
+  skipstone audit skipstone-run --json
+
+Reads the journal: every microbatch of every committed iteration must be counted exactly once in each stage that its
+path reached. What rollbacks discarded and rebuilds forgot is reported apart. Exit code 1: a rule is broken.";
+
+/// Options of `audit`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Audit {
+    /// The run's folder
+    dir: PathBuf,
+    /// As one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+impl Audit {
+    pub(crate) fn run(self) -> Outcome {
+        let entries = read_journal(&self.dir).map_err(Failure::input)?;
+        let report = audit(&entries, self.order()?.as_ref());
+        if self.json {
+            let mut json = serde_json::to_value(&report).map_err(Failure::failed)?;
+            json["sound"] = report.is_sound().into();
+            print_json(&json)?;
+        } else {
+            print(&text(&report))?;
+        }
+        if report.is_sound() {
+            return Ok(());
+        }
+        Err(Failure::failed(format!(
+            "the ledger of {} is broken in {} places; do not trust this model, and report the run as a bug",
+            self.dir.display(),
+            report.violations
+        )))
+    }
+
+    /// The order of samples, where the run's options and data are still there.
+    fn order(&self) -> Outcome<Option<SampleOrder>> {
+        let options = self.dir.join("run.toml");
+        if !options.is_file() {
+            return Ok(None);
+        }
+        let config = RunConfig::read(&options)?;
+        let Ok(facts) = read_facts(&self.dir) else { return Ok(None) };
+        let order = SampleOrder::new(config.seed, facts.train_tokens, config.batch_shape()?);
+        order.map(Some).map_err(Failure::input)
+    }
+}
+
+fn text(report: &AuditReport) -> String {
+    use std::fmt::Write;
+    let mut text = format!(
+        "{}: {} iterations, {} microbatches, {} visits of stages, {} samples in {} epochs, {} terms of the coordinator\n",
+        if report.is_sound() { "sound" } else { "BROKEN" },
+        report.iterations,
+        report.microbatches,
+        report.visits,
+        report.samples,
+        report.epochs,
+        report.terms
+    );
+    if report.rollbacks > 0 {
+        let _ = writeln!(
+            text,
+            "rollbacks: {}, which discarded {} iterations",
+            report.rollbacks, report.discarded_iterations
+        );
+    }
+    for forgotten in &report.forgotten {
+        let _ = writeln!(
+            text,
+            "{} was rebuilt before {}: its weights had learnt from {} microbatches, which they forgot",
+            forgotten.stage, forgotten.iteration, forgotten.microbatches
+        );
+    }
+    for complaint in &report.complaints {
+        let _ = writeln!(text, "broken: {complaint}");
+    }
+    text
+}

@@ -1,0 +1,32 @@
+//! `skipstone config`.
+
+use clap::Args;
+
+use crate::failure::Outcome;
+use crate::output::{print, print_json};
+use crate::run_flags::RunFlags;
+
+const EXAMPLES: &str = "\
+Examples:
+  skipstone config > run.toml                   every option with its default
+  skipstone config run.toml --lr 3e-4           what `train` would do with the same arguments
+  skipstone config --model 124m --json";
+
+/// Options of `config`: those of `train`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Config {
+    #[command(flatten)]
+    flags: RunFlags,
+    /// As one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+impl Config {
+    pub(crate) fn run(self) -> Outcome {
+        let config = self.flags.config(false)?;
+        config.settings()?;
+        if self.json { print_json(&config) } else { print(&config.to_toml()?) }
+    }
+}

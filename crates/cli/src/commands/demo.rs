@@ -1,0 +1,144 @@
+//! `skipstone demo`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use skipstone_model::{BenchShape, bench_stage};
+use skipstone_observe::Progress;
+use skipstone_types::{Iteration, StageId};
+use skipstone_worlds::config::RunConfig;
+use skipstone_worlds::live::{Kill, KillScript, RunOptions, Target, When};
+
+use crate::commands::train::train;
+use crate::failure::{Failure, Outcome};
+use crate::output::{say, threads};
+
+const EXAMPLES: &str = "\
+Examples:
+  skipstone demo
+  skipstone demo --seconds 60 --out try
+  skipstone demo --steps 300 --json
+
+Trains a small LLaMA on embedded stories with 12 processes on this machine: 5 relay stages and the origin, 2 replicas
+each, a third of the stages skipped by every microbatch. On the way processes are killed (SIGKILL): a replica, an
+origin, a relay stage with all its replicas, the coordinator, and another. Nothing is downloaded.";
+
+/// Options of `demo`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Demo {
+    /// About how long to train
+    #[arg(long, value_name = "S", default_value_t = 120, value_parser = clap::value_parser!(u64).range(10..=86_400))]
+    seconds: u64,
+    /// Iterations, in place of --seconds
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(20..))]
+    steps: Option<u64>,
+    /// Seeds weights, stories, samples and paths
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// The run's folder [default: skipstone-demo, or skipstone-demo-2 and so on where there is one]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Plain lines instead of the live view
+    #[arg(long)]
+    plain: bool,
+    /// One JSON document on stdout at the end
+    #[arg(long)]
+    json: bool,
+}
+
+impl Demo {
+    pub(crate) fn run(self) -> Outcome {
+        let mut config = demo_config();
+        config.seed = self.seed;
+        config.out = match self.out {
+            Some(out) => out,
+            None => free_folder()?,
+        };
+        config.steps = match self.steps {
+            Some(steps) => steps,
+            None => steps_in(&config, Duration::from_secs(self.seconds))?,
+        };
+        let kills = kills(config.steps);
+        say(&format!(
+            "demo: {} processes train {} stages for {} iterations; {} kills are planned; the run is in {}",
+            config.nodes() + 1,
+            config.stages + 1,
+            config.steps,
+            kills.len() + usize::from(config.replicas) - 1,
+            config.out.display()
+        ));
+        let options =
+            RunOptions { resume: false, progress: Progress::choose(self.plain || self.json), kills, port: 0 };
+        train(&config, options, self.json)
+    }
+}
+
+/// The demo's run: 12 nodes, 4 of 6 stages visited.
+fn demo_config() -> RunConfig {
+    RunConfig {
+        model: "tiny".to_owned(),
+        layers: Some(6),
+        origin_layers: 1,
+        stages: 5,
+        replicas: 2,
+        skip: 0.33,
+        vocab_size: 512,
+        story_bytes: 4 << 20,
+        batch: 8,
+        microbatches: 8,
+        lr: 3e-3,
+        threads: Some(1),
+        ..RunConfig::default()
+    }
+}
+
+/// Kills spread over the run, early enough for the last to be recovered from.
+fn kills(steps: u64) -> KillScript {
+    let at =
+        |share: f64, target| Kill { when: When::Iteration(Iteration((share * steps as f64) as u64)), target };
+    vec![
+        at(0.15, Target::Stage(StageId(2))),
+        at(0.28, Target::Stage(StageId::ORIGIN)),
+        at(0.42, Target::WholeStage(StageId(3))),
+        at(0.58, Target::Coordinator),
+        at(0.72, Target::AnyNode),
+    ]
+}
+
+/// Microseconds of an iteration that are not computing a stage, for each microbatch and core: messages between
+/// processes, synced records, waiting.
+const OVERHEAD: f64 = 2.0;
+
+/// Iterations that fit the time on this machine, from how long one of its stages takes.
+fn steps_in(config: &RunConfig, time: Duration) -> Outcome<u64> {
+    let shape = config.shape(config.vocab_size)?;
+    let model = &shape.model;
+    let bench = bench_stage(&BenchShape {
+        width: model.hidden_size,
+        layers: shape.relay_layers,
+        heads: model.num_attention_heads,
+        kv_heads: model.num_key_value_heads,
+        ffn: model.intermediate_size,
+        context: shape.batches.context,
+        batch: shape.batches.batch,
+        threads: 1,
+        repeats: 9,
+    })?;
+    let visits = f64::from(config.settings()?.layers_visited());
+    // The head costs about as much as a layer; replicas each take their own optimiser step.
+    let computing = (bench.forward_ms + bench.backward_ms) * (visits + 1.0) * f64::from(config.microbatches)
+        + bench.optimizer_ms * config.nodes() as f64;
+    let iteration_s = computing / 1e3 / threads(None).min(config.nodes()) as f64 * OVERHEAD;
+    Ok(((time.as_secs_f64() / iteration_s) as u64).clamp(40, 5000))
+}
+
+/// The first folder of the usual name that is not there.
+fn free_folder() -> Outcome<PathBuf> {
+    std::iter::once("skipstone-demo".to_owned())
+        .chain((2..1000).map(|n| format!("skipstone-demo-{n}")))
+        .map(PathBuf::from)
+        .find(|dir| !dir.exists())
+        .ok_or_else(|| Failure::input("skipstone-demo-2 to -999 are all there; pass --out DIR"))
+}

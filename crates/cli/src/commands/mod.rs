@@ -1,0 +1,63 @@
+//! One file a command.
+
+use clap::Subcommand;
+
+use crate::failure::Outcome;
+
+mod audit;
+mod bench;
+mod config;
+mod demo;
+mod eval;
+mod generate;
+mod show;
+mod simulate;
+mod train;
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Train a small model on this machine while processes are killed
+    Demo(demo::Demo),
+    /// Train a model on a swarm of processes that come and go
+    Train(Box<train::Train>),
+    /// Perplexity of a model, and what is left of it with stages missing
+    Eval(eval::Eval),
+    /// Let a model go on with a text
+    Generate(generate::Generate),
+    /// Check the data's ledger of a run: every microbatch counted exactly once
+    Audit(audit::Audit),
+    /// Summary of a run, or what happened around an iteration
+    Show(show::Show),
+    /// How fast this machine computes, prepares data, and moves bytes
+    Bench(bench::Bench),
+    /// Train in virtual time with everything going wrong that can, by seed
+    Simulate(simulate::Simulate),
+    /// Print the options that a run would have, as run.toml
+    Config(Box<config::Config>),
+    /// The coordinator of a run; started by `train`
+    #[command(hide = true)]
+    InternalCoordinator,
+    /// A node of a run; started by `train`
+    #[command(hide = true)]
+    InternalNode,
+}
+
+impl Command {
+    /// Runs the command.
+    pub(crate) fn run(self) -> Outcome {
+        match self {
+            Self::Demo(demo) => demo.run(),
+            Self::Train(train) => train.run(),
+            Self::Eval(eval) => eval.run(),
+            Self::Generate(generate) => generate.run(),
+            Self::Audit(audit) => audit.run(),
+            Self::Show(show) => show.run(),
+            Self::Bench(bench) => bench.run(),
+            Self::Simulate(simulate) => simulate.run(),
+            Self::Config(config) => config.run(),
+            // `main` runs these itself.
+            Self::InternalCoordinator | Self::InternalNode => Ok(()),
+        }
+    }
+}

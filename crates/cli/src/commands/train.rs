@@ -1,0 +1,72 @@
+//! `skipstone train`.
+
+use clap::Args;
+use skipstone_observe::Progress;
+use skipstone_worlds::config::RunConfig;
+use skipstone_worlds::live::{Ended, KillScript, RunOptions, run};
+
+use crate::failure::{Failure, Outcome};
+use crate::finish::finish;
+use crate::output::{print, print_json};
+use crate::run_flags::RunFlags;
+
+const EXAMPLES: &str = "\
+Examples:
+  skipstone train                                       embedded stories, a tiny model, 5 processes
+  skipstone train --data book.txt --model tiny --layers 6 --stages 5 --origin-layers 1 --replicas 2 --skip 0.33
+  skipstone train --churn 'every 20s' --steps 500       a node is killed every 20 seconds
+  skipstone train run.toml --lr 3e-4 --out second       options from a file; flags go first
+  skipstone train --resume --out second                 go on after a power cut, or with more --steps
+
+A run's folder holds run.toml, events.jsonl, report.html, tensorboard/, state/ (for --resume) and model/ (for
+transformers). Ctrl-C finishes the iteration, saves, and ends; twice ends at once.";
+
+/// Options of `train`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Train {
+    #[command(flatten)]
+    flags: RunFlags,
+    /// Go on with the run in --out
+    #[arg(long, help_heading = "Running")]
+    resume: bool,
+    /// The coordinator's port on this machine; 0 takes any free one
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Running")]
+    port: u16,
+    /// Plain lines instead of the live view
+    #[arg(long, help_heading = "Running")]
+    plain: bool,
+    /// One JSON document on stdout at the end
+    #[arg(long, help_heading = "Running")]
+    json: bool,
+}
+
+impl Train {
+    pub(crate) fn run(self) -> Outcome {
+        let config = self.flags.config(self.resume)?;
+        let options = RunOptions {
+            resume: self.resume,
+            progress: Progress::choose(self.plain || self.json),
+            kills: KillScript::new(),
+            port: self.port,
+        };
+        train(&config, options, self.json)
+    }
+}
+
+/// Runs to the end, exports, evaluates and sums up.
+pub(crate) fn train(config: &RunConfig, options: RunOptions, json: bool) -> Outcome {
+    let outcome = run(config, options)?;
+    let summary = finish(&outcome);
+    if let Ok(summary) = &summary {
+        if json {
+            print_json(summary)?;
+        } else {
+            print(&summary.render(skipstone_observe::stdout_width()))?;
+        }
+    }
+    match outcome.ended {
+        Ended::Failed(why) => Err(Failure::failed(why)),
+        Ended::Done | Ended::Stopped => summary.map(drop),
+    }
+}

@@ -1,0 +1,287 @@
+//! The options of `train`: flags over RUN.toml over defaults.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use skipstone_types::{RateShape, WhileLost};
+use skipstone_worlds::config::RunConfig;
+
+use crate::failure::Outcome;
+
+/// Options of a run. Each has the name of its key in `run.toml`.
+#[derive(Debug, Args)]
+pub(crate) struct RunFlags {
+    /// A file with options, as written into every run's folder; flags override it
+    #[arg(value_name = "RUN.toml")]
+    pub(crate) file: Option<PathBuf>,
+    /// Text file, .jsonl file or folder to train on [default: embedded stories]
+    #[arg(long, value_name = "PATH", help_heading = "Data")]
+    data: Option<PathBuf>,
+    /// `bytes`, `bpe` (trained on the data) or a tokenizer.json [default: bpe]
+    #[arg(long, value_name = "bytes|bpe|FILE", help_heading = "Data")]
+    tokenizer: Option<String>,
+    /// Tokens of a trained tokenizer [default: 2048]
+    #[arg(long, value_name = "N", help_heading = "Data")]
+    vocab_size: Option<usize>,
+    /// Bytes of embedded stories [default: 8388608]
+    #[arg(long, value_name = "BYTES", help_heading = "Data")]
+    story_bytes: Option<usize>,
+    /// Preset or a Hugging Face config.json [default: tiny]
+    #[arg(long, value_name = "tiny|124m|500m|1.5b|8b|CONFIG.json", help_heading = "Model")]
+    model: Option<String>,
+    /// Layers, in place of the model's
+    #[arg(long, value_name = "N", help_heading = "Model")]
+    layers: Option<usize>,
+    /// Width, in place of the model's
+    #[arg(long, value_name = "D", help_heading = "Model")]
+    width: Option<usize>,
+    /// Query heads, in place of the model's
+    #[arg(long, value_name = "N", help_heading = "Model")]
+    heads: Option<usize>,
+    /// Key and value heads, in place of the model's
+    #[arg(long, value_name = "N", help_heading = "Model")]
+    kv_heads: Option<usize>,
+    /// Width of the MLP, in place of the model's
+    #[arg(long, value_name = "F", help_heading = "Model")]
+    ffn: Option<usize>,
+    /// Relay stages; the origin (stage 0) is not counted [default: 4]
+    #[arg(long, value_name = "S", help_heading = "Swarm")]
+    stages: Option<u16>,
+    /// Layers that the origin holds [default: 0]
+    #[arg(long, value_name = "N", help_heading = "Swarm")]
+    origin_layers: Option<usize>,
+    /// Replicas of every stage, the origin included [default: 1]
+    #[arg(long, value_name = "R", help_heading = "Swarm")]
+    replicas: Option<u16>,
+    /// Nodes beyond those, which take a lost node's place [default: 0]
+    #[arg(long, value_name = "N", help_heading = "Swarm")]
+    spares: Option<u16>,
+    /// Share of the stages that each microbatch leaves out [default: 0]
+    #[arg(long, value_name = "RATIO", help_heading = "Swarm")]
+    skip: Option<f64>,
+    /// Every N-th iteration visits every stage; 0 = never [default: 0]
+    #[arg(long, value_name = "N", help_heading = "Swarm")]
+    full_every: Option<u64>,
+    /// Microbatches that a node holds between forward and backward [default: two for each stage]
+    #[arg(long, value_name = "N", help_heading = "Swarm")]
+    slots: Option<u32>,
+    /// Compute threads of a node [default: the cores shared out]
+    #[arg(long, value_name = "N", help_heading = "Swarm")]
+    threads: Option<usize>,
+    /// Where to compute; this version: cpu
+    #[arg(long, value_name = "cpu", help_heading = "Swarm")]
+    device: Option<String>,
+    /// How a stage without a living replica is made again [default: checkfree]
+    #[arg(long, value_name = "NAME", help_heading = "Recovery")]
+    recovery: Option<String>,
+    /// Meanwhile, train around the hole or wait [default: skip]
+    #[arg(long, value_name = "skip|wait", value_parser = parse_while_lost, help_heading = "Recovery")]
+    while_lost: Option<WhileLost>,
+    /// Kill nodes: a rate per node and hour (16%/h), an interval (every 20s), or a trace file
+    #[arg(long, value_name = "RATE|TRACE", help_heading = "Recovery")]
+    churn: Option<String>,
+    /// Do not replace dead processes
+    #[arg(long, help_heading = "Recovery")]
+    no_respawn: bool,
+    /// Tokens of a sequence [default: the model's]
+    #[arg(long, value_name = "T", help_heading = "Training")]
+    context: Option<usize>,
+    /// Sequences of a microbatch [default: 4]
+    #[arg(long, value_name = "B", help_heading = "Training")]
+    batch: Option<usize>,
+    /// Microbatches of the whole iteration [default: 8]
+    #[arg(long, value_name = "M", help_heading = "Training")]
+    microbatches: Option<u32>,
+    /// Highest learning rate [default: 0.001]
+    #[arg(long, value_name = "X", help_heading = "Training")]
+    lr: Option<f64>,
+    /// Learning rate at the end of a cosine [default: a tenth of --lr]
+    #[arg(long, value_name = "X", help_heading = "Training")]
+    min_lr: Option<f64>,
+    /// Iterations of warm-up [default: a twentieth of --steps, at most 200]
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    warmup: Option<u64>,
+    /// The learning rate after the warm-up [default: cosine]
+    #[arg(long, value_name = "cosine|constant", value_parser = parse_schedule, help_heading = "Training")]
+    schedule: Option<RateShape>,
+    /// Decoupled weight decay of matrices [default: 0]
+    #[arg(long, value_name = "X", help_heading = "Training")]
+    weight_decay: Option<f32>,
+    /// Largest norm of a stage's gradient; 0 = no clipping [default: 1]
+    #[arg(long, value_name = "X", help_heading = "Training")]
+    clip: Option<f64>,
+    /// Iterations [default: 1000]
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    steps: Option<u64>,
+    /// Seeds weights, stories, samples and paths [default: 0]
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    seed: Option<u64>,
+    /// Work in the plan's order, so that an undisturbed run gives the same bits again
+    #[arg(long, help_heading = "Training")]
+    deterministic: bool,
+    /// Time between saves of state/, as 90s, 10m or 1h; 0 = only at the end [default: 10m]
+    #[arg(long, value_name = "TIME", value_parser = parse_seconds, help_heading = "Training")]
+    save_every: Option<f64>,
+    /// The run's folder [default: skipstone-run]
+    #[arg(long, value_name = "DIR", help_heading = "Training")]
+    out: Option<PathBuf>,
+}
+
+/// A duration in seconds from `90s`, `10m`, `1h` or a number of seconds.
+pub(crate) fn parse_seconds(text: &str) -> Result<f64, String> {
+    let (digits, unit) = match text.char_indices().next_back() {
+        Some((at, 's')) => (&text[..at], 1.0),
+        Some((at, 'm')) => (&text[..at], 60.0),
+        Some((at, 'h')) => (&text[..at], 3600.0),
+        _ => (text, 1.0),
+    };
+    let seconds = digits.trim().parse::<f64>().map(|number| number * unit);
+    seconds
+        .ok()
+        .filter(|seconds| seconds.is_finite() && *seconds >= 0.0)
+        .ok_or_else(|| "write a time as 90s, 10m or 1h".to_owned())
+}
+
+fn parse_while_lost(text: &str) -> Result<WhileLost, String> {
+    match text {
+        "skip" => Ok(WhileLost::Skip),
+        "wait" => Ok(WhileLost::Wait),
+        _ => Err("choose skip or wait".to_owned()),
+    }
+}
+
+fn parse_schedule(text: &str) -> Result<RateShape, String> {
+    match text {
+        "cosine" => Ok(RateShape::Cosine),
+        "constant" => Ok(RateShape::Constant),
+        _ => Err("choose cosine or constant".to_owned()),
+    }
+}
+
+impl RunFlags {
+    /// The run that file and flags ask for. A run that goes on starts from the options in its own folder.
+    pub(crate) fn config(self, resume: bool) -> Outcome<RunConfig> {
+        let out = self.out.clone();
+        let own = out.unwrap_or_else(|| RunConfig::default().out).join("run.toml");
+        let mut config = match &self.file {
+            Some(file) => RunConfig::read(file)?,
+            None if resume && own.is_file() => {
+                RunConfig { out: RunConfig::default().out, ..RunConfig::read(&own)? }
+            }
+            None => RunConfig::default(),
+        };
+        self.apply(&mut config);
+        Ok(config)
+    }
+
+    fn apply(self, config: &mut RunConfig) {
+        macro_rules! set {
+            ($($name:ident),*) => { $(if let Some(value) = self.$name { config.$name = value; })* };
+        }
+        macro_rules! set_some {
+            ($($name:ident),*) => { $(if self.$name.is_some() { config.$name = self.$name; })* };
+        }
+        set!(tokenizer, vocab_size, story_bytes, model, stages, origin_layers, replicas, spares, skip);
+        set!(full_every, device, recovery, while_lost, batch, microbatches, lr, schedule, weight_decay);
+        set!(clip, steps, seed, out);
+        set_some!(data, layers, width, heads, kv_heads, ffn, slots, threads, churn, context, min_lr, warmup);
+        if let Some(seconds) = self.save_every {
+            config.save_every_s = seconds;
+        }
+        config.respawn &= !self.no_respawn;
+        config.deterministic |= self.deterministic;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        flags: RunFlags,
+    }
+
+    fn config(arguments: &[&str]) -> RunConfig {
+        let line = Line::parse_from(std::iter::once(&"skipstone").chain(arguments));
+        line.flags.config(false).unwrap()
+    }
+
+    #[test]
+    fn flags_go_before_the_file_and_the_file_before_defaults() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("run.toml");
+        std::fs::write(&file, "stages = 2\nlr = 0.5\nrespawn = false\ncontext = 32\n").unwrap();
+        let file = file.to_str().unwrap();
+        let got = config(&[file, "--lr", "0.25", "--save-every", "2m", "--schedule", "constant"]);
+        let want = RunConfig {
+            stages: 2,
+            lr: 0.25,
+            respawn: false,
+            context: Some(32),
+            save_every_s: 120.0,
+            schedule: RateShape::Constant,
+            ..RunConfig::default()
+        };
+        assert_eq!(got, want);
+        assert_eq!(config(&[]), RunConfig::default());
+    }
+
+    #[test]
+    fn every_key_of_run_toml_that_a_flag_sets_is_set() {
+        let flags = [
+            ("data", "x"),
+            ("tokenizer", "bytes"),
+            ("vocab-size", "300"),
+            ("story-bytes", "9000"),
+            ("model", "124m"),
+            ("layers", "3"),
+            ("width", "64"),
+            ("heads", "2"),
+            ("kv-heads", "1"),
+            ("ffn", "96"),
+            ("stages", "3"),
+            ("origin-layers", "1"),
+            ("replicas", "2"),
+            ("spares", "1"),
+            ("skip", "0.25"),
+            ("full-every", "7"),
+            ("slots", "5"),
+            ("threads", "3"),
+            ("device", "tpu"),
+            ("recovery", "copy"),
+            ("while-lost", "wait"),
+            ("churn", "5%/h"),
+            ("context", "16"),
+            ("batch", "2"),
+            ("microbatches", "3"),
+            ("lr", "0.1"),
+            ("min-lr", "0.01"),
+            ("warmup", "4"),
+            ("schedule", "constant"),
+            ("weight-decay", "0.1"),
+            ("clip", "2"),
+            ("steps", "9"),
+            ("seed", "8"),
+            ("save-every", "1h"),
+            ("out", "y"),
+        ];
+        for (name, value) in flags {
+            assert_ne!(config(&[&format!("--{name}"), value]), RunConfig::default(), "--{name} does nothing");
+        }
+        assert!(config(&["--deterministic"]).deterministic && !config(&["--no-respawn"]).respawn);
+    }
+
+    #[test]
+    fn times() {
+        assert_eq!(parse_seconds("90s"), Ok(90.0));
+        assert_eq!(parse_seconds("1.5m"), Ok(90.0));
+        assert_eq!(parse_seconds("2h"), Ok(7200.0));
+        assert_eq!(parse_seconds("0"), Ok(0.0));
+        for bad in ["", "s", "-1s", "soon", "1d", "infs", "é"] {
+            assert!(parse_seconds(bad).is_err(), "{bad}");
+        }
+    }
+}

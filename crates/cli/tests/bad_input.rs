@@ -1,0 +1,241 @@
+//! Wrong usage and hostile input, with the real binary: a sentence that says what, where and what to do, the right exit
+//! code, nothing on stdout, and nothing left behind.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use skipstone_data::Tokenizer;
+use skipstone_model::{ExportOptions, LlamaConfig, WholeModel, export};
+use tempfile::TempDir;
+
+fn skipstone(dir: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_skipstone")).args(arguments).current_dir(dir).output().unwrap()
+}
+
+/// Runs a command line that must be refused with `code`, a message that holds each of `words`, and no output.
+fn refused(dir: &TempDir, code: i32, arguments: &[&str], words: &[&str]) {
+    let output = skipstone(dir.path(), arguments);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {error}");
+    assert!(output.stdout.is_empty(), "{arguments:?} wrote to stdout");
+    for word in words {
+        assert!(error.contains(word), "{arguments:?}: `{word}` is not in: {error}");
+    }
+    assert!(!error.contains("panicked"), "{arguments:?}: {error}");
+}
+
+fn folder() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+/// A folder with a small text and a small model of bytes.
+fn with_model() -> TempDir {
+    let dir = folder();
+    fs::write(dir.path().join("text.txt"), "the quick brown fox jumps over the lazy dog. ".repeat(40)).unwrap();
+    let tokenizer = Tokenizer::bytes().unwrap();
+    let model = WholeModel::initial(LlamaConfig::new(257, 16, 2, 4, 32), 4, 0, 1).unwrap();
+    let options = ExportOptions {
+        eos: Some(tokenizer.eos_id()),
+        tokenizer_json: Some(tokenizer.to_json().unwrap()),
+        ..ExportOptions::default()
+    };
+    export(&model, &dir.path().join("model"), &options).unwrap();
+    dir
+}
+
+#[test]
+fn usage() {
+    let dir = folder();
+    refused(&dir, 2, &[], &["Usage"]);
+    refused(&dir, 2, &["fly"], &["fly"]);
+    refused(&dir, 2, &["train", "--stagse", "3"], &["--stages"]);
+    refused(&dir, 2, &["train", "--steps", "many"], &["--steps", "many"]);
+    refused(&dir, 2, &["train", "--save-every", "soon"], &["90s, 10m or 1h"]);
+    refused(&dir, 2, &["train", "--while-lost", "cry"], &["skip or wait"]);
+    refused(&dir, 2, &["simulate", "--faults", "all", "--seeds", "9..1"], &["1..1000"]);
+    refused(&dir, 2, &["simulate", "--faults", "all", "--seeds", "1..2", "--nodes", "1"], &["--nodes"]);
+    refused(&dir, 2, &["demo", "--seconds", "1"], &["--seconds"]);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "something was left behind");
+}
+
+#[test]
+fn help_has_examples_and_hides_what_is_internal() {
+    let dir = folder();
+    let help = |arguments: &[&str]| {
+        let output = skipstone(dir.path(), arguments);
+        assert!(output.status.success(), "{arguments:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let all = help(&["--help"]);
+    assert!(!all.contains("internal"));
+    for command in
+        ["demo", "train", "eval", "generate", "audit", "show", "bench", "simulate", "config"]
+    {
+        assert!(all.contains(&format!("\n  {command} ")), "{command} is not listed");
+        let text = help(&[command, "--help"]);
+        assert!(text.contains(&format!("  skipstone {command}")), "{command} has no example");
+    }
+    for later in ["plan", "chaos", "lab", "join", "doctor", "tickets", "relay", "replay"] {
+        assert!(!all.contains(&format!("\n  {later} ")), "{later} is listed, but does not exist");
+    }
+}
+
+#[test]
+fn options_that_cannot_work() {
+    let dir = folder();
+    let train = |options: &[&str], words: &[&str]| {
+        refused(&dir, 2, &[&["train"], options].concat(), words);
+    };
+    train(&["--device", "cuda"], &["--device cuda", "pass --device cpu"]);
+    train(&["--replicas", "0"], &["--replicas"]);
+    train(&["--stages", "0"], &["--stages"]);
+    train(&["--stages", "3"], &["4 layers", "can't be cut into 3", "--stages 2 or --stages 4"]);
+    train(&["--stages", "5"], &["can't be cut into 5", "--layers 5"]);
+    train(&["--layers", "12", "--stages", "12", "--skip", "0.9"], &["--skip 0.9", "no path can meet"]);
+    train(&["--skip", "1"], &["--skip", "not including, 1"]);
+    train(&["--recovery", "prayer"], &["prayer", "checkfree"]);
+    train(&["--model", "9b"], &["9b", "tiny, 124m"]);
+    train(&["--model", "none.json"], &["none.json"]);
+    train(&["--churn", "often"], &["--churn often", "16%/h"]);
+    train(&["--heads", "3"], &["num_attention_heads"]);
+    train(&["--lr", "-1"], &["--lr"]);
+    train(&["none.toml"], &["none.toml"]);
+    fs::write(dir.path().join("bad.toml"), "stagse = 3\n").unwrap();
+    train(&["bad.toml"], &["bad.toml", "stagse"]);
+    fs::write(dir.path().join("model.json"), "{\"vocab_size\": 3").unwrap();
+    train(&["--model", "model.json"], &["model.json", "not a model's config.json"]);
+    train(&["--resume"], &["skipstone-run", "holds no run", "leave out --resume"]);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "something was left behind");
+    // The same checks without a run.
+    refused(&dir, 2, &["config", "--stages", "3"], &["can't be cut into 3"]);
+}
+
+#[test]
+fn corpora_that_cannot_be_trained_on() {
+    let dir = folder();
+    let train = |data: &str, words: &[&str]| {
+        refused(&dir, 2, &["train", "--data", data, "--out", "run", "--tokenizer", "bytes"], words);
+        assert!(!dir.path().join("run").exists(), "{data}: a folder was left behind");
+    };
+    train("none.txt", &["none.txt", "--data"]);
+    fs::write(dir.path().join("empty.txt"), " \n\n ").unwrap();
+    train("empty.txt", &["empty.txt", "no text"]);
+    fs::write(dir.path().join("short.txt"), "too short").unwrap();
+    train("short.txt", &["context 64", "use more text or a shorter --context"]);
+    fs::write(dir.path().join("latin1.txt"), b"caf\xe9 au lait".repeat(100)).unwrap();
+    train("latin1.txt", &["latin1.txt", "not UTF-8 at byte 3", "iconv"]);
+    fs::create_dir(dir.path().join("folder")).unwrap();
+    train("folder", &["folder", ".txt"]);
+    fs::write(dir.path().join("bad.jsonl"), "{\"txt\": \"a\"}\n").unwrap();
+    train("bad.jsonl", &["bad.jsonl, line 1", "\"text\""]);
+    refused(&dir, 2, &["train", "--tokenizer", "none.json"], &["none.json", "tokenizer"]);
+}
+
+#[test]
+fn output_folders_that_are_taken() {
+    let dir = folder();
+    let taken = dir.path().join("taken");
+    fs::create_dir(&taken).unwrap();
+    fs::write(taken.join("thesis.tex"), "years of work").unwrap();
+    refused(&dir, 2, &["train", "--out", "taken"], &["taken", "not empty", "--resume"]);
+    refused(&dir, 2, &["train", "--out", "taken", "--resume"], &["holds no run"]);
+    refused(&dir, 2, &["demo", "--out", "taken", "--steps", "20"], &["taken", "not empty"]);
+    assert_eq!(fs::read(taken.join("thesis.tex")).unwrap(), b"years of work");
+
+    let used = dir.path().join("used");
+    fs::create_dir(&used).unwrap();
+    let lock = fs::File::create(used.join("run.lock")).unwrap();
+    lock.lock().unwrap();
+    refused(&dir, 2, &["train", "--out", "used"], &["used", "in use by another run"]);
+
+    fs::write(dir.path().join("file"), "").unwrap();
+    refused(&dir, 1, &["train", "--out", "file"], &["file", "check the path"]);
+}
+
+#[test]
+fn a_port_that_is_taken() {
+    let dir = folder();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    refused(&dir, 1, &["train", "--port", &port, "--steps", "2", "--story-bytes", "20000"], &[&port, "in use"]);
+}
+
+#[test]
+fn models_that_cannot_be_used() {
+    let dir = with_model();
+    let eval = |words: &[&str]| {
+        refused(&dir, 2, &["eval", "model", "--data", "text.txt"], words);
+        refused(&dir, 2, &["generate", "model", "--prompt", "the"], words);
+    };
+    refused(&dir, 2, &["eval", "nowhere", "--data", "text.txt"], &["nowhere", "config.json"]);
+    refused(&dir, 2, &["eval", "model"], &["--data PATH"]);
+    refused(&dir, 2, &["eval", "model", "--data", "none.txt"], &["none.txt"]);
+    refused(&dir, 2, &["eval", "model", "--data", "text.txt", "--skip", "0,1"], &["skip ratio 1"]);
+    refused(&dir, 2, &["eval", "model", "--data", "text.txt", "--skip", "a"], &["--skip"]);
+    refused(&dir, 2, &["eval", "model", "--data", "text.txt", "--stages", "3"], &["do not divide over 3", "--stages 1, 2, 4"]);
+    refused(&dir, 2, &["eval", "model", "--data", "text.txt", "--context", "33"], &["--context 33", "32"]);
+    refused(&dir, 2, &["generate", "model", "--prompt", "a", "--temperature=-1"], &["temperature"]);
+    refused(&dir, 2, &["generate", "model"], &["--prompt"]);
+
+    let weights = dir.path().join("model/model.safetensors");
+    let whole = fs::read(&weights).unwrap();
+    fs::write(&weights, &whole[..whole.len() / 2]).unwrap();
+    eval(&["model.safetensors is damaged", "shorter than its header says", "copy or download it again"]);
+    fs::write(&weights, &whole).unwrap();
+    let config = dir.path().join("model/config.json");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("\"llama\"", "\"gpt2\"")).unwrap();
+    eval(&["config.json", "gpt2", "choose a LLaMA model"]);
+    fs::write(&config, &text[..40]).unwrap();
+    eval(&["config.json", "restore"]);
+    fs::write(&config, text).unwrap();
+    let tokenizer = dir.path().join("model/tokenizer.json");
+    fs::write(&tokenizer, "{}").unwrap();
+    eval(&["tokenizer.json"]);
+    fs::remove_file(tokenizer).unwrap();
+    eval(&["holds no tokenizer.json", "--tokenizer FILE"]);
+}
+
+#[test]
+fn folders_that_hold_no_run() {
+    let dir = folder();
+    fs::create_dir(dir.path().join("empty")).unwrap();
+    for at in ["nowhere", "empty"] {
+        refused(&dir, 2, &["show", at], &[at, "run.toml"]);
+        refused(&dir, 2, &["audit", at], &[at, "journal"]);
+    }
+    fs::create_dir_all(dir.path().join("damaged/journal")).unwrap();
+    fs::write(dir.path().join("damaged/journal/journal.bin"), b"not a journal at all, but long enough").unwrap();
+    refused(&dir, 2, &["audit", "damaged"], &["journal.bin"]);
+}
+
+#[test]
+fn good_input_is_not_refused() {
+    // The counterpart of the tests above: what they damage works when it is whole.
+    let dir = with_model();
+    let run = |arguments: &[&str]| -> serde_json::Value {
+        let output = skipstone(dir.path(), arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let eval = run(&["eval", "model", "--data", "text.txt", "--skip", "0,0.5", "--json"]);
+    assert_eq!(eval["tokens"], 40 * 45);
+    assert_eq!(eval["results"][1]["relays_visited"], 2);
+    assert!(eval["results"][0]["loss"].as_f64().unwrap() > 4.0);
+    let text = run(&["generate", "model", "--prompt", "the", "--max-tokens", "9", "--skip", "0.5", "--json"]);
+    assert_eq!(text, run(&["generate", "model", "--prompt", "the", "--max-tokens", "9", "--skip", "0.5", "--json"]));
+    assert_eq!(text["visited"].as_array().unwrap().len(), 2);
+    let config = run(&["config", "--lr", "0.5", "--json"]);
+    assert_eq!(config["lr"], 0.5);
+    let simulated = run(&["simulate", "--faults", "all", "--seeds", "1..3", "--iterations", "8", "--json"]);
+    assert_eq!(simulated["seeds"], 3);
+    let stage = ["bench", "stage", "--width", "32", "--heads", "2", "--layers", "1", "--context", "16", "--json"];
+    let stage = run(&stage);
+    for key in ["forward_ms", "backward_ms", "optimizer_ms", "tokens_per_s", "peak_rss_bytes"] {
+        assert!(stage[key].as_f64().unwrap() > 0.0, "{key}");
+    }
+}
