@@ -6,7 +6,7 @@
 
 use crate::record::CommitRecord;
 use serde::{Deserialize, Serialize};
-use skipstone_types::{Digest, Iteration, NodeId, RunId, Term};
+use skipstone_types::{Digest, Iteration, NodeId, RunId, StageId, Term};
 use thiserror::Error;
 
 /// First bytes of a journal: name and version.
@@ -36,6 +36,15 @@ pub enum Entry {
         iteration: Iteration,
         /// The generation that starts.
         generation: u32,
+    },
+    /// A stage that had been lost entered again with a state made from others, ahead of any record that names it.
+    Rebuilt {
+        /// The stage.
+        stage: StageId,
+        /// Its rebuilds so far.
+        lineage: u32,
+        /// Digest of its state.
+        state: Digest,
     },
     /// An iteration was decided.
     Committed(Box<CommitRecord>),

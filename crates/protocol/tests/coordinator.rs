@@ -332,6 +332,9 @@ fn the_last_origin_is_not_rebuilt() {
     let (mut bench, nodes) = Bench::started(&settings(1, 2));
     run_iteration(&mut bench, &nodes);
     bench.input(CoordinatorInput::Lost { node: nodes[0], why: "connection".to_owned() });
+    assert!(!bench.sent.iter().any(|(_, message)| matches!(message, ToWorker::Save { .. })), "it may return");
+    bench.now_us += 10_000_000;
+    bench.input(CoordinatorInput::Tick);
     for (node, stage) in [(nodes[1], 1), (nodes[2], 2)] {
         let saved = ToCoordinator::Saved {
             stage: StageId(stage),
@@ -352,26 +355,195 @@ fn a_restarted_coordinator_goes_on_with_the_nodes_that_return() {
     let record = bench.commits()[0].clone();
     let mut second = Bench::open(&settings, &bench.journal);
     assert_eq!((second.coordinator.term(), second.coordinator.iteration()), (Term(2), Iteration(1)));
+    let mut returned = Vec::new();
     for (stage, node) in nodes.iter().enumerate() {
         // The last node has not heard of the commit.
         let behind = stage == 2;
-        let holding = Holding {
-            run: RunId(7),
-            term: Term(1),
-            node: *node,
-            stage: StageId(stage as u16),
-            iteration: Iteration(u64::from(!behind)),
-            attempt: Attempt(0),
-            state: Digest([9; 32]),
-            reduced: behind.then_some(Digest([40; 32])),
-            record: (!behind).then(|| Box::new(record.clone())),
-        };
-        assert_eq!(second.hello(Some(Box::new(holding))), *node);
+        let mut holding = holding(*node, stage as u16, u64::from(!behind), 9);
+        holding.reduced = behind.then_some(Digest([40; 32]));
+        holding.record = (!behind).then(|| Box::new(record.clone()));
+        returned.push(second.hello(Some(Box::new(holding))));
     }
-    let told_again =
-        second.sent.iter().any(|(to, message)| *to == nodes[2] && matches!(message, ToWorker::Commit { .. }));
+    // The journal does not tell who was fenced, so nobody is taken in under an id that others may not hear.
+    assert!(returned.iter().all(|node| !nodes.contains(node)), "{returned:?}");
+    let told_again = second
+        .sent
+        .iter()
+        .any(|(to, message)| *to == returned[2] && matches!(message, ToWorker::Commit { .. }));
     assert!(told_again, "the decided iteration is heard by all");
+    let nodes = returned;
     assert_eq!(second.current(), (Iteration(1), Attempt(1)), "a new attempt, so that old frames don't mix");
     run_iteration(&mut second, &nodes);
     assert_eq!(second.commits()[1].previous, record.digest());
+}
+
+/// What a node of the first term says that it holds.
+fn holding(node: NodeId, stage: u16, iteration: u64, state: u8) -> Holding {
+    Holding {
+        run: RunId(7),
+        term: Term(1),
+        node,
+        stage: StageId(stage),
+        iteration: Iteration(iteration),
+        attempt: Attempt(0),
+        state: Digest([state; 32]),
+        reduced: None,
+        record: None,
+    }
+}
+
+fn lose(bench: &mut Bench, node: NodeId) {
+    bench.input(CoordinatorInput::Lost { node, why: "connection".to_owned() });
+}
+
+/// A node reports what it holds after a step.
+fn stepped(bench: &mut Bench, node: NodeId, stage: u16, iteration: u64, state: u8) {
+    let (stage, iteration, digest) = (StageId(stage), Iteration(iteration), Digest([state; 32]));
+    bench.says(node, ToCoordinator::Holds { transfer: None, stage, iteration, digest });
+}
+
+fn starts_empty(bench: &Bench, node: NodeId) -> bool {
+    bench
+        .sent
+        .iter()
+        .any(|(to, message)| *to == node && matches!(message, ToWorker::Welcome { empty: true, .. }))
+}
+
+#[test]
+fn a_rebuilt_stage_is_known_after_a_restart_before_any_record_names_it() {
+    let settings = settings(1, 3);
+    let (mut bench, nodes) = Bench::started(&settings);
+    run_iteration(&mut bench, &nodes);
+    lose(&mut bench, nodes[2]);
+    // The attempt around the hole is aborted, so the heir enters for the same iteration.
+    let heir = bench.hello(None);
+    bench.holds(heir);
+    lose(&mut bench, nodes[3]);
+    assert_eq!(
+        bench.journal.last(),
+        Some(&Entry::Rebuilt { stage: StageId(2), lineage: 1, state: Digest([3; 32]) })
+    );
+    let mut second = Bench::open(&settings, &bench.journal);
+    // The old replica missed its last step; it must not pass for the rebuilt stage.
+    let mut old = holding(nodes[2], 2, 0, 30);
+    old.reduced = Some(Digest([40; 32]));
+    let old = second.hello(Some(Box::new(old)));
+    let mut living: Vec<_> = [(nodes[0], 0), (nodes[1], 1)]
+        .map(|(node, stage)| second.hello(Some(Box::new(holding(node, stage, 1, 9)))))
+        .to_vec();
+    living.push(second.hello(Some(Box::new(holding(heir, 2, 1, 3)))));
+    second.now_us += 10_000_000;
+    second.input(CoordinatorInput::Tick);
+    assert!(starts_empty(&second, old));
+    run_iteration(&mut second, &living);
+    let part = &second.commits()[1].stages[2];
+    assert_eq!((part.lineage, part.state), (1, Some(Digest([3; 32]))));
+}
+
+#[test]
+fn a_node_that_missed_its_last_step_returns_only_with_the_gradient_for_it() {
+    for has_gradient in [false, true] {
+        let (mut bench, nodes) = Bench::started(&settings(1, 2));
+        run_iteration(&mut bench, &nodes);
+        lose(&mut bench, nodes[2]);
+        let mut returns = holding(nodes[2], 2, 0, 3);
+        returns.reduced = has_gradient.then_some(bench.commits()[0].stages[2].gradient);
+        let node = bench.hello(Some(Box::new(returns)));
+        assert_eq!(starts_empty(&bench, node), !has_gradient);
+        let (_, stage, method) = bench.last_assignment(node);
+        assert_eq!((stage, method == Method::Keep), (StageId(2), has_gradient));
+        let told =
+            bench.sent.iter().any(|(to, message)| *to == node && matches!(message, ToWorker::Commit { .. }));
+        assert_eq!(told, has_gradient, "it steps before it enters");
+    }
+}
+
+#[test]
+fn a_copy_that_steps_before_it_is_let_in_votes_with_what_it_holds_then() {
+    let (mut wide, pairs) = Bench::started(&settings(2, 1));
+    // One of two replicas is lost; its heir copies, and follows the iteration. It reports the gradient and its step
+    // when the next attempt has begun already; that one is aborted, as the last replica is lost.
+    let (kept, lost) = (pairs[2], pairs[3]);
+    lose(&mut wide, lost);
+    let heir = wide.hello(None);
+    wide.holds(heir);
+    for (node, origin) in [(pairs[0], true), (pairs[1], true), (kept, false)] {
+        for microbatch in 0..2 {
+            wide.share(node, microbatch, origin);
+        }
+    }
+    let followed = ToCoordinator::Reduced {
+        iteration: Iteration(0),
+        attempt: Attempt(0),
+        reduce: wide.reduces[&heir],
+        digest: Digest([8; 32]),
+        norm: 2.0,
+        spent: Spent::default(),
+    };
+    for (node, digest) in [(pairs[0], 7), (pairs[1], 7), (kept, 8)] {
+        wide.reduced(node, digest);
+    }
+    assert_eq!(wide.current().0, Iteration(1));
+    wide.says(heir, followed);
+    stepped(&mut wide, heir, 1, 1, 22);
+    lose(&mut wide, kept);
+    for node in [pairs[0], pairs[1]] {
+        stepped(&mut wide, node, 0, 1, 21);
+    }
+    for (node, origin) in [(pairs[0], true), (pairs[1], true), (heir, false)] {
+        for microbatch in 0..2 {
+            wide.share(node, microbatch, origin);
+        }
+    }
+    for (node, digest) in [(pairs[0], 5), (pairs[1], 5), (heir, 6)] {
+        wide.reduced(node, digest);
+    }
+    assert_eq!(wide.commits()[1].stages[1].state, Some(Digest([22; 32])));
+}
+
+#[test]
+fn a_copy_that_is_complete_when_its_donor_dies_is_not_thrown_away() {
+    let (mut bench, nodes) = Bench::started(&settings(2, 1));
+    lose(&mut bench, nodes[1]);
+    let heir = bench.hello(None);
+    let (transfer, stage, method) = bench.last_assignment(heir);
+    assert_eq!((stage, method), (StageId(0), Method::Copy { donors: vec![nodes[0]] }));
+    // The last origin is declared lost while the heir's word is on its way.
+    lose(&mut bench, nodes[0]);
+    let holds = ToCoordinator::Holds {
+        transfer: Some(transfer),
+        stage,
+        iteration: Iteration(0),
+        digest: Digest([1; 32]),
+    };
+    bench.says(heir, holds);
+    let (transfer, stage, method) = bench.last_assignment(heir);
+    assert_eq!((stage, method), (StageId(0), Method::Keep));
+    let holds = ToCoordinator::Holds {
+        transfer: Some(transfer),
+        stage,
+        iteration: Iteration(0),
+        digest: Digest([1; 32]),
+    };
+    bench.says(heir, holds);
+    assert!(!bench.duties(heir).is_empty(), "it serves");
+}
+
+#[test]
+fn before_the_start_a_doubled_stage_gives_a_node_to_an_empty_one() {
+    let mut settings = settings(2, 1);
+    settings.respawn = false;
+    let mut bench = Bench::open(&settings, &[]);
+    let nodes: Vec<_> = (0..4).map(|_| bench.hello(None)).collect();
+    let relays: Vec<_> =
+        nodes.iter().filter(|node| bench.last_assignment(**node).1 == StageId(1)).copied().collect();
+    for node in &relays {
+        lose(&mut bench, *node);
+    }
+    let stages: Vec<_> = nodes
+        .iter()
+        .filter(|node| !relays.contains(node))
+        .map(|node| bench.last_assignment(*node).1)
+        .collect();
+    assert_eq!(stages, [StageId(0), StageId(1)]);
 }

@@ -241,3 +241,125 @@ fn lower_terms_and_fenced_nodes_are_not_heard() {
     let finish = WorkerInput::Coordinator { term: Term(2), message: ToWorker::Finish };
     assert!(matches!(bench.on(finish)[..], [WorkerCommand::Exit { success: true, .. }]));
 }
+
+#[test]
+fn the_loss_needs_no_slot() {
+    // An origin that replays another's share: activations may come before its own embedding has a slot.
+    let mut bench = Bench::new();
+    bench.told(ToWorker::Welcome { node: ME, settings: settings(), empty: true });
+    bench.told(ToWorker::Assign {
+        transfer: TransferId { term: Term(1), number: 1 },
+        stage: StageId::ORIGIN,
+        iteration: T,
+        method: Method::Initialise,
+        addresses: vec![],
+    });
+    bench.done(0, Outcome::State { digest: Digest([1; 32]) });
+    let duties = vec![duty(0, AFTER), duty(1, AFTER)];
+    let commands = bench.told(ToWorker::Begin { iteration: T, attempt: A, duties, addresses: vec![] });
+    let embed = Task::Embed { iteration: T, microbatch: Microbatch(0) };
+    assert_eq!(commands, [compute(1, embed, &[0], &[1, 2])]);
+    let commands = bench.done(1, Outcome::Done);
+    assert_eq!(commands.len(), 1, "the only slot is taken: {commands:?}");
+    let (payload, commands) = bench.boundary(BEFORE, 1, Direction::Forward);
+    assert_eq!(commands, [compute(2, Task::NewSum, &[0], &[3])]);
+    let commands = bench.done(2, Outcome::Done);
+    let loss = Task::Loss { iteration: T, microbatch: Microbatch(1) };
+    assert_eq!(commands, [compute(3, loss, &[0, payload.0, 3], &[4])]);
+}
+
+fn holding(commands: &[WorkerCommand]) -> Option<Box<Holding>> {
+    commands.iter().find_map(|command| match command {
+        WorkerCommand::SendCoordinator { message: ToCoordinator::Hello { holding, .. } } => holding.clone(),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_state_that_no_attempt_began_with_counts_for_nobody() {
+    let mut bench = Bench::new();
+    bench.told(ToWorker::Welcome { node: ME, settings: settings(), empty: true });
+    bench.told(ToWorker::Assign {
+        transfer: TransferId { term: Term(1), number: 1 },
+        stage: STAGE,
+        iteration: T,
+        method: Method::Initialise,
+        addresses: vec![],
+    });
+    bench.done(0, Outcome::State { digest: Digest([1; 32]) });
+    assert_eq!(holding(&bench.on(WorkerInput::CoordinatorUp)), None);
+    bench.told(ToWorker::Begin { iteration: T, attempt: A, duties: vec![], addresses: vec![] });
+    assert!(holding(&bench.on(WorkerInput::CoordinatorUp)).is_some());
+}
+
+#[test]
+fn a_new_coordinator_finds_no_transfers_of_the_old_one() {
+    let mut bench = Bench::serving();
+    let transfer = TransferId { term: Term(1), number: 2 };
+    let commands = bench.told(ToWorker::Donate { transfer, iteration: T, to: AFTER });
+    assert_eq!(commands, [compute(1, Task::Freeze, &[0], &[1])]);
+    bench.done(1, Outcome::Frozen { chunks: 3 });
+    let message = ToWorker::Welcome { node: NodeId(9), settings: settings(), empty: false };
+    let commands = bench.on(WorkerInput::Coordinator { term: Term(2), message });
+    assert_eq!(commands, [WorkerCommand::Drop { handles: vec![Handle(1)] }]);
+}
+
+#[test]
+fn a_node_that_returns_steps_first_and_then_confirms_what_it_holds() {
+    let mut bench = Bench::serving();
+    bench.boundary(BEFORE, 0, Direction::Forward);
+    bench.done(1, Outcome::Done);
+    bench.boundary(AFTER, 0, Direction::Backward);
+    bench.done(2, Outcome::Done);
+    bench.done(3, Outcome::Done);
+    bench.told(ToWorker::Seal {
+        iteration: T,
+        attempt: A,
+        reduce: ReduceId { term: Term(1), number: 1 },
+        members: vec![ME],
+        contributors: vec![ME],
+        listeners: vec![],
+        microbatches: 1,
+    });
+    bench.done(4, Outcome::Done);
+    bench.done(5, Outcome::Done);
+    let gradient = Digest([7; 32]);
+    bench.done(6, Outcome::Gradient { digest: gradient, norm: 1.0 });
+    let part = |stage, gradient| StageRecord {
+        stage: StageId(stage),
+        members: vec![ME],
+        shares: vec![],
+        gradient,
+        gradient_norm: 1.0,
+        clip_factor: 1.0,
+        step: true,
+        state: None,
+        lineage: 0,
+    };
+    let record = CommitRecord {
+        run: RunId(7),
+        term: Term(1),
+        generation: 0,
+        iteration: T,
+        attempt: A,
+        plan_epoch: PlanEpoch(1),
+        paths: vec![],
+        stages: vec![part(0, Digest::default()), part(1, gradient)],
+        loss_sum: 0.0,
+        tokens: 0,
+        learning_rate: 0.5,
+        previous: Digest::default(),
+    };
+    // It was fenced before it heard of the commit, and comes back under a new id.
+    bench.told(ToWorker::Welcome { node: NodeId(9), settings: settings(), empty: false });
+    bench.told(ToWorker::Commit { record: Box::new(record) });
+    let transfer = TransferId { term: Term(1), number: 9 };
+    let (stage, iteration) = (STAGE, Iteration(4));
+    let commands =
+        bench.told(ToWorker::Assign { transfer, stage, iteration, method: Method::Keep, addresses: vec![] });
+    assert_eq!(commands, [], "its last step is under way");
+    let digest = Digest([2; 32]);
+    let commands = bench.done(7, Outcome::State { digest });
+    let confirmed = ToCoordinator::Holds { transfer: Some(transfer), stage, iteration, digest };
+    assert!(commands.contains(&report(confirmed)), "{commands:?}");
+}

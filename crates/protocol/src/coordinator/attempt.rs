@@ -1,7 +1,7 @@
 //! An attempt at an iteration: who owns what, what is done, and the reductions.
 
 use super::roster::{JoinKind, Role};
-use super::{Coordinator, Phase};
+use super::{Coordinator, ORIGIN_GRACE_US, Phase};
 use crate::command::CoordinatorCommand;
 use crate::message::{Duty, LossShare, ReduceId, Spent, ToWorker};
 use skipstone_types::{
@@ -117,8 +117,9 @@ impl Coordinator {
             return true;
         }
         if !self.is_served(StageId::ORIGIN) {
-            let coming = self.is_coming(StageId::ORIGIN);
-            if !coming {
+            let now_us = self.now_us;
+            let lost_since_us = *self.stages[0].lost_since_us.get_or_insert(now_us);
+            if !self.is_coming(StageId::ORIGIN) && now_us >= lost_since_us + ORIGIN_GRACE_US {
                 let why = "stage 0 has lost its last origin, and with it the embedding and the head; go on from \
                            state/ with --resume, and use --replicas 2 or more";
                 self.fail(why.to_owned());

@@ -35,6 +35,7 @@ impl Coordinator {
             let stage = &mut self.stages[usize::from(part.stage.0)];
             if part.step {
                 stage.gradient_norm = part.gradient_norm;
+                stage.last_step = Some(record.iteration);
                 stage.strikes = 0;
             } else if !part.shares.is_empty() {
                 stage.strikes += 1;

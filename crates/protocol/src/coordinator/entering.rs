@@ -3,6 +3,7 @@
 use super::attempt::{ReducePhase, majority};
 use super::roster::{Join, JoinKind, Node, Role};
 use super::{Base, Coordinator, HISTORY_ITERATIONS, Phase};
+use crate::journal::Entry;
 use crate::message::{Holding, Method, ToWorker, TransferId};
 use skipstone_recovery::{Decision, LossView, Recipe, StageView};
 use skipstone_types::{Digest, Event, Iteration, NodeId, StageId};
@@ -15,7 +16,12 @@ impl Coordinator {
     /// Gives every node without a stage one that needs it, if one does.
     pub(super) fn place_nodes(&mut self) {
         match self.phase {
-            Phase::Gathering { base, .. } => self.place_first(base),
+            Phase::Gathering { base, until_us } => {
+                self.place_first(base);
+                if !self.settings.respawn || self.now_us >= until_us {
+                    self.spread_first(base);
+                }
+            }
             Phase::Running => self.place_running(),
             Phase::Returning { .. } | Phase::Ending => {}
         }
@@ -49,11 +55,30 @@ impl Coordinator {
             if population >= usize::from(self.settings.replicas) {
                 return;
             }
-            let (method, how) = match base {
-                Base::Seed => (Method::Initialise, "initialise"),
-                Base::Saved => (Method::Load, "load"),
-            };
-            self.assign(node, stage, JoinKind::First, method, Vec::new(), how);
+            self.assign_first(node, stage, base);
+        }
+    }
+
+    fn assign_first(&mut self, node: NodeId, stage: StageId, base: Base) {
+        let (method, how) = match base {
+            Base::Seed => (Method::Initialise, "initialise"),
+            Base::Saved => (Method::Load, "load"),
+        };
+        self.assign(node, stage, JoinKind::First, method, Vec::new(), how);
+    }
+
+    /// Nodes were lost before the start, and no others come: a stage with several gives one to a stage without.
+    fn spread_first(&mut self, base: Base) {
+        while let Some(empty) = self.stage_ids().find(|stage| !self.is_coming(*stage)) {
+            let richest = self.stage_ids().max_by_key(|stage| self.population(*stage));
+            let Some(richest) = richest.filter(|stage| self.population(*stage) > 1) else { return };
+            let node = self
+                .nodes
+                .iter()
+                .rev()
+                .find(|(_, node)| matches!(&node.role, Role::Joining(join) if join.stage == richest));
+            let Some(node) = node.map(|(id, _)| *id) else { return };
+            self.assign_first(node, empty, base);
         }
     }
 
@@ -177,6 +202,7 @@ impl Coordinator {
             donors: donors.clone(),
             since_us: self.now_us,
             ready: None,
+            stepped: None,
             followed: iteration,
         });
         self.log(Event::NodeAssigned { node, stage, how: how.to_owned() });
@@ -189,6 +215,10 @@ impl Coordinator {
     /// A node came back with the state of a stage that nobody else has.
     pub(super) fn take_back(&mut self, node: NodeId, holding: &Holding) {
         let stage = holding.stage;
+        if holding.iteration == self.iteration {
+            // It takes no orders for an attempt that it has already seen, perhaps under another coordinator.
+            self.next_attempt = self.next_attempt.max(holding.attempt.next());
+        }
         let rivals: Vec<_> = self
             .nodes
             .iter()
@@ -197,6 +227,12 @@ impl Coordinator {
             .collect();
         for rival in rivals {
             self.cancel_transfer(rival);
+        }
+        if self.stepped_since(stage, holding.iteration)
+            && let Some(record) = self.records.get(&holding.iteration).cloned()
+        {
+            // It was away when its last step was decided.
+            self.send(node, ToWorker::Commit { record: Box::new(record) });
         }
         self.assign(node, stage, JoinKind::Keep, Method::Keep, Vec::new(), "return");
     }
@@ -265,6 +301,16 @@ impl Coordinator {
         iteration: Iteration,
         digest: Digest,
     ) {
+        let is_spare = self.nodes.get(&node).is_some_and(|node| matches!(node.role, Role::Spare));
+        if is_spare
+            && transfer.is_some()
+            && !self.is_coming(stage)
+            && self.is_current(stage, iteration, digest)
+        {
+            // Its donors were lost just as it had all of their state, and nobody else has it now.
+            self.assign(node, stage, JoinKind::Keep, Method::Keep, Vec::new(), "return");
+            return;
+        }
         let serves = match self.nodes.get_mut(&node).map(|node| &mut node.role) {
             Some(Role::Serving { stage: served }) => *served == stage && transfer.is_none(),
             Some(Role::Joining(join)) => {
@@ -277,6 +323,8 @@ impl Coordinator {
                     if let Some(Role::Joining(join)) = self.nodes.get_mut(&node).map(|node| &mut node.role) {
                         join.donors = join_donors;
                     }
+                } else if transfer.is_none() && join.stage == stage && join.ready.is_some() {
+                    join.stepped = Some((iteration, digest));
                 }
                 false
             }
@@ -322,6 +370,17 @@ impl Coordinator {
         }
     }
 
+    /// Whether this is the state of the stage before the iteration that comes next.
+    fn is_current(&self, stage: StageId, held: Iteration, digest: Digest) -> bool {
+        let known = self.stages.get(usize::from(stage.0)).and_then(|known| known.digests.get(&held));
+        matches!(self.phase, Phase::Running) && known == Some(&digest) && !self.stepped_since(stage, held)
+    }
+
+    /// Whether a state for `held` is too old for the iteration that comes next.
+    pub(super) fn stepped_since(&self, stage: StageId, held: Iteration) -> bool {
+        self.stages[usize::from(stage.0)].last_step.is_some_and(|step| step >= held)
+    }
+
     /// Whether a joiner may serve from the next attempt on.
     pub(super) fn may_enter(&self, join: &Join) -> bool {
         let Some((held, digest)) = join.ready else { return false };
@@ -330,8 +389,9 @@ impl Coordinator {
                 let same = self.stages[usize::from(join.stage.0)].digests.get(&held) == Some(&digest);
                 same && join.followed == self.iteration
             }
+            JoinKind::Keep => !self.stepped_since(join.stage, held),
             // Nobody stepped the stage meanwhile, so what was made for an earlier iteration is as good for this one.
-            JoinKind::First | JoinKind::Rebuild { .. } | JoinKind::Keep => true,
+            JoinKind::First | JoinKind::Rebuild { .. } => true,
         }
     }
 
@@ -358,16 +418,21 @@ impl Coordinator {
         let iteration = self.iteration;
         self.log(Event::NodeEntered { node, stage, iteration, took_ms });
         let known = &mut self.stages[usize::from(stage.0)];
-        if let Some((_, digest)) = join.ready {
+        if let (JoinKind::First | JoinKind::Rebuild { .. } | JoinKind::Keep, Some((_, digest))) =
+            (&join.kind, join.ready)
+        {
             known.votes.entry(iteration).or_default().insert(node, digest);
-            if join.kind != JoinKind::Copy {
-                known.digests.insert(iteration, digest);
-            }
+            // What the stage was before its loss is of no use to those who still hold it.
+            known.digests.clear();
+            known.digests.insert(iteration, digest);
         }
-        if let JoinKind::Rebuild { .. } = join.kind {
-            known.lineage += 1;
-        }
+        let copied = join.stepped.or(join.ready).filter(|_| join.kind == JoinKind::Copy);
         let lost_since_us = known.lost_since_us.take();
+        if let (JoinKind::Rebuild { .. }, Some((_, state))) = (&join.kind, join.ready) {
+            known.lineage += 1;
+            let lineage = known.lineage;
+            self.journal(Entry::Rebuilt { stage, lineage, state });
+        }
         if let Some(since_us) = lost_since_us {
             let (kind, sources) = match join.kind {
                 JoinKind::Rebuild { sources } => (self.strategy.name(), sources),
@@ -377,6 +442,9 @@ impl Coordinator {
             let took_ms = self.now_us.saturating_sub(since_us) / 1000;
             let kind = kind.to_owned();
             self.log(Event::StageRebuilt { stage, kind, sources, took_ms, iteration });
+        }
+        if let Some((held, digest)) = copied {
+            self.vote(node, stage, held, digest);
         }
     }
 

@@ -28,6 +28,9 @@ const RETURN_GRACE_US: u64 = 3_000_000;
 /// How long the start waits for the full number of nodes once every stage has one.
 const GATHER_GRACE_US: u64 = 20_000_000;
 
+/// How long the last origin is waited for when it is lost: without it the run is over.
+const ORIGIN_GRACE_US: u64 = 9_000_000;
+
 /// How long the end waits for a lost stage to be rebuilt before it is saved without.
 const LAST_REBUILD_GRACE_US: u64 = 20_000_000;
 
@@ -66,6 +69,8 @@ struct Stage {
     lineage: u32,
     /// Norm of its last committed gradient.
     gradient_norm: f64,
+    /// The last committed iteration in which it stepped.
+    last_step: Option<Iteration>,
     /// When its last replica was lost; none while it is served.
     lost_since_us: Option<u64>,
     /// Whether the strategy refuses to rebuild it.

@@ -5,7 +5,7 @@ use super::{Base, Coordinator, GATHER_GRACE_US, Phase, RETURN_GRACE_US};
 use crate::journal::Entry;
 use crate::message::{Holding, ToWorker};
 use crate::record::CommitRecord;
-use skipstone_types::{Attempt, Event, Iteration, NodeId, StageId, Term};
+use skipstone_types::{Attempt, Digest, Event, Iteration, NodeId, StageId, Term};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a journal says.
@@ -15,6 +15,8 @@ pub(super) struct Past {
     pub(super) generation: u32,
     pub(super) node_ids_below: NodeId,
     records: BTreeMap<Iteration, CommitRecord>,
+    /// Stages rebuilt since the last record, with their lineage and state.
+    rebuilt: BTreeMap<StageId, (u32, Digest)>,
     /// Where the current generation started, if it was rolled back.
     rolled_back: Option<Iteration>,
 }
@@ -31,7 +33,11 @@ impl Past {
                     past.generation = *generation;
                     past.rolled_back = Some(*iteration);
                 }
+                Entry::Rebuilt { stage, lineage, state } => {
+                    past.rebuilt.insert(*stage, (*lineage, *state));
+                }
                 Entry::Committed(record) => {
+                    past.rebuilt.clear();
                     past.records.insert(record.iteration, record.as_ref().clone());
                 }
             }
@@ -44,7 +50,16 @@ impl Past {
 #[derive(Debug, Default)]
 pub(super) struct Returning {
     expected: BTreeSet<NodeId>,
-    came: BTreeMap<NodeId, Holding>,
+    /// By their new ids.
+    came: BTreeMap<NodeId, Came>,
+}
+
+/// A node that came back after a restart. It has a new id: under its old one it may have been fenced, which the
+/// journal does not tell.
+#[derive(Debug)]
+struct Came {
+    was: NodeId,
+    holding: Holding,
 }
 
 impl Coordinator {
@@ -59,11 +74,24 @@ impl Coordinator {
         let start = past.rolled_back.unwrap_or_default();
         let records: Vec<_> = past.records.into_values().collect();
         let trained_since_start = records.last().is_some_and(|record| record.iteration >= start);
+        // What a stage was last is known from long ago if nothing has reached it since; the chain needs the newest.
+        for record in &records {
+            self.remember(record);
+        }
         for record in records.into_iter().rev().take(super::HISTORY_ITERATIONS).rev() {
-            self.remember(&record);
             self.committed(record);
         }
         if trained_since_start {
+            for (stage, (lineage, state)) in past.rebuilt {
+                let iteration = self.iteration;
+                if let Some(known) =
+                    self.stages.get_mut(usize::from(stage.0)).filter(|known| known.lineage < lineage)
+                {
+                    known.lineage = lineage;
+                    known.digests.clear();
+                    known.digests.insert(iteration, state);
+                }
+            }
             let expected = self
                 .records
                 .last_key_value()
@@ -88,8 +116,12 @@ impl Coordinator {
         for part in &record.stages {
             if let Some(stage) = self.stages.get_mut(usize::from(part.stage.0)) {
                 stage.lineage = part.lineage;
+                stage.digests.clear();
                 if part.step {
                     stage.gradient_norm = part.gradient_norm;
+                    stage.last_step = Some(record.iteration);
+                } else if let Some(state) = part.state {
+                    stage.digests.insert(record.iteration.next(), state);
                 }
             }
         }
@@ -103,15 +135,27 @@ impl Coordinator {
         address: &str,
         process: u32,
     ) -> bool {
-        let Phase::Returning { waiting, .. } = &mut self.phase else { return false };
-        let Some(holding) = holding.filter(|holding| holding.term < self.term) else { return false };
-        let (node, holding) = (holding.node, holding.clone());
-        if node.0 == 0 || node >= self.node_ids_below || usize::from(holding.stage.0) >= self.stages.len() {
+        let Phase::Returning { waiting, .. } = &self.phase else { return false };
+        let Some(holding) = holding.cloned() else { return false };
+        if holding.node.0 == 0
+            || holding.node >= self.node_ids_below
+            || usize::from(holding.stage.0) >= self.stages.len()
+        {
             return false;
         }
-        let record = holding.record.clone();
-        waiting.came.insert(node, holding);
+        // It may come again before its last connection was seen to be gone.
+        let was = waiting.came.get(&holding.node).map_or(holding.node, |came| came.was);
+        let before: Vec<_> =
+            waiting.came.iter().filter(|(_, came)| came.was == was).map(|(node, _)| *node).collect();
+        for node in before {
+            self.lose(node, "connection");
+        }
+        let node = self.new_node_id();
         self.welcome(connection, node, address.to_owned(), process, false);
+        let record = holding.record.clone();
+        if let Phase::Returning { waiting, .. } = &mut self.phase {
+            waiting.came.insert(node, Came { was, holding });
+        }
         // A record that some node heard was decided, even if our disk lost it.
         if let Some(record) = record
             && record.iteration >= self.iteration
@@ -127,16 +171,18 @@ impl Coordinator {
     /// Ends the return once everyone is there or time is up: nodes that hold the run go on, the rest starts empty.
     pub(super) fn end_returning_if_due(&mut self) {
         let Phase::Returning { until_us, waiting } = &mut self.phase else { return };
-        let all = waiting.expected.iter().all(|node| waiting.came.contains_key(node));
+        waiting.came.retain(|node, _| self.nodes.contains_key(node));
+        let here: BTreeSet<_> = waiting.came.values().map(|came| came.was).collect();
+        let all = waiting.expected.is_subset(&here);
         // Without an origin the run can't go on: it is given longer to come.
-        let origin = waiting.came.values().any(|holding| holding.stage.is_origin());
+        let origin = waiting.came.values().any(|came| came.holding.stage.is_origin());
         let until_us = if origin { *until_us } else { *until_us + 3 * RETURN_GRACE_US };
         if !all && self.now_us < until_us {
             return;
         }
         let Returning { expected, came } = std::mem::take(waiting);
         self.phase = Phase::Running;
-        let absent: Vec<_> = expected.into_iter().filter(|node| !self.nodes.contains_key(node)).collect();
+        let absent: Vec<_> = expected.difference(&here).copied().collect();
         if !absent.is_empty() {
             let living: Vec<_> = self.nodes.keys().copied().collect();
             for node in living {
@@ -147,10 +193,8 @@ impl Coordinator {
             let stage = self.stage_in_last_record(*node);
             self.log(Event::NodeLost { node: *node, stage, why: "connection".to_owned(), wasted_us: 0 });
         }
-        for (node, holding) in came {
-            if self.nodes.contains_key(&node) {
-                self.take_up(node, &holding);
-            }
+        for (node, came) in came {
+            self.take_up(node, &came);
         }
         for stage in self.holes() {
             self.stages[usize::from(stage.0)].lost_since_us = Some(self.now_us);
@@ -163,7 +207,8 @@ impl Coordinator {
         record.stages.iter().find(|part| part.members.contains(&node)).map(|part| part.stage)
     }
 
-    fn take_up(&mut self, node: NodeId, holding: &Holding) {
+    fn take_up(&mut self, node: NodeId, came: &Came) {
+        let holding = &came.holding;
         let stage = holding.stage;
         let current = holding.iteration == self.iteration;
         let steps_with_record = self
@@ -172,7 +217,9 @@ impl Coordinator {
             .filter(|_| holding.iteration.next() == self.iteration)
             .filter(|record| {
                 record.stage(stage).is_some_and(|part| {
-                    part.members.contains(&node) && (!part.step || holding.reduced == Some(part.gradient))
+                    part.members.contains(&came.was)
+                        && part.lineage == self.stages[usize::from(stage.0)].lineage
+                        && (!part.step || holding.reduced == Some(part.gradient))
                 })
             })
             .cloned();

@@ -29,6 +29,8 @@ pub(super) struct Join {
     pub(super) since_us: u64,
     /// What it reported to hold.
     pub(super) ready: Option<(Iteration, Digest)>,
+    /// What it has stepped to since.
+    pub(super) stepped: Option<(Iteration, Digest)>,
     /// The first iteration whose reduced gradient it has not confirmed.
     pub(super) followed: Iteration,
 }
@@ -91,7 +93,7 @@ impl Coordinator {
         self.out.push(CoordinatorCommand::Reject { connection, why: why.to_owned() });
     }
 
-    fn new_node_id(&mut self) -> NodeId {
+    pub(super) fn new_node_id(&mut self) -> NodeId {
         let node = self.next_node;
         self.next_node = NodeId(node.0 + 1);
         if node >= self.node_ids_below {
@@ -124,9 +126,16 @@ impl Coordinator {
         matches!(self.phase, Phase::Running)
             && !self.is_served(holding.stage)
             && holding.iteration <= self.iteration
-            && stage.digests.last_key_value().is_some_and(|(iteration, digest)| {
-                *iteration == holding.iteration && *digest == holding.state
-            })
+            && stage.digests.get(&holding.iteration) == Some(&holding.state)
+            && (!self.stepped_since(holding.stage, holding.iteration) || self.can_step(holding))
+    }
+
+    /// Whether the node lacks only the last step of its stage, and holds the gradient for it.
+    fn can_step(&self, holding: &Holding) -> bool {
+        let record = self.records.get(&holding.iteration);
+        let part = record.and_then(|record| record.stage(holding.stage));
+        part.is_some_and(|part| part.step && holding.reduced == Some(part.gradient))
+            && !self.stepped_since(holding.stage, holding.iteration.next())
     }
 
     /// Addresses that the node has not been told yet.

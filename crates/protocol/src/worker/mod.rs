@@ -31,6 +31,8 @@ struct Held {
     /// `None` while a step is under way.
     state: Option<Handle>,
     digest: Digest,
+    /// Whether an attempt has begun with it: before that it is a candidate, which counts for nobody.
+    entered: bool,
 }
 
 /// A reduced gradient, waiting for its commit.
@@ -61,6 +63,8 @@ pub struct Worker {
     settings: Option<Box<Settings>>,
     held: Option<Held>,
     obtaining: Option<Obtaining>,
+    /// A return with what we hold, to be confirmed for this iteration.
+    keeping: Option<(TransferId, Iteration)>,
     donations: BTreeMap<TransferId, Donation>,
     early_requests: Vec<(NodeId, TransferId, u32)>,
     /// The newest transfer that we were told of as a donor; requests for older ones come too late.
@@ -95,6 +99,7 @@ impl Worker {
             settings: None,
             held: None,
             obtaining: None,
+            keeping: None,
             donations: BTreeMap::new(),
             early_requests: Vec::new(),
             newest_donation: None,
@@ -147,7 +152,7 @@ impl Worker {
     }
 
     fn say_hello(&mut self) {
-        let holding = self.held.as_ref().map(|held| {
+        let holding = self.held.as_ref().filter(|held| held.entered).map(|held| {
             let attempt = if self.newest.0 == held.iteration { self.newest.1 } else { Attempt(0) };
             Box::new(Holding {
                 run: self.run,
@@ -161,7 +166,7 @@ impl Worker {
                 record: self.last_record.clone(),
             })
         });
-        // A state that is still on its way is of no use to anyone else.
+        // A state that is still on its way, or that nothing was ever computed with, is of no use to anyone else.
         let hello = ToCoordinator::Hello { holding, address: self.address.clone(), process: self.process };
         self.report(hello);
     }
@@ -174,6 +179,7 @@ impl Worker {
                 if empty {
                     self.forget_everything();
                 }
+                self.forget_transfers_of_older_terms();
             }
             ToWorker::Refuse { why } => self.exit(why, false),
             ToWorker::Finish => self.exit("the run is over".to_owned(), true),
@@ -315,6 +321,7 @@ impl Worker {
         held.digest = digest;
         let stage = held.stage;
         self.report(ToCoordinator::Holds { transfer: None, stage, iteration: iteration.next(), digest });
+        self.keep_if_settled();
     }
 
     fn save(&mut self, stage: StageId, iteration: Iteration, state: Handle) {
@@ -349,6 +356,7 @@ impl Worker {
     /// As if newly started: drops every tensor.
     fn forget_everything(&mut self) {
         self.end_attempt();
+        self.keeping = None;
         if let Some(obtaining) = self.obtaining.take() {
             self.drop_obtaining(obtaining);
         }

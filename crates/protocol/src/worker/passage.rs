@@ -98,15 +98,16 @@ impl Worker {
         if (iteration, attempt) < self.newest {
             return;
         }
-        let Some(held) = &self.held else {
+        let Some(held) = &mut self.held else {
             self.broken(format!("{iteration} began, but this node holds no stage"));
             return;
         };
-        if held.iteration > iteration {
-            self.broken(format!("{iteration} began, but this node is at {}", held.iteration));
+        let (at, origin) = (held.iteration, held.stage.is_origin());
+        held.entered = true;
+        if at > iteration {
+            self.broken(format!("{iteration} began, but this node is at {at}"));
             return;
         }
-        let origin = held.stage.is_origin();
         self.end_attempt();
         self.drop_iteration_if_undecided(iteration);
         self.newest = (iteration, attempt);
@@ -448,7 +449,9 @@ impl Passage {
         {
             return Some((0, self.arrived[1], Leg::Last));
         }
-        if self.loss == Progress::Waiting && self.first == Progress::Done && self.forward_in.is_some() {
+        // The loss takes no slot and does not wait for the embedding: an origin that replays another's share may get
+        // its activations before it has a free slot, and the relays that hold slots wait for its gradients.
+        if self.loss == Progress::Waiting && self.forward_in.is_some() {
             return Some((1, self.arrived[0], Leg::Loss));
         }
         if slot_free && self.first == Progress::Waiting && (origin || self.forward_in.is_some()) {

@@ -58,18 +58,14 @@ impl Worker {
         if let Some(obtaining) = self.obtaining.take() {
             self.drop_obtaining(obtaining);
         }
+        self.keeping = None;
         if matches!(method, Method::Keep) {
-            match &mut self.held {
-                Some(held) if held.stage == stage => {
-                    // Nobody stepped the stage meanwhile: what is held is as good for a later iteration.
-                    held.iteration = held.iteration.max(iteration);
-                    let (iteration, digest) = (held.iteration, held.digest);
-                    self.report(ToCoordinator::Holds { transfer: Some(transfer), stage, iteration, digest });
-                }
-                _ => {
-                    let why = "nothing is held to be kept".to_owned();
-                    self.report(ToCoordinator::TransferFailed { transfer, why });
-                }
+            if self.held.is_some_and(|held| held.stage == stage) {
+                self.keeping = Some((transfer, iteration));
+                self.keep_if_settled();
+            } else {
+                let why = "nothing is held to be kept".to_owned();
+                self.report(ToCoordinator::TransferFailed { transfer, why });
             }
             return;
         }
@@ -116,6 +112,20 @@ impl Worker {
         if pulls {
             self.request_chunks(None);
         }
+    }
+
+    /// Goes on with what is held, once the step that was missed is done. Nobody stepped the stage after that: what is
+    /// held is as good for a later iteration.
+    pub(super) fn keep_if_settled(&mut self) {
+        let Some((transfer, iteration)) = self.keeping else { return };
+        let Some(held) = &mut self.held else { return };
+        if held.state.is_none() || self.commits.contains_key(&held.iteration) {
+            return;
+        }
+        self.keeping = None;
+        held.iteration = held.iteration.max(iteration);
+        let (stage, iteration, digest) = (held.stage, held.iteration, held.digest);
+        self.report(ToCoordinator::Holds { transfer: Some(transfer), stage, iteration, digest });
     }
 
     /// Asks for as many chunks as the window allows; `again` names a donor whose open requests are repeated.
@@ -244,7 +254,8 @@ impl Worker {
             return;
         };
         let (stage, iteration) = (obtaining.stage, obtaining.iteration);
-        self.held = Some(Held { stage, iteration, state: outputs.first().copied(), digest });
+        let state = outputs.first().copied();
+        self.held = Some(Held { stage, iteration, state, digest, entered: false });
         self.drop_obtaining(obtaining);
         self.report(ToCoordinator::Holds { transfer: Some(transfer), stage, iteration, digest });
     }
@@ -361,6 +372,16 @@ impl Worker {
             self.send(to, ToPeer::Chunk { transfer, index, count }, payload);
         }
         self.drop_handles(outputs);
+    }
+
+    /// A new coordinator knows nothing of the transfers of those before it.
+    pub(super) fn forget_transfers_of_older_terms(&mut self) {
+        let term = self.term;
+        let older: Vec<_> = self.donations.keys().copied().filter(|transfer| transfer.term < term).collect();
+        for transfer in older {
+            self.release(transfer);
+        }
+        self.early_requests.retain(|(_, wanted, _)| wanted.term >= term);
     }
 
     pub(super) fn release(&mut self, transfer: TransferId) {
