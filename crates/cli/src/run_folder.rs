@@ -14,7 +14,6 @@ use crate::failure::{Failure, Outcome};
 
 /// A run that is read back from its folder.
 pub(crate) struct Run {
-    pub(crate) config: RunConfig,
     pub(crate) info: RunInfo,
     pub(crate) events: Vec<EventRecord>,
 }
@@ -47,7 +46,7 @@ impl Run {
             ..RunInfo::from_settings(&config.settings()?)
         };
         let events = read_events(&dir.join("events.jsonl"))?;
-        Ok(Self { config, info, events })
+        Ok(Self { info, events })
     }
 
     /// The run as it stands after its last event.

@@ -35,7 +35,8 @@ fn folder() -> TempDir {
 /// A folder with a small text and a small model of bytes.
 fn with_model() -> TempDir {
     let dir = folder();
-    fs::write(dir.path().join("text.txt"), "the quick brown fox jumps over the lazy dog. ".repeat(40)).unwrap();
+    fs::write(dir.path().join("text.txt"), "the quick brown fox jumps over the lazy dog. ".repeat(40))
+        .unwrap();
     let tokenizer = Tokenizer::bytes().unwrap();
     let model = WholeModel::initial(LlamaConfig::new(257, 16, 2, 4, 32), 4, 0, 1).unwrap();
     let options = ExportOptions {
@@ -72,9 +73,7 @@ fn help_has_examples_and_hides_what_is_internal() {
     };
     let all = help(&["--help"]);
     assert!(!all.contains("internal"));
-    for command in
-        ["demo", "train", "eval", "generate", "audit", "show", "bench", "simulate", "config"]
-    {
+    for command in ["demo", "train", "eval", "generate", "audit", "show", "bench", "simulate", "config"] {
         assert!(all.contains(&format!("\n  {command} ")), "{command} is not listed");
         let text = help(&[command, "--help"]);
         assert!(text.contains(&format!("  skipstone {command}")), "{command} has no example");
@@ -161,7 +160,12 @@ fn a_port_that_is_taken() {
     let dir = folder();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port().to_string();
-    refused(&dir, 1, &["train", "--port", &port, "--steps", "2", "--story-bytes", "20000"], &[&port, "in use"]);
+    refused(
+        &dir,
+        1,
+        &["train", "--port", &port, "--steps", "2", "--story-bytes", "20000"],
+        &[&port, "in use"],
+    );
 }
 
 #[test]
@@ -176,7 +180,12 @@ fn models_that_cannot_be_used() {
     refused(&dir, 2, &["eval", "model", "--data", "none.txt"], &["none.txt"]);
     refused(&dir, 2, &["eval", "model", "--data", "text.txt", "--skip", "0,1"], &["skip ratio 1"]);
     refused(&dir, 2, &["eval", "model", "--data", "text.txt", "--skip", "a"], &["--skip"]);
-    refused(&dir, 2, &["eval", "model", "--data", "text.txt", "--stages", "3"], &["do not divide over 3", "--stages 1, 2, 4"]);
+    refused(
+        &dir,
+        2,
+        &["eval", "model", "--data", "text.txt", "--stages", "3"],
+        &["do not divide over 3", "--stages 1, 2, 4"],
+    );
     refused(&dir, 2, &["eval", "model", "--data", "text.txt", "--context", "33"], &["--context 33", "32"]);
     refused(&dir, 2, &["generate", "model", "--prompt", "a", "--temperature=-1"], &["temperature"]);
     refused(&dir, 2, &["generate", "model"], &["--prompt"]);
@@ -209,7 +218,8 @@ fn folders_that_hold_no_run() {
         refused(&dir, 2, &["audit", at], &[at, "journal"]);
     }
     fs::create_dir_all(dir.path().join("damaged/journal")).unwrap();
-    fs::write(dir.path().join("damaged/journal/journal.bin"), b"not a journal at all, but long enough").unwrap();
+    fs::write(dir.path().join("damaged/journal/journal.bin"), b"not a journal at all, but long enough")
+        .unwrap();
     refused(&dir, 2, &["audit", "damaged"], &["journal.bin"]);
 }
 
@@ -227,13 +237,17 @@ fn good_input_is_not_refused() {
     assert_eq!(eval["results"][1]["relays_visited"], 2);
     assert!(eval["results"][0]["loss"].as_f64().unwrap() > 4.0);
     let text = run(&["generate", "model", "--prompt", "the", "--max-tokens", "9", "--skip", "0.5", "--json"]);
-    assert_eq!(text, run(&["generate", "model", "--prompt", "the", "--max-tokens", "9", "--skip", "0.5", "--json"]));
+    assert_eq!(
+        text,
+        run(&["generate", "model", "--prompt", "the", "--max-tokens", "9", "--skip", "0.5", "--json"])
+    );
     assert_eq!(text["visited"].as_array().unwrap().len(), 2);
     let config = run(&["config", "--lr", "0.5", "--json"]);
     assert_eq!(config["lr"], 0.5);
     let simulated = run(&["simulate", "--faults", "all", "--seeds", "1..3", "--iterations", "8", "--json"]);
     assert_eq!(simulated["seeds"], 3);
-    let stage = ["bench", "stage", "--width", "32", "--heads", "2", "--layers", "1", "--context", "16", "--json"];
+    let stage =
+        ["bench", "stage", "--width", "32", "--heads", "2", "--layers", "1", "--context", "16", "--json"];
     let stage = run(&stage);
     for key in ["forward_ms", "backward_ms", "optimizer_ms", "tokens_per_s", "peak_rss_bytes"] {
         assert!(stage[key].as_f64().unwrap() > 0.0, "{key}");

@@ -55,6 +55,10 @@ impl Show {
             Ok(()) => say(&format!("report: {}", path.display())),
             Err(error) => say(&format!("warning: can't write {}: {error}", path.display())),
         }
-        if self.json { print_json(&summary) } else { print(&summary.render(skipstone_observe::stdout_width())) }
+        if self.json {
+            print_json(&summary)
+        } else {
+            print(&summary.render(skipstone_observe::stdout_width()))
+        }
     }
 }

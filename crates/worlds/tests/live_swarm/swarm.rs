@@ -297,7 +297,9 @@ impl Swarm {
                 process.peers.extend(addresses.iter().map(|(node, at)| (*node, at.parse().unwrap())));
             }
             WorkerCommand::Forget { peers } => {
-                peers.iter().for_each(|peer| drop(process.peers.remove(peer)));
+                for peer in peers {
+                    process.peers.remove(&peer);
+                }
             }
             WorkerCommand::Exit { why, success } => {
                 assert!(success, "node {index} gave up: {why}");
