@@ -1,0 +1,237 @@
+//! Whole runs with the real binary: processes, sockets, SIGKILL.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// A run small enough to take a second on an idle machine.
+struct Run {
+    dir: TempDir,
+}
+
+impl Run {
+    fn new(options: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let text = "story_bytes = 200000\ntokenizer = \"bytes\"\nlayers = 2\nwidth = 32\nheads = 2\nstages = 2\n\
+                    context = 32\nbatch = 2\nmicrobatches = 4\nsteps = 60\nout = \"run\"\n";
+        fs::write(dir.path().join("run.toml"), format!("{text}{options}")).unwrap();
+        Self { dir }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_skipstone"));
+        command.args(arguments).current_dir(self.dir.path()).stdin(Stdio::null());
+        command
+    }
+
+    fn train(&self, arguments: &[&str]) -> Output {
+        self.command(&["train", "run.toml", "--json"]).args(arguments).output().unwrap()
+    }
+
+    fn start(&self, steps: u64) -> Child {
+        self.command(&["train", "run.toml", "--json", "--steps", &steps.to_string()])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    }
+
+    fn out(&self) -> PathBuf {
+        self.dir.path().join("run")
+    }
+
+    fn events(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.out().join("events.jsonl")).unwrap_or_default();
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    fn count(&self, event: &str) -> usize {
+        self.events().iter().filter(|record| record["event"] == event).count()
+    }
+
+    /// Waits until so many events of a kind are in the log.
+    fn wait_for(&self, event: &str, count: usize) {
+        let start = Instant::now();
+        while self.count(event) < count {
+            assert!(start.elapsed() < Duration::from_secs(120), "no {event} came");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The ledger is whole.
+    fn assert_sound(&self) {
+        let audit = self.command(&["audit", "run", "--json"]).output().unwrap();
+        let report: Value = serde_json::from_slice(&audit.stdout).unwrap();
+        assert_eq!((audit.status.code(), &report["sound"]), (Some(0), &Value::Bool(true)), "{report}");
+    }
+}
+
+/// The summary of a run that ended well.
+fn summary(output: &Output) -> Value {
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{error}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Process ids of a process's children whose command line holds `word`.
+fn children(parent: u32, word: &str) -> Vec<u32> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().filter_map(Result::ok) {
+        let Some(process) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
+        let line = fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
+        if fields.first() != Some(&"Z")
+            && fields.get(1) == Some(&parent.to_string().as_str())
+            && line.contains(word)
+        {
+            found.push(process);
+        }
+    }
+    found
+}
+
+fn signal(process: u32, name: &str) {
+    let sent = Command::new("kill").args([&format!("-{name}"), &process.to_string()]).status().unwrap();
+    assert!(sent.success());
+}
+
+fn state_files(out: &Path, iteration: u64) -> usize {
+    fs::read_dir(out.join("state").join(iteration.to_string())).unwrap().count()
+}
+
+#[test]
+fn a_run_ends_with_a_model_a_state_and_a_whole_ledger() {
+    let run = Run::new("");
+    let summary = summary(&run.train(&[]));
+    assert_eq!(summary["steps"], 60);
+    assert_eq!(summary["tokens"], 60 * 4 * 2 * 32);
+    assert_eq!(summary["kills"], 0);
+    assert!(summary["val_loss"].as_f64().unwrap() < 5.0, "{summary}");
+    assert!(run.out().join("model/model.safetensors").is_file());
+    assert_eq!(state_files(&run.out(), 60), 3);
+    run.assert_sound();
+    let again = run.train(&[]);
+    assert_eq!(again.status.code(), Some(2), "a folder that holds a run is refused");
+    assert!(String::from_utf8_lossy(&again.stderr).contains("--resume"));
+}
+
+#[test]
+fn killed_relays_are_rebuilt_and_the_run_goes_on() {
+    let run = Run::new("churn = \"every 0.7s\"\n");
+    let summary = summary(&run.train(&["--steps", "400"]));
+    assert_eq!(summary["steps"], 400);
+    assert!(summary["kills"].as_u64().unwrap() > 0, "{summary}");
+    assert!(run.count("stage_rebuilt") > 0);
+    run.assert_sound();
+}
+
+#[test]
+fn killed_replicas_cost_nothing_but_time() {
+    let run = Run::new("replicas = 2\nchurn = \"every 0.7s\"\n");
+    let summary = summary(&run.train(&["--steps", "200"]));
+    assert_eq!(summary["steps"], 200);
+    assert!(summary["kills"].as_u64().unwrap() > 0, "{summary}");
+    assert_eq!(run.count("attempt_aborted") + run.count("stage_lost"), 0);
+    run.assert_sound();
+}
+
+#[test]
+fn a_killed_coordinator_comes_back_on_its_journal() {
+    let run = Run::new("");
+    let child = run.start(400);
+    for kills in 1..=2 {
+        run.wait_for("committed", 20 * kills);
+        let coordinators = children(child.id(), "internal-coordinator");
+        assert_eq!(coordinators.len(), 1);
+        signal(coordinators[0], "KILL");
+        run.wait_for("coordinator_started", kills + 1);
+    }
+    let summary = summary(&child.wait_with_output().unwrap());
+    assert_eq!(summary["steps"], 400);
+    assert_eq!(run.count("stage_lost"), 0, "nodes keep what they hold");
+    run.assert_sound();
+}
+
+#[test]
+fn a_node_that_stands_still_is_lost_and_comes_back_with_what_it_has() {
+    let run = Run::new("respawn = false\n");
+    let child = run.start(400);
+    run.wait_for("committed", 10);
+    let origin =
+        run.events().iter().find(|record| record["event"] == "node_entered" && record["stage"] == 0).unwrap()
+            ["node"]
+            .clone();
+    let process = run
+        .events()
+        .iter()
+        .find(|record| record["event"] == "node_joined" && record["node"] == origin)
+        .unwrap()["process"]
+        .as_u64()
+        .unwrap() as u32;
+    signal(process, "STOP");
+    run.wait_for("node_lost", 1);
+    signal(process, "CONT");
+    let summary = summary(&child.wait_with_output().unwrap());
+    assert_eq!(summary["steps"], 400);
+    let kinds: Vec<_> = run
+        .events()
+        .iter()
+        .filter(|record| record["event"] == "stage_rebuilt")
+        .map(|record| record["kind"].clone())
+        .collect();
+    assert_eq!(kinds, ["return"]);
+    run.assert_sound();
+}
+
+#[test]
+fn interrupted_runs_are_saved_and_resumed() {
+    let run = Run::new("");
+    let child = run.start(100_000);
+    run.wait_for("committed", 20);
+    signal(child.id(), "INT");
+    let steps = summary(&child.wait_with_output().unwrap())["steps"].as_u64().unwrap();
+    assert!(steps >= 20);
+    assert_eq!(state_files(&run.out(), steps), 3);
+    let resumed = summary(&run.train(&["--resume", "--steps", &(steps + 30).to_string()]));
+    assert_eq!(resumed["steps"], steps + 30);
+    run.assert_sound();
+    let other = run.train(&["--resume", "--seed", "77"]);
+    assert_eq!(other.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&other.stderr).contains("--seed"));
+}
+
+#[test]
+fn children_end_with_their_parent_and_the_folder_is_free_again() {
+    let run = Run::new("save_every_s = 0.2\n");
+    let mut child = run.start(100_000);
+    run.wait_for("state_saved", 1);
+    let busy = run.train(&["--resume"]);
+    assert_eq!(busy.status.code(), Some(2), "the folder is in use");
+    let ours = children(child.id(), "internal-");
+    assert_eq!(ours.len(), 4);
+    signal(child.id(), "KILL");
+    child.wait().unwrap();
+    let start = Instant::now();
+    let lives = |process: &u32| {
+        fs::read_to_string(format!("/proc/{process}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+    };
+    while ours.iter().any(lives) {
+        assert!(start.elapsed() < Duration::from_secs(10), "children outlive their parent");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let state: Value =
+        serde_json::from_slice(&fs::read(run.out().join("state/state.json")).unwrap()).unwrap();
+    let steps = state["iteration"].as_u64().unwrap() + 20;
+    let resumed = summary(&run.train(&["--resume", "--steps", &steps.to_string()]));
+    assert_eq!(resumed["steps"], steps);
+    run.assert_sound();
+}
