@@ -13,8 +13,11 @@ use crate::failure::{Failure, Outcome};
 use crate::output::{Progress, say, threads};
 use crate::run_folder::{Run, model_from_state};
 
-/// Tokens of the validation split that a run's end looks at; `skipstone eval` looks at all.
+/// Tokens of the validation split that a run's end looks at, at most; `skipstone eval` looks at all.
 const VALIDATION_TOKENS_MAX: usize = 100_000;
+
+/// Parameters times tokens that a run's end spends on validation: seconds on a laptop, whatever the model.
+const VALIDATION_WORK_MAX: usize = 500_000_000_000;
 
 /// Tokens of the sample that the summary shows.
 const SAMPLE_TOKENS: usize = 80;
@@ -72,7 +75,10 @@ fn tokenizer_of(dir: &Path) -> Outcome<Tokenizer> {
 /// Loss on the validation split, in nats per token.
 fn validate(model: &WholeModel, dir: &Path, context: usize, batch: usize) -> Outcome<f64> {
     let data = TokenDataset::read(&tokens_path(dir)).map_err(Failure::failed)?;
-    let tokens = &data.validation()[..data.validation().len().min(VALIDATION_TOKENS_MAX)];
+    let affordable = VALIDATION_WORK_MAX / model.config().parameters().max(1);
+    // At least a batch's worth, even of a large model.
+    let wanted = affordable.clamp(2 * context, VALIDATION_TOKENS_MAX);
+    let tokens = &data.validation()[..data.validation().len().min(wanted)];
     let options =
         EvalOptions { context, batch: batch.max(8), skips: vec![0.0], seed: 0, threads: threads(None) };
     let mut progress = Progress::new("validating");
