@@ -101,7 +101,7 @@ fn options_that_cannot_work() {
     train(&["--model", "none.json"], &["none.json"]);
     train(&["--churn", "often"], &["--churn often", "16%/h"]);
     train(&["--heads", "3"], &["num_attention_heads"]);
-    train(&["--lr", "-1"], &["--lr"]);
+    train(&["--lr=-1"], &["--lr"]);
     train(&["none.toml"], &["none.toml"]);
     fs::write(dir.path().join("bad.toml"), "stagse = 3\n").unwrap();
     train(&["bad.toml"], &["bad.toml", "stagse"]);

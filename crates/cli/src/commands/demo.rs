@@ -108,9 +108,14 @@ fn kills(steps: u64) -> KillScript {
     ]
 }
 
-/// Microseconds of an iteration that are not computing a stage, for each microbatch and core: messages between
-/// processes, synced records, waiting.
-const OVERHEAD: f64 = 2.0;
+/// An iteration's time over that of its computing shared out among the cores: messages between processes, synced
+/// records, waiting for the slowest.
+const OVERHEAD: f64 = 1.3;
+
+/// Fewer iterations would not learn enough to show.
+const STEPS_MIN: u64 = 400;
+/// More would show nothing new.
+const STEPS_MAX: u64 = 5000;
 
 /// Iterations that fit the time on this machine, from how long one of its stages takes.
 fn steps_in(config: &RunConfig, time: Duration) -> Outcome<u64> {
@@ -132,7 +137,7 @@ fn steps_in(config: &RunConfig, time: Duration) -> Outcome<u64> {
     let computing = (bench.forward_ms + bench.backward_ms) * (visits + 1.0) * f64::from(config.microbatches)
         + bench.optimizer_ms * config.nodes() as f64;
     let iteration_s = computing / 1e3 / threads(None).min(config.nodes()) as f64 * OVERHEAD;
-    Ok(((time.as_secs_f64() / iteration_s) as u64).clamp(40, 5000))
+    Ok(((time.as_secs_f64() / iteration_s) as u64).clamp(STEPS_MIN, STEPS_MAX))
 }
 
 /// The first folder of the usual name that is not there.

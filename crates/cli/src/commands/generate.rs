@@ -100,9 +100,10 @@ impl Generate {
                 "seed": self.seed,
             }));
         }
-        let mut writer = Writer { tokenizer, tokens: Vec::new(), written: 0, failed: None };
-        print(&self.prompt)?;
+        let mut writer =
+            Writer { tokenizer, prompt: Some(&self.prompt), tokens: Vec::new(), written: 0, failed: None };
         generate(&imported.model, &prompt, &options, |token| writer.push(token))?;
+        writer.begin();
         writer.failed.map_or(Ok(()), Err)?;
         print("\n")
     }
@@ -111,15 +112,24 @@ impl Generate {
 /// Writes text as its tokens come, never half a character.
 struct Writer<'a> {
     tokenizer: &'a Tokenizer,
-    /// Tokens since the last break at which all text was written.
+    /// The prompt, until it is written: not before it is sure that text follows.
+    prompt: Option<&'a str>,
+    /// Tokens made so far.
     tokens: Vec<u32>,
-    /// Bytes of their text that were written.
+    /// Bytes of their text that are written.
     written: usize,
     failed: Option<Failure>,
 }
 
 impl Writer<'_> {
+    fn begin(&mut self) {
+        if let Some(Err(failure)) = self.prompt.take().map(print) {
+            self.failed = Some(failure);
+        }
+    }
+
     fn push(&mut self, token: u32) {
+        self.begin();
         self.tokens.push(token);
         if self.failed.is_some() {
             return;
