@@ -483,7 +483,9 @@ fn a_copy_that_steps_before_it_is_let_in_votes_with_what_it_holds_then() {
     for (node, digest) in [(pairs[0], 7), (pairs[1], 7), (kept, 8)] {
         wide.reduced(node, digest);
     }
-    assert_eq!(wide.current().0, Iteration(1));
+    wide.now_us += 10_000_000;
+    wide.input(CoordinatorInput::Tick);
+    assert_eq!(wide.current().0, Iteration(1), "it was waited for, but not for long");
     wide.says(heir, followed);
     stepped(&mut wide, heir, 1, 1, 22);
     lose(&mut wide, kept);
@@ -546,4 +548,49 @@ fn before_the_start_a_doubled_stage_gives_a_node_to_an_empty_one() {
         .map(|node| bench.last_assignment(*node).1)
         .collect();
     assert_eq!(stages, [StageId(0), StageId(1)]);
+}
+
+#[test]
+fn a_follower_whose_report_is_just_behind_every_commit_gets_in() {
+    let (mut bench, nodes) = Bench::started(&settings(2, 1));
+    lose(&mut bench, nodes[3]);
+    let heir = bench.hello(None);
+    bench.holds(heir);
+    for (node, origin) in [(nodes[0], true), (nodes[1], true), (nodes[2], false)] {
+        for microbatch in 0..2 {
+            bench.share(node, microbatch, origin);
+        }
+    }
+    let followed = ToCoordinator::Reduced {
+        iteration: Iteration(0),
+        attempt: Attempt(0),
+        reduce: bench.reduces[&heir],
+        digest: Digest([8; 32]),
+        norm: 2.0,
+        spent: Spent::default(),
+    };
+    for (node, digest) in [(nodes[0], 7), (nodes[1], 7), (nodes[2], 8)] {
+        bench.reduced(node, digest);
+    }
+    assert_eq!(bench.coordinator.iteration(), Iteration(1));
+    assert_eq!(bench.current().0, Iteration(0), "the next attempt waits a little");
+    bench.says(heir, followed);
+    assert_eq!(bench.current().0, Iteration(1));
+    assert!(!bench.duties(heir).is_empty(), "with the follower");
+}
+
+#[test]
+fn a_copy_that_nobody_can_vouch_for_any_more_is_let_in() {
+    let settings = settings(2, 1);
+    let (mut bench, nodes) = Bench::started(&settings);
+    lose(&mut bench, nodes[0]);
+    lose(&mut bench, nodes[2]);
+    run_iteration(&mut bench, &[nodes[1], nodes[3]]);
+    // Nobody has told what it holds after the step, when all but a complete copy is lost.
+    let heir = bench.hello(None);
+    assert_eq!(bench.last_assignment(heir).1, StageId(0));
+    bench.holds(heir);
+    lose(&mut bench, nodes[1]);
+    assert_eq!(bench.current(), (Iteration(1), Attempt(1)));
+    assert!(!bench.duties(heir).is_empty());
 }

@@ -352,7 +352,7 @@ fn a_node_that_returns_steps_first_and_then_confirms_what_it_holds() {
     };
     // It was fenced before it heard of the commit, and comes back under a new id.
     bench.told(ToWorker::Welcome { node: NodeId(9), settings: settings(), empty: false });
-    bench.told(ToWorker::Commit { record: Box::new(record) });
+    bench.told(ToWorker::Commit { record: Box::new(record.clone()) });
     let transfer = TransferId { term: Term(1), number: 9 };
     let (stage, iteration) = (STAGE, Iteration(4));
     let commands =
@@ -362,4 +362,8 @@ fn a_node_that_returns_steps_first_and_then_confirms_what_it_holds() {
     let commands = bench.done(7, Outcome::State { digest });
     let confirmed = ToCoordinator::Holds { transfer: Some(transfer), stage, iteration, digest };
     assert!(commands.contains(&report(confirmed)), "{commands:?}");
+    // A coordinator that did not hear of the step tells of the commit again.
+    let commands = bench.told(ToWorker::Commit { record: Box::new(record) });
+    let again = ToCoordinator::Holds { transfer: None, stage, iteration, digest };
+    assert_eq!(commands, [report(again)]);
 }

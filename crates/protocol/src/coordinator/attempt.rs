@@ -88,7 +88,7 @@ impl Coordinator {
             return;
         }
         self.admit_joiners();
-        if self.attempt_must_wait() {
+        if self.attempt_must_wait() || self.waits_for_followers() {
             return;
         }
         self.plan_epoch = PlanEpoch(self.plan_epoch.0 + 1);

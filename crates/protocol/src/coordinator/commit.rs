@@ -28,6 +28,7 @@ impl Coordinator {
         }
         let Some(attempt) = self.attempt.take() else { return };
         let record = self.record(&attempt);
+        self.last_commit_us = (self.now_us, self.now_us.saturating_sub(attempt.began_us));
         self.journal(Entry::Committed(Box::new(record.clone())));
         self.log_commit(&attempt, &record);
         self.send_to_workers(&ToWorker::Commit { record: Box::new(record.clone()) });

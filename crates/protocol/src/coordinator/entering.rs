@@ -2,7 +2,7 @@
 
 use super::attempt::{ReducePhase, majority};
 use super::roster::{Join, JoinKind, Node, Role};
-use super::{Base, Coordinator, HISTORY_ITERATIONS, Phase};
+use super::{Base, Coordinator, FOLLOWER_WAITS_MAX, HISTORY_ITERATIONS, Phase};
 use crate::journal::Entry;
 use crate::message::{Holding, Method, ToWorker, TransferId};
 use skipstone_recovery::{Decision, LossView, Recipe, StageView};
@@ -203,6 +203,7 @@ impl Coordinator {
             since_us: self.now_us,
             ready: None,
             stepped: None,
+            waits: (0, iteration),
             followed: iteration,
         });
         self.log(Event::NodeAssigned { node, stage, how: how.to_owned() });
@@ -386,7 +387,9 @@ impl Coordinator {
         let Some((held, digest)) = join.ready else { return false };
         match join.kind {
             JoinKind::Copy => {
-                let same = self.stages[usize::from(join.stage.0)].digests.get(&held) == Some(&digest);
+                let known = self.stages[usize::from(join.stage.0)].digests.get(&held);
+                // Its replicas may all have died before they could tell what they held.
+                let same = known.map_or(!self.is_served(join.stage), |known| *known == digest);
                 same && join.followed == self.iteration
             }
             JoinKind::Keep => !self.stepped_since(join.stage, held),
@@ -397,6 +400,7 @@ impl Coordinator {
 
     /// Lets in who is ready. Called between attempts only.
     pub(super) fn admit_joiners(&mut self) {
+        self.refuse_unequal_copies();
         let ready: Vec<_> = self
             .nodes
             .iter()
@@ -405,6 +409,42 @@ impl Coordinator {
             .collect();
         for node in ready {
             self.admit(node);
+        }
+    }
+
+    /// Whether the next attempt is held up for a follower that lacks nothing but the last reduced gradient, for as long
+    /// as the last iteration took. Its report is often just behind the commit: without this it would be just too late
+    /// for every attempt.
+    pub(super) fn waits_for_followers(&mut self) -> bool {
+        let (iteration, now_us) = (self.iteration, self.now_us);
+        let (since_us, took_us) = self.last_commit_us;
+        let mut waits = false;
+        for node in self.nodes.values_mut() {
+            let Role::Joining(join) = &mut node.role else { continue };
+            let close =
+                join.kind == JoinKind::Copy && join.ready.is_some() && join.followed.next() == iteration;
+            if close && join.waits.1 < iteration && join.waits.0 < FOLLOWER_WAITS_MAX {
+                join.waits = (join.waits.0 + 1, iteration);
+            }
+            waits |= close && join.waits.1 == iteration && now_us < since_us + took_us;
+        }
+        waits
+    }
+
+    /// A copy that is not what its stage's replicas hold starts anew.
+    fn refuse_unequal_copies(&mut self) {
+        let unequal: Vec<_> = self
+            .nodes
+            .iter()
+            .filter_map(|(id, node)| {
+                let Role::Joining(join) = &node.role else { return None };
+                let (held, digest) = join.ready.filter(|_| join.kind == JoinKind::Copy)?;
+                let known = self.stages[usize::from(join.stage.0)].digests.get(&held)?;
+                (*known != digest).then_some((*id, join.transfer))
+            })
+            .collect();
+        for (node, transfer) in unequal {
+            self.on_transfer_failed(node, transfer, "the copy has other bits");
         }
     }
 
@@ -421,9 +461,12 @@ impl Coordinator {
         if let (JoinKind::First | JoinKind::Rebuild { .. } | JoinKind::Keep, Some((_, digest))) =
             (&join.kind, join.ready)
         {
+            if join.kind != JoinKind::First {
+                // What the stage was before its loss, and who said so, counts no more.
+                known.votes.clear();
+                known.digests.clear();
+            }
             known.votes.entry(iteration).or_default().insert(node, digest);
-            // What the stage was before its loss is of no use to those who still hold it.
-            known.digests.clear();
             known.digests.insert(iteration, digest);
         }
         let copied = join.stepped.or(join.ready).filter(|_| join.kind == JoinKind::Copy);

@@ -37,6 +37,9 @@ const LAST_REBUILD_GRACE_US: u64 = 20_000_000;
 /// Iterations of which digests are remembered, for nodes that follow behind.
 const HISTORY_ITERATIONS: usize = 16;
 
+/// Iterations that are held up for one follower.
+const FOLLOWER_WAITS_MAX: u32 = 4;
+
 /// Node ids reserved with one journal entry.
 const NODE_IDS_RESERVED: u32 = 64;
 
@@ -110,6 +113,8 @@ pub struct Coordinator {
     /// The last committed records, for nodes that follow behind and for the chain.
     records: BTreeMap<Iteration, CommitRecord>,
     last_digest: Digest,
+    /// When the last iteration was committed, and how long its attempt took.
+    last_commit_us: (u64, u64),
     saving: Option<Saving>,
     save_wanted: bool,
     stop_since_us: Option<u64>,
@@ -172,6 +177,7 @@ impl Coordinator {
             next_reduce: 0,
             records: BTreeMap::new(),
             last_digest: Digest::default(),
+            last_commit_us: (0, 0),
             saving: None,
             save_wanted: false,
             stop_since_us: None,

@@ -31,6 +31,8 @@ pub(super) struct Join {
     pub(super) ready: Option<(Iteration, Digest)>,
     /// What it has stepped to since.
     pub(super) stepped: Option<(Iteration, Digest)>,
+    /// Iterations that were held up for it, so that it could enter, and the last of them.
+    pub(super) waits: (u32, Iteration),
     /// The first iteration whose reduced gradient it has not confirmed.
     pub(super) followed: Iteration,
 }

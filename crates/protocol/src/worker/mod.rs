@@ -268,6 +268,10 @@ impl Worker {
         let needed_from = self.held.as_ref().map(|held| held.iteration).or(self.following_from(iteration));
         if needed_from.is_some_and(|first| first <= iteration) {
             self.commits.insert(iteration, record);
+        } else if let Some(held) = self.held.filter(|held| held.state.is_some()) {
+            // Told again after the step: what was said of it then went to a coordinator that is no more.
+            let Held { stage, iteration, digest, .. } = held;
+            self.report(ToCoordinator::Holds { transfer: None, stage, iteration, digest });
         }
         if self.commits.len() > LAG_ITERATIONS_MAX {
             self.give_up_transfer("too far behind");
