@@ -1,7 +1,7 @@
 //! What goes wrong, and when.
 
 use super::hub::HubEvent;
-use super::node::{NodeEvent, Pid};
+use super::node::{Node, NodeEvent, Pid};
 use super::plan::Fault;
 use super::world::{Checked, Event, World};
 use skipstone_protocol::{CoordinatorCommand, Entry};
@@ -183,7 +183,8 @@ impl World {
     fn victim(&mut self, deadly: bool) -> Option<Pid> {
         let living: Vec<Pid> =
             (0..self.nodes.len()).filter(|pid| self.nodes[*pid].alive && !self.nodes[*pid].stalled).collect();
-        let all = self.nodes.iter().filter(|node| node.alive && node.crash_in.is_none()).count();
+        let stays = |node: &&Node| node.alive && node.crash_in.is_none() && !node.fail_next_task;
+        let all = self.nodes.iter().filter(stays).count();
         let needed = usize::from(self.plan.settings.relay_stages) + 1;
         if deadly && !self.plan.settings.respawn && all <= needed {
             return None;

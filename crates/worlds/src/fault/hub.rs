@@ -6,10 +6,10 @@ use super::invariants::Observation;
 use super::world::{Broken, Checked, Event, World};
 use skipstone_planner::{BalancedChooser, PathChooser};
 use skipstone_protocol::{
-    Coordinator, CoordinatorCommand, CoordinatorInput, End, Entry, ToCoordinator, ToWorker,
+    Coordinator, CoordinatorCommand, CoordinatorInput, End, Entry, Holding, ToCoordinator, ToWorker,
 };
 use skipstone_types::{NodeId, Plan, Term};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// What happens to the coordinator.
 #[derive(Debug)]
@@ -51,6 +51,10 @@ pub(super) struct Hub {
     /// How it will die.
     pub(super) doom: Option<Doom>,
     end: Option<End>,
+    /// The node that was cut off last.
+    pub(super) last_lost: Option<NodeId>,
+    /// What workers came with, by connection.
+    holdings: BTreeMap<u64, Box<Holding>>,
 }
 
 impl Hub {
@@ -65,6 +69,8 @@ impl Hub {
             inbox: VecDeque::new(),
             doom: None,
             end: None,
+            last_lost: None,
+            holdings: BTreeMap::new(),
         }
     }
 
@@ -137,9 +143,7 @@ impl World {
         self.hub.life += 1;
         self.report.terms += 1;
         let (core, commands) = Coordinator::open(self.plan.settings.clone(), &entries, None, self.now);
-        let term = core.term();
         self.hub.core = Some(core);
-        self.observe(&Observation::Opened { term })?;
         self.hub.commands.extend(commands);
         self.go_on()
     }
@@ -189,6 +193,9 @@ impl World {
             (Some(node), _) => (sender == node && term >= self.hub.term())
                 .then_some(CoordinatorInput::Worker { node, message }),
             (None, false) if matches!(message, ToCoordinator::Hello { .. }) => {
+                if let ToCoordinator::Hello { holding: Some(holding), .. } = &message {
+                    self.hub.holdings.insert(connection, holding.clone());
+                }
                 Some(CoordinatorInput::Hello { connection, hello: message })
             }
             _ => None,
@@ -219,7 +226,8 @@ impl World {
         let Some(command) = self.tamper_with_command(command) else { return Ok(()) };
         match command {
             CoordinatorCommand::Bind { connection, node } => {
-                self.observe(&Observation::Bound { node })?;
+                let holding = self.hub.holdings.remove(&connection);
+                self.observe(&Observation::Bound { node, holding: holding.as_deref() })?;
                 self.wiring.bind(connection, node)
             }
             CoordinatorCommand::Reject { connection, why } => {

@@ -98,6 +98,9 @@ impl World {
             return;
         }
         self.nodes[pid].alive = false;
+        if self.is_traced() {
+            self.remember(&format!("    pid {pid} dies"));
+        }
         self.nodes[pid].inbox.clear();
         self.nodes[pid].store = Store::default();
         let drains = self.random.chance(self.plan.drain);
@@ -148,9 +151,13 @@ impl World {
             }
             NodeEvent::Frame { connection, term, message } => {
                 if self.nodes[pid].connection == Some(connection) && self.wiring.reaches_node(connection) {
-                    if let ToWorker::Begin { iteration, attempt, .. } = &message {
-                        let newest = &mut self.nodes[pid].attempt;
-                        *newest = (*newest).max((*iteration, *attempt));
+                    let newest = &mut self.nodes[pid].attempt;
+                    match &message {
+                        ToWorker::Begin { iteration, attempt, .. } => {
+                            *newest = (*newest).max((*iteration, *attempt));
+                        }
+                        ToWorker::Welcome { empty: true, .. } => *newest = (Iteration(0), Attempt(0)),
+                        _ => {}
                     }
                     self.tell(pid, WorkerInput::Coordinator { term, message })?;
                 }
@@ -286,7 +293,9 @@ impl World {
             )));
         }
         let context = Context { seed: self.plan.settings.seed, chunks: self.plan.chunks };
-        let effects = if std::mem::take(&mut self.nodes[pid].fail_next_task) {
+        // The very first weights are not to be had when this fails, and the run is refused: not a fault to survive.
+        let first = matches!(task, Task::Initialise { .. });
+        let effects = if !first && std::mem::take(&mut self.nodes[pid].fail_next_task) {
             self.count(super::Fault::TaskFailure);
             Effects::failed("injected")
         } else {
@@ -299,7 +308,11 @@ impl World {
             return Err(self.misuse(pid, &format!("{task:?} has outputs {outputs:?}")));
         }
         let node = self.nodes[pid].id;
-        self.observe(&Observation::Started { node, task })?;
+        let makes = effects.outputs.first().and_then(|value| match value {
+            Value::State { stage, .. } => Some(*stage),
+            _ => None,
+        });
+        self.observe(&Observation::Started { node, task, makes })?;
         if let Some(rebuilt) = &effects.rebuilt {
             self.observe(&Observation::Rebuilt { rebuilt })?;
         }

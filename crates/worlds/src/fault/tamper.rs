@@ -7,7 +7,7 @@ use super::node::Pid;
 use super::provenance as made;
 use super::value::Value;
 use super::world::World;
-use skipstone_protocol::{CommitRecord, CoordinatorCommand, Entry, Method, Task, ToPeer, ToWorker};
+use skipstone_protocol::{CommitRecord, CoordinatorCommand, End, Entry, Method, Task, ToPeer, ToWorker};
 use skipstone_types::{NodeId, Term};
 
 /// A rule to break.
@@ -45,11 +45,21 @@ pub enum Tamper {
     LoseBegin,
     /// A record counts wrong losses.
     MiscountLoss,
+    /// A record counts a share of a node that was lost before.
+    CountLostOwner,
+    /// Commits to nodes are lost now and then.
+    LoseCommit,
+    /// `state/` is published with other bits than were saved.
+    PublishOtherBits,
+    /// A record is written twice.
+    CommitTwice,
+    /// The run ends before all iterations are committed.
+    EndEarly,
 }
 
 impl Tamper {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 21] = [
         Self::CountTwice,
         Self::HearTheFenced,
         Self::CommitOtherGradient,
@@ -66,6 +76,11 @@ impl Tamper {
         Self::CountUnheardMember,
         Self::LoseBegin,
         Self::MiscountLoss,
+        Self::CountLostOwner,
+        Self::LoseCommit,
+        Self::PublishOtherBits,
+        Self::CommitTwice,
+        Self::EndEarly,
     ];
 }
 
@@ -160,6 +175,13 @@ impl World {
         match &mut command {
             CoordinatorCommand::Journal { entry: Entry::Committed(record) } => {
                 self.tamper_with_record(record);
+                if self.tampers(Tamper::EndEarly, 0.1) {
+                    return Some(CoordinatorCommand::End { end: End::Done });
+                }
+                if self.tampers(Tamper::CommitTwice, 0.1) {
+                    self.hub.insert_command(command.clone(), command);
+                    return self.hub.next_command();
+                }
                 if self.tampers(Tamper::CommitBeforeWrite, 0.1)
                     && let Some((to, _)) = self.wiring.bound().next()
                 {
@@ -170,6 +192,7 @@ impl World {
             }
             CoordinatorCommand::Send { message, .. } => match message {
                 ToWorker::Fence { .. } if self.lets_fenced_through() => return None,
+                ToWorker::Commit { .. } if self.tampers(Tamper::LoseCommit, 0.1) => return None,
                 ToWorker::Begin { .. } if self.tampers(Tamper::LoseBegin, 0.02) => return None,
                 ToWorker::Welcome { settings, .. } if self.tamper == Some(Tamper::GrantExtraSlot) => {
                     settings.slots += 1;
@@ -182,6 +205,10 @@ impl World {
                 _ => {}
             },
             CoordinatorCommand::Disconnect { .. } if self.lets_fenced_through() => return None,
+            CoordinatorCommand::Disconnect { node } => self.hub.last_lost = Some(*node),
+            CoordinatorCommand::Publish { stages, .. } if self.tamper == Some(Tamper::PublishOtherBits) => {
+                stages[0].1.0[0] ^= 1;
+            }
             _ => {}
         }
         Some(command)
@@ -208,6 +235,14 @@ impl World {
         }
         if self.tampers(Tamper::MiscountLoss, 0.1) {
             record.loss_sum += 1.0;
+        }
+        if let Some(lost) = self.hub.last_lost
+            && self.tampers(Tamper::CountLostOwner, 0.1)
+            && let Some(owner) = record.stages[0].shares.first_mut().map(|share| &mut share.node)
+        {
+            let heir = std::mem::replace(owner, lost);
+            let visits = record.paths.iter_mut().filter_map(|path| path.0.first_mut());
+            visits.filter(|visit| visit.node == heir).for_each(|visit| visit.node = lost);
         }
     }
 }

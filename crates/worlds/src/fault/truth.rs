@@ -5,7 +5,7 @@ use super::invariants::Observation;
 use super::provenance::{self as made, Origin};
 use skipstone_protocol::{CommitRecord, Entry, Method, ToCoordinator, ToWorker};
 use skipstone_types::{Digest, Iteration, Microbatch, NodeId, Settings, StageId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a committed iteration must have come to.
 #[derive(Debug, Clone)]
@@ -37,6 +37,9 @@ pub(super) struct Truth {
     pub(super) norms: Vec<Vec<f64>>,
     /// Every state that was made from others, by digest.
     pub(super) rebuilt: BTreeMap<Digest, Rebuilt>,
+    /// Every state that a stage served with before an iteration: as the iterations before made it, or rebuilt and
+    /// entered, whether or not a record came to name it.
+    served: BTreeSet<(StageId, u64, Digest)>,
     pub(super) held: BTreeMap<NodeId, Held>,
     assigned: BTreeMap<NodeId, StageId>,
     last_commit_us: u64,
@@ -52,9 +55,13 @@ impl Truth {
             records: Vec::new(),
             expected: Vec::new(),
             norms: vec![vec![0.0; states.len()]],
-            states: vec![states],
             rebuilt: BTreeMap::new(),
+            served: (0..)
+                .zip(&states)
+                .map(|(index, state)| (StageId(index), 0, made::digest(*state)))
+                .collect(),
             held: BTreeMap::new(),
+            states: vec![states],
             assigned: BTreeMap::new(),
             last_commit_us: 0,
         }
@@ -81,6 +88,11 @@ impl Truth {
         states.get(usize::from(stage.0)).map(|state| made::digest(*state))
     }
 
+    /// Whether a stage served with this state before an iteration.
+    pub(super) fn served(&self, stage: StageId, t: Iteration, state: Digest) -> bool {
+        self.served.contains(&(stage, t.0, state))
+    }
+
     /// Takes in what was seen.
     pub(super) fn observe(&mut self, seen: &Observation<'_>, now_us: u64) {
         match seen {
@@ -90,8 +102,17 @@ impl Truth {
                 self.last_commit_us = now_us;
                 self.commit(record);
             }
+            Observation::Written { entry: Entry::Rebuilt { stage, state, .. } } => {
+                self.served.insert((*stage, self.committed(), *state));
+            }
             Observation::Rebuilt { rebuilt } => {
                 self.rebuilt.insert(made::digest(rebuilt.state), (*rebuilt).clone());
+            }
+            Observation::Bound { node, holding: Some(holding) } => {
+                let (stage, iteration, digest) = (holding.stage, holding.iteration, holding.state);
+                self.assigned.insert(*node, stage);
+                let known = self.held.get(&holding.node).filter(|held| held.iteration > iteration).copied();
+                self.held.insert(*node, known.unwrap_or(Held { stage, iteration, digest }));
             }
             Observation::Told { node, message: ToWorker::Assign { stage, method, .. } } => {
                 self.assigned.insert(*node, *stage);
@@ -138,6 +159,8 @@ impl Truth {
             states[index] = made::step(states[index], gradient, t, self.settings.learning_rate.at(t), clip);
             norms[index] = norm;
         }
+        let next = states.iter().enumerate();
+        self.served.extend(next.map(|(index, state)| (StageId(index as u16), t.0 + 1, made::digest(*state))));
         self.states.push(states);
         self.norms.push(norms);
         self.expected.push(expected);

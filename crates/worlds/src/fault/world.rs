@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 use std::fmt::Debug;
 
 /// Events kept when a run is traced.
-const TRACE_MAX: usize = 400;
+const TRACE_MAX: usize = 3000;
 
 /// Between two ticks of the coordinator.
 const TICK_US: u64 = 50_000;
@@ -240,7 +240,9 @@ impl World {
     }
 
     fn note(&mut self, event: &Event) {
-        if self.trace.is_some() && !matches!(event, Event::Tick) {
+        if self.trace.is_some()
+            && !matches!(event, Event::Tick | Event::Fault | Event::Node(_, NodeEvent::Dial))
+        {
             self.remember(&format!("{event:?}"));
         }
     }

@@ -28,11 +28,11 @@ impl Invariant for CommitIsJournalledFirst {
             Observation::Started {
                 node,
                 task: Task::Step { iteration, learning_rate, clip_factor: clip },
+                makes: Some(stage),
             } => {
                 if iteration.0 >= truth.committed() {
                     return Err(format!("{node} steps in {iteration}, which is not committed"));
                 }
-                let stage = truth.serves(*node).ok_or_else(|| format!("{node} steps, but serves nothing"))?;
                 let norms = truth.norms.get(iteration.0 as usize + 1);
                 let norm = norms.and_then(|norms| norms.get(usize::from(stage.0))).copied().unwrap_or(0.0);
                 let rate = truth.settings.learning_rate.at(*iteration);

@@ -32,7 +32,7 @@ impl Invariant for FencedNodesNeverCount {
             | Observation::Heard { input: CoordinatorInput::Lost { node, .. } } => {
                 self.lost.entry(*node).or_insert(self.now);
             }
-            Observation::Bound { node } if self.lost.contains_key(node) => {
+            Observation::Bound { node, .. } if self.lost.contains_key(node) => {
                 return Err(format!("{node} is taken in again under the id that it was lost with"));
             }
             Observation::Heard {

@@ -23,7 +23,7 @@ impl Invariant for HashesBeforeStep {
 
     fn observe(&mut self, seen: &Observation<'_>, _truth: &Truth) -> Result<(), String> {
         match seen {
-            Observation::Opened { .. } => self.reported.clear(),
+            Observation::Restored { .. } => self.reported.clear(),
             Observation::Heard {
                 input:
                     CoordinatorInput::Worker {

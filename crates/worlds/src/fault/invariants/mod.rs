@@ -22,8 +22,10 @@ use super::compute::Rebuilt;
 use super::store::Store;
 use super::truth::Truth;
 use super::world::{Broken, Checked};
-use skipstone_protocol::{CommitRecord, CoordinatorInput, End, Entry, Task, ToCoordinator, ToWorker};
-use skipstone_types::{Attempt, Digest, Iteration, NodeId, Settings, StageId, Term};
+use skipstone_protocol::{
+    CommitRecord, CoordinatorInput, End, Entry, Holding, Task, ToCoordinator, ToWorker,
+};
+use skipstone_types::{Attempt, Digest, Iteration, NodeId, Settings, StageId};
 use std::fmt::Debug;
 
 /// Something that happened.
@@ -31,14 +33,12 @@ use std::fmt::Debug;
 pub(super) enum Observation<'a> {
     /// A coordinator read its journal; these entries had been written whole.
     Restored { entries: &'a [Entry], written: &'a [Entry] },
-    /// A coordinator took over.
-    Opened { term: Term },
     /// An entry is on disk.
     Written { entry: &'a Entry },
     /// The coordinator's core got an input.
     Heard { input: &'a CoordinatorInput },
-    /// A connection was given to a node.
-    Bound { node: NodeId },
+    /// A connection was given to a node, which had come with this.
+    Bound { node: NodeId, holding: Option<&'a Holding> },
     /// The coordinator told a node.
     Told { node: NodeId, message: &'a ToWorker },
     /// The coordinator cut a node off.
@@ -49,8 +49,8 @@ pub(super) enum Observation<'a> {
     Ended { end: &'a End, bound: &'a [NodeId] },
     /// A node told the coordinator.
     Reported { node: NodeId, message: &'a ToCoordinator },
-    /// A node started a task.
-    Started { node: NodeId, task: &'a Task },
+    /// A node started a task, which makes a state of this stage.
+    Started { node: NodeId, task: &'a Task, makes: Option<StageId> },
     /// A state was made from others.
     Rebuilt { rebuilt: &'a Rebuilt },
     /// A node holds so many microbatches between forward and backward.

@@ -2,6 +2,7 @@
 
 use super::{Invariant, Observation};
 use crate::fault::truth::Truth;
+use skipstone_protocol::Entry;
 use skipstone_types::Term;
 
 /// See the file's name.
@@ -20,7 +21,7 @@ impl Invariant for NoTwoTermsCommit {
     }
 
     fn observe(&mut self, seen: &Observation<'_>, _truth: &Truth) -> Result<(), String> {
-        if let Observation::Opened { term } = seen {
+        if let Observation::Written { entry: Entry::Opened { term, .. } } = seen {
             if *term <= self.term {
                 return Err(format!("a coordinator took over in {term} after {}", self.term));
             }

@@ -2,9 +2,10 @@
 
 use super::{Invariant, Observation};
 use crate::fault::compute::Rebuilt;
+use crate::fault::provenance as made;
 use crate::fault::truth::Truth;
 use skipstone_recovery::{Decision, LossView, Recipe, StageView};
-use skipstone_types::{Digest, StageId};
+use skipstone_types::{Digest, Iteration, StageId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// See the file's name.
@@ -55,11 +56,8 @@ fn check(rebuilt: &Rebuilt, truth: &Truth, until: usize) -> Result<(), String> {
     let Rebuilt { stage, recipe, sources, .. } = rebuilt;
     // States repeat while a stage stands still, so several iterations may fit.
     let fits = |t: &usize| {
-        recipe
-            .sources
-            .iter()
-            .zip(sources)
-            .all(|(source, state)| truth.states[*t].get(usize::from(source.stage.0)) == Some(state))
+        let mut found = recipe.sources.iter().zip(sources);
+        found.all(|(source, state)| truth.served(source.stage, Iteration(*t as u64), made::digest(*state)))
     };
     let mut of_one_iteration = (0..=until).rev().filter(fits).peekable();
     if of_one_iteration.peek().is_none() {

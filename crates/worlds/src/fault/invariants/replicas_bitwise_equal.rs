@@ -28,11 +28,12 @@ impl Invariant for ReplicasBitwiseEqual {
         }
         let Observation::Reported { node, message } = seen else { return Ok(()) };
         let ToCoordinator::Holds { transfer, stage, iteration, digest } = message else { return Ok(()) };
-        let Some(state) = truth.state(*stage, *iteration) else {
+        if iteration.0 > truth.committed() {
             return Err(format!("{node} holds {stage} for {iteration}, which is not reached yet"));
-        };
-        // A state made anew is nobody's replica until a record has adopted it.
-        if state == *digest || truth.rebuilt.get(digest).is_some_and(|rebuilt| rebuilt.stage == *stage) {
+        }
+        // A state made anew is nobody's replica until it has entered.
+        let made_anew = truth.rebuilt.get(digest).is_some_and(|rebuilt| rebuilt.stage == *stage);
+        if made_anew || truth.served(*stage, *iteration, *digest) {
             Ok(())
         } else {
             let how = if transfer.is_some() { "after a transfer" } else { "after a step" };

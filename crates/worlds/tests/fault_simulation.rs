@@ -1,0 +1,45 @@
+//! A thousand runs with everything going wrong, and every promise kept.
+
+#![allow(clippy::unwrap_used)]
+
+use skipstone_worlds::fault::{Fault, Options, run_seeds, simulate};
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from)
+}
+
+#[test]
+fn a_thousand_seeds_keep_every_promise() {
+    let options = Options { iterations: 20, ..Options::default() };
+    let report = run_seeds(1..=1000, &options, threads(), &|_, _| {});
+    let broken: Vec<_> = report.violations.iter().map(ToString::to_string).collect();
+    assert!(broken.is_empty(), "{} of {} seeds:\n{}", broken.len(), report.seeds, broken.join("\n"));
+    // What did not happen was not tested.
+    for fault in Fault::ALL {
+        let count = report.faults.get(&fault).copied().unwrap_or(0);
+        assert!(count >= 200, "{fault:?} happened {count} times");
+    }
+    assert!(report.terms > 2000, "{} coordinators", report.terms);
+    assert!(report.aborted > 500, "{} aborted attempts", report.aborted);
+    assert!(report.repaired > 500, "{} repaired shares", report.repaired);
+    assert!(report.rebuilt > 500, "{} rebuilt stages", report.rebuilt);
+    assert!(report.around_holes > 200, "{} iterations around holes", report.around_holes);
+    assert!(report.ended["done"] > 800, "{:?}", report.ended);
+}
+
+#[test]
+fn larger_swarms_keep_every_promise() {
+    let options = Options { nodes: Some(60), iterations: 12, ..Options::default() };
+    let report = run_seeds(1..=20, &options, threads(), &|_, _| {});
+    let broken: Vec<_> = report.violations.iter().map(ToString::to_string).collect();
+    assert!(broken.is_empty(), "{} of {} seeds:\n{}", broken.len(), report.seeds, broken.join("\n"));
+}
+
+#[test]
+fn a_seed_is_the_same_run_every_time() {
+    let options = Options::default();
+    for seed in 1..=20 {
+        let outcome = || serde_json::to_string(&simulate(seed, &options).unwrap()).unwrap();
+        assert_eq!(outcome(), outcome(), "seed {seed}");
+    }
+}
