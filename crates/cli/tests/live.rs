@@ -64,6 +64,15 @@ impl Run {
         }
     }
 
+    /// Process of the first node that entered the stage.
+    fn process_of_stage(&self, stage: u64) -> u32 {
+        let events = self.events();
+        let entered = |record: &&Value| record["event"] == "node_entered" && record["stage"] == stage;
+        let node = &events.iter().find(entered).unwrap()["node"];
+        let joined = |record: &&Value| record["event"] == "node_joined" && record["node"] == *node;
+        events.iter().find(joined).unwrap()["process"].as_u64().unwrap() as u32
+    }
+
     /// The ledger is whole.
     fn assert_sound(&self) {
         let audit = self.command(&["audit", "run", "--json"]).output().unwrap();
@@ -136,12 +145,35 @@ fn killed_relays_are_rebuilt_and_the_run_goes_on() {
 
 #[test]
 fn killed_replicas_cost_nothing_but_time() {
-    let run = Run::new("replicas = 2\nchurn = \"every 0.7s\"\n");
-    let summary = summary(&run.train(&["--steps", "200"]));
-    assert_eq!(summary["steps"], 200);
-    assert!(summary["kills"].as_u64().unwrap() > 0, "{summary}");
+    let run = Run::new("replicas = 2\n");
+    let child = run.start(400);
+    run.wait_for("committed", 5);
+    for stage in 0..3 {
+        let entered = run.count("node_entered");
+        signal(run.process_of_stage(stage), "KILL");
+        run.wait_for("node_entered", entered + 1);
+    }
+    let summary = summary(&child.wait_with_output().unwrap());
+    assert_eq!(summary["steps"], 400);
     assert_eq!(run.count("attempt_aborted") + run.count("stage_lost"), 0);
+    assert_eq!(run.count("node_lost"), 3);
     run.assert_sound();
+}
+
+#[test]
+fn a_deterministic_run_gives_the_same_bits_again() {
+    let options = "deterministic = true\nreplicas = 2\nskip = 0.5\n";
+    let records = || {
+        let run = Run::new(options);
+        summary(&run.train(&[]));
+        let committed = |record: &&Value| record["event"] == "committed";
+        let losses: Vec<Value> =
+            run.events().iter().filter(committed).map(|record| record["loss"].clone()).collect();
+        (losses, fs::read(run.out().join("model/model.safetensors")).unwrap())
+    };
+    let (losses, model) = records();
+    assert_eq!(losses.len(), 60);
+    assert!((losses, model) == records(), "the bits differ");
 }
 
 #[test]
@@ -166,17 +198,7 @@ fn a_node_that_stands_still_is_lost_and_comes_back_with_what_it_has() {
     let run = Run::new("respawn = false\n");
     let child = run.start(400);
     run.wait_for("committed", 10);
-    let origin =
-        run.events().iter().find(|record| record["event"] == "node_entered" && record["stage"] == 0).unwrap()
-            ["node"]
-            .clone();
-    let process = run
-        .events()
-        .iter()
-        .find(|record| record["event"] == "node_joined" && record["node"] == origin)
-        .unwrap()["process"]
-        .as_u64()
-        .unwrap() as u32;
+    let process = run.process_of_stage(0);
     signal(process, "STOP");
     run.wait_for("node_lost", 1);
     signal(process, "CONT");

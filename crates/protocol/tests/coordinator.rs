@@ -28,6 +28,7 @@ fn settings(replicas: u16, relay_stages: u16) -> Settings {
             shape: RateShape::Constant,
         },
         save_every_iterations: 0,
+        deterministic: false,
         respawn: true,
     }
 }

@@ -28,6 +28,7 @@ fn settings() -> Box<Settings> {
             shape: RateShape::Constant,
         },
         save_every_iterations: 0,
+        deterministic: false,
         respawn: true,
     })
 }
@@ -87,9 +88,13 @@ impl Bench {
 
     /// A worker that serves stage 1 with two microbatches to do.
     fn serving() -> Self {
+        Self::serving_with(settings())
+    }
+
+    fn serving_with(settings: Box<Settings>) -> Self {
         let mut bench = Self::new();
         bench.on(WorkerInput::CoordinatorUp);
-        bench.told(ToWorker::Welcome { node: ME, settings: settings(), empty: true });
+        bench.told(ToWorker::Welcome { node: ME, settings, empty: true });
         let transfer = TransferId { term: Term(1), number: 1 };
         let commands = bench.told(ToWorker::Assign {
             transfer,
@@ -366,4 +371,31 @@ fn a_node_that_returns_steps_first_and_then_confirms_what_it_holds() {
     let commands = bench.told(ToWorker::Commit { record: Box::new(record) });
     let again = ToCoordinator::Holds { transfer: None, stage, iteration, digest };
     assert_eq!(commands, [report(again)]);
+}
+
+#[test]
+fn a_deterministic_run_keeps_the_order_until_a_node_is_lost() {
+    let mut settings = settings();
+    settings.deterministic = true;
+    settings.slots = 2;
+    let mut bench = Bench::serving_with(settings.clone());
+    let (later, commands) = bench.boundary(BEFORE, 1, Direction::Forward);
+    assert_eq!(commands, [], "microbatch 0 is first");
+    let (_, commands) = bench.boundary(BEFORE, 0, Direction::Forward);
+    assert!(
+        matches!(&commands[..], [WorkerCommand::Compute { task: Task::Forward { microbatch }, .. }]
+            if microbatch.0 == 0),
+        "{commands:?}"
+    );
+    let commands = bench.done(1, Outcome::Done);
+    assert!(commands.iter().any(|command| matches!(command,
+        WorkerCommand::Compute { task: Task::Forward { microbatch }, inputs, .. }
+            if microbatch.0 == 1 && inputs[1] == later)));
+    bench.done(2, Outcome::Done);
+    let (_, commands) = bench.boundary(AFTER, 1, Direction::Backward);
+    assert_eq!(commands, [], "its gradient is added second");
+    let commands = bench.told(ToWorker::Fence { nodes: vec![NodeId(9)] });
+    let starts =
+        |command: &WorkerCommand| matches!(command, WorkerCommand::Compute { task: Task::NewSum, .. });
+    assert!(commands.iter().any(starts), "no order is kept any more: {commands:?}");
 }

@@ -53,6 +53,10 @@ pub struct Settings {
     pub learning_rate: LearningRate,
     /// Iterations between saves of `state/`; 0 = only at the end. (The driver also asks for saves by time.)
     pub save_every_iterations: u64,
+    /// Whether nodes take microbatches in ascending order, so that sums are added in the same order whenever the run
+    /// is not disturbed.
+    #[serde(default)]
+    pub deterministic: bool,
     /// Whether lost nodes are replaced from outside; if not, surplus replicas are moved to lost stages.
     pub respawn: bool,
 }

@@ -261,6 +261,7 @@ impl RunConfig {
                 shape: self.schedule,
             },
             save_every_iterations: 0,
+            deterministic: self.deterministic,
             respawn: self.respawn,
         };
         settings.check()?;

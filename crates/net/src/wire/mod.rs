@@ -1,6 +1,6 @@
 //! The wire format, free of sockets: what bytes mean, and which are refused.
 //!
-//! A connection opens with a [handshake]; then each side sends **records**. A record is a [`Head`] of
+//! A connection opens with a handshake; then each side sends **records**. A record is a [`Head`] of
 //! [`HEAD_LEN`] bytes, and what the head announces: the frame's header (first record of a frame only) and a
 //! piece of its payload. The records of a control frame may come between those of a bulk frame; each of the two
 //! lanes has at most one unfinished frame.

@@ -239,6 +239,9 @@ impl Worker {
 
     fn fence(&mut self, nodes: Vec<NodeId>) {
         self.fenced.extend(nodes.iter().copied());
+        if let Some(work) = &mut self.work {
+            work.ordered = false;
+        }
         let fenced = &self.fenced;
         let (gone, kept) = std::mem::take(&mut self.early)
             .into_iter()

@@ -82,9 +82,30 @@ pub(super) struct AttemptWork {
     pub(super) attempt: Attempt,
     passages: BTreeMap<Microbatch, Passage>,
     pub(super) sum: Option<Handle>,
+    /// Whether each kind of leg goes through the microbatches in ascending order.
+    pub(super) ordered: bool,
     pub(super) spent: Spent,
     memory_wait_since_us: Option<u64>,
     arrivals: u64,
+}
+
+impl AttemptWork {
+    /// Whether a microbatch may run this leg now, in the order that is kept.
+    ///
+    /// All nodes keep the same order, so the lowest microbatch that is not through can always go on. A loss breaks
+    /// that: the dead node's share comes late, to nodes whose slots later microbatches hold. Then no order is kept for
+    /// the rest of the attempt (see `fence`).
+    fn is_turn(&self, microbatch: Microbatch, leg: Leg) -> bool {
+        !self.ordered
+            || self.passages.range(..microbatch).all(|(_, earlier)| {
+                let progress = match leg {
+                    Leg::First => earlier.first,
+                    Leg::Loss => earlier.loss,
+                    Leg::Last => earlier.last,
+                };
+                progress == Progress::Done
+            })
+    }
 }
 
 type NextLeg = (Purpose, Task, Vec<Handle>, usize);
@@ -116,6 +137,7 @@ impl Worker {
             attempt,
             passages: duties.into_iter().map(|duty| (duty.microbatch, Passage::new(duty, origin))).collect(),
             sum: None,
+            ordered: self.settings.as_ref().is_some_and(|settings| settings.deterministic),
             spent: Spent::default(),
             memory_wait_since_us: None,
             arrivals: 0,
@@ -262,7 +284,7 @@ impl Worker {
             .iter()
             .filter_map(|(microbatch, passage)| {
                 let (class, arrival, leg) = passage.ready(stage, free)?;
-                Some((class, arrival, *microbatch, leg))
+                work.is_turn(*microbatch, leg).then_some((class, arrival, *microbatch, leg))
             })
             .min_by_key(|(class, arrival, microbatch, _)| (*class, *arrival, *microbatch))?;
         let passage = work.passages.get_mut(&microbatch)?;

@@ -99,6 +99,11 @@ pub enum ConfigError {
     /// A device that this version can't use.
     #[error("--device {0} is not supported by this version; pass --device cpu")]
     Device(String),
+    /// Head and embedding share a gradient, to which two kinds of tasks add.
+    #[error(
+        "--deterministic needs a model whose head is not the embedding; set tie_word_embeddings to false, or leave it out"
+    )]
+    DeterministicTied,
     /// `--repair drop`.
     #[error(
         "--repair drop is not in this version; leave it out: --repair exact loses nothing and costs only memory"

@@ -29,6 +29,9 @@ impl RunShape {
     pub(super) fn new(config: &RunConfig, tokens: usize) -> Result<Self, ConfigError> {
         let model = model_config(config, tokens)?;
         model.validate()?;
+        if config.deterministic && model.tie_word_embeddings {
+            return Err(ConfigError::DeterministicTied);
+        }
         let context = config.context_of()?;
         if context > model.max_position_embeddings {
             return Err(ConfigError::Context { context, max: model.max_position_embeddings });

@@ -40,7 +40,8 @@ fn first_difference(swarm: &Swarm, calm: &Swarm) -> f64 {
 
 #[test]
 fn with_a_replica_alive_the_gradient_is_as_without_the_death() {
-    for config in [small(2, 0, 2), RunConfig { skip: 0.34, ..small(2, 1, 2) }] {
+    let ordered = RunConfig { deterministic: true, slots: Some(1), ..small(2, 0, 2) };
+    for config in [small(2, 0, 2), RunConfig { skip: 0.34, ..small(2, 1, 2) }, ordered] {
         let config = RunConfig { respawn: false, ..config };
         let dir = tempfile::tempdir().unwrap();
         let calm = Swarm::new(&config, None, dir.path().to_owned()).run();
