@@ -180,7 +180,7 @@ fn settings(seed: u64, options: &Options, random: &mut Random) -> Settings {
         },
         save_every_iterations: *random.pick(&[0, 0, 3, 10]).unwrap_or(&0),
         // Without a draw, so that seeds found before stay what they were.
-        deterministic: steps % 3 == 0,
+        deterministic: steps.is_multiple_of(3),
         respawn: random.chance(0.7),
     };
     if settings.check().is_err() {
