@@ -1,53 +1,21 @@
 //! Carries tasks out, one at a time, on the threads of a pool of its own.
 
 use super::files::{StateFile, stage_path};
+use super::inputs::{flat, state, sum_of, take_saved};
 use super::tensor::{Flat, Tensor};
-use super::{Done, Feed, Job, StageState};
-use crate::config::RunShape;
-use serde::{Deserialize, Serialize};
+use super::{Done, EngineSetup, Feed, Job, StageState};
 use skipstone_data::{SampleOrder, TokenDataset};
 use skipstone_model::{
-    ComputePool, CpuBackend, ModelError, OptimizerStep, Saved, StageBackend, StageLayout, grad_norm,
-    hash_f32, initial_parameters, weighted_sum_into,
+    ComputePool, CpuBackend, ModelError, OptimizerStep, StageBackend, StageLayout, grad_norm, hash_f32,
+    initial_parameters, weighted_sum_into,
 };
 use skipstone_protocol::{Handle, Outcome, Task};
 use skipstone_recovery::{Moments, Recipe};
 use skipstone_types::{Digest, Iteration, Microbatch, StageId};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Buffers as long as the stage that are kept for reuse: a sum and a reduced gradient.
 const SPARE_MAX: usize = 2;
-
-/// Adam's constants.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct OptimizerSetup {
-    /// Decay of the first moment.
-    pub beta1: f32,
-    /// Decay of the second moment.
-    pub beta2: f32,
-    /// Added to the root of the second moment.
-    pub epsilon: f32,
-    /// Decoupled weight decay.
-    pub weight_decay: f32,
-}
-
-/// What every node of a run computes with.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct EngineSetup {
-    /// Model, stages and batches.
-    pub shape: RunShape,
-    /// Adam's constants.
-    pub optimizer: OptimizerSetup,
-    /// Seeds the weights and the order of samples.
-    pub seed: u64,
-    /// Compute threads.
-    pub threads: usize,
-    /// The token file, read when this node first serves the origin.
-    pub tokens: PathBuf,
-    /// The run's `state/`.
-    pub state: PathBuf,
-}
 
 /// Computes tasks for one node.
 pub struct Engine {
@@ -347,35 +315,6 @@ impl Engine {
 
 fn held(state: StageState) -> (Outcome, Vec<Tensor>) {
     (Outcome::State { digest: state.digest() }, vec![Tensor::State(Arc::new(state))])
-}
-
-fn state(inputs: &[Option<Tensor>], index: usize) -> Result<&Arc<StageState>, String> {
-    match inputs.get(index) {
-        Some(Some(Tensor::State(state))) => Ok(state),
-        _ => Err(format!("input {index} is not a state")),
-    }
-}
-
-fn flat(inputs: &[Option<Tensor>], index: usize) -> Result<&Flat, String> {
-    match inputs.get(index) {
-        Some(Some(Tensor::Flat(flat))) => Ok(flat),
-        _ => Err(format!("input {index} is not a flat tensor")),
-    }
-}
-
-fn take_saved(inputs: &mut [Option<Tensor>], index: usize) -> Result<Saved, String> {
-    match inputs.get_mut(index).and_then(Option::take) {
-        Some(Tensor::Saved(saved)) => Ok(saved),
-        _ => Err(format!("input {index} is not what a forward has saved")),
-    }
-}
-
-/// The sum that a counted task adds to; it is copied first if a reduction still reads it.
-fn sum_of(rest: &mut [Option<Tensor>]) -> Option<&mut [f32]> {
-    match rest.first_mut() {
-        Some(Some(Tensor::Flat(flat))) => Some(flat.make_mut()),
-        _ => None,
-    }
 }
 
 fn assemble(inputs: &[Option<Tensor>]) -> Made {

@@ -6,13 +6,16 @@
 mod engine;
 mod feed;
 mod files;
+mod inputs;
 mod recycle;
+mod setup;
 mod state;
 mod tensor;
 
-pub use engine::{Engine, EngineSetup, OptimizerSetup};
+pub use engine::Engine;
 pub use feed::Feed;
 pub use files::{StateFile, StateFileError, iteration_dir, stage_path};
+pub use setup::{EngineSetup, OptimizerSetup};
 pub use state::{CHUNK_VALUES, StageState};
 pub use tensor::{Flat, Tensor};
 

@@ -1,0 +1,35 @@
+//! What a node computes with.
+
+use crate::config::RunShape;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Adam's constants.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct OptimizerSetup {
+    /// Decay of the first moment.
+    pub beta1: f32,
+    /// Decay of the second moment.
+    pub beta2: f32,
+    /// Added to the root of the second moment.
+    pub epsilon: f32,
+    /// Decoupled weight decay.
+    pub weight_decay: f32,
+}
+
+/// What every node of a run computes with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EngineSetup {
+    /// Model, stages and batches.
+    pub shape: RunShape,
+    /// Adam's constants.
+    pub optimizer: OptimizerSetup,
+    /// Seeds the weights and the order of samples.
+    pub seed: u64,
+    /// Compute threads.
+    pub threads: usize,
+    /// The token file, read when this node first serves the origin.
+    pub tokens: PathBuf,
+    /// The run's `state/`.
+    pub state: PathBuf,
+}
