@@ -61,6 +61,11 @@ impl Flat {
         values
     }
 
+    /// Whether both lie in the same buffer.
+    pub(super) fn shares(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.values, &other.values)
+    }
+
     /// The buffer, if it is ours and nobody else reads it; else what is to be tried again later.
     pub(super) fn into_buffer(self) -> Result<Vec<f32>, Option<Self>> {
         if self.foreign {
