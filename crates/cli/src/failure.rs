@@ -72,7 +72,9 @@ impl From<FolderError> for Failure {
 impl From<RunError> for Failure {
     fn from(error: RunError) -> Self {
         match error {
-            RunError::Config(_) | RunError::State(_) | RunError::Log(_) => Self::input(error),
+            RunError::Config(_) | RunError::State(_) | RunError::Log(_) | RunError::Memory { .. } => {
+                Self::input(error)
+            }
             RunError::Folder(error) => error.into(),
             error => Self::failed(error),
         }

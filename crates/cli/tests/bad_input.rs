@@ -114,6 +114,16 @@ fn options_that_cannot_work() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn a_model_that_the_machine_cannot_hold() {
+    let dir = folder();
+    let huge =
+        ["train", "--model", "8b", "--width", "65536", "--heads", "64", "--stages", "8", "--out", "run"];
+    refused(&dir, 2, &huge, &["this machine has", "TiB", "--model"]);
+    assert!(!dir.path().join("run").exists());
+}
+
+#[test]
 fn corpora_that_cannot_be_trained_on() {
     let dir = folder();
     let train = |data: &str, words: &[&str]| {

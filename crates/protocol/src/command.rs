@@ -179,6 +179,11 @@ pub enum CoordinatorCommand {
         /// Digests of the stages saved; a stage that is missing is a hole.
         stages: Vec<(StageId, Digest)>,
     },
+    /// A save failed: what was written of it is of no use, and its space is needed.
+    Discard {
+        /// The iteration that was being saved.
+        iteration: Iteration,
+    },
     /// For the log.
     Log {
         /// What happened.

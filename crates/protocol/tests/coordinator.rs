@@ -96,7 +96,8 @@ impl Bench {
                 CoordinatorCommand::Bind { .. }
                 | CoordinatorCommand::Reject { .. }
                 | CoordinatorCommand::Disconnect { .. }
-                | CoordinatorCommand::Publish { .. } => {}
+                | CoordinatorCommand::Publish { .. }
+                | CoordinatorCommand::Discard { .. } => {}
             }
         }
     }
@@ -594,4 +595,39 @@ fn a_copy_that_nobody_can_vouch_for_any_more_is_let_in() {
     lose(&mut bench, nodes[1]);
     assert_eq!(bench.current(), (Iteration(1), Attempt(1)));
     assert!(!bench.duties(heir).is_empty());
+}
+
+/// Nodes told to save, since the last look.
+fn savers(bench: &mut Bench) -> Vec<NodeId> {
+    let saves = bench.sent.iter().filter(|(_, message)| matches!(message, ToWorker::Save { .. }));
+    let savers = saves.map(|(node, _)| *node).collect();
+    bench.sent.clear();
+    savers
+}
+
+#[test]
+fn a_last_save_that_fails_is_tried_again_until_the_disk_takes_it() {
+    let settings = Settings { steps: 1, ..settings(1, 2) };
+    let (mut bench, nodes) = Bench::started(&settings);
+    run_iteration(&mut bench, &nodes);
+    let mut pauses_us = Vec::new();
+    for _ in 0..4 {
+        assert_eq!(savers(&mut bench), nodes);
+        let why = "No space left on device".to_owned();
+        let failed = ToCoordinator::SaveFailed { stage: StageId(1), iteration: Iteration(1), why };
+        let failed_us = bench.now_us;
+        bench.says(nodes[1], failed);
+        while bench.sent.is_empty() {
+            bench.now_us += 50_000;
+            bench.input(CoordinatorInput::Tick);
+            assert_eq!(bench.end, None, "what was trained must not be lost to a full disk");
+        }
+        pauses_us.push(bench.now_us - failed_us);
+    }
+    assert!(pauses_us.windows(2).all(|pair| pair[1] > pair[0]), "patience grows: {pauses_us:?}");
+    for (stage, node) in nodes.iter().enumerate() {
+        let (stage, digest) = (StageId(stage as u16), Digest([1; 32]));
+        bench.says(*node, ToCoordinator::Saved { stage, iteration: Iteration(1), digest });
+    }
+    assert_eq!(bench.end, Some(End::Done));
 }

@@ -8,6 +8,7 @@ mod shape;
 
 pub use churn::{Churn, TraceKill, TraceTarget};
 pub use error::ConfigError;
+pub(crate) use memory::bytes_in_units;
 pub use memory::{MemoryPlan, NodeMemory};
 pub use shape::RunShape;
 
@@ -226,6 +227,15 @@ impl RunConfig {
     /// A model that can't be built or cut so.
     pub fn memory_plan(&self, tokens: usize) -> Result<MemoryPlan, ConfigError> {
         MemoryPlan::new(self, &self.shape(tokens)?)
+    }
+
+    /// The same before the data is read: for the vocabulary that the options ask for.
+    ///
+    /// # Errors
+    /// A model that can't be built or cut so.
+    pub fn memory_plan_expected(&self) -> Result<MemoryPlan, ConfigError> {
+        let tokens = if self.tokenizer == "bytes" { shape::BYTES_VOCABULARY } else { self.vocab_size };
+        self.memory_plan(tokens)
     }
 
     /// What the protocol needs to know; the run's own id is filled in when it starts.

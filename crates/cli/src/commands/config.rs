@@ -10,6 +10,7 @@ const EXAMPLES: &str = "\
 Examples:
   skipstone config > run.toml                   every option with its default
   skipstone config run.toml --lr 3e-4           what `train` would do with the same arguments
+  skipstone config --model 8b --stages 8        how much memory each node would take
   skipstone config --model 124m --json";
 
 /// Options of `config`: those of `train`.
@@ -27,6 +28,11 @@ impl Config {
     pub(crate) fn run(self) -> Outcome {
         let config = self.flags.config(false)?;
         config.settings()?;
-        if self.json { print_json(&config) } else { print(&config.to_toml()?) }
+        if self.json {
+            return print_json(&config);
+        }
+        let plan = config.memory_plan_expected()?.to_string();
+        let plan: String = plan.lines().map(|line| format!("# {line}\n")).collect();
+        print(&format!("{plan}{}", config.to_toml()?))
     }
 }

@@ -116,6 +116,7 @@ pub struct Coordinator {
     /// When the last iteration was committed, and how long its attempt took.
     last_commit_us: (u64, u64),
     saving: Option<Saving>,
+    save_retry: Option<saving::Retry>,
     save_wanted: bool,
     stop_since_us: Option<u64>,
     /// An error that ends the run once what lives is saved.
@@ -179,6 +180,7 @@ impl Coordinator {
             last_digest: Digest::default(),
             last_commit_us: (0, 0),
             saving: None,
+            save_retry: None,
             save_wanted: false,
             stop_since_us: None,
             failure: None,

@@ -6,6 +6,19 @@ use crate::message::ToWorker;
 use skipstone_types::{Digest, Event, Iteration, NodeId, StageId};
 use std::collections::BTreeMap;
 
+/// The pause before the last save is tried again; it doubles with every failure.
+const RETRY_PAUSE_US_MIN: u64 = 1_000_000;
+
+/// The longest such pause.
+const RETRY_PAUSE_US_MAX: u64 = 30_000_000;
+
+/// The last save has failed, and is tried again: the nodes hold all that was trained, and the run must not end without it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Retry {
+    at_us: u64,
+    pause_us: u64,
+}
+
 /// A save under way.
 #[derive(Debug)]
 pub(super) struct Saving {
@@ -43,6 +56,9 @@ impl Coordinator {
     /// The last save: the run ends when it is complete. Waits for a stage that is being rebuilt.
     pub(super) fn save_last(&mut self) {
         if self.saving.as_ref().is_some_and(|saving| saving.last) || matches!(self.phase, Phase::Ending) {
+            return;
+        }
+        if self.save_retry.is_some_and(|retry| self.now_us < retry.at_us) {
             return;
         }
         let ends_since_us = *self.stop_since_us.get_or_insert(self.now_us);
@@ -88,12 +104,12 @@ impl Coordinator {
     pub(super) fn on_save_failed(&mut self, stage: StageId, iteration: Iteration, why: &str) {
         let Some(saving) = self.saving.take_if(|saving| saving.iteration == iteration) else { return };
         self.log(Event::SaveFailed { why: format!("{stage}: {why}") });
+        // What the others have written of it only takes up space.
+        self.out.push(CoordinatorCommand::Discard { iteration });
         if saving.last {
-            let why = format!(
-                "state/ could not be written ({stage}: {why}); free some space and run with --resume"
-            );
-            self.failure.get_or_insert(why);
-            self.finish();
+            let pause_us = self.save_retry.map_or(RETRY_PAUSE_US_MIN, |retry| 2 * retry.pause_us);
+            let pause_us = pause_us.min(RETRY_PAUSE_US_MAX);
+            self.save_retry = Some(Retry { at_us: self.now_us + pause_us, pause_us });
         }
     }
 

@@ -78,6 +78,15 @@ impl MemoryPlan {
         Ok(Self { nodes })
     }
 
+    /// Bytes that every run of this shape takes sooner or later, whatever the slots: weights, moments, gradients and
+    /// reduced gradients.
+    pub fn least(&self) -> u64 {
+        let fixed = |node: &NodeMemory| {
+            node.parameters + node.gradients + node.moments + node.parameters.min(node.reduce)
+        };
+        self.nodes.iter().map(|node| node.nodes * fixed(node)).sum()
+    }
+
     /// Adds the tokens that every origin holds.
     #[must_use]
     pub fn with_data(mut self, bytes: u64) -> Self {
@@ -101,23 +110,23 @@ impl fmt::Display for MemoryPlan {
                 f,
                 "memory: {} × {name}, each {}: weights {}, gradients {}, moments {}, slots {}, retained {}, reduce {}, workspace {}{}",
                 node.nodes,
-                bytes(node.total()),
-                bytes(node.parameters),
-                bytes(node.gradients),
-                bytes(node.moments),
-                bytes(node.slots),
-                bytes(node.retained),
-                bytes(node.reduce),
-                bytes(node.workspace),
-                if node.data > 0 { format!(", data {}", bytes(node.data)) } else { String::new() },
+                bytes_in_units(node.total()),
+                bytes_in_units(node.parameters),
+                bytes_in_units(node.gradients),
+                bytes_in_units(node.moments),
+                bytes_in_units(node.slots),
+                bytes_in_units(node.retained),
+                bytes_in_units(node.reduce),
+                bytes_in_units(node.workspace),
+                if node.data > 0 { format!(", data {}", bytes_in_units(node.data)) } else { String::new() },
             )?;
         }
-        write!(f, "memory: {} in all", bytes(self.total()))
+        write!(f, "memory: {} in all", bytes_in_units(self.total()))
     }
 }
 
 /// A number of bytes for people.
-fn bytes(count: u64) -> String {
+pub(crate) fn bytes_in_units(count: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
     let mut value = count as f64 / 1024.0;
     let mut unit = UNITS[0];

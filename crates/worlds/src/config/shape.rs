@@ -10,6 +10,9 @@ use std::path::Path;
 /// Stands for a vocabulary that is not known yet, and has no bearing.
 pub(super) const ANY_VOCABULARY: usize = 1;
 
+/// One token a byte, and end-of-text.
+pub(super) const BYTES_VOCABULARY: usize = 257;
+
 /// A model and how it is cut: what a node needs to compute any stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunShape {

@@ -261,6 +261,8 @@ impl World {
             CoordinatorCommand::Publish { iteration, stages } => {
                 self.observe(&Observation::Published { iteration, stages: &stages })
             }
+            // Only published states are kept here.
+            CoordinatorCommand::Discard { .. } => Ok(()),
             CoordinatorCommand::Log { event } => {
                 self.log(&event);
                 Ok(())

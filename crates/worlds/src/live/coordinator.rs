@@ -1,7 +1,7 @@
 //! The coordinator's process: the core, its journal, and a connection to every node.
 
 use super::journal_file::JournalFile;
-use super::publish::publish;
+use super::publish::{discard, publish};
 use super::roll::Roll;
 use super::start::{CoordinatorReady, CoordinatorStart, follow_parent, read_start};
 use serde::Serialize;
@@ -232,10 +232,10 @@ impl Driver {
                     Err(error) => return Err(io::Error::other(error)),
                 },
                 CoordinatorCommand::Publish { iteration, stages } => {
-                    if let Err(error) = publish(&self.order.dir, iteration, &stages) {
-                        log(&Event::SaveFailed { why: format!("state/state.json: {error}") });
-                    }
+                    let dir = self.order.dir.clone();
+                    insist("state/state.json", || publish(&dir, iteration, &stages));
                 }
+                CoordinatorCommand::Discard { iteration } => discard(&self.order.dir, iteration),
                 CoordinatorCommand::Log { event } => tell(&event)?,
                 CoordinatorCommand::End { end } => self.end = Some(!matches!(end, End::Failed { .. })),
             }
@@ -263,16 +263,20 @@ impl Driver {
         }
     }
 
-    /// Journals an entry. While the disk refuses it is tried again, as nothing may be heard before it is written.
     fn append(&mut self, entry: &Entry) {
-        let mut told = false;
-        while let Err(error) = self.journal.append(entry) {
-            if !told {
-                told = true;
-                let why = format!("the journal can't be written ({error}); training waits: free some space");
-                log(&Event::SaveFailed { why });
-            }
-            std::thread::sleep(DISK_RETRY);
+        insist("the journal", || self.journal.append(entry));
+    }
+}
+
+/// Writes what nothing may be heard before: while the disk refuses it is tried again.
+fn insist(what: &str, mut write: impl FnMut() -> io::Result<()>) {
+    let mut told = false;
+    while let Err(error) = write() {
+        if !told {
+            told = true;
+            let why = format!("{what} can't be written ({error}); training waits: free some space");
+            log(&Event::SaveFailed { why });
         }
+        std::thread::sleep(DISK_RETRY);
     }
 }

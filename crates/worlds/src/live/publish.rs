@@ -69,6 +69,16 @@ pub fn publish(dir: &Path, iteration: Iteration, stages: &[(StageId, Digest)]) -
     Ok(())
 }
 
+/// Removes what a save that failed has written.
+pub fn discard(dir: &Path, iteration: Iteration) {
+    // The state that counts may be of the same iteration: of it nothing is taken away.
+    if read_state(dir).is_ok_and(|manifest| manifest.iteration == iteration) {
+        return;
+    }
+    // What can't be removed now goes when the next save is published.
+    let _ = fs::remove_dir_all(state_dir(dir, iteration));
+}
+
 /// The state that counts.
 ///
 /// # Errors
@@ -103,6 +113,11 @@ mod tests {
             fs::create_dir_all(state_dir(dir.path(), iteration)).expect("made");
             publish(dir.path(), iteration, &[(StageId(0), Digest([7; 32]))]).expect("published");
         }
+        fs::create_dir_all(state_dir(dir.path(), Iteration(9))).expect("made");
+        discard(dir.path(), Iteration(9));
+        discard(dir.path(), Iteration(8));
+        assert!(!state_dir(dir.path(), Iteration(9)).exists());
+        assert!(state_dir(dir.path(), Iteration(8)).exists(), "the state that counts stays");
         let manifest = read_state(dir.path()).expect("the state");
         assert_eq!((manifest.iteration, manifest.stages.len()), (Iteration(8), 1));
         assert!(!state_dir(dir.path(), Iteration(3)).exists());

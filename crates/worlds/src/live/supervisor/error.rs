@@ -1,6 +1,6 @@
 //! Why a run can't be started or watched.
 
-use crate::config::ConfigError;
+use crate::config::{ConfigError, bytes_in_units};
 use crate::live::folder::FolderError;
 use crate::live::publish::StateError;
 use skipstone_observe::ReadError;
@@ -23,6 +23,18 @@ pub enum RunError {
     /// The event log.
     #[error(transparent)]
     Log(#[from] ReadError),
+    /// The model is too large for the machine.
+    #[error(
+        "weights, gradients and moments of all nodes take {}, but this machine has {} of memory; pass a smaller --model, fewer --replicas, or use a larger machine",
+        bytes_in_units(*needed),
+        bytes_in_units(*present)
+    )]
+    Memory {
+        /// Bytes that the run takes at the least.
+        needed: u64,
+        /// Bytes of memory and swap.
+        present: u64,
+    },
     /// Processes can't be started.
     #[error("{what} can't be started: {source}; check the limits on processes and open files")]
     Spawn {

@@ -4,6 +4,7 @@
 mod children;
 mod error;
 mod kills;
+mod memory;
 mod signals;
 
 pub use error::RunError;
@@ -69,6 +70,7 @@ pub struct RunOutcome {
 /// [`Ended::Failed`].
 pub fn run(config: &RunConfig, options: RunOptions) -> Result<RunOutcome, RunError> {
     let signals = Signals::listen()?;
+    memory::check(config)?;
     let folder = open_folder(config, options.resume)?;
     let resume = if options.resume { Some(read_state(&folder.dir)?.iteration) } else { None };
     let mut settings = config.settings()?;
