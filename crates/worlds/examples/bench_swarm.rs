@@ -107,12 +107,15 @@ fn swarm(file: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// From a SIGKILL to: its loss being known, the next attempt or replay being under way, the next commit.
+/// From a SIGKILL to: its loss being known, the stage being at work again, the next commit.
+///
+/// A stage is at work again when a living replica has taken the share over or the next attempt has begun with it; one
+/// that lost its last replica, when the first attempt begins with the rebuilt stage.
 fn kills(dir: &Path) -> Result<(), Box<dyn Error>> {
     let events = read_events(&dir.join("events.jsonl"))?;
-    let (mut known, mut working, mut committed) = (Vec::new(), Vec::new(), Vec::new());
+    let [mut known, mut repairing, mut rebuilding, mut committed] = [const { Vec::new() }; 4];
     for (index, record) in events.iter().enumerate() {
-        let Event::Killed { node: Some(node), .. } = &record.event else { continue };
+        let Event::Killed { node: Some(node), stage, .. } = &record.event else { continue };
         let after = |wanted: &dyn Fn(&Event) -> bool| {
             let later = events[index..].iter().find(|later| wanted(&later.event))?;
             Some((later.time_ms - record.time_ms) as f64)
@@ -120,13 +123,31 @@ fn kills(dir: &Path) -> Result<(), Box<dyn Error>> {
         let is_lost = |event: &Event| matches!(event, Event::NodeLost { node: lost, .. } if lost == node);
         let Some(lost_ms) = after(&is_lost) else { continue };
         known.push(lost_ms);
-        let works = |event: &Event| matches!(event, Event::Repaired { .. } | Event::AttemptStarted { .. });
-        working.extend(after(&works));
+        // Whether its stage was lost shows before anything else happens to the attempt.
+        let whose = events[index..].iter().find_map(|later| match &later.event {
+            Event::StageLost { stage: lost, .. } if Some(*lost) == *stage => Some(true),
+            Event::Repaired { lost, .. } if lost == node => Some(false),
+            Event::AttemptStarted { .. } | Event::Committed { .. } => Some(false),
+            _ => None,
+        });
+        if whose == Some(true) {
+            let rebuilt = |event: &Event| matches!(event, Event::StageRebuilt { stage: back, .. } if Some(*back) == *stage);
+            rebuilding.extend(after(&rebuilt));
+        } else {
+            let works =
+                |event: &Event| matches!(event, Event::Repaired { .. } | Event::AttemptStarted { .. });
+            repairing.extend(after(&works));
+        }
         committed.extend(after(&|event: &Event| matches!(event, Event::Committed { .. })));
     }
-    for (what, mut times) in
-        [("loss known", known), ("replay or next attempt under way", working), ("next commit", committed)]
-    {
+    let both = repairing.iter().chain(&rebuilding).copied().collect();
+    for (what, mut times) in [
+        ("loss known", known),
+        ("a replica lives: its share taken over", repairing),
+        ("none lives: rebuilt and at work", rebuilding),
+        ("stage at work again, both kinds", both),
+        ("next commit", committed),
+    ] {
         times.sort_by(f64::total_cmp);
         let at =
             |share: f64| times.get(((times.len() as f64 - 1.0) * share) as usize).copied().unwrap_or(0.0);
