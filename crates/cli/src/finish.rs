@@ -4,7 +4,7 @@ use std::path::Path;
 
 use skipstone_data::{TokenDataset, Tokenizer};
 use skipstone_model::{EvalOptions, ExportOptions, GenerateOptions, WholeModel, evaluate, export, generate};
-use skipstone_observe::{EventLog, Summary, report};
+use skipstone_observe::{EventLog, Summary, write_report};
 use skipstone_types::{EVENT_SCHEMA, Event, EventRecord};
 use skipstone_worlds::live::folder::tokens_path;
 use skipstone_worlds::live::{Ended, RunOutcome};
@@ -47,11 +47,8 @@ pub(crate) fn finish(outcome: &RunOutcome) -> Outcome<Summary> {
     let state = run.state();
     let mut summary = Summary::of(&state);
     summary.sample = sample;
-    let path = dir.join("report.html");
-    let beside = dir.join("report.html.part");
-    let written = std::fs::write(&beside, report(&state)).and_then(|()| std::fs::rename(&beside, &path));
-    if let Err(error) = written {
-        say(&format!("warning: can't write {}: {error}", path.display()));
+    if let Err(why) = write_report(dir, &state) {
+        say(&format!("warning: {why}"));
     }
     problem.map_or(Ok(summary), Err)
 }

@@ -15,7 +15,6 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use crate::atomic::write_atomically;
 use crate::dataset::TokenDataset;
 use crate::error::DatasetError;
 
@@ -116,7 +115,7 @@ pub(crate) fn hash(dataset: &TokenDataset) -> [u8; 32] {
 
 pub(crate) fn write(path: &Path, dataset: &TokenDataset) -> Result<[u8; 32], DatasetError> {
     let (header, tokens, hash) = encode(dataset);
-    write_atomically(path, &[&header, &hash, &tokens[0], &tokens[1]])
+    skipstone_files::write(path, &[&header, &hash, &tokens[0], &tokens[1]])
         .map_err(|source| DatasetError::Io { path: path.to_owned(), source })?;
     Ok(hash)
 }

@@ -5,7 +5,6 @@
 //! the processes that need it. [`SampleOrder`] says which windows of it a microbatch holds, [`validation_batches`] what is
 //! validated on, [`bigram_loss`] what a model without a memory achieves.
 
-mod atomic;
 mod bench;
 mod bigram;
 mod corpus;

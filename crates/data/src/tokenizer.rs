@@ -8,7 +8,6 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, NormalizerWrapper};
 use tokenizers::{TokenizerBuilder, TokenizerImpl};
 
-use crate::atomic::write_atomically;
 use crate::corpus::{Corpus, END_OF_TEXT};
 use crate::error::TokenizerError;
 
@@ -199,7 +198,7 @@ impl Tokenizer {
     /// When it cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), TokenizerError> {
         let json = self.to_json()?;
-        write_atomically(path, &[json.as_bytes()])
+        skipstone_files::write(path, &[json.as_bytes()])
             .map_err(|source| TokenizerError::Io { path: path.to_owned(), source })
     }
 }

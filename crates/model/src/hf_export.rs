@@ -2,8 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use safetensors::{Dtype, View};
@@ -101,7 +100,7 @@ pub fn export(model: &WholeModel, dir: &Path, options: &ExportOptions) -> Result
         return written;
     }
     if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        sync_dir(parent)?;
+        skipstone_files::sync_folder(parent).map_err(HfError::write(parent))?;
     }
     clear(&old)
 }
@@ -121,7 +120,7 @@ fn write_files(model: &WholeModel, dir: &Path, options: &ExportOptions) -> Resul
         let tensors = shard.iter().map(|(name, view)| (name.as_str(), view));
         safetensors::serialize_to_file(tensors, Some(metadata), &path)
             .map_err(|error| HfError::write(&path)(std::io::Error::other(error.to_string())))?;
-        File::open(&path).and_then(|file| file.sync_all()).map_err(HfError::write(&path))?;
+        skipstone_files::sync(&path).map_err(HfError::write(&path))?;
         for (tensor, view) in shard {
             weight_map.insert(tensor.clone(), name.clone());
             total += 4 * view.values.len();
@@ -141,7 +140,7 @@ fn write_files(model: &WholeModel, dir: &Path, options: &ExportOptions) -> Resul
             write_file(&dir.join(name), text.as_bytes())?;
         }
     }
-    sync_dir(dir)
+    skipstone_files::sync_folder(dir).map_err(HfError::write(dir))
 }
 
 /// Tensors in the order of the model, as many to a file as fit.
@@ -204,20 +203,7 @@ fn write_json(path: &Path, value: &Value) -> Result<(), HfError> {
 }
 
 fn write_file(path: &Path, bytes: &[u8]) -> Result<(), HfError> {
-    File::create(path)
-        .and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.sync_all()
-        })
-        .map_err(HfError::write(path))
-}
-
-/// Makes renames in a folder last, where folders can be opened.
-fn sync_dir(dir: &Path) -> Result<(), HfError> {
-    if !cfg!(unix) {
-        return Ok(());
-    }
-    File::open(dir).and_then(|file| file.sync_all()).map_err(HfError::write(dir))
+    skipstone_files::write(path, &[bytes]).map_err(HfError::write(path))
 }
 
 /// `.NAME.KIND` beside `dir`; one export of a folder runs at a time.

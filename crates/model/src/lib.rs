@@ -23,7 +23,6 @@ pub mod memory;
 pub mod mix;
 pub mod optimizer;
 mod pool;
-pub mod schedule;
 mod simd;
 pub mod whole;
 
@@ -44,5 +43,4 @@ pub use memory::{MemoryEstimate, memory_estimate};
 pub use mix::{weighted_sum, weighted_sum_into};
 pub use optimizer::{OptimizerStep, adamw_step, clip_factor, grad_norm};
 pub use pool::ComputePool;
-pub use schedule::{Decay, Schedule};
 pub use whole::{WholeModel, WholeStage, cut};

@@ -38,6 +38,8 @@ pub enum NetEvent {
         connection: u64,
         /// What.
         frame: Frame,
+        /// How long it took from its first byte here until it was whole.
+        receiving: Duration,
     },
     /// A peer's transport answered a heartbeat. At most two a heartbeat interval.
     Heard {

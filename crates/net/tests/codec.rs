@@ -136,7 +136,7 @@ proptest! {
         let (got, end, _) = read_all(&stream(&all));
         prop_assert!(matches!(end, WireError::Closed), "{end}");
         let frames: Vec<_> = got.iter().filter_map(|incoming| match incoming {
-            Incoming::Frame(lane, frame) => Some((*lane, frame)),
+            Incoming::Frame(lane, frame, _) => Some((*lane, frame)),
             _ => None,
         }).collect();
         prop_assert_eq!(frames.len(), 2);

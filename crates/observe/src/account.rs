@@ -10,12 +10,21 @@
 //!   announced (a crash) to its detection can't be told from work and stays with the serving nodes' time.
 //! * The time of serving nodes is held back until the attempt's end. If it is aborted, all of it is `aborted`. If
 //!   it commits, the reported work is taken out of it: counted work is *good*; `replay` is what was done twice;
-//!   `memory_wait` is what was reported as such; what nodes waited while no coordinator lived is `recovery`; the
-//!   rest is `bubble`.
+//!   `memory_wait` and `link` are what was reported as such; what nodes waited while no coordinator lived is
+//!   `recovery`; the rest is `bubble`.
+//! * Work is the time from a task's start to its end by the wall clock: microbatches, the reduction of gradients and
+//!   the optimiser's step (which is reported with the next commit, within whose time it lies). A task whose thread
+//!   waits for a processor core counts as work, for nobody but the system can tell the difference: where more nodes
+//!   than cores share a machine, goodput is higher than the cores' share.
 //! * Of a share that was lost with its node and replayed, one doing counts as good and the other as `replay`.
 //! * While no attempt runs because one was aborted, serving nodes wait for a recovery: `recovery`.
 //!
-//! `link` (waiting for bytes on the wire) can't be told from `bubble` by today's events, and stays 0.
+//! `link` is what a receiver knows for certain: it was idle, and a tensor that it then used was on the wire to it,
+//! from half the connection's shortest round trip before the first byte came until the last. Clocks of two machines are
+//! never compared. What a tensor waited at its sender, behind others in a queue or in a buffer of the system, is not
+//! seen and stays in `bubble`: `link` is a lower bound, close to the truth where transfers take long and few share a
+//! connection. Waits that several tensors explain count once. Handing weights over and saving them, while serving,
+//! are neither work nor told apart, and are in `bubble` too.
 
 use serde::{Deserialize, Serialize};
 use skipstone_types::NodeId;
@@ -26,9 +35,9 @@ use std::collections::BTreeMap;
 pub struct Badput {
     /// Before nodes first served.
     pub startup: f64,
-    /// Serving, with nothing to do (waits on links included, see the module).
+    /// Serving, with nothing to do: waiting for other nodes.
     pub bubble: f64,
-    /// Waiting for bytes on the wire; 0 until workers report it apart from `bubble`.
+    /// Idle while a tensor was on the wire to the node; a lower bound, see the module.
     pub link: f64,
     /// Waiting for a free slot.
     pub memory_wait: f64,
@@ -66,6 +75,23 @@ impl Badput {
     }
 }
 
+/// What an account means, in a few words; `good` is goodput.
+pub(crate) fn meaning(account: &str) -> &'static str {
+    match account {
+        "good" => "work that ended in a commit, by the wall clock",
+        "startup" => "before nodes first served",
+        "bubble" => "nothing to do: waiting for other nodes",
+        "link" => "waiting for tensors on the wire",
+        "memory_wait" => "waiting for a free slot",
+        "detection" => "dead, and not yet known to be",
+        "recovery" => "getting weights back after a loss, or waiting for that",
+        "replay" => "work done again for lost nodes",
+        "aborted" => "attempts that were given up",
+        "idle" => "spares, and nodes without a stage",
+        _ => "",
+    }
+}
+
 /// What a living node is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Doing {
@@ -91,6 +117,7 @@ pub(crate) struct Reported {
     pub(crate) busy: u64,
     pub(crate) replay: u64,
     pub(crate) memory_wait: u64,
+    pub(crate) link: u64,
 }
 
 /// The account of node time; all in node-microseconds.
@@ -111,6 +138,7 @@ pub struct NodeTime {
     good_us: u128,
     startup_us: u128,
     bubble_us: u128,
+    link_us: u128,
     memory_wait_us: u128,
     detection_us: u128,
     recovery_us: u128,
@@ -146,7 +174,7 @@ impl NodeTime {
         Badput {
             startup: seconds(self.startup_us),
             bubble: seconds(self.bubble_us),
-            link: 0.0,
+            link: seconds(self.link_us),
             memory_wait: seconds(self.memory_wait_us),
             detection: seconds(self.detection_us),
             recovery: seconds(self.recovery_us),
@@ -160,6 +188,7 @@ impl NodeTime {
         self.good_us
             + self.startup_us
             + self.bubble_us
+            + self.link_us
             + self.memory_wait_us
             + self.detection_us
             + self.recovery_us
@@ -242,6 +271,7 @@ impl NodeTime {
         self.good_us += take(u128::from(reported.busy) + replayed.min(self.wasted_us));
         self.replay_us += take(replayed.max(self.wasted_us));
         self.memory_wait_us += take(u128::from(reported.memory_wait));
+        self.link_us += take(u128::from(reported.link));
         self.recovery_us += take(self.away_us);
         self.bubble_us += left;
         self.clear_open();
@@ -290,8 +320,8 @@ mod tests {
         let mut time = two_serving();
         assert_eq!(time.startup_us, 200);
         time.advance(1100);
-        time.commit(Reported { busy: 1200, replay: 0, memory_wait: 300 });
-        assert_eq!((time.good_us, time.memory_wait_us, time.bubble_us), (1200, 300, 500));
+        time.commit(Reported { busy: 1200, replay: 0, memory_wait: 300, link: 150 });
+        assert_eq!((time.good_us, time.memory_wait_us, time.link_us, time.bubble_us), (1200, 300, 150, 350));
         assert_eq!(time.closed_us(), 2200);
     }
 
@@ -304,7 +334,7 @@ mod tests {
         time.waste(400);
         time.set(NodeId(2), None);
         time.advance(1100);
-        time.commit(Reported { busy: 500, replay: 300, memory_wait: 0 });
+        time.commit(Reported { busy: 500, replay: 300, ..Reported::default() });
         // 300 of the 400 that were thrown away came back as 300 of replay.
         assert_eq!((time.detection_us, time.good_us, time.replay_us), (50, 800, 400));
         assert_eq!(time.closed_us(), 200 + 1000 + 500 + 50);
@@ -322,7 +352,7 @@ mod tests {
         time.coordinator_away(true);
         time.advance(900);
         time.coordinator_away(false);
-        time.commit(Reported { busy: 250, replay: 0, memory_wait: 0 });
+        time.commit(Reported { busy: 250, ..Reported::default() });
         assert_eq!((time.aborted_us, time.good_us), (1000, 250));
         assert_eq!(time.recovery_us, 200 + 100 + 150, "the wait, the joiner, and what the absence left idle");
         assert_eq!(time.bubble_us, 0);

@@ -17,10 +17,11 @@ impl RunState {
     /// Takes the next event in.
     pub fn apply(&mut self, record: &EventRecord) {
         self.advance(record.time_ms);
-        self.stories.begin_event();
         self.confirm(&record.event);
         match record.event {
-            Event::CoordinatorStarted { .. } | Event::NodeJoined { .. } => self.begin_session(),
+            Event::SwarmStarted { .. } | Event::CoordinatorStarted { .. } | Event::NodeJoined { .. } => {
+                self.begin_session();
+            }
             // After the end only a validation, a save and the like count: a run's processes go down with it.
             Event::Validated { .. } | Event::StateSaved { .. } | Event::SaveFailed { .. } => {}
             _ if self.finished.is_some() || self.knows(&record.event) => return,
@@ -28,7 +29,8 @@ impl RunState {
         }
         match &record.event {
             Event::CoordinatorStarted { term, .. } => self.coordinator_started(term.0),
-            Event::NodeJoined { node, .. } => self.joined(*node),
+            Event::NodeJoined { node, was, .. } => self.joined(*node, *was),
+            Event::NodeEmptied { node, .. } => self.emptied(*node),
             Event::NodeAssigned { node, stage, how } => self.assigned(*node, *stage, how),
             Event::NodeEntered { node, stage, .. } => self.entered(*node, *stage),
             Event::NodeLost { node, stage, wasted_us, .. } => {
@@ -48,6 +50,7 @@ impl RunState {
                 self.stage_mut(*stage).rebuilding = false;
                 self.draw_lane(*stage);
             }
+            Event::SwarmStarted { cores } => self.cores = *cores,
             Event::AttemptStarted { holes, .. } => {
                 self.time.start();
                 self.first_attempt_ms.get_or_insert(self.now_ms);
@@ -101,20 +104,23 @@ impl RunState {
             return;
         }
         match event {
-            Event::NodeJoined { node, .. }
-            | Event::NodeAssigned { node, .. }
-            | Event::NodeEntered { node, .. } => {
+            Event::NodeJoined { node, was, .. } => {
+                self.unconfirmed.remove(node);
+                was.map(|was| self.unconfirmed.remove(&was));
+            }
+            Event::NodeAssigned { node, .. } | Event::NodeEntered { node, .. } => {
                 self.unconfirmed.remove(node);
             }
+            // The last record, announced again, names nodes as they were called then.
+            Event::Committed { iteration, record, .. }
+                if self.last_record == Some((iteration.0, *record)) => {}
             Event::Committed { stages, .. } => {
                 stages.iter().flat_map(|stage| &stage.nodes).for_each(|node| {
                     self.unconfirmed.remove(node);
                 });
-                // Whoever should serve and isn't in the first commit died while there was no coordinator.
+                // Whoever has not come again until the first commit died while there was no coordinator.
                 for node in std::mem::take(&mut self.unconfirmed) {
-                    if matches!(self.time.doing(node), Some(Doing::Serving | Doing::Dead)) {
-                        self.lost(node, None);
-                    }
+                    self.lost(node, None);
                 }
             }
             _ => {}
@@ -132,12 +138,53 @@ impl RunState {
         self.unconfirmed = self.nodes.keys().copied().collect();
     }
 
-    fn joined(&mut self, node: NodeId) {
-        // After a coordinator's restart, nodes that are known join again with what they have.
+    fn joined(&mut self, node: NodeId, was: Option<NodeId>) {
+        if was.is_some_and(|was| self.renamed(was, node)) {
+            return;
+        }
         self.nodes.entry(node).or_insert_with(|| {
             self.time.set(node, Some(Doing::Idle));
             None
         });
+    }
+
+    /// A node that is known has another id: whoever serves goes on serving, what was on its way to a stage starts
+    /// anew. Whether it is known.
+    fn renamed(&mut self, was: NodeId, node: NodeId) -> bool {
+        if self.nodes.contains_key(&node) {
+            return false;
+        }
+        let Some(placed) = self.nodes.remove(&was) else { return false };
+        let doing = self.time.doing(was).unwrap_or(Doing::Idle);
+        let stays = matches!(doing, Doing::Serving | Doing::Dead);
+        self.time.set(was, None);
+        self.time.set(node, Some(if stays { doing } else { Doing::Idle }));
+        self.nodes.insert(node, placed.filter(|_| stays));
+        if let Some(stage) = placed {
+            let phase = self.stage_mut(stage).nodes.remove(&was);
+            if let Some(phase) = phase.filter(|_| stays) {
+                self.stage_mut(stage).nodes.insert(node, phase);
+            }
+            self.draw_lane(stage);
+        }
+        true
+    }
+
+    /// A living node has nothing any more; one that was killed stays dead.
+    fn emptied(&mut self, node: NodeId) {
+        if matches!(self.time.doing(node), None | Some(Doing::Dead)) {
+            return;
+        }
+        let served = self.time.doing(node) == Some(Doing::Serving);
+        self.time.set(node, Some(Doing::Idle));
+        let Some(stage) = self.nodes.insert(node, None).flatten() else { return };
+        let now_ms = self.now_ms;
+        let state = self.stage_mut(stage);
+        state.nodes.remove(&node);
+        if served {
+            state.lost_replica(now_ms);
+        }
+        self.draw_lane(stage);
     }
 
     fn assigned(&mut self, node: NodeId, stage: StageId, how: &str) {
@@ -231,6 +278,7 @@ impl RunState {
             busy_us,
             replay_us,
             memory_wait_us,
+            link_us,
             record,
             ..
         } = event
@@ -242,7 +290,12 @@ impl RunState {
             return;
         }
         self.last_record = Some((iteration.0, *record));
-        self.time.commit(Reported { busy: *busy_us, replay: *replay_us, memory_wait: *memory_wait_us });
+        self.time.commit(Reported {
+            busy: *busy_us,
+            replay: *replay_us,
+            memory_wait: *memory_wait_us,
+            link: *link_us,
+        });
         self.running = None;
         self.steps = iteration.0.saturating_add(1);
         self.tokens = self.tokens.saturating_add(*tokens);

@@ -6,7 +6,7 @@
 //! run, `report.html` ([`report`]) and the account of an iteration ([`explain`]). The same fold over a log that
 //! was read back ([`read_events`]) gives the same answers, so `skipstone show` needs nothing but the folder.
 //!
-//! Words for events live in one place, [`sentence`]; where the node-seconds went is decided in one place,
+//! Words for events live in one place, the incidents ([`Story`]); where the node-seconds went is decided in one place,
 //! [`NodeTime`].
 //!
 //! [`Event`]: skipstone_types::Event
@@ -15,6 +15,7 @@
 #![allow(clippy::format_push_string, clippy::format_collect)]
 
 mod account;
+mod append;
 mod explain;
 mod fold;
 mod history;
@@ -24,7 +25,6 @@ mod observer;
 mod read;
 mod report;
 mod screen;
-mod sentence;
 mod stage;
 mod state;
 mod story;
@@ -42,9 +42,8 @@ pub use info::RunInfo;
 pub use log::EventLog;
 pub use observer::{Observer, Outcome, Progress};
 pub use read::{ReadError, read_events};
-pub use report::report;
+pub use report::{report, write_report};
 pub use screen::{Line, PlainView, Style, TerminalView, frame};
-pub use sentence::sentence;
 pub use stage::{NodePhase, StageState};
 pub use state::{CoordinatorRestart, Recovery, RunState};
 pub use story::Story;

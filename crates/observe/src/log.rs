@@ -1,15 +1,12 @@
 //! The event log: `events.jsonl` in the run's folder.
 
+use crate::append::Append;
 use crate::read::{self, ReadError};
 use skipstone_types::{EVENT_SCHEMA, Event, EventRecord, Iteration};
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::Duration;
 
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
-/// What is handed to the system at once in busy times.
-const FLUSH_BYTES: usize = 64 << 10;
 /// What waits for a disk that refuses; events beyond it are left out of the log.
 const PENDING_BYTES_MAX: usize = 8 << 20;
 
@@ -20,13 +17,8 @@ const PENDING_BYTES_MAX: usize = 8 << 20;
 /// and none is ever written in part.
 #[derive(Debug)]
 pub struct EventLog {
-    path: PathBuf,
-    file: File,
-    pending: Vec<u8>,
-    flushed: Instant,
+    file: Append,
     resumed_ms: u64,
-    failed: bool,
-    warning: Option<String>,
 }
 
 impl EventLog {
@@ -39,7 +31,7 @@ impl EventLog {
     pub fn open(dir: &Path) -> Result<Self, ReadError> {
         let path = dir.join("events.jsonl");
         let io = |source| ReadError::Io { path: path.clone(), source };
-        let file = OpenOptions::new().create(true).append(true).open(&path).map_err(io)?;
+        let file = Append::open(&path, FLUSH_EVERY, PENDING_BYTES_MAX).map_err(io)?;
         let (mut whole_bytes, mut last, mut steps) = (0, None, 0);
         read::scan(&path, |record, end| {
             whole_bytes = end;
@@ -48,18 +40,9 @@ impl EventLog {
             }
             last = Some(record);
         })?;
-        if file.metadata().map_err(io)?.len() > whole_bytes {
-            file.set_len(whole_bytes).map_err(io)?;
-        }
-        let mut log = Self {
-            file,
-            pending: Vec::new(),
-            flushed: Instant::now(),
-            resumed_ms: last.as_ref().map_or(0, |record| record.time_ms),
-            failed: false,
-            warning: None,
-            path,
-        };
+        file.cut(whole_bytes).map_err(io)?;
+        let resumed_ms = last.as_ref().map_or(0, |record| record.time_ms);
+        let mut log = Self { file, resumed_ms };
         if last.is_some_and(|record| !matches!(record.event, Event::Finished { .. })) {
             let event = Event::Finished { iteration: Iteration(steps), why: "interrupted".to_owned() };
             log.append(&EventRecord { schema: EVENT_SCHEMA, time_ms: log.resumed_ms, event });
@@ -69,7 +52,7 @@ impl EventLog {
 
     /// Where the log is.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.file.path()
     }
 
     /// The time of the last event that was there when the log was opened: a resumed run goes on from here.
@@ -80,63 +63,31 @@ impl EventLog {
     /// Appends an event; it is on its way to the disk within a second, if [`EventLog::tick`] is called.
     pub fn append(&mut self, record: &EventRecord) {
         match serde_json::to_vec(record) {
-            Ok(line) if self.pending.len() + line.len() < PENDING_BYTES_MAX => {
-                self.pending.extend_from_slice(&line);
-                self.pending.push(b'\n');
+            Ok(mut line) => {
+                line.push(b'\n');
+                self.file.push(&line);
             }
-            Ok(_) => {} // the disk has refused for long: `note` has said so
-            Err(why) => self.note(&why.into()),
+            Err(why) => self.file.fail(why.into()),
         }
-        if self.pending.len() >= FLUSH_BYTES && !self.failed {
-            self.flush();
-        }
-        self.tick();
     }
 
     /// Flushes when the last flush is a second ago; call it now and then.
     pub fn tick(&mut self) {
-        if self.flushed.elapsed() >= FLUSH_EVERY {
-            self.flush();
-        }
+        self.file.tick();
     }
 
     /// Hands everything to the operating system.
     pub fn flush(&mut self) {
-        self.flushed = Instant::now();
-        let mut written = 0;
-        while written < self.pending.len() {
-            match self.file.write(&self.pending[written..]) {
-                Ok(0) => break,
-                Ok(bytes) => written += bytes,
-                Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
-                Err(why) => {
-                    self.note(&why);
-                    break;
-                }
-            }
-        }
-        self.pending.drain(..written);
+        self.file.flush();
     }
 
     /// The warning of the first failure, once.
     pub fn take_warning(&mut self) -> Option<String> {
-        self.warning.take()
-    }
-
-    fn note(&mut self, why: &io::Error) {
-        if !self.failed {
-            self.failed = true;
-            self.warning = Some(format!(
-                "can't write the event log {}: {why}; training goes on, but `show` and `replay` may miss events",
-                self.path.display()
-            ));
-        }
-    }
-}
-
-impl Drop for EventLog {
-    fn drop(&mut self) {
-        self.flush();
+        let why = self.file.take_failure()?;
+        let path = self.path().display();
+        Some(format!(
+            "can't write the event log {path}: {why}; training goes on, but `show` and `replay` may miss events"
+        ))
     }
 }
 
@@ -147,7 +98,7 @@ mod tests {
     use skipstone_types::NodeId;
 
     fn joined(time_ms: u64) -> EventRecord {
-        let event = Event::NodeJoined { node: NodeId(7), process: 0 };
+        let event = Event::NodeJoined { node: NodeId(7), process: 0, was: None };
         EventRecord { schema: EVENT_SCHEMA, time_ms, event }
     }
 
@@ -194,19 +145,9 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn a_full_disk_is_one_warning() {
-        let mut log = EventLog {
-            path: "/dev/full".into(),
-            file: OpenOptions::new().write(true).open("/dev/full").unwrap(),
-            pending: Vec::new(),
-            flushed: Instant::now(),
-            resumed_ms: 0,
-            failed: false,
-            warning: None,
-        };
-        for t in 0..200_000 {
-            log.append(&joined(t));
-            assert!(log.pending.len() < PENDING_BYTES_MAX);
-        }
+        let file = Append::open(Path::new("/dev/full"), FLUSH_EVERY, PENDING_BYTES_MAX).unwrap();
+        let mut log = EventLog { file, resumed_ms: 0 };
+        (0..2000).for_each(|t| log.append(&joined(t)));
         log.flush();
         assert!(log.take_warning().unwrap().contains("/dev/full"));
         log.flush();

@@ -1,7 +1,7 @@
 //! The one thing that a run's parent process talks to.
 
 use crate::screen::{PlainView, TerminalView};
-use crate::{EventLog, ReadError, RunInfo, RunState, Scalars, Summary, report};
+use crate::{EventLog, ReadError, RunInfo, RunState, Scalars, Summary, write_report};
 use skipstone_types::{EVENT_SCHEMA, Event, EventRecord};
 use std::io::{self, IsTerminal, Stderr};
 use std::path::{Path, PathBuf};
@@ -70,7 +70,11 @@ impl Observer {
         let scalars = Scalars::create(dir, now_s - offset_ms as f64 / 1000.0);
         let view = match progress {
             Progress::Terminal => View::Terminal(TerminalView::stderr()),
-            Progress::Plain => View::Plain(PlainView::new(io::stderr())),
+            Progress::Plain => {
+                let mut view = PlainView::new(io::stderr());
+                view.skip(&state);
+                View::Plain(view)
+            }
             Progress::Quiet => View::Quiet,
         };
         let mut observer = Self { dir: dir.to_owned(), state, log, scalars: None, view, offset_ms };
@@ -107,7 +111,7 @@ impl Observer {
         }
         match &mut self.view {
             View::Terminal(view) => view.tick(&self.state),
-            View::Plain(view) => view.on_event(&record, &self.state),
+            View::Plain(view) => view.tick(&self.state),
             View::Quiet => {}
         }
         self.warn();
@@ -142,8 +146,10 @@ impl Observer {
 
     /// Ends the view, writes `report.html` and gives the numbers. Call it after the run's `Finished` event.
     pub fn finish(mut self) -> Outcome {
-        if let View::Terminal(view) = &mut self.view {
-            view.close(&self.state);
+        match &mut self.view {
+            View::Terminal(view) => view.close(&self.state),
+            View::Plain(view) => view.close(&self.state),
+            View::Quiet => {}
         }
         self.log.flush();
         if let Some(scalars) = &mut self.scalars {
@@ -151,10 +157,7 @@ impl Observer {
         }
         self.view = View::Quiet;
         self.warn();
-        let path = self.dir.join("report.html");
-        let report = write_beside(&path, report(&self.state).as_bytes())
-            .map(|()| path.clone())
-            .map_err(|why| format!("can't write the report {}: {why}", path.display()));
+        let report = write_report(&self.dir, &self.state);
         Outcome { summary: Summary::of(&self.state), report }
     }
 
@@ -165,11 +168,4 @@ impl Observer {
             self.note(&format!("warning: {warning}"));
         }
     }
-}
-
-/// Writes beside and renames.
-fn write_beside(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let beside = path.with_extension("html.part");
-    std::fs::write(&beside, bytes)?;
-    std::fs::rename(&beside, path)
 }

@@ -55,6 +55,7 @@ pub struct RunState {
     pub(crate) nodes: BTreeMap<NodeId, Option<StageId>>,
     /// Nodes that haven't been heard of since the coordinator came back.
     pub(crate) unconfirmed: BTreeSet<NodeId>,
+    pub(crate) cores: usize,
     pub(crate) kills: u64,
     pub(crate) losses: u64,
     pub(crate) recoveries: VecDeque<Recovery>,
@@ -163,6 +164,11 @@ impl RunState {
     /// Living nodes without a stage.
     pub fn spares(&self) -> usize {
         if self.finished.is_some() { 0 } else { self.nodes.values().filter(|stage| stage.is_none()).count() }
+    }
+
+    /// Processor cores that all nodes share; 0 if they don't run on one machine, or if it isn't known.
+    pub fn cores(&self) -> usize {
+        self.cores
     }
 
     /// Processes that skipstone killed: nodes and coordinators.

@@ -14,9 +14,12 @@ pub(crate) enum Subject {
     Run,
 }
 
-/// An incident, told in clauses: `stage 3 lost both replicas → routed around → rebuilt from 2 and 4 in 0.4 s`.
+/// An incident, told in clauses: `stage 3 lost both replicas → routed around → rebuilt from stages 2
+/// and 4 in 0.4 s`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Story {
+    /// Tells it from all other stories of the run; later ones have higher numbers.
+    pub number: u64,
     /// When it began, in milliseconds of the run.
     pub at_ms: u64,
     pub(crate) subject: Subject,
@@ -33,12 +36,19 @@ const CLAUSES_MAX: usize = 8;
 impl Story {
     /// The story so far.
     pub fn text(&self) -> String {
-        let mut text = self.clauses.join(" → ");
-        if let Some(pending) = &self.pending {
-            text.push_str(" → ");
-            text.push_str(pending);
+        let clauses: Vec<&str> = self.clauses.iter().chain(&self.pending).map(String::as_str).collect();
+        clauses.join(" → ")
+    }
+
+    /// The story so far, as it is told at `now_ms`: with the time of its beginning where that was earlier.
+    pub(crate) fn text_at(&self, now_ms: u64) -> String {
+        if now_ms / 1000 == self.at_ms / 1000 || self.subject == Subject::Run {
+            return self.text();
         }
-        text
+        let text = self.text();
+        let first = self.clauses.first().map_or(0, String::len);
+        let (first, rest) = text.split_at(first);
+        format!("{first} at {}{rest}", words::clock(self.at_ms / 1000))
     }
 
     pub(crate) fn says(&self, clause: &str) -> bool {
@@ -50,8 +60,8 @@ impl Story {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Stories {
     stories: VecDeque<Story>,
-    /// Subjects whose stories the last event changed.
-    touched: Vec<Subject>,
+    /// Stories told so far.
+    told: u64,
 }
 
 impl Stories {
@@ -60,17 +70,6 @@ impl Stories {
 
     pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &Story> {
         self.stories.iter()
-    }
-
-    /// What the last event changed, as sentences.
-    pub(crate) fn touched(&self) -> Option<String> {
-        let texts: Vec<String> =
-            self.touched.iter().filter_map(|subject| Some(self.last(*subject)?.text())).collect();
-        (!texts.is_empty()).then(|| texts.join("; "))
-    }
-
-    pub(crate) fn begin_event(&mut self) {
-        self.touched.clear();
     }
 
     fn last(&self, subject: Subject) -> Option<&Story> {
@@ -93,11 +92,20 @@ impl Stories {
 
     /// Begins a story.
     pub(crate) fn tell(&mut self, subject: Subject, at_ms: u64, clause: String) {
-        let closed = subject == Subject::Run;
-        self.touched.push(subject);
-        self.stories.push_back(Story { at_ms, subject, clauses: vec![clause], pending: None, closed });
+        let (closed, number) = (subject == Subject::Run, self.told);
+        self.told += 1;
+        self.stories.push_back(Story {
+            number,
+            at_ms,
+            subject,
+            clauses: vec![clause],
+            pending: None,
+            closed,
+        });
         if self.stories.len() > Self::MAX {
-            self.stories.pop_front();
+            // What goes on outlasts what is over.
+            let over = self.stories.iter().position(|story| story.closed).unwrap_or(0);
+            self.stories.remove(over);
         }
     }
 
@@ -110,16 +118,15 @@ impl Stories {
         })
     }
 
-    /// Says what is going on, until the next clause. A live view shows it; a line of its own it isn't worth.
+    /// Says what is going on, until the next clause.
     pub(crate) fn pending(&mut self, subject: Subject, clause: String) {
-        let touched = self.touched.len();
         self.change(subject, |story| story.pending = Some(clause));
-        self.touched.truncate(touched);
     }
 
     pub(crate) fn close(&mut self, subject: Subject) {
         if let Some(story) = self.stories.iter_mut().rev().find(|story| story.subject == subject) {
             story.closed = true;
+            story.pending = None;
         }
     }
 
@@ -141,7 +148,6 @@ impl Stories {
         else {
             return false;
         };
-        self.touched.push(subject);
         if let Some(mut story) = self.stories.remove(index) {
             change(&mut story);
             self.stories.push_back(story);

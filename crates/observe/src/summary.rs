@@ -35,6 +35,9 @@ pub struct Summary {
     pub badput: Badput,
     /// Node-seconds alive: goodput and badput together.
     pub node_seconds: f64,
+    /// Processor cores that all nodes share; 0 if they don't run on one machine, or if it isn't known.
+    #[serde(default)]
+    pub cores: usize,
     /// Processes that skipstone killed.
     pub kills: u64,
     /// Nodes that were lost, killed or not.
@@ -82,6 +85,7 @@ impl Summary {
             goodput: state.time().goodput(),
             badput: state.time().badput(),
             node_seconds: state.time().alive_seconds(),
+            cores: state.cores(),
             kills: state.kills(),
             losses: state.losses(),
             recoveries: state.recoveries().cloned().collect(),

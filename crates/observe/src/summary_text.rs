@@ -1,5 +1,6 @@
 //! The summary as people read it at the end of a run.
 
+use crate::account::meaning;
 use crate::{Recovery, Summary, words};
 use std::collections::BTreeMap;
 
@@ -27,6 +28,9 @@ impl Summary {
         text.push_str(&row("speed", &self.speed()));
         if self.node_seconds > 0.0 {
             text.push_str(&row("goodput", &self.waste()));
+            if let Some(sharing) = words::sharing(self.nodes, self.cores) {
+                text.push_str(&row("", &format!("{sharing}: a task that waits for a core counts as work")));
+            }
         }
         for (index, line) in self.survived().into_iter().enumerate() {
             text.push_str(&row(if index == 0 { "survived" } else { "" }, &line));
@@ -88,7 +92,12 @@ impl Summary {
         causes.sort_by(|a, b| b.1.total_cmp(&a.1));
         let rest: Vec<String> = causes
             .iter()
-            .map(|(name, share)| format!("{} {}", name.replace('_', " "), words::percent(*share)))
+            .enumerate()
+            .map(|(index, (name, share))| {
+                let text = format!("{} {}", name.replace('_', " "), words::percent(*share));
+                // What costs most is explained.
+                if index == 0 { format!("{text} ({})", meaning(name)) } else { text }
+            })
             .collect();
         let good = words::percent(self.goodput);
         if rest.is_empty() { good } else { format!("{good} of node time; the rest: {}", rest.join(", ")) }

@@ -22,7 +22,12 @@ impl RunState {
             Event::NodeLost { node, stage, why, .. } => self.tell_lost(*node, *stage, why),
             Event::Repaired { stage, lost, microbatches } => self.tell_repair(*stage, *lost, *microbatches),
             Event::StageLost { stage, .. } => self.tell_stage_lost(*stage),
+            Event::NodeEmptied { node, stage } => {
+                let text = format!("{} came back out of date and starts empty", node_of(*node, Some(*stage)));
+                self.stories.tell(Subject::Run, now_ms, text);
+            }
             Event::AttemptStarted { iteration, holes, .. } => {
+                self.tell_training_again();
                 if self.first_attempt_ms == Some(now_ms) && self.steps == 0 && iteration.0 == 0 {
                     let (nodes, stages) = (self.living() as u64, self.stages.len() as u64);
                     let text = format!(
@@ -53,7 +58,7 @@ impl RunState {
                 let text = format!("{how} in {}", words::delay(*took_ms));
                 let subject = Subject::Stage(*stage);
                 if !self.stories.add(subject, text.clone()) {
-                    self.stories.tell(subject, now_ms, format!("{} {text}", words::stage(*stage)));
+                    self.stories.tell(subject, now_ms, format!("{} {text}", words::the_stage(*stage)));
                 }
                 self.stories.close(subject);
             }
@@ -61,7 +66,7 @@ impl RunState {
                 let text = format!("can't be rebuilt: {}", words::clean(why, 120));
                 let subject = Subject::Stage(*stage);
                 if !self.stories.add(subject, text.clone()) {
-                    self.stories.tell(subject, now_ms, format!("{} {text}", words::stage(*stage)));
+                    self.stories.tell(subject, now_ms, format!("{} {text}", words::the_stage(*stage)));
                 }
             }
             Event::NodeAssigned { node, stage, how } => self.tell_assigned(*node, *stage, how),
@@ -108,8 +113,16 @@ impl RunState {
             None => format!("coordinator came back with term {term}"),
         };
         if away_ms.is_none() || !self.stories.add(Subject::Coordinator, text.clone()) {
+            self.stories.close(Subject::Coordinator);
             self.stories.tell(Subject::Coordinator, self.now_ms, text);
         }
+    }
+
+    /// The first attempt under a coordinator that came back ends its story.
+    fn tell_training_again(&mut self) {
+        let Some(story) = self.stories.open(Subject::Coordinator) else { return };
+        let text = format!("training again after {}", words::delay(self.now_ms.saturating_sub(story.at_ms)));
+        self.stories.add(Subject::Coordinator, text);
         self.stories.close(Subject::Coordinator);
     }
 
@@ -154,10 +167,11 @@ impl RunState {
         if self.stories.open(Subject::Stage(stage)).is_some() {
             return; // a coordinator that came back says again which stages are lost
         }
-        let nodes = self.stories.absorb_nodes_of(stage);
+        let mut nodes = self.stories.absorb_nodes_of(stage);
+        nodes.sort_unstable();
         let replicas = self.stages.get(&stage).map_or(0, |state| state.unreplaced_ms.len());
         let mut text =
-            format!("{} lost {}", words::stage(stage), all_replicas(replicas.min(self.replicas())));
+            format!("{} lost {}", words::the_stage(stage), all_replicas(replicas.min(self.replicas())));
         if !nodes.is_empty() {
             let noun = if nodes.len() == 1 { "node" } else { "nodes" };
             let numbers = words::list(nodes.iter().map(|node| node.0.to_string()));
@@ -189,20 +203,20 @@ impl RunState {
             let serving = self.stages.get(&stage).map_or(0, |state| state.serving().count());
             let text = format!(
                 "{} has {} again with {node}",
-                words::stage(stage),
+                words::the_stage(stage),
                 words::plural(serving as u64, "replica")
             );
             let text = if serving <= self.replicas() {
                 text
             } else {
-                format!("{node} now serves {} too", words::stage(stage))
+                format!("{node} now serves {} too", words::the_stage(stage))
             };
             self.stories.tell(Subject::Run, self.now_ms, text);
         }
     }
 }
 
-/// ` from 2 and 4`, ` with fresh weights`.
+/// ` from stages 2 and 4`, ` with fresh weights`.
 fn from(sources: &[StageId]) -> String {
     if sources.is_empty() {
         " with fresh weights".to_owned()

@@ -61,6 +61,11 @@ pub(crate) fn stage(stage: StageId) -> String {
     if stage.is_origin() { "origin".to_owned() } else { stage.to_string() }
 }
 
+/// `the origin` or `stage 3`, within a sentence.
+pub(crate) fn the_stage(stage: StageId) -> String {
+    if stage.is_origin() { "the origin".to_owned() } else { stage.to_string() }
+}
+
 /// `2`, `2 and 4`, `2, 3 and 4`.
 pub(crate) fn list(items: impl IntoIterator<Item = String>) -> String {
     let mut items: Vec<String> = items.into_iter().collect();
@@ -71,9 +76,23 @@ pub(crate) fn list(items: impl IntoIterator<Item = String>) -> String {
     }
 }
 
-/// The numbers of stages: `the origin and 2`, `2 and 4`.
+/// Stages within a sentence: `the origin and stage 2`, `stages 2 and 4`.
 pub(crate) fn stages(stages: &[StageId]) -> String {
-    list(stages.iter().map(|s| if s.is_origin() { "the origin".to_owned() } else { s.0.to_string() }))
+    let relays = stages.iter().filter(|stage| !stage.is_origin()).count();
+    let mut noun = if relays > 1 { "stages " } else { "stage " };
+    list(stages.iter().map(|stage| {
+        if stage.is_origin() {
+            "the origin".to_owned()
+        } else {
+            format!("{}{}", std::mem::take(&mut noun), stage.0)
+        }
+    }))
+}
+
+/// `12 nodes share 2 processor cores`, where nodes have to take turns.
+pub(crate) fn sharing(nodes: usize, cores: usize) -> Option<String> {
+    let cores_in_words = plural(cores as u64, "processor core");
+    (0 < cores && cores < nodes).then(|| format!("{nodes} nodes share {cores_in_words}"))
 }
 
 /// `s` on one line, without control characters, of at most `max` characters: what a peer or the system said is
@@ -106,7 +125,10 @@ mod tests {
         assert_eq!(count(3_214_000.0), "3.21 M");
         assert_eq!(percent(0.004), "0.4 %");
         assert_eq!(percent(0.714), "71 %");
-        assert_eq!(stages(&[StageId(0), StageId(2), StageId(4)]), "the origin, 2 and 4");
+        assert_eq!(stages(&[StageId(0), StageId(2), StageId(4)]), "the origin, stages 2 and 4");
+        assert_eq!(stages(&[StageId(3)]), "stage 3");
+        assert_eq!(sharing(12, 2).as_deref(), Some("12 nodes share 2 processor cores"));
+        assert_eq!((sharing(2, 2), sharing(2, 0)), (None, None));
         assert_eq!(list([]), "");
     }
 

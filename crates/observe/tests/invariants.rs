@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
-use skipstone_observe::{History, RunInfo, RunState, Summary, Timeline, explain, frame, report, sentence};
+use skipstone_observe::{History, RunInfo, RunState, Story, Summary, Timeline, explain, frame, report};
 use skipstone_types::{
     Attempt, CommittedStage, Digest, EVENT_SCHEMA, Event, EventRecord, Iteration, NodeId, StageId, Term,
 };
@@ -29,31 +29,40 @@ fn us() -> impl Strategy<Value = u64> {
 }
 
 fn event() -> impl Strategy<Value = Event> {
-    let committed =
-        (iteration(), any::<f64>(), any::<u64>(), (us(), us(), us()), prop::collection::vec(node(), 0..9))
-            .prop_map(|(iteration, loss, tokens, (busy_us, replay_us, memory_wait_us), nodes)| {
-                let stages =
-                    vec![CommittedStage { stage: StageId(1), microbatches: 3, nodes, gradient_norm: loss }];
-                let record = Digest::of(&tokens.to_le_bytes());
-                let (attempt, learning_rate, took_ms) = (Attempt(0), loss, busy_us);
-                Event::Committed {
-                    iteration,
-                    attempt,
-                    loss,
-                    tokens,
-                    learning_rate,
-                    stages,
-                    busy_us,
-                    replay_us,
-                    memory_wait_us,
-                    took_ms,
-                    record,
-                }
-            });
+    let committed = (
+        iteration(),
+        any::<f64>(),
+        any::<u64>(),
+        (us(), us(), us(), us()),
+        prop::collection::vec(node(), 0..9),
+    )
+        .prop_map(|(iteration, loss, tokens, (busy_us, replay_us, memory_wait_us, link_us), nodes)| {
+            let stages =
+                vec![CommittedStage { stage: StageId(1), microbatches: 3, nodes, gradient_norm: loss }];
+            let record = Digest::of(&tokens.to_le_bytes());
+            let (attempt, learning_rate, took_ms) = (Attempt(0), loss, busy_us);
+            Event::Committed {
+                iteration,
+                attempt,
+                loss,
+                tokens,
+                learning_rate,
+                stages,
+                busy_us,
+                replay_us,
+                memory_wait_us,
+                link_us,
+                took_ms,
+                record,
+            }
+        });
     prop_oneof![
+        1 => (0_usize..5).prop_map(|cores| Event::SwarmStarted { cores }),
         1 => (0_u64..4, iteration())
             .prop_map(|(term, iteration)| Event::CoordinatorStarted { term: Term(term), iteration }),
-        4 => node().prop_map(|node| Event::NodeJoined { node, process: 0 }),
+        6 => (node(), prop::option::of(node()))
+            .prop_map(|(node, was)| Event::NodeJoined { node, process: 0, was }),
+        2 => (node(), stage()).prop_map(|(node, stage)| Event::NodeEmptied { node, stage }),
         4 => (node(), stage(), text()).prop_map(|(node, stage, how)| Event::NodeAssigned { node, stage, how }),
         6 => (node(), stage(), iteration(), any::<u64>()).prop_map(|(node, stage, iteration, took_ms)| {
             Event::NodeEntered { node, stage, iteration, took_ms }
@@ -118,7 +127,7 @@ proptest! {
             if state.finished().is_some() {
                 prop_assert_eq!(time.open_seconds(), 0.0);
             }
-            if let Some(text) = sentence(&record.event, &state) {
+            for text in state.stories().map(Story::text) {
                 prop_assert!(!text.is_empty() && !text.chars().any(char::is_control), "{:?}", text);
             }
             records.push(record);

@@ -6,7 +6,7 @@ mod script;
 use skipstone_observe::{
     Observer, PlainView, Progress, RunState, SpanKind, Summary, TerminalView, explain, frame, read_events,
 };
-use skipstone_types::{Event, Iteration, StageId};
+use skipstone_types::{Attempt, EVENT_SCHEMA, Event, EventRecord, Iteration, NodeId, StageId};
 use std::time::Duration;
 
 const STEPS: u64 = 600;
@@ -28,10 +28,10 @@ fn incidents_are_told_as_one() {
     let texts = told(&folded());
     for expected in [
         "node 4 (stage 2) killed → its 3 microbatches replayed by node 5 → replaced by node 14 (ready in 0.6 s)",
-        "stage 3 lost both replicas (nodes 6 and 7) → routed around → rebuilt from 2 and 4 in 1.4 s",
+        "stage 3 lost both replicas (nodes 6 and 7) → routed around → rebuilt from stages 2 and 4 in 1.4 s",
         "stage 3 has 2 replicas again with node 16",
-        "coordinator killed → back with term 2 in 0.2 s",
-        "node 11 (stage 5) fell silent → its 3 microbatches replayed by node 10 → replaced by node 17 (ready in 0.6 s)",
+        "coordinator killed → back with term 2 in 0.2 s → training again after 0.3 s",
+        "node 25 (stage 5) fell silent → its 3 microbatches replayed by node 24 → replaced by node 31 (ready in 0.6 s)",
         "done: 600 iterations",
     ] {
         assert!(texts.iter().any(|text| text == expected), "{expected}\nis not in\n{}", texts.join("\n"));
@@ -151,13 +151,127 @@ fn plain_lines_tell_incidents_and_progress() {
     let mut state = RunState::new(script::info(STEPS));
     for record in script::events(STEPS) {
         state.apply(&record);
-        view.on_event(&record, &state);
+        view.tick(&state);
     }
+    view.close(&state);
     let text = String::from_utf8(out).unwrap();
     assert!(!text.contains('\x1b'));
     assert_eq!(text.lines().filter(|line| line.contains("iteration 153/600")).count(), 1);
     assert!(text.lines().any(|line| line.contains("iteration 153/600") && line.contains("without stage 3")));
-    assert!(text.lines().any(|line| line.trim_end().ends_with("node 4 (stage 2) killed")));
+    // Each incident is one line, told when it is over.
+    for (begins, ends) in [
+        ("node 4 (stage 2) killed", "replaced by node 14 (ready in 0.6 s)"),
+        ("stage 3 lost both replicas (nodes 6 and 7)", "rebuilt from stages 2 and 4 in 1.4 s"),
+        ("coordinator killed", "training again after 0.3 s"),
+    ] {
+        let told: Vec<&str> = text.lines().filter(|line| line.contains(begins)).collect();
+        assert!(matches!(told[..], [line] if line.ends_with(ends)), "{told:#?}");
+    }
+    let killed = text.lines().find(|line| line.contains("node 4 (stage 2) killed at 0:2")).unwrap();
+    assert!(killed.starts_with("   0:2"), "the line has the time of its end: {killed}");
+}
+
+#[test]
+fn a_plain_incident_that_takes_long_is_told_twice_at_most() {
+    let event = |time_ms, event| EventRecord { schema: EVENT_SCHEMA, time_ms, event };
+    let (node, stage) = (NodeId(2), Some(StageId(1)));
+    let mut state = RunState::new(script::info(STEPS));
+    let mut out = Vec::new();
+    let mut view = PlainView::new(&mut out).every(Duration::MAX);
+    let mut take = |record: EventRecord| {
+        state.apply(&record);
+        view.tick(&state);
+    };
+    take(event(0, Event::NodeJoined { node, process: 1, was: None }));
+    let entered = |node| Event::NodeEntered { node, stage: StageId(1), iteration: Iteration(0), took_ms: 30 };
+    take(event(0, entered(node)));
+    take(event(10, Event::AttemptStarted { iteration: Iteration(0), attempt: Attempt(0), holes: vec![] }));
+    take(event(1000, Event::Killed { target: "node".into(), node: Some(node), stage }));
+    take(event(1100, Event::NodeLost { node, stage, why: "connection".into(), wasted_us: 0 }));
+    // Nothing follows for long: it is said once, whatever the ticks.
+    for time_ms in (2000..60_000).step_by(100) {
+        take(event(time_ms, Event::StateSaved { iteration: Iteration(0) }));
+    }
+    take(event(60_000, Event::NodeJoined { node: NodeId(3), process: 2, was: None }));
+    take(event(60_100, entered(NodeId(3))));
+    let text = String::from_utf8(out).unwrap();
+    let told: Vec<&str> = text.lines().filter(|line| line.contains("killed")).collect();
+    assert_eq!(
+        told,
+        [
+            "   0:06  node 2 (stage 1) killed at 0:01",
+            "   1:00  node 2 (stage 1) killed at 0:01 → replaced by node 3 (ready in 30 ms)"
+        ]
+    );
+}
+
+/// A swarm of two nodes a stage, whose coordinator dies and comes back under a new term.
+#[test]
+fn a_restart_renames_nodes_and_kills_none() {
+    let mut state = RunState::new(script::info(STEPS));
+    let mut before = None;
+    for record in script::events(STEPS) {
+        if matches!(record.event, Event::Killed { ref target, .. } if target == "coordinator") {
+            before = Some((
+                state.losses(),
+                state.recoveries().len(),
+                state.living(),
+                state.timeline().marks().len(),
+            ));
+        }
+        state.apply(&record);
+        if state.steps() == 241 {
+            break;
+        }
+    }
+    let (losses, recoveries, living, marks) = before.unwrap();
+    assert_eq!((state.losses(), state.recoveries().len(), state.living()), (losses, recoveries, living));
+    assert_eq!(state.timeline().marks().len(), marks + 1, "the coordinator's own death is marked");
+    // Nobody left a lane, and nodes are called by their new names.
+    for stage in state.stages() {
+        assert_eq!(stage.serving().count(), 2);
+        assert!(stage.nodes.keys().all(|node| node.0 >= 14), "{stage:?}");
+    }
+    let last = state.timeline().lanes()[&StageId(5)].last().unwrap();
+    assert_eq!(last.kind, SpanKind::Served);
+    assert!(last.from_ms < 1500, "served since the start");
+    let slowest = Summary::of(&folded()).recoveries.iter().map(|r| r.seconds).fold(0.0, f64::max);
+    assert!(slowest < 5.0, "{slowest}");
+}
+
+#[test]
+fn a_node_that_comes_back_out_of_date_is_no_replica_and_not_dead() {
+    let event = |time_ms, event| EventRecord { schema: EVENT_SCHEMA, time_ms, event };
+    let mut state = RunState::new(script::info(STEPS));
+    let mut take = |time_ms, what| state.apply(&event(time_ms, what));
+    let stage = StageId(1);
+    for node in [NodeId(1), NodeId(2), NodeId(3)] {
+        take(0, Event::NodeJoined { node, process: node.0, was: None });
+    }
+    for node in [NodeId(1), NodeId(2)] {
+        take(0, Event::NodeEntered { node, stage, iteration: Iteration(0), took_ms: 0 });
+    }
+    take(0, Event::NodeAssigned { node: NodeId(3), stage, how: "copy".into() });
+    take(5, Event::AttemptStarted { iteration: Iteration(0), attempt: Attempt(0), holes: vec![] });
+    take(10, Event::Killed { target: "coordinator".into(), node: None, stage: None });
+    take(90, Event::CoordinatorStarted { term: skipstone_types::Term(2), iteration: Iteration(0) });
+    for (was, node) in [(1, 65), (2, 66), (3, 67)] {
+        take(100, Event::NodeJoined { node: NodeId(node), process: was, was: Some(NodeId(was)) });
+    }
+    take(110, Event::NodeEntered { node: NodeId(65), stage, iteration: Iteration(0), took_ms: 0 });
+    take(110, Event::NodeEmptied { node: NodeId(66), stage });
+    take(120, Event::AttemptStarted { iteration: Iteration(0), attempt: Attempt(1), holes: vec![] });
+    take(130, Event::NodeAssigned { node: NodeId(66), stage, how: "copy".into() });
+    take(400, Event::NodeEntered { node: NodeId(66), stage, iteration: Iteration(1), took_ms: 270 });
+    assert_eq!((state.living(), state.spares(), state.losses()), (3, 1, 0), "the joiner begins anew");
+    assert_eq!(state.stage(stage).unwrap().serving().collect::<Vec<_>>(), [NodeId(65), NodeId(66)]);
+    let recoveries: Vec<_> = state.recoveries().map(|recovery| recovery.seconds).collect();
+    assert_eq!(recoveries, [0.29], "from when it was known to be out of date");
+    let texts = told(&state);
+    assert!(
+        texts.iter().any(|text| text == "node 66 (stage 1) came back out of date and starts empty"),
+        "{texts:?}"
+    );
 }
 
 #[test]
@@ -166,7 +280,7 @@ fn the_account_of_an_iteration_names_its_causes() {
     let text = explain(&info, &events, Iteration(150));
     assert!(text.contains("in 2 attempts"), "{text}");
     assert!(text.contains("stage 3   nobody: paths went around it"), "{text}");
-    assert!(text.contains("rebuilt from 2 and 4"), "how it went on belongs to it: {text}");
+    assert!(text.contains("rebuilt from stages 2 and 4"), "how it went on belongs to it: {text}");
     assert!(text.contains("aborted"), "{text}");
     let quiet = explain(&info, &events, Iteration(301));
     assert!(quiet.contains("Nothing: no node came, went or failed."), "{quiet}");
@@ -204,7 +318,7 @@ fn an_observed_run_reads_back_the_same_and_can_be_resumed() {
     let mut observer = Observer::start(dir.path(), script::info(STEPS), Progress::Quiet).unwrap();
     assert_eq!(observer.state().living(), 0);
     let ended_ms = observer.state().now_ms();
-    observer.record(10, Event::NodeJoined { node: skipstone_types::NodeId(90), process: 1 });
+    observer.record(10, Event::NodeJoined { node: skipstone_types::NodeId(90), process: 1, was: None });
     assert_eq!((observer.state().now_ms(), observer.state().living()), (ended_ms + 10, 1));
     assert_eq!(observer.state().steps(), 100);
     let scalars = std::fs::read_dir(dir.path().join("tensorboard")).unwrap().count();

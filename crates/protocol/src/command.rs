@@ -32,6 +32,8 @@ pub enum WorkerInput {
         message: ToPeer,
         /// The frame's payload, which the driver has put into the store.
         payload: Option<Handle>,
+        /// Since when the frame has been on the wire for certain, by the worker's clock; now, if the driver can't tell.
+        began_us: u64,
     },
     /// A task has ended.
     Computed {

@@ -183,6 +183,8 @@ pub enum ToCoordinator {
         address: String,
         /// Its process id, 0 if unknown.
         process: u32,
+        /// Its id so far, if it had one, whether it holds anything or not.
+        was: Option<NodeId>,
     },
     /// The gradient of a counted duty was added to the sender's sum.
     ShareDone {
@@ -262,15 +264,17 @@ pub struct LossShare {
     pub tokens: u64,
 }
 
-/// Microseconds of an attempt, by use.
+/// Microseconds by use, from the end of the last attempt on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Spent {
-    /// Computing the node's own duties.
+    /// Computing: the node's own duties, the reduction of the gradient, and the step of the iteration before.
     pub busy_us: u64,
     /// Computing for lost nodes.
     pub replay_us: u64,
     /// Idle with an activation at hand, but no free slot.
     pub memory_wait_us: u64,
+    /// Idle while a tensor that it needed, and had no other work without, was on the wire to it for certain.
+    pub link_us: u64,
 }
 
 /// What a worker that comes back holds.

@@ -109,8 +109,14 @@ impl Bench {
     }
 
     fn hello(&mut self, holding: Option<Box<Holding>>) -> NodeId {
+        let was = holding.as_ref().map(|holding| holding.node);
+        self.hello_of(was, holding)
+    }
+
+    fn hello_of(&mut self, was: Option<NodeId>, holding: Option<Box<Holding>>) -> NodeId {
         self.connections += 1;
-        let hello = ToCoordinator::Hello { holding, address: format!("n:{}", self.connections), process: 0 };
+        let address = format!("n:{}", self.connections);
+        let hello = ToCoordinator::Hello { holding, address, process: 0, was };
         self.input(CoordinatorInput::Hello { connection: self.connections, hello });
         let welcome = self.sent.iter().rev().find(|(_, message)| matches!(message, ToWorker::Welcome { .. }));
         welcome.expect("a welcome").0
@@ -373,10 +379,64 @@ fn a_restarted_coordinator_goes_on_with_the_nodes_that_return() {
         .iter()
         .any(|(to, message)| *to == returned[2] && matches!(message, ToWorker::Commit { .. }));
     assert!(told_again, "the decided iteration is heard by all");
+    assert_eq!(
+        joins(&second),
+        returned.iter().copied().zip(nodes.iter().copied().map(Some)).collect::<Vec<_>>()
+    );
+    assert!(
+        !second
+            .events
+            .iter()
+            .any(|event| matches!(event, Event::NodeLost { .. } | Event::NodeEmptied { .. }))
+    );
+    // One that held nothing has another name too; what is no id of an earlier term is not believed.
+    for (says, known) in
+        [(Some(NodeId(60)), Some(NodeId(60))), (Some(NodeId(9999)), None), (Some(returned[0]), None)]
+    {
+        let node = second.hello_of(says, None);
+        assert_eq!(joins(&second).last(), Some(&(node, known)));
+    }
     let nodes = returned;
     assert_eq!(second.current(), (Iteration(1), Attempt(1)), "a new attempt, so that old frames don't mix");
     run_iteration(&mut second, &nodes);
     assert_eq!(second.commits()[1].previous, record.digest());
+}
+
+#[test]
+fn a_node_that_returns_with_a_state_of_no_use_is_told_to_be_empty() {
+    let settings = settings(2, 1);
+    let (mut bench, nodes) = Bench::started(&settings);
+    // (Only the journal matters for a second coordinator.)
+    for (node, microbatch) in [(nodes[0], 0), (nodes[1], 1)] {
+        bench.share(node, microbatch, true);
+    }
+    for (node, microbatch) in [(nodes[2], 0), (nodes[3], 1)] {
+        bench.share(node, microbatch, false);
+    }
+    nodes.iter().enumerate().for_each(|(index, node)| bench.reduced(*node, 40 + index as u8 / 2));
+    assert_eq!(bench.commits().len(), 1);
+    let mut second = Bench::open(&settings, &bench.journal);
+    let mut returned = Vec::new();
+    for (index, node) in nodes.iter().enumerate() {
+        // The last one is before the step, and lacks the gradient for it.
+        let behind = index == 3;
+        let stage = index as u16 / 2;
+        let holding = holding(*node, stage, u64::from(!behind), 9 + stage as u8);
+        returned.push(second.hello(Some(Box::new(holding))));
+    }
+    assert_eq!(joins(&second)[3], (returned[3], Some(nodes[3])), "it is the same process");
+    let emptied = Event::NodeEmptied { node: returned[3], stage: StageId(1) };
+    assert!(second.events.contains(&emptied), "{:#?}", second.events);
+    assert!(starts_empty(&second, returned[3]));
+}
+
+/// Nodes that joined, with the ids that they had.
+fn joins(bench: &Bench) -> Vec<(NodeId, Option<NodeId>)> {
+    let join = |event: &Event| match event {
+        Event::NodeJoined { node, was, .. } => Some((*node, *was)),
+        _ => None,
+    };
+    bench.events.iter().filter_map(join).collect()
 }
 
 /// What a node of the first term says that it holds.

@@ -79,7 +79,8 @@ impl Bench {
             stage: STAGE,
             direction,
         };
-        (payload, self.on(WorkerInput::Peer { from, message, payload: Some(payload) }))
+        let began_us = self.now_us;
+        (payload, self.on(WorkerInput::Peer { from, message, payload: Some(payload), began_us }))
     }
 
     fn done(&mut self, id: u64, outcome: Outcome) -> Vec<WorkerCommand> {
@@ -224,7 +225,7 @@ fn frames_that_come_before_their_attempt_are_kept_for_it() {
         stage: StageId(0),
         direction: Direction::Forward,
     };
-    let early = WorkerInput::Peer { from: BEFORE, message, payload: Some(Handle(X)) };
+    let early = WorkerInput::Peer { from: BEFORE, message, payload: Some(Handle(X)), began_us: 0 };
     assert_eq!(bench.on(early), []);
     let begin = ToWorker::Begin {
         iteration: T,
@@ -309,9 +310,8 @@ fn a_new_coordinator_finds_no_transfers_of_the_old_one() {
     assert_eq!(commands, [WorkerCommand::Drop { handles: vec![Handle(1)] }]);
 }
 
-#[test]
-fn a_node_that_returns_steps_first_and_then_confirms_what_it_holds() {
-    let mut bench = Bench::serving();
+/// Takes the serving worker's first microbatch through, and its gradient through the reduction.
+fn reduced(bench: &mut Bench) -> Vec<WorkerCommand> {
     bench.boundary(BEFORE, 0, Direction::Forward);
     bench.done(1, Outcome::Done);
     bench.boundary(AFTER, 0, Direction::Backward);
@@ -328,8 +328,13 @@ fn a_node_that_returns_steps_first_and_then_confirms_what_it_holds() {
     });
     bench.done(4, Outcome::Done);
     bench.done(5, Outcome::Done);
-    let gradient = Digest([7; 32]);
-    bench.done(6, Outcome::Gradient { digest: gradient, norm: 1.0 });
+    bench.done(6, Outcome::Gradient { digest: GRADIENT, norm: 1.0 })
+}
+
+const GRADIENT: Digest = Digest([7; 32]);
+
+/// The commit of what [`reduced`] made.
+fn record() -> CommitRecord {
     let part = |stage, gradient| StageRecord {
         stage: StageId(stage),
         members: vec![ME],
@@ -341,7 +346,7 @@ fn a_node_that_returns_steps_first_and_then_confirms_what_it_holds() {
         state: None,
         lineage: 0,
     };
-    let record = CommitRecord {
+    CommitRecord {
         run: RunId(7),
         term: Term(1),
         generation: 0,
@@ -349,12 +354,61 @@ fn a_node_that_returns_steps_first_and_then_confirms_what_it_holds() {
         attempt: A,
         plan_epoch: PlanEpoch(1),
         paths: vec![],
-        stages: vec![part(0, Digest::default()), part(1, gradient)],
+        stages: vec![part(0, Digest::default()), part(1, GRADIENT)],
         loss_sum: 0.0,
         tokens: 0,
         learning_rate: 0.5,
         previous: Digest::default(),
-    };
+    }
+}
+
+fn spent(commands: &[WorkerCommand]) -> Option<Spent> {
+    commands.iter().find_map(|command| match command {
+        WorkerCommand::SendCoordinator { message: ToCoordinator::Reduced { spent, .. } } => Some(*spent),
+        _ => None,
+    })
+}
+
+#[test]
+fn work_and_waits_are_reported_with_the_gradient_and_the_step_with_the_next() {
+    let mut bench = Bench::serving();
+    // Two tensors were on the wire for 10 µs each while it was idle; six tasks of 10 µs each.
+    let first = Spent { busy_us: 60, replay_us: 0, memory_wait_us: 0, link_us: 20 };
+    assert_eq!(spent(&reduced(&mut bench)), Some(first));
+    bench.told(ToWorker::Commit { record: Box::new(record()) });
+    let next =
+        ToWorker::Begin { iteration: T.next(), attempt: A, duties: vec![duty(0, AFTER)], addresses: vec![] };
+    bench.told(next);
+    // Its step took from the commit until now, 20 µs; then nothing is left but to follow a reduction without a share.
+    bench.done(7, Outcome::State { digest: Digest([2; 32]) });
+    let reduce = ReduceId { term: Term(1), number: 2 };
+    bench.told(ToWorker::Seal {
+        iteration: T.next(),
+        attempt: A,
+        reduce,
+        members: vec![ME, AFTER],
+        contributors: vec![AFTER],
+        listeners: vec![],
+        microbatches: 1,
+    });
+    let part = ToPeer::Part { iteration: T.next(), attempt: A, reduce, index: 0 };
+    let payload = Some(Handle(X + 10));
+    // It was on the wire before the wait began: only the wait counts, from the step's end to the tensor, 20 µs.
+    bench.on(WorkerInput::Peer { from: AFTER, message: part, payload, began_us: 0 });
+    let whole = ToPeer::Reduced { iteration: T.next(), attempt: A, reduce, index: 1, count: 2 };
+    // Its sum runs while the other part is on its way: it does not wait.
+    bench.on(WorkerInput::Peer { from: AFTER, message: whole, payload: Some(Handle(X + 11)), began_us: 0 });
+    bench.done(8, Outcome::Done);
+    let commands = bench.done(9, Outcome::Gradient { digest: GRADIENT, norm: 1.0 });
+    let second = Spent { busy_us: 20 + 20 + 10, replay_us: 0, memory_wait_us: 0, link_us: 20 };
+    assert_eq!(spent(&commands), Some(second));
+}
+
+#[test]
+fn a_node_that_returns_steps_first_and_then_confirms_what_it_holds() {
+    let mut bench = Bench::serving();
+    reduced(&mut bench);
+    let record = record();
     // It was fenced before it heard of the commit, and comes back under a new id.
     bench.told(ToWorker::Welcome { node: NodeId(9), settings: settings(), empty: false });
     bench.told(ToWorker::Commit { record: Box::new(record.clone()) });

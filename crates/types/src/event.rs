@@ -39,6 +39,11 @@ pub struct CommittedStage {
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Event {
+    /// The parent started the processes of a swarm on one machine.
+    SwarmStarted {
+        /// Processor cores that they share.
+        cores: usize,
+    },
     /// A coordinator opened the journal.
     CoordinatorStarted {
         /// Its term; above 1 after a restart.
@@ -52,6 +57,19 @@ pub enum Event {
         node: NodeId,
         /// Its process id where it runs on this machine, 0 if unknown.
         process: u32,
+        /// The id under which the same process belonged to the run before, if nobody has been told that it was lost:
+        /// the node is not new, it has another name. What it serves it goes on serving, unless it is
+        /// [`Event::NodeEmptied`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        was: Option<NodeId>,
+    },
+    /// What a node came back with is of no use any more (others have stepped on without it): it lives, but serves
+    /// nothing until it is given a stage anew.
+    NodeEmptied {
+        /// The node.
+        node: NodeId,
+        /// The stage that it served.
+        stage: StageId,
     },
     /// A node was given a stage, and gets its weights.
     NodeAssigned {
@@ -161,12 +179,16 @@ pub enum Event {
         learning_rate: f64,
         /// Per stage.
         stages: Vec<CommittedStage>,
-        /// Busy node-microseconds of counted work.
+        /// Busy node-microseconds of counted work, by the wall clock: microbatches, reduction, and the optimiser step
+        /// of the iteration before.
         busy_us: u64,
         /// Busy node-microseconds of work done again for lost nodes.
         replay_us: u64,
         /// Node-microseconds that nodes waited for a free slot.
         memory_wait_us: u64,
+        /// Node-microseconds that nodes were idle while a tensor that they needed was on the wire to them.
+        #[serde(default)]
+        link_us: u64,
         /// Milliseconds since the attempt began.
         took_ms: u64,
         /// Digest of the commit record.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use skipstone_observe::{Summary, explain, report};
+use skipstone_observe::{Summary, explain, write_report};
 use skipstone_types::Iteration;
 
 use crate::failure::{Failure, Outcome};
@@ -50,10 +50,9 @@ impl Show {
             };
         }
         let summary = Summary::of(&state);
-        let (path, beside) = (self.dir.join("report.html"), self.dir.join("report.html.part"));
-        match std::fs::write(&beside, report(&state)).and_then(|()| std::fs::rename(&beside, &path)) {
-            Ok(()) => say(&format!("report: {}", path.display())),
-            Err(error) => say(&format!("warning: can't write {}: {error}", path.display())),
+        match write_report(&self.dir, &state) {
+            Ok(path) => say(&format!("report: {}", path.display())),
+            Err(why) => say(&format!("warning: {why}")),
         }
         if self.json {
             print_json(&summary)

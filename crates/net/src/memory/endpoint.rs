@@ -144,7 +144,12 @@ impl Endpoint {
         if let Some(piece) = connection.inbox.pop(usize::MAX) {
             connection.inbox.written(&piece);
             connection.heard = now;
-            return Some(NetEvent::Frame { peer, connection: number, frame: piece.frame });
+            return Some(NetEvent::Frame {
+                peer,
+                connection: number,
+                frame: piece.frame,
+                receiving: Duration::ZERO, // handed over in one piece
+            });
         }
         if connection.ended.is_some() {
             let why = self.connections.remove(&number)?.ended?;

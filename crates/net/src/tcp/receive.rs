@@ -28,7 +28,9 @@ pub(crate) async fn receive(stream: OwnedReadHalf, link: &Link, shared: &Shared)
         link.heard();
         match incoming {
             Incoming::Piece => {}
-            Incoming::Frame(_, frame) => shared.emit(NetEvent::Frame { peer, connection, frame }),
+            Incoming::Frame(_, frame, receiving) => {
+                shared.emit(NetEvent::Frame { peer, connection, frame, receiving });
+            }
             Incoming::Ping(token) => link.answer(token),
             Incoming::Pong(token) => {
                 if told.is_none_or(|last| last.elapsed() >= pause) {

@@ -4,6 +4,7 @@ use super::{HEAD_LEN, Head, Kind, Limits, PayloadKind, WireError, body_sum};
 use crate::{Frame, Payload, Priority};
 use bytes::Bytes;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// What a record brought.
@@ -11,8 +12,8 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 pub enum Incoming {
     /// A piece of a frame that isn't complete yet.
     Piece,
-    /// The last piece of a frame.
-    Frame(Priority, Frame),
+    /// The last piece of a frame, and how long it took from the first byte of its first.
+    Frame(Priority, Frame, Duration),
     /// A heartbeat to be answered with the same number.
     Ping(u64),
     /// The answer to ours.
@@ -37,6 +38,7 @@ struct Unfinished {
     header: Bytes,
     buffer: Buffer,
     filled: usize,
+    began: Instant,
 }
 
 #[derive(Debug)]
@@ -93,6 +95,7 @@ impl Assembler {
             let within = self.unfinished.iter().any(Option::is_some);
             return Err(if within { WireError::Truncated } else { WireError::Closed });
         }
+        let began = Instant::now();
         stream.read_exact(&mut bytes[1..]).await.map_err(WireError::io)?;
         let head = Head::decode(&bytes, self.seed, self.limits)?;
         if head.sequence != self.sequence {
@@ -110,7 +113,7 @@ impl Assembler {
                 let mut header = vec![0; head.header_len as usize];
                 stream.read_exact(&mut header).await.map_err(WireError::io)?;
                 let buffer = Buffer::new(head.payload_kind, head.payload_len as usize);
-                let frame = Unfinished { header: header.into(), buffer, filled: 0 };
+                let frame = Unfinished { header: header.into(), buffer, filled: 0, began };
                 self.fill(&head, frame, stream).await
             }
             Kind::More => {
@@ -151,7 +154,8 @@ impl Assembler {
             self.unfinished[head.lane.index()] = Some(frame);
             return Ok(Incoming::Piece);
         }
+        let receiving = frame.began.elapsed();
         let frame = Frame { header: frame.header, payload: frame.buffer.finish() };
-        Ok(Incoming::Frame(head.lane, frame))
+        Ok(Incoming::Frame(head.lane, frame, receiving))
     }
 }

@@ -71,6 +71,7 @@ impl Script {
     }
 
     fn start(&mut self) {
+        self.push(Event::SwarmStarted { cores: 4 });
         self.now_ms = 120;
         self.push(Event::CoordinatorStarted { term: Term(1), iteration: Iteration(0) });
         for node in 0..14 {
@@ -87,7 +88,7 @@ impl Script {
     fn join(&mut self, stage: u16, how: &str) -> u32 {
         let node = self.next;
         self.next += 1;
-        self.push(Event::NodeJoined { node: NodeId(node), process: 4000 + node });
+        self.push(Event::NodeJoined { node: NodeId(node), process: 4000 + node, was: None });
         self.push(Event::NodeAssigned { node: NodeId(node), stage: StageId(stage), how: how.to_owned() });
         node
     }
@@ -164,9 +165,21 @@ impl Script {
                 self.now_ms += 210;
                 self.push(Event::Respawned { target: "coordinator".to_owned() });
                 self.push(Event::CoordinatorStarted { term: Term(2), iteration: Iteration(t) });
-                for (node, stage) in self.serving.clone() {
-                    self.push(Event::NodeJoined { node: NodeId(node), process: 0 });
-                    self.enter(node, stage, t);
+                // All come back under new ids, and go on with what they hold.
+                let serving = std::mem::take(&mut self.serving);
+                let renamed: Vec<_> = serving
+                    .into_iter()
+                    .zip(self.next..)
+                    .map(|((was, stage), node)| (was, node, stage))
+                    .collect();
+                for (was, node, _) in &renamed {
+                    let was = Some(NodeId(*was));
+                    self.push(Event::NodeJoined { node: NodeId(*node), process: 4000 + *node, was });
+                    self.now_ms += 10;
+                }
+                for (_, node, stage) in &renamed {
+                    self.next = node + 1;
+                    self.enter(*node, *stage, t);
                 }
                 attempt = 1;
                 self.attempt(t, attempt);
@@ -248,6 +261,7 @@ impl Script {
             busy_us: nodes * ITERATION_MS * 720,
             replay_us,
             memory_wait_us: nodes * 9_000,
+            link_us: nodes * 14_000,
             took_ms: ITERATION_MS,
             record: Digest::of(&t.to_le_bytes()),
         });

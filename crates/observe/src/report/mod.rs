@@ -6,10 +6,23 @@ mod time;
 mod timeline;
 
 use crate::{RunState, words};
+use std::path::{Path, PathBuf};
 use svg::escape;
 
 /// Rows of a table; the latest.
 const ROWS_MAX: usize = 200;
+
+/// Writes the report of a run as `report.html` into its folder `dir`, and gives its path.
+///
+/// # Errors
+/// A file that can't be written; the sentence names it.
+pub fn write_report(dir: &Path, state: &RunState) -> Result<PathBuf, String> {
+    let path = dir.join("report.html");
+    match skipstone_files::write(&path, &[report(state).as_bytes()]) {
+        Ok(()) => Ok(path),
+        Err(why) => Err(format!("can't write the report {}: {why}", path.display())),
+    }
+}
 
 /// The report of a run: one page without scripts or anything from elsewhere.
 pub fn report(state: &RunState) -> String {

@@ -1,21 +1,8 @@
 //! Where the node-seconds went.
 
 use super::svg::Svg;
+use crate::account::meaning;
 use crate::{RunState, words};
-
-/// What each account means.
-const MEANINGS: [(&str, &str); 10] = [
-    ("good", "work that ended in a commit"),
-    ("startup", "before nodes first served"),
-    ("bubble", "serving with nothing to do, waits on links included"),
-    ("link", "waiting for bytes on the wire"),
-    ("memory_wait", "waiting for a free slot"),
-    ("detection", "dead and not yet known to be"),
-    ("recovery", "getting weights back after a loss, or waiting for that"),
-    ("replay", "work done again for lost nodes"),
-    ("aborted", "attempts that were given up"),
-    ("idle", "spares and nodes without a stage"),
-];
 
 /// The bar and its table.
 pub(super) fn draw(state: &RunState) -> String {
@@ -29,7 +16,8 @@ pub(super) fn draw(state: &RunState) -> String {
     let mut svg = Svg::new(1000.0, 30.0, "Node-seconds by what they were spent on");
     let mut rows = String::new();
     let mut x = 0.0;
-    for ((name, seconds), (_, meaning)) in accounts.iter().zip(MEANINGS) {
+    for (name, seconds) in &accounts {
+        let meaning = meaning(name);
         let share = seconds / alive;
         if *seconds <= 0.0 {
             continue;
@@ -45,8 +33,11 @@ pub(super) fn draw(state: &RunState) -> String {
             words::duration(*seconds)
         ));
     }
+    let shared = words::sharing(state.info.nodes, state.cores()).map_or(String::new(), |sharing| {
+        format!("<p class=\"legend\">{sharing}: a task that waits for a core counts as work.</p>\n")
+    });
     format!(
-        "{}<table><thead><tr><th>spent on</th><th class=\"number\">share</th><th class=\"number\">node time</th>\
+        "{}{shared}<table><thead><tr><th>spent on</th><th class=\"number\">share</th><th class=\"number\">node time</th>\
          <th></th></tr></thead><tbody>\n{rows}</tbody></table>\n",
         svg.finish()
     )

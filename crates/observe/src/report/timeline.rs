@@ -81,7 +81,7 @@ pub(super) fn draw(state: &RunState) -> (String, usize) {
 pub(super) fn mark_tip(mark: &Mark) -> String {
     let who = match (mark.coordinator, mark.stage) {
         (true, _) => "coordinator".to_owned(),
-        (false, Some(stage)) => format!("a node of {}", words::stage(stage)),
+        (false, Some(stage)) => format!("a node of {}", words::the_stage(stage)),
         (false, None) => "a node without a stage".to_owned(),
     };
     let how = if mark.killed { "killed" } else { "lost" };

@@ -1,25 +1,34 @@
 //! Progress as plain lines, for files, pipes and `--plain`.
 
-use crate::{RunState, sentence, words};
-use skipstone_types::EventRecord;
+use crate::{RunState, words};
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
-/// Progress as plain lines: one every few seconds, and one for each incident.
+/// A story that isn't over after so long is told as far as it has got, once: by then silence would mislead.
+const PATIENCE_MS: u64 = 5000;
+
+/// Progress as plain lines: one every few seconds, and one for each incident when it is over. An incident that
+/// takes long has one more, on the way.
 #[derive(Debug)]
 pub struct PlainView<W> {
     out: W,
     every: Duration,
     said: Option<Instant>,
     said_steps: u64,
+    /// Stories below this number are known.
+    next: u64,
+    /// Stories that aren't over, by number, and whether their beginning has been told. No more than there are
+    /// stories.
+    open: BTreeMap<u64, bool>,
 }
 
 impl<W: Write> PlainView<W> {
     /// Writes to `out`, which should be stderr.
     pub fn new(out: W) -> Self {
-        Self { out, every: LINE_EVERY, said: None, said_steps: 0 }
+        Self { out, every: LINE_EVERY, said: None, said_steps: 0, next: 0, open: BTreeMap::new() }
     }
 
     /// Sets how often progress is told; never more often than there is any.
@@ -29,16 +38,14 @@ impl<W: Write> PlainView<W> {
         self
     }
 
-    /// Says what the event that `state` has just taken in means.
-    pub fn on_event(&mut self, record: &EventRecord, state: &RunState) {
-        if let Some(text) = sentence(&record.event, state) {
-            self.line(state, &text);
-        }
-        self.tick(state);
+    /// Passes over what has happened before the view was there.
+    pub fn skip(&mut self, state: &RunState) {
+        self.next = state.stories().map(|story| story.number + 1).max().unwrap_or(self.next);
     }
 
-    /// Says how far the run is, if it is time to.
+    /// Says what has happened and how far the run is, if it is time to. Call it after each event, and now and then.
     pub fn tick(&mut self, state: &RunState) {
+        self.stories(state, PATIENCE_MS);
         let due = self.said.is_none_or(|said| said.elapsed() >= self.every);
         if due && state.steps() != self.said_steps {
             self.said = Some(Instant::now());
@@ -48,9 +55,39 @@ impl<W: Write> PlainView<W> {
         }
     }
 
+    /// Says how the stories stand that aren't over: nothing will follow.
+    pub fn close(&mut self, state: &RunState) {
+        self.stories(state, 0);
+    }
+
     /// A line of somebody else's.
     pub fn note(&mut self, text: &str) {
         let _ = writeln!(self.out, "{text}");
+    }
+
+    fn stories(&mut self, state: &RunState, patience_ms: u64) {
+        let mut due = Vec::new();
+        let mut open = BTreeMap::new();
+        for story in state.stories() {
+            let begun = self.open.get(&story.number).copied();
+            if begun.is_none() && story.number < self.next {
+                continue; // told to its end
+            }
+            let begun = begun.unwrap_or(false);
+            let late = !begun && state.now_ms().saturating_sub(story.at_ms) >= patience_ms;
+            if story.closed || late {
+                due.push(story);
+            }
+            if !story.closed {
+                open.insert(story.number, begun || late);
+            }
+        }
+        // A story that another has taken in is told with that one.
+        self.open = open;
+        due.sort_by_key(|story| story.number);
+        self.next = state.stories().map(|story| story.number + 1).max().unwrap_or(0).max(self.next);
+        let texts: Vec<String> = due.iter().map(|story| story.text_at(state.now_ms())).collect();
+        texts.iter().for_each(|text| self.line(state, text));
     }
 
     fn line(&mut self, state: &RunState, text: &str) {
@@ -75,7 +112,7 @@ fn progress(state: &RunState) -> String {
     ));
     let holes: Vec<_> = state.stages().filter(|stage| stage.is_hole()).map(|stage| stage.stage).collect();
     if !holes.is_empty() {
-        text.push_str(&format!("  without stage {}", words::stages(&holes)));
+        text.push_str(&format!("  without {}", words::stages(&holes)));
     }
     if let Some(seconds) = state.remaining_s() {
         text.push_str(&format!("  {} left", words::duration(seconds)));

@@ -3,11 +3,11 @@
 mod record;
 
 use crate::RunState;
+use crate::append::Append;
 use skipstone_types::{Event, EventRecord};
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::io;
+use std::path::Path;
+use std::time::Duration;
 
 const FLUSH_EVERY: Duration = Duration::from_secs(2);
 /// What waits for a disk that refuses; scalars beyond it are left out.
@@ -17,14 +17,9 @@ const PENDING_BYTES_MAX: usize = 1 << 20;
 /// `tokens_per_s`, `nodes/living`, `goodput` and `gradient_norm/stage_N`. Like the log, it never ends a run.
 #[derive(Debug)]
 pub struct Scalars {
-    path: PathBuf,
-    file: File,
+    file: Append,
     /// Seconds of the run's start since 1970.
     start_s: f64,
-    pending: Vec<u8>,
-    flushed: Instant,
-    warning: Option<String>,
-    failed: bool,
 }
 
 impl Scalars {
@@ -37,16 +32,7 @@ impl Scalars {
         std::fs::create_dir_all(&dir)?;
         // TensorBoard reads the files of a folder in order of name, and asks for `tfevents` in it.
         let path = dir.join(format!("events.out.tfevents.{:010}.skipstone", start_s.max(0.0) as u64));
-        let file = OpenOptions::new().create(true).append(true).open(&path)?;
-        let mut scalars = Self {
-            path,
-            file,
-            start_s,
-            pending: Vec::new(),
-            flushed: Instant::now(),
-            warning: None,
-            failed: false,
-        };
+        let mut scalars = Self { file: Append::open(&path, FLUSH_EVERY, PENDING_BYTES_MAX)?, start_s };
         scalars.push(&record::version(start_s));
         scalars.flush();
         Ok(scalars)
@@ -78,55 +64,26 @@ impl Scalars {
             }
             _ => {}
         }
-        self.tick();
     }
 
     /// Flushes now and then.
     pub fn tick(&mut self) {
-        if self.flushed.elapsed() >= FLUSH_EVERY {
-            self.flush();
-        }
+        self.file.tick();
     }
 
     /// Hands everything to the operating system.
     pub fn flush(&mut self) {
-        self.flushed = Instant::now();
-        let mut written = 0;
-        while written < self.pending.len() {
-            match self.file.write(&self.pending[written..]) {
-                Ok(0) => break,
-                Ok(bytes) => written += bytes,
-                Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
-                Err(why) => {
-                    if !self.failed {
-                        self.failed = true;
-                        let path = self.path.display();
-                        self.warning = Some(format!(
-                            "can't write TensorBoard's scalars {path}: {why}; training goes on"
-                        ));
-                    }
-                    break;
-                }
-            }
-        }
-        self.pending.drain(..written);
+        self.file.flush();
     }
 
     /// The warning of the first failure, once.
     pub fn take_warning(&mut self) -> Option<String> {
-        self.warning.take()
+        let why = self.file.take_failure()?;
+        let path = self.file.path().display();
+        Some(format!("can't write TensorBoard's scalars {path}: {why}; training goes on"))
     }
 
     fn push(&mut self, event: &[u8]) {
-        let framed = record::frame(event);
-        if self.pending.len() + framed.len() <= PENDING_BYTES_MAX {
-            self.pending.extend_from_slice(&framed);
-        }
-    }
-}
-
-impl Drop for Scalars {
-    fn drop(&mut self) {
-        self.flush();
+        self.file.push(&record::frame(event));
     }
 }

@@ -157,6 +157,7 @@ impl Coordinator {
             busy_us: spent().map(|spent| spent.busy_us).sum(),
             replay_us: spent().map(|spent| spent.replay_us).sum(),
             memory_wait_us: spent().map(|spent| spent.memory_wait_us).sum(),
+            link_us: spent().map(|spent| spent.link_us).sum(),
             took_ms: self.now_us.saturating_sub(attempt.began_us) / 1000,
             record: record.digest(),
         };

@@ -1,6 +1,6 @@
 //! Taking over: from a journal, with the nodes that still hold the run.
 
-use super::roster::{Node, Role};
+use super::roster::{Arrival, Node, Role};
 use super::{Base, Coordinator, GATHER_GRACE_US, Phase, RETURN_GRACE_US};
 use crate::journal::Entry;
 use crate::message::{Holding, ToWorker};
@@ -127,21 +127,15 @@ impl Coordinator {
         }
     }
 
-    /// During the return: takes in a node that still holds the run. Whether it did.
-    pub(super) fn keep_returning(
-        &mut self,
-        connection: u64,
-        holding: Option<&Holding>,
-        address: &str,
-        process: u32,
-    ) -> bool {
-        let Phase::Returning { waiting, .. } = &self.phase else { return false };
-        let Some(holding) = holding.cloned() else { return false };
+    /// During the return: takes in a node that still holds the run. Gives the arrival back if it did not.
+    pub(super) fn keep_returning(&mut self, arrival: Arrival, holding: Option<&Holding>) -> Option<Arrival> {
+        let Phase::Returning { waiting, .. } = &self.phase else { return Some(arrival) };
+        let Some(holding) = holding.cloned() else { return Some(arrival) };
         if holding.node.0 == 0
             || holding.node >= self.node_ids_below
             || usize::from(holding.stage.0) >= self.stages.len()
         {
-            return false;
+            return Some(arrival);
         }
         // It may come again before its last connection was seen to be gone.
         let was = waiting.came.get(&holding.node).map_or(holding.node, |came| came.was);
@@ -151,7 +145,7 @@ impl Coordinator {
             self.lose(node, "connection");
         }
         let node = self.new_node_id();
-        self.welcome(connection, node, address.to_owned(), process, false);
+        self.welcome(arrival, node, false);
         let record = holding.record.clone();
         if let Phase::Returning { waiting, .. } = &mut self.phase {
             waiting.came.insert(node, Came { was, holding });
@@ -165,7 +159,7 @@ impl Coordinator {
             self.remember(&record);
             self.committed(*record);
         }
-        true
+        None
     }
 
     /// Ends the return once everyone is there or time is up: nodes that hold the run go on, the rest starts empty.
@@ -239,6 +233,7 @@ impl Coordinator {
             // What it holds is of no use: it comes in again as if newly started.
             let settings = Box::new(self.settings.clone());
             self.send(node, ToWorker::Welcome { node, settings, empty: true });
+            self.log(Event::NodeEmptied { node, stage });
             return;
         }
         if let Some(Node { role, .. }) = self.nodes.get_mut(&node) {

@@ -59,9 +59,19 @@ pub(super) struct Node {
     pub(super) failures: u32,
 }
 
+/// A process that says hello.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    pub(super) connection: u64,
+    pub(super) address: String,
+    pub(super) process: u32,
+    /// Its id so far, for the log.
+    pub(super) was: Option<NodeId>,
+}
+
 impl Coordinator {
     pub(super) fn on_hello(&mut self, connection: u64, hello: ToCoordinator) {
-        let ToCoordinator::Hello { holding, address, process } = hello else {
+        let ToCoordinator::Hello { holding, address, process, was } = hello else {
             self.reject(connection, "the first message must be a hello");
             return;
         };
@@ -79,14 +89,21 @@ impl Coordinator {
             // It reconnected before its old connection was seen to be gone: what it was is over all the same.
             self.lose(holding.node, "connection");
         }
-        if self.keep_returning(connection, holding.as_deref(), &address, process) {
-            return;
-        }
+        // While we know it under that id, its loss has not been told: then it is lost first, and comes back as another.
+        let was = was.filter(|was| was.0 != 0 && *was < self.node_ids_below && !self.nodes.contains_key(was));
+        let arrival = Arrival { connection, address, process, was };
+        let Some(arrival) = self.keep_returning(arrival, holding.as_deref()) else { return };
         let node = self.new_node_id();
-        let keeps = holding.filter(|holding| self.may_keep(holding));
-        self.welcome(connection, node, address, process, keeps.is_none());
-        if let Some(holding) = keeps {
+        let Some(holding) = holding else {
+            self.welcome(arrival, node, true);
+            return;
+        };
+        let keeps = self.may_keep(&holding);
+        self.welcome(arrival, node, !keeps);
+        if keeps {
             self.take_back(node, &holding);
+        } else {
+            self.log(Event::NodeEmptied { node, stage: holding.stage });
         }
     }
 
@@ -105,20 +122,14 @@ impl Coordinator {
         node
     }
 
-    pub(super) fn welcome(
-        &mut self,
-        connection: u64,
-        node: NodeId,
-        address: String,
-        process: u32,
-        empty: bool,
-    ) {
+    pub(super) fn welcome(&mut self, arrival: Arrival, node: NodeId, empty: bool) {
+        let Arrival { connection, address, process, was } = arrival;
         self.roster_version += 1;
         self.nodes.insert(node, Node { address, role: Role::Spare, told: 0, failures: 0 });
         self.out.push(CoordinatorCommand::Bind { connection, node });
         let settings = Box::new(self.settings.clone());
         self.send(node, ToWorker::Welcome { node, settings, empty });
-        self.log(Event::NodeJoined { node, process });
+        self.log(Event::NodeJoined { node, process, was });
     }
 
     /// Whether a node that comes back may go on with what it holds: its stage has no living replica, and its state

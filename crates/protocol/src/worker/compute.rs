@@ -46,6 +46,19 @@ impl Purpose {
                 if (*iteration, *attempt) == of)
     }
 
+    /// Whether the task belongs to training itself: not to handing weights over, nor to saving them.
+    fn is_training(&self) -> bool {
+        matches!(
+            self,
+            Self::Leg { .. }
+                | Self::NewSum { .. }
+                | Self::Part { .. }
+                | Self::Sum { .. }
+                | Self::Assemble { .. }
+                | Self::Step { .. }
+        )
+    }
+
     pub(super) fn is_of_transfer(&self, id: TransferId) -> bool {
         matches!(self,
             Self::Freeze { transfer } | Self::Chunk { transfer, .. } | Self::Join { transfer, .. }
@@ -124,7 +137,7 @@ impl Worker {
                 self.start(Queued { purpose, task, inputs, outputs }, now_us);
             }
         }
-        self.note_memory_wait(now_us);
+        self.note_idle(now_us);
     }
 
     fn start(&mut self, queued: Queued, now_us: u64) {
@@ -144,9 +157,13 @@ impl Worker {
         });
     }
 
-    /// Whether no task is under way or queued.
-    pub(super) fn is_idle(&self) -> bool {
-        self.compute.is_idle()
+    /// Whether the task was made for an attempt that has ended meanwhile.
+    fn is_of_past_attempt(&self, purpose: &Purpose) -> bool {
+        let (Purpose::Leg { iteration, attempt, .. } | Purpose::NewSum { iteration, attempt }) = purpose
+        else {
+            return false;
+        };
+        self.work.as_ref().is_none_or(|work| (work.iteration, work.attempt) != (*iteration, *attempt))
     }
 
     fn flush_drops(&mut self) {
@@ -164,9 +181,11 @@ impl Worker {
             self.on_failed(purpose, why);
             return;
         }
+        if purpose.is_training() && !self.is_of_past_attempt(&purpose) {
+            self.spending.compute(took_us, matches!(purpose, Purpose::Leg { replay: true, .. }));
+        }
         match (purpose, outcome) {
-            (Purpose::Leg { iteration, attempt, microbatch, leg, replay }, outcome) => {
-                self.spend((iteration, attempt), replay, took_us);
+            (Purpose::Leg { iteration, attempt, microbatch, leg, .. }, outcome) => {
                 self.leg_done((iteration, attempt), microbatch, leg, outputs, &outcome);
             }
             (Purpose::NewSum { iteration, attempt }, _) => self.sum_made((iteration, attempt), outputs),

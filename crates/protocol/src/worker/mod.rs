@@ -4,6 +4,7 @@
 mod compute;
 mod passage;
 mod reduction;
+mod spending;
 mod transfer;
 
 use crate::command::{WorkerCommand, WorkerInput};
@@ -14,6 +15,7 @@ use compute::{Compute, Purpose};
 use passage::AttemptWork;
 use reduction::Reduction;
 use skipstone_types::{Attempt, Digest, Iteration, NodeId, RunId, Settings, StageId, Term};
+use spending::Spending;
 use std::collections::{BTreeMap, BTreeSet};
 use transfer::{Donation, Obtaining};
 
@@ -82,6 +84,7 @@ pub struct Worker {
     last_record: Option<Box<CommitRecord>>,
     fenced: BTreeSet<NodeId>,
     compute: Compute,
+    spending: Spending,
     exited: bool,
     out: Vec<WorkerCommand>,
 }
@@ -113,6 +116,7 @@ impl Worker {
             last_record: None,
             fenced: BTreeSet::new(),
             compute: Compute::default(),
+            spending: Spending::default(),
             exited: false,
             out: Vec::new(),
         }
@@ -143,7 +147,11 @@ impl Worker {
                 }
             }
             WorkerInput::PeerUp { peer } => self.on_peer_up(peer),
-            WorkerInput::Peer { from, message, payload } => self.on_peer(from, message, payload),
+            WorkerInput::Peer { from, message, payload, began_us } => {
+                if self.on_peer(from, message, payload) {
+                    self.spending.arrived(now_us, began_us.min(now_us));
+                }
+            }
             WorkerInput::Computed { id, outcome } => self.on_computed(id, outcome, now_us),
         }
         self.settle();
@@ -167,7 +175,9 @@ impl Worker {
             })
         });
         // A state that is still on its way, or that nothing was ever computed with, is of no use to anyone else.
-        let hello = ToCoordinator::Hello { holding, address: self.address.clone(), process: self.process };
+        let was = Some(self.me).filter(|me| me.0 != 0);
+        let (address, process) = (self.address.clone(), self.process);
+        let hello = ToCoordinator::Hello { holding, address, process, was };
         self.report(hello);
     }
 
@@ -208,23 +218,27 @@ impl Worker {
         }
     }
 
-    fn on_peer(&mut self, from: NodeId, message: ToPeer, payload: Option<Handle>) {
+    /// Whether it brought a tensor that the attempt under way needs.
+    fn on_peer(&mut self, from: NodeId, message: ToPeer, payload: Option<Handle>) -> bool {
         if self.fenced.contains(&from) {
             self.drop_handles(payload);
-            return;
+            return false;
         }
         match (message, payload) {
+            (message @ ToPeer::Boundary { .. }, Some(payload)) => {
+                return self.on_boundary(from, message, payload);
+            }
+            (message @ (ToPeer::Part { .. } | ToPeer::Reduced { .. }), Some(payload)) => {
+                return self.on_reduction_frame(from, message, payload);
+            }
             (ToPeer::ChunkRequest { transfer, index }, None) => self.on_chunk_request(from, transfer, index),
             (ToPeer::Chunk { transfer, index, count }, Some(payload)) => {
                 self.on_chunk(from, transfer, index, count, payload);
             }
-            (message @ ToPeer::Boundary { .. }, Some(payload)) => self.on_boundary(from, message, payload),
-            (message @ (ToPeer::Part { .. } | ToPeer::Reduced { .. }), Some(payload)) => {
-                self.on_reduction_frame(from, message, payload);
-            }
             // A payload where none belongs, or none where one does: a malformed frame counts for nothing.
             (_, payload) => self.drop_handles(payload),
         }
+        false
     }
 
     /// What a peer may have missed while the connection was down is sent again; receivers drop what they have.

@@ -2,7 +2,7 @@
 
 use super::compute::{Leg, Purpose};
 use super::{Early, Worker};
-use crate::message::{Direction, Duty, LossShare, Spent, ToCoordinator, ToPeer};
+use crate::message::{Direction, Duty, LossShare, ToCoordinator, ToPeer};
 use crate::task::{Handle, Outcome, Task};
 use skipstone_types::{Attempt, Iteration, Microbatch, NodeId, StageId};
 use std::collections::BTreeMap;
@@ -84,8 +84,6 @@ pub(super) struct AttemptWork {
     pub(super) sum: Option<Handle>,
     /// Whether each kind of leg goes through the microbatches in ascending order.
     pub(super) ordered: bool,
-    pub(super) spent: Spent,
-    memory_wait_since_us: Option<u64>,
     arrivals: u64,
 }
 
@@ -105,6 +103,13 @@ impl AttemptWork {
                 };
                 progress == Progress::Done
             })
+    }
+}
+
+impl AttemptWork {
+    /// Whether nothing but a free slot is missing for the next leg.
+    pub(super) fn lacks_slot(&self, stage: StageId) -> bool {
+        self.passages.values().any(|passage| passage.ready(stage, true).is_some())
     }
 }
 
@@ -138,8 +143,6 @@ impl Worker {
             passages: duties.into_iter().map(|duty| (duty.microbatch, Passage::new(duty, origin))).collect(),
             sum: None,
             ordered: self.settings.as_ref().is_some_and(|settings| settings.deterministic),
-            spent: Spent::default(),
-            memory_wait_since_us: None,
             arrivals: 0,
         });
         self.take_early_frames();
@@ -198,20 +201,22 @@ impl Worker {
     /// Drops sums, slots and boundary tensors of the attempt. Its reduction stays until it is decided.
     pub(super) fn end_attempt(&mut self) {
         let Some(work) = self.work.take() else { return };
+        self.spending.begin_anew();
         let of = (work.iteration, work.attempt);
         self.compute.cancel(|purpose| purpose.is_of_attempt(of));
         let handles: Vec<_> = work.passages.values().flat_map(Passage::handles).chain(work.sum).collect();
         self.drop_handles(handles);
     }
 
-    pub(super) fn on_boundary(&mut self, from: NodeId, message: ToPeer, payload: Handle) {
+    /// Whether the tensor was needed.
+    pub(super) fn on_boundary(&mut self, from: NodeId, message: ToPeer, payload: Handle) -> bool {
         let ToPeer::Boundary { iteration, attempt, microbatch, direction, .. } = message else {
             self.drop_handles([payload]);
-            return;
+            return false;
         };
         if (iteration, attempt) < self.newest {
             self.drop_handles([payload]);
-            return;
+            return false;
         }
         let origin = self.is_origin();
         let known = self
@@ -233,9 +238,11 @@ impl Worker {
                 };
                 *slot = Some(payload);
                 passage.arrived[index] = arrival;
+                return true;
             }
             None => self.keep_for_later(from, message, payload),
         }
+        false
     }
 
     /// Keeps a frame that came before the message that explains it, within a bound.
@@ -433,29 +440,6 @@ impl Worker {
             .collect();
         for (microbatch, direction) in again {
             self.pass_on(microbatch, direction);
-        }
-    }
-
-    pub(super) fn spend(&mut self, of: (Iteration, Attempt), replay: bool, took_us: u64) {
-        if let Some(work) = self.work.as_mut().filter(|work| (work.iteration, work.attempt) == of) {
-            let account = if replay { &mut work.spent.replay_us } else { &mut work.spent.busy_us };
-            *account += took_us;
-        }
-    }
-
-    /// Accounts for idle time with an activation at hand and no free slot.
-    pub(super) fn note_memory_wait(&mut self, now_us: u64) {
-        let idle = self.is_idle();
-        let stage = self.held.as_ref().map(|held| held.stage);
-        let (Some(work), Some(stage)) = (&mut self.work, stage) else { return };
-        let blocked = idle && work.passages.values().any(|passage| passage.ready(stage, true).is_some());
-        match (blocked, work.memory_wait_since_us) {
-            (true, None) => work.memory_wait_since_us = Some(now_us),
-            (false, Some(since_us)) => {
-                work.spent.memory_wait_us += now_us.saturating_sub(since_us);
-                work.memory_wait_since_us = None;
-            }
-            _ => {}
         }
     }
 }

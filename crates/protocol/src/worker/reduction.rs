@@ -111,12 +111,13 @@ impl Worker {
         self.send(to, ToPeer::Part { iteration, attempt, reduce, index }, Some(part));
     }
 
-    pub(super) fn on_reduction_frame(&mut self, from: NodeId, message: ToPeer, payload: Handle) {
+    /// Whether the tensor was needed.
+    pub(super) fn on_reduction_frame(&mut self, from: NodeId, message: ToPeer, payload: Handle) -> bool {
         let (ToPeer::Part { iteration, attempt, reduce, .. }
         | ToPeer::Reduced { iteration, attempt, reduce, .. }) = message
         else {
             self.drop_handles([payload]);
-            return;
+            return false;
         };
         let me = self.me;
         let newest = self.newest;
@@ -126,7 +127,7 @@ impl Worker {
             } else {
                 self.keep_for_later(from, message, payload);
             }
-            return;
+            return false;
         };
         match message {
             ToPeer::Part { index, .. }
@@ -136,14 +137,19 @@ impl Worker {
             {
                 reduction.pieces.insert(from, payload);
                 self.sum_if_complete(iteration, reduce);
+                true
             }
             ToPeer::Reduced { index, .. }
                 if reduction.part_of(from) == Some(index) && !reduction.reduced.contains_key(&index) =>
             {
                 reduction.reduced.insert(index, payload);
                 self.assemble_if_complete(iteration, reduce);
+                true
             }
-            _ => self.drop_handles([payload]),
+            _ => {
+                self.drop_handles([payload]);
+                false
+            }
         }
     }
 
@@ -209,12 +215,7 @@ impl Worker {
         };
         let attempt = reduction.attempt;
         self.gradients.insert(iteration, Gradient { handle, digest });
-        let spent = self
-            .work
-            .as_ref()
-            .filter(|work| work.iteration == iteration)
-            .map(|work| work.spent)
-            .unwrap_or_default();
+        let spent = self.spending.spent();
         self.report(ToCoordinator::Reduced { iteration, attempt, reduce, digest, norm, spent });
     }
 

@@ -103,25 +103,37 @@ impl MemoryPlan {
 }
 
 impl fmt::Display for MemoryPlan {
+    /// A table of less than 100 columns.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let heads = ["each", "weights", "gradients", "moments", "slots", "retained", "reduce", "workspace"];
+        write!(f, "{:<12}", "memory")?;
+        heads.iter().try_for_each(|head| write!(f, " {head:>10}"))?;
+        writeln!(f)?;
         for node in &self.nodes {
             let name = if node.stage.is_origin() { "origin" } else { "relay" };
+            write!(f, "{:<12}", format!("{} × {name}", node.nodes))?;
+            let cells = [
+                node.total(),
+                node.parameters,
+                node.gradients,
+                node.moments,
+                node.slots,
+                node.retained,
+                node.reduce,
+                node.workspace,
+            ];
+            cells.iter().try_for_each(|cell| write!(f, " {:>10}", bytes_in_units(*cell)))?;
             writeln!(
                 f,
-                "memory: {} × {name}, each {}: weights {}, gradients {}, moments {}, slots {}, retained {}, reduce {}, workspace {}{}",
-                node.nodes,
-                bytes_in_units(node.total()),
-                bytes_in_units(node.parameters),
-                bytes_in_units(node.gradients),
-                bytes_in_units(node.moments),
-                bytes_in_units(node.slots),
-                bytes_in_units(node.retained),
-                bytes_in_units(node.reduce),
-                bytes_in_units(node.workspace),
-                if node.data > 0 { format!(", data {}", bytes_in_units(node.data)) } else { String::new() },
+                "{}",
+                if node.data > 0 {
+                    format!("  and data {}", bytes_in_units(node.data))
+                } else {
+                    String::new()
+                }
             )?;
         }
-        write!(f, "memory: {} in all", bytes_in_units(self.total()))
+        write!(f, "{:<12} {:>10}", "all nodes", bytes_in_units(self.total()))
     }
 }
 

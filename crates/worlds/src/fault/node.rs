@@ -189,7 +189,8 @@ impl World {
         };
         let payload =
             payload.map(|value| node.store.receive(value, birth)).transpose().map_err(Broken::interface)?;
-        self.tell(pid, WorkerInput::Peer { from, message, payload })
+        let began_us = self.now;
+        self.tell(pid, WorkerInput::Peer { from, message, payload, began_us })
     }
 
     /// Gives the worker an input, and carries out its commands.

@@ -167,7 +167,7 @@ impl Driver {
                 }
             }
             NetEvent::Heard { peer, .. } => self.roll.heard(peer, Instant::now()),
-            NetEvent::Frame { peer, connection, frame } => self.take_frame(peer, connection, &frame),
+            NetEvent::Frame { peer, connection, frame, .. } => self.take_frame(peer, connection, &frame),
             NetEvent::Refused { address, why, .. } => {
                 let why = format!("{address}: {why}");
                 log(&Event::Refused { node: None, why });

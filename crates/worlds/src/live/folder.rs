@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use skipstone_data::{DataError, DatasetError, TokenDataset, TokenizerError, bigram_loss, prepare};
 use skipstone_types::RunId;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -147,7 +147,7 @@ impl RunFolder {
         let data = config.out.join("data");
         fs::create_dir_all(&data).map_err(|source| FolderError::File { path: data.clone(), source })?;
         prepared.tokenizer.save(&data.join("tokenizer.json"))?;
-        write_atomically(&data.join("tokenizer_config.json"), prepared.tokenizer.config_json().as_bytes())?;
+        write(&data.join("tokenizer_config.json"), prepared.tokenizer.config_json().as_bytes())?;
         prepared.dataset.write(&tokens_path(&config.out))?;
         let (train, validation) = (prepared.dataset.train(), prepared.dataset.validation());
         let facts = DataFacts {
@@ -160,8 +160,8 @@ impl RunFolder {
             entropy_floor: prepared.entropy_floor,
         };
         let json = serde_json::to_vec_pretty(&facts).unwrap_or_default();
-        write_atomically(&data.join("data.json"), &json)?;
-        write_atomically(&config.out.join("run.toml"), config.to_toml()?.as_bytes())?;
+        write(&data.join("data.json"), &json)?;
+        write(&config.out.join("run.toml"), config.to_toml()?.as_bytes())?;
         say(&format!(
             "{} of text, {} tokens of a vocabulary of {}",
             bytes_in_words(facts.bytes as u64),
@@ -202,7 +202,7 @@ impl RunFolder {
         }
         config.settings()?;
         TokenDataset::read(&tokens_path(dir))?;
-        write_atomically(&dir.join("run.toml"), config.to_toml()?.as_bytes())?;
+        write(&dir.join("run.toml"), config.to_toml()?.as_bytes())?;
         Ok(Self { dir: dir.clone(), facts, shape, _lock: lock })
     }
 }
@@ -234,16 +234,9 @@ fn lock(dir: &Path) -> Result<File, FolderError> {
     }
 }
 
-/// Writes beside and renames.
-fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), FolderError> {
-    let write = || {
-        let beside = path.with_extension("part");
-        let mut file = File::create(&beside)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&beside, path)
-    };
-    write().map_err(|source| FolderError::File { path: path.to_owned(), source })
+fn write(path: &Path, bytes: &[u8]) -> Result<(), FolderError> {
+    skipstone_files::write(path, &[bytes])
+        .map_err(|source| FolderError::File { path: path.to_owned(), source })
 }
 
 /// A number that no other run has. It names the run and is no part of what is computed.

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::process::ExitCode;
 use std::sync::mpsc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The coordinator's name in the transport.
 pub(super) const COORDINATOR: PeerId = PeerId(0);
@@ -66,6 +66,7 @@ fn serve() -> io::Result<bool> {
         peers: BTreeMap::new(),
         names: BTreeMap::new(),
         up: BTreeSet::new(),
+        round_trips: BTreeMap::new(),
         forgotten: BTreeSet::new(),
         start: Instant::now(),
         queue: VecDeque::new(),
@@ -148,6 +149,8 @@ struct Node {
     /// Which node a connection's other end is.
     names: BTreeMap<PeerId, NodeId>,
     up: BTreeSet<PeerId>,
+    /// The shortest time there and back on each connection.
+    round_trips: BTreeMap<PeerId, Duration>,
     /// Processes that were cut off; one that comes back under a new id is let in again.
     forgotten: BTreeSet<PeerId>,
     start: Instant,
@@ -177,6 +180,7 @@ impl Node {
             }
             Input::Net(NetEvent::Down { peer, .. }) => {
                 self.up.remove(&peer);
+                self.round_trips.remove(&peer);
             }
             Input::Net(NetEvent::Frame { peer: COORDINATOR, frame, .. }) => {
                 match decode::<ToWorker>(&frame.header, self.run) {
@@ -186,7 +190,13 @@ impl Node {
                     Err(error) => eprintln!("a message of the coordinator is not understood: {error}"),
                 }
             }
-            Input::Net(NetEvent::Frame { peer, frame, .. }) => self.take_frame(peer, frame),
+            Input::Net(NetEvent::Heard { peer, round_trip, .. }) => {
+                let shortest = self.round_trips.entry(peer).or_insert(round_trip);
+                *shortest = round_trip.min(*shortest);
+            }
+            Input::Net(NetEvent::Frame { peer, frame, receiving, .. }) => {
+                self.take_frame(peer, frame, receiving);
+            }
             Input::Net(
                 NetEvent::Refused { why, address, .. } | NetEvent::Unreachable { why, address, .. },
             ) => {
@@ -196,12 +206,16 @@ impl Node {
         }
     }
 
-    fn take_frame(&mut self, peer: PeerId, frame: Frame) {
+    fn take_frame(&mut self, peer: PeerId, frame: Frame, receiving: Duration) {
         match decode::<ToPeer>(&frame.header, self.run) {
             Ok(Envelope { sender, message, .. }) => {
                 self.name(peer, sender);
                 let payload = self.store.receive(frame.payload);
-                self.queue.push_back(WorkerInput::Peer { from: sender, message, payload });
+                // The first byte itself took at least half of the shortest round trip.
+                let way = self.round_trips.get(&peer).map_or(Duration::ZERO, |shortest| *shortest / 2);
+                let began = self.start.elapsed().saturating_sub(receiving + way);
+                let began_us = began.as_micros() as u64;
+                self.queue.push_back(WorkerInput::Peer { from: sender, message, payload, began_us });
             }
             Err(error) => {
                 eprintln!("{peer} is cut off: {error}");

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 use skipstone_types::{Digest, Iteration, StageId};
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -53,12 +53,8 @@ pub fn state_dir(dir: &Path, iteration: Iteration) -> PathBuf {
 pub fn publish(dir: &Path, iteration: Iteration, stages: &[(StageId, Digest)]) -> io::Result<()> {
     let manifest = StateManifest { format: STATE_FORMAT, iteration, stages: stages.to_vec() };
     let state = dir.join("state");
-    let beside = state.join("state.json.part");
-    let mut file = File::create(&beside)?;
-    file.write_all(&serde_json::to_vec_pretty(&manifest).map_err(io::Error::other)?)?;
-    file.sync_all()?;
-    fs::rename(&beside, state.join("state.json"))?;
-    File::open(&state)?.sync_all()?;
+    let json = serde_json::to_vec_pretty(&manifest).map_err(io::Error::other)?;
+    skipstone_files::write(&state.join("state.json"), &[&json])?;
     for entry in fs::read_dir(&state)? {
         let entry = entry?;
         let older = entry.file_name().to_str().and_then(|name| name.parse::<u64>().ok());

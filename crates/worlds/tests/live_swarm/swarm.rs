@@ -163,7 +163,7 @@ impl Swarm {
                     let process = &mut self.processes[to];
                     let payload =
                         payload.and_then(|values| process.store.receive(skipstone_net::Payload::F32(values)));
-                    self.tell_node(to, WorkerInput::Peer { from, message, payload });
+                    self.tell_node(to, WorkerInput::Peer { from, message, payload, began_us: 0 });
                 }
             }
         }

@@ -5,7 +5,6 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use skipstone_model::StageLayout;
 use skipstone_types::{Iteration, StageId};
 use std::collections::HashMap;
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
@@ -72,17 +71,13 @@ impl StateFile<'_> {
     /// # Errors
     /// [`StateFileError::Io`]: a full disk, say. Nothing is left behind then.
     pub fn write(&self, path: &Path, state: &StageState) -> Result<(), StateFileError> {
-        let beside = path.with_extension("part");
-        self.write_beside(&beside, path, state).map_err(|source| {
-            // What is left of the attempt is of no use; it may well not exist.
-            let _ = std::fs::remove_file(&beside);
-            StateFileError::Io { path: path.to_owned(), source }
-        })
+        let folder = path.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(folder)
+            .and_then(|()| skipstone_files::replace(path, |beside| self.write_to(beside, state)))
+            .map_err(|source| StateFileError::Io { path: path.to_owned(), source })
     }
 
-    fn write_beside(&self, beside: &Path, path: &Path, state: &StageState) -> io::Result<()> {
-        let folder = path.parent().unwrap_or(Path::new("."));
-        std::fs::create_dir_all(folder)?;
+    fn write_to(&self, path: &Path, state: &StageState) -> io::Result<()> {
         let metadata = HashMap::from([
             ("format".to_owned(), FORMAT.to_owned()),
             ("stage".to_owned(), self.stage.0.to_string()),
@@ -102,13 +97,10 @@ impl StateFile<'_> {
             })
             .collect::<Result<Vec<_>, _>>()
             .map_err(io::Error::other)?;
-        safetensors::serialize_to_file(views, Some(metadata), beside).map_err(|error| match error {
+        safetensors::serialize_to_file(views, Some(metadata), path).map_err(|error| match error {
             safetensors::SafeTensorError::IoError(source) => source,
             other => io::Error::other(other),
-        })?;
-        File::open(beside)?.sync_all()?;
-        std::fs::rename(beside, path)?;
-        File::open(folder)?.sync_all()
+        })
     }
 
     /// Reads a state and checks every bit of it.

@@ -50,7 +50,9 @@ pub(super) struct Roster {
 impl Roster {
     pub(super) fn apply(&mut self, event: &Event) {
         match event {
-            Event::NodeJoined { node, process } => {
+            Event::NodeJoined { node, process, was } => {
+                // Nobody is killed under an id that a restart of the coordinator took from him.
+                was.map(|was| self.nodes.remove(&was));
                 self.nodes.insert(*node, (*process, None));
             }
             Event::NodeEntered { node, stage, .. } => {
@@ -195,7 +197,7 @@ mod tests {
     fn roster() -> Roster {
         let mut roster = Roster::default();
         for node in 1..=4_u32 {
-            roster.apply(&Event::NodeJoined { node: NodeId(node), process: 100 + node });
+            roster.apply(&Event::NodeJoined { node: NodeId(node), process: 100 + node, was: None });
             let stage = StageId(u16::from(node > 1));
             roster.apply(&Event::NodeEntered {
                 node: NodeId(node),

@@ -85,6 +85,8 @@ pub fn run(config: &RunConfig, options: RunOptions) -> Result<RunOutcome, RunErr
         ..RunInfo::from_settings(&settings)
     };
     let mut observer = Observer::start(&folder.dir, info, options.progress)?;
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    observer.record(0, Event::SwarmStarted { cores });
     observer.note(&config.memory_plan(folder.facts.vocabulary)?.to_string());
     let mut children = Children::start(config, &folder, settings, resume, options.port)?;
     let mut parent = Parent {
