@@ -20,6 +20,11 @@ pub struct History {
     stride: u64,
 }
 
+/// The part of a series that may be all descent: one in so many.
+const DESCENT: u64 = 20;
+/// Series of fewer points are drawn whole.
+const DRAWN_WHOLE: usize = 60;
+
 impl History {
     /// The most points that are kept.
     pub const CAPACITY: usize = 2048;
@@ -65,6 +70,19 @@ impl History {
         (count > 0).then(|| sum / count as f64)
     }
 
+    /// The points of a drawing that shows how the series goes on: without the first, steep descent where it would take
+    /// most of the room. They begin with the last point above all that follow after the first twentieth.
+    pub(crate) fn after_descent(&self) -> &[Point] {
+        let last = self.points.last().map_or(0, |point| point.iteration);
+        let start = self.points.partition_point(|point| point.iteration <= last / DESCENT);
+        if self.points.len() < DRAWN_WHOLE {
+            return &self.points;
+        }
+        let top = self.points[start..].iter().map(|point| point.value).fold(f64::MIN, f64::max);
+        let first = self.points[..start].iter().rposition(|point| point.value > top).unwrap_or(0);
+        &self.points[first..]
+    }
+
     fn halve(&mut self) {
         self.stride = self.stride.max(1) * 2;
         self.points = self
@@ -106,5 +124,18 @@ mod tests {
         assert_eq!(history.points()[4], Point { iteration: 4, value: 1.0, count: 1 });
         history.push(5, f64::NAN);
         assert_eq!(history.points().len(), 5);
+    }
+
+    #[test]
+    fn the_first_descent_is_not_drawn_but_a_later_rise_is() {
+        let mut history = History::default();
+        (0..50).for_each(|t| history.push(t, 7.0 - t as f64 * 0.1));
+        assert_eq!(history.after_descent().len(), 50, "short runs are drawn whole");
+        (50..1000).for_each(|t| history.push(t, 2.0));
+        let drawn = history.after_descent();
+        assert_eq!(drawn[0].iteration, 48, "the last point above what follows iteration 49");
+        (1000..1100).for_each(|t| history.push(t, 9.0));
+        assert_eq!(history.after_descent()[0].iteration, 0, "nothing lies above");
+        assert_eq!(History::default().after_descent(), []);
     }
 }

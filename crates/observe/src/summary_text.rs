@@ -29,7 +29,7 @@ impl Summary {
         if self.node_seconds > 0.0 {
             text.push_str(&row("goodput", &self.waste()));
             if let Some(sharing) = words::sharing(self.nodes, self.cores) {
-                text.push_str(&row("", &format!("{sharing}: a task that waits for a core counts as work")));
+                text.push_str(&row("", &sharing));
             }
         }
         for (index, line) in self.survived().into_iter().enumerate() {

@@ -49,13 +49,15 @@ impl RunState {
                 let text = format!("{node} rebuilds it{}", from(&sources));
                 self.stories.pending(Subject::Stage(*stage), text);
             }
-            Event::StageRebuilt { stage, kind, sources, took_ms, .. } => {
+            Event::StageRebuilt { stage, kind, sources, .. } => {
                 let how = match kind.as_str() {
                     "return" => "back with what its node had".to_owned(),
                     "copy" => "served by a node that had just copied it".to_owned(),
                     _ => format!("rebuilt{}", from(sources)),
                 };
-                let text = format!("{how} in {}", words::delay(*took_ms));
+                // As it was taken in: a coordinator that came back counts from its own start.
+                let seconds = self.recoveries.back().map_or(0.0, |recovery| recovery.seconds);
+                let text = format!("{how} in {}", words::delay((seconds * 1000.0).round() as u64));
                 let subject = Subject::Stage(*stage);
                 if !self.stories.add(subject, text.clone()) {
                     self.stories.tell(subject, now_ms, format!("{} {text}", words::the_stage(*stage)));

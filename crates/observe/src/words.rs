@@ -89,10 +89,12 @@ pub(crate) fn stages(stages: &[StageId]) -> String {
     }))
 }
 
-/// `12 nodes share 2 processor cores`, where nodes have to take turns.
+/// `12 nodes share 2 processor cores, and wait for …`, where nodes have to take turns.
 pub(crate) fn sharing(nodes: usize, cores: usize) -> Option<String> {
     let cores_in_words = plural(cores as u64, "processor core");
-    (0 < cores && cores < nodes).then(|| format!("{nodes} nodes share {cores_in_words}"))
+    (0 < cores && cores < nodes).then(|| {
+        format!("{nodes} nodes share {cores_in_words}, and wait for each other; a task that waits for a core counts as work")
+    })
 }
 
 /// `s` on one line, without control characters, of at most `max` characters: what a peer or the system said is
@@ -127,7 +129,7 @@ mod tests {
         assert_eq!(percent(0.714), "71 %");
         assert_eq!(stages(&[StageId(0), StageId(2), StageId(4)]), "the origin, stages 2 and 4");
         assert_eq!(stages(&[StageId(3)]), "stage 3");
-        assert_eq!(sharing(12, 2).as_deref(), Some("12 nodes share 2 processor cores"));
+        assert!(sharing(12, 2).is_some_and(|text| text.starts_with("12 nodes share 2 processor cores")));
         assert_eq!((sharing(2, 2), sharing(2, 0)), (None, None));
         assert_eq!(list([]), "");
     }

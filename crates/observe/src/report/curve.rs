@@ -12,7 +12,7 @@ const BOTTOM: f64 = 34.0;
 
 /// The loss curve, with validation, reference lines and deaths; nothing before the first iteration.
 pub(super) fn draw(state: &RunState) -> Option<String> {
-    let points = state.loss().points();
+    let points = state.loss().after_descent();
     let last = state.steps().saturating_sub(1).max(1);
     let info = &state.info;
     let references = [("bigram", info.bigram_val_loss), ("entropy floor", info.entropy_floor_loss)];

@@ -111,8 +111,10 @@ fn cards(state: &RunState) -> String {
     cards.push((words::count(state.tokens_per_s()), "tokens per second".to_owned()));
     cards.push((words::percent(state.time().goodput()), "goodput".to_owned()));
     let back = state.recoveries_total() + state.restarts().len() as u64;
-    let died = if state.kills() > 0 { "killed" } else { "lost" };
-    let count = if state.kills() > 0 { state.kills() } else { state.losses() };
+    let (count, died) = match (state.kills(), state.losses()) {
+        (0, losses) => (losses, "lost"),
+        (kills, _) => (kills, "killed"),
+    };
     cards.push((count.to_string(), format!("{died}, {}", words::plural(back, "recovery"))));
     let cards: String = cards
         .iter()
@@ -121,13 +123,18 @@ fn cards(state: &RunState) -> String {
     format!("<div class=\"cards\">\n{cards}</div>\n")
 }
 
-fn legend_of_loss(state: &RunState) -> &'static str {
-    if state.timeline().marks().is_empty() {
-        ""
-    } else {
-        "<p class=\"legend\"><span><b class=\"dead\">×</b>a process died</span>\
-         <span>in nats per token; thin: each iteration, thick: a moving mean</span></p>\n"
+fn legend_of_loss(state: &RunState) -> String {
+    let mut parts = Vec::new();
+    if !state.timeline().marks().is_empty() {
+        parts.push("<b class=\"dead\">×</b>a process died".to_owned());
     }
+    parts.push("in nats per token; thin: each iteration, thick: a moving mean".to_owned());
+    let (whole, drawn) = (state.loss().points(), state.loss().after_descent());
+    if let (Some(first), true) = (whole.first(), drawn.len() < whole.len()) {
+        parts.push(format!("the descent from {:.2} is cut off", first.value));
+    }
+    let parts: String = parts.iter().map(|part| format!("<span>{part}</span>")).collect();
+    format!("<p class=\"legend\">{parts}</p>\n")
 }
 
 fn legend_of_lanes() -> String {

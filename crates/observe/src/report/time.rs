@@ -33,9 +33,8 @@ pub(super) fn draw(state: &RunState) -> String {
             words::duration(*seconds)
         ));
     }
-    let shared = words::sharing(state.info.nodes, state.cores()).map_or(String::new(), |sharing| {
-        format!("<p class=\"legend\">{sharing}: a task that waits for a core counts as work.</p>\n")
-    });
+    let shared = words::sharing(state.info.nodes, state.cores())
+        .map_or(String::new(), |sharing| format!("<p class=\"legend\">{sharing}.</p>\n"));
     format!(
         "{}{shared}<table><thead><tr><th>spent on</th><th class=\"number\">share</th><th class=\"number\">node time</th>\
          <th></th></tr></thead><tbody>\n{rows}</tbody></table>\n",

@@ -154,7 +154,7 @@ fn chart(state: &RunState, width: usize, height: usize) -> Vec<Line> {
     references.extend(info.bigram_val_loss.map(|value| Reference { value, name: "bigram" }));
     references.extend(info.entropy_floor_loss.map(|value| Reference { value, name: "entropy floor" }));
     Chart {
-        points: state.loss().points(),
+        points: state.loss().after_descent(),
         marks: state.timeline().marks().iter().map(|mark| mark.iteration).collect(),
         references,
         last: state.steps().saturating_sub(1).max(1),

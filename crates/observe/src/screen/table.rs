@@ -35,7 +35,7 @@ pub(super) fn rows(state: &RunState, width: usize, most: usize) -> Vec<Line> {
     heading.pad_to(NAME + nodes_width + 2);
     heading.push(Style::Dim, "microbatches");
     heading.pad_to(NAME + nodes_width + 2 + bar_width + 7);
-    heading.push(Style::Dim, "gradient");
+    heading.push(Style::Dim, "gradient norm");
     let mut lines = vec![heading];
     lines.extend(shown.iter().map(|stage| row(stage, state, nodes_width, bar_width)));
     if hidden > 0 {
