@@ -12,6 +12,7 @@ mod instance;
 mod json;
 mod plan;
 mod random;
+mod search;
 mod simulate;
 mod subset;
 
@@ -26,4 +27,5 @@ pub use instance::{
 pub use plan::{
     DispatchPolicy, PipelinePlan, PlanMode, PlanViolation, PlannedMicrobatch, TaskKind, check_plan,
 };
+pub use search::{Found, Objective, SearchError, SearchOptions, replan, search};
 pub use simulate::{Evaluation, MemoryWait, TaskInterval, Trace, TransferInterval, evaluate};

@@ -8,5 +8,6 @@ mod tournament;
 mod trace;
 
 pub use evaluation::{Evaluation, evaluate};
-pub(crate) use schedule::Schedule;
+pub(crate) use schedule::{NONE, Schedule};
+pub(crate) use simulator::{CostWeights, Simulator, Verdict};
 pub use trace::{MemoryWait, TaskInterval, Trace, TransferInterval};
