@@ -5,9 +5,27 @@
 //! stage and every node equally; it knows nothing of speeds and links.
 
 mod balanced;
+mod bounds;
 mod chooser;
+mod compiled;
+mod instance;
+mod json;
+mod plan;
 mod random;
+mod search;
+mod simulate;
 mod subset;
 
 pub use balanced::BalancedChooser;
+pub use bounds::{InstanceBounds, LowerBounds, PathBounds, PlacementBounds};
 pub use chooser::{PathChooser, PlanError};
+pub use compiled::{CompiledInstance, MICROSECONDS};
+pub use instance::{
+    EdgeSwaps, INSTANCE_SCHEMA, Instance, InstanceError, InstanceNode, Link, Quota, RegionLink, Regions,
+    SwapRules,
+};
+pub use plan::{
+    DispatchPolicy, PipelinePlan, PlanMode, PlanViolation, PlannedMicrobatch, TaskKind, check_plan,
+};
+pub use search::{Found, Objective, SearchError, SearchOptions, replan, search};
+pub use simulate::{Evaluation, MemoryWait, TaskInterval, Trace, TransferInterval, evaluate};

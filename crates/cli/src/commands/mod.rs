@@ -10,6 +10,7 @@ mod config;
 mod demo;
 mod eval;
 mod generate;
+mod plan;
 mod show;
 mod simulate;
 mod train;
@@ -31,6 +32,8 @@ pub(crate) enum Command {
     Show(show::Show),
     /// How fast this machine computes, prepares data, and moves bytes
     Bench(bench::Bench),
+    /// Find where nodes serve and which way microbatches take, and prove how good that is
+    Plan(plan::Plan),
     /// Train in virtual time with everything going wrong that can, by seed
     Simulate(simulate::Simulate),
     /// Print the options that a run would have, as run.toml
@@ -54,6 +57,7 @@ impl Command {
             Self::Audit(audit) => audit.run(),
             Self::Show(show) => show.run(),
             Self::Bench(bench) => bench.run(),
+            Self::Plan(plan) => plan.run(),
             Self::Simulate(simulate) => simulate.run(),
             Self::Config(config) => config.run(),
             // `main` runs these itself.

@@ -1,0 +1,239 @@
+//! An instance in integer microseconds, as evaluation and search read it.
+
+use std::collections::BTreeMap;
+
+use crate::instance::{EdgeSwaps, Instance, InstanceError, Link};
+use skipstone_types::PathRules;
+
+/// Microseconds of a second.
+pub const MICROSECONDS: f64 = 1_000_000.0;
+
+/// An instance with every duration rounded once to microseconds (half to even), as `PLANNER.md` asks.
+#[derive(Debug, Clone)]
+pub struct CompiledInstance {
+    instance: Instance,
+    /// Slots of each node.
+    pub(crate) memory: Vec<u32>,
+    /// Forward of a relay, by node.
+    pub(crate) forward: Vec<u64>,
+    /// Backward of a relay, by node.
+    pub(crate) backward: Vec<u64>,
+    /// Loss, by node.
+    pub(crate) loss: Vec<u64>,
+    /// Forward of an origin, by node.
+    pub(crate) origin_forward: Vec<u64>,
+    /// Backward of an origin, by node.
+    pub(crate) origin_backward: Vec<u64>,
+    /// Region of each node.
+    pub(crate) region: Vec<u32>,
+    /// Number of regions.
+    pub(crate) regions: usize,
+    /// Transfer between two regions, row by row.
+    transfer: Vec<u64>,
+    /// How long a transfer keeps a serial link busy, row by row.
+    sending: Vec<u64>,
+    /// Links between regions, row by row.
+    links: Vec<Link>,
+    /// The path rules.
+    pub(crate) rules: PathRules,
+}
+
+/// `round()` of Python: half to even.
+fn microseconds(value: f64) -> u64 {
+    value.round_ties_even() as u64
+}
+
+impl CompiledInstance {
+    /// Checks and compiles an instance.
+    ///
+    /// # Errors
+    /// What [`Instance::check`] finds.
+    pub fn new(instance: &Instance) -> Result<Self, InstanceError> {
+        instance.check()?;
+        let gap = instance.task_gap_s;
+        let samples = f64::from(instance.samples_per_mb);
+        let per_task = f64::from(instance.layers_per_stage) * samples;
+        let scaled = instance.layers_of_origin() != instance.layers_per_stage;
+        let per_origin = samples * f64::from(instance.layers_of_origin());
+        let times = |per: f64, ratio: Option<f64>| -> Vec<u64> {
+            let time = |speed: f64| ratio.map_or(speed * per, |ratio| speed * per * ratio);
+            let nodes = instance.nodes.iter();
+            nodes
+                .map(|node| microseconds(MICROSECONDS * (time(node.compute_s_per_layer_sample) + gap)))
+                .collect()
+        };
+        let forward = times(per_task, None);
+        let backward = times(per_task, Some(instance.backward_ratio));
+        let loss = times(per_task, Some(instance.loss_ratio));
+        let (origin_forward, origin_backward) = if scaled {
+            (times(per_origin, None), times(per_origin, Some(instance.backward_ratio)))
+        } else {
+            (forward.clone(), backward.clone())
+        };
+        let mut region_names: Vec<String> = instance.nodes.iter().map(|node| node.region.clone()).collect();
+        region_names.sort_unstable();
+        region_names.dedup();
+        let regions = region_names.len();
+        let place = |name: &String| region_names.binary_search(name);
+        let region =
+            instance.nodes.iter().filter_map(|node| place(&node.region).ok()).map(|r| r as u32).collect();
+        let mut links = vec![instance.regions.intra; regions * regions];
+        for entry in &instance.regions.links {
+            if let (Ok(a), Ok(b)) = (place(&entry.a), place(&entry.b))
+                && a != b
+            {
+                links[a * regions + b] = entry.link;
+                links[b * regions + a] = entry.link;
+            }
+        }
+        let bytes = instance.activation_bytes_per_sample * samples;
+        let overhead = instance.link_overhead_s;
+        let transfer = links
+            .iter()
+            .map(|link| {
+                microseconds(MICROSECONDS * (link.latency_s + bytes / link.bandwidth_bytes_per_s + overhead))
+            })
+            .collect();
+        let sending = links
+            .iter()
+            .map(|link| microseconds(MICROSECONDS * bytes / link.bandwidth_bytes_per_s))
+            .collect();
+        let small = |value: u32| u16::try_from(value).unwrap_or(u16::MAX);
+        Ok(Self {
+            memory: instance.nodes.iter().map(|node| node.memory).collect(),
+            forward,
+            backward,
+            loss,
+            origin_forward,
+            origin_backward,
+            region,
+            regions,
+            transfer,
+            sending,
+            links,
+            rules: PathRules {
+                swap_distance_max: small(instance.swap.max_distance),
+                swap_count_max: small(instance.swap.max_count),
+                swap_total_distance_max: small(instance.swap.max_total_distance),
+                jump_max: small(instance.max_jump),
+            },
+            instance: instance.clone(),
+        })
+    }
+
+    /// The instance compiled.
+    pub fn instance(&self) -> &Instance {
+        &self.instance
+    }
+
+    /// Number of nodes.
+    pub fn nodes(&self) -> usize {
+        self.memory.len()
+    }
+
+    /// Number of stages.
+    pub fn stages(&self) -> usize {
+        self.instance.n_stages as usize
+    }
+
+    /// Nodes on a path of a partial pipeline, the origin included.
+    pub fn path_length(&self) -> usize {
+        self.instance.path_len as usize
+    }
+
+    /// Microseconds of an activation's or gradient's way from node `from` to node `to`.
+    #[inline]
+    pub fn transfer_us(&self, from: usize, to: usize) -> u64 {
+        if from == to { 0 } else { self.transfer[self.between(from, to)] }
+    }
+
+    /// Microseconds for which that transfer keeps the directed pair busy where links are serial.
+    #[inline]
+    pub fn sending_us(&self, from: usize, to: usize) -> u64 {
+        if from == to { 0 } else { self.sending[self.between(from, to)] }
+    }
+
+    #[inline]
+    fn between(&self, from: usize, to: usize) -> usize {
+        self.region[from] as usize * self.regions + self.region[to] as usize
+    }
+
+    /// Whether forward and backward of origins take another time than those of relays.
+    pub fn has_scaled_origin(&self) -> bool {
+        self.instance.layers_of_origin() != self.instance.layers_per_stage
+    }
+
+    /// Whether a directed pair of nodes sends one message at a time.
+    pub fn has_serial_links(&self) -> bool {
+        self.instance.link_serial
+    }
+
+    /// Whether microbatch `id` must take CheckFree+'s swaps.
+    pub fn swaps_edges(&self, id: u32) -> bool {
+        self.instance.edge_swaps == Some(EdgeSwaps::Odd) && id % 2 == 1
+    }
+
+    /// The pairs (first, second) of stages whose order CheckFree+'s swap fixes where a path visits both.
+    pub fn edge_pairs(&self) -> [(usize, usize); 2] {
+        let stages = self.stages();
+        [(2, 1), (stages - 1, stages.wrapping_sub(2))]
+    }
+
+    /// Seconds of one ring all-reduce of a stage's gradient among `members`.
+    pub fn allreduce_of_stage_s(&self, members: &[u32]) -> f64 {
+        let replicas = members.len();
+        if replicas < 2 {
+            return 0.0;
+        }
+        // Nodes of each region present: a link inside a region counts where two of its nodes are members.
+        let mut present: BTreeMap<usize, usize> = BTreeMap::new();
+        for member in members {
+            *present.entry(self.region[*member as usize] as usize).or_default() += 1;
+        }
+        let (mut slowest, mut longest) = (f64::INFINITY, 0.0_f64);
+        for (a, count) in &present {
+            for b in present.keys() {
+                if a != b || *count > 1 {
+                    let link = &self.links[a * self.regions + b];
+                    slowest = slowest.min(link.bandwidth_bytes_per_s);
+                    longest = longest.max(link.latency_s);
+                }
+            }
+        }
+        self.ring_s(replicas, slowest, longest)
+    }
+
+    /// Seconds of a ring all-reduce among `replicas` nodes over a link of these figures.
+    pub(crate) fn ring_s(&self, replicas: usize, bandwidth_bytes_per_s: f64, latency_s: f64) -> f64 {
+        let rounds = 2.0 * (replicas as f64 - 1.0);
+        rounds / replicas as f64 * self.instance.param_bytes_per_stage / bandwidth_bytes_per_s
+            + rounds * latency_s
+    }
+
+    /// Seconds of the slowest stage's all-reduce.
+    pub fn allreduce_s(&self, stages: &[Vec<u32>]) -> f64 {
+        stages.iter().map(|members| self.allreduce_of_stage_s(members)).fold(0.0, f64::max)
+    }
+}
+
+impl CompiledInstance {
+    /// The unloaded tasks of a path: (node, microseconds of work, microseconds of the transfer that follows).
+    pub(crate) fn chain(&self, path: &[u32]) -> Vec<(usize, u64, u64)> {
+        let nodes: Vec<usize> =
+            path.iter().chain(path.first()).chain(path.iter().rev()).map(|n| *n as usize).collect();
+        let length = path.len();
+        (0..nodes.len())
+            .map(|task| {
+                let node = nodes[task];
+                let duration = match task {
+                    0 => self.origin_forward[node],
+                    _ if task < length => self.forward[node],
+                    _ if task == length => self.loss[node],
+                    _ if task == 2 * length => self.origin_backward[node],
+                    _ => self.backward[node],
+                };
+                (node, duration, nodes.get(task + 1).map_or(0, |next| self.transfer_us(node, *next)))
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,196 @@
+//! A plan while it is searched for.
+
+use std::collections::BTreeMap;
+
+use skipstone_types::StageId;
+
+use crate::compiled::{CompiledInstance, MICROSECONDS};
+use crate::plan::{PipelinePlan, PlanMode, PlannedMicrobatch};
+use crate::simulate::{NONE, Schedule};
+
+/// Placement and schedule of a partial pipeline that keeps every rule but, perhaps, the limit of the all-reduce.
+///
+/// Microbatches have consecutive ids; those of the first origin come first.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    /// Nodes of each stage.
+    pub(crate) stages: Vec<Vec<u32>>,
+    /// Stage and place in it, by node.
+    pub(crate) seat: Vec<(u32, u32)>,
+    /// Paths, starts, ranks.
+    pub(crate) schedule: Schedule,
+    /// Visits of each stage.
+    pub(crate) visits: Vec<u32>,
+    /// All-reduce of each stage, microseconds.
+    pub(crate) allreduce_us: Vec<u64>,
+}
+
+impl Clone for Draft {
+    fn clone(&self) -> Self {
+        Self {
+            stages: self.stages.clone(),
+            seat: self.seat.clone(),
+            schedule: self.schedule.clone(),
+            visits: self.visits.clone(),
+            allreduce_us: self.allreduce_us.clone(),
+        }
+    }
+
+    /// Copies without allocating, where the sizes are the same.
+    fn clone_from(&mut self, other: &Self) {
+        self.stages.clone_from(&other.stages);
+        self.seat.clone_from(&other.seat);
+        self.schedule.clone_from(&other.schedule);
+        self.visits.clone_from(&other.visits);
+        self.allreduce_us.clone_from(&other.allreduce_us);
+    }
+}
+
+impl Draft {
+    /// A draft of these stages and paths (node ids, origins in the order of stage 0), all starting at once.
+    pub(crate) fn new(compiled: &CompiledInstance, stages: Vec<Vec<u32>>, nodes: Vec<u32>) -> Self {
+        let length = compiled.path_length();
+        let count = nodes.len() / length;
+        let mut draft = Self {
+            stages,
+            seat: Vec::new(),
+            schedule: Schedule {
+                offsets: (0..=count).map(|index| (index * length) as u32).collect(),
+                nodes,
+                release: vec![0; count],
+                after: vec![NONE; count],
+                rank: vec![0; count],
+                id_rank: (0..count as u32).collect(),
+                ..Schedule::default()
+            },
+            visits: Vec::new(),
+            allreduce_us: Vec::new(),
+        };
+        draft.refresh(compiled);
+        draft
+    }
+
+    /// Computes anew what follows from stages and paths.
+    pub(crate) fn refresh(&mut self, compiled: &CompiledInstance) {
+        self.seat.clear();
+        self.seat.resize(compiled.nodes(), (0, 0));
+        for (stage, members) in self.stages.iter().enumerate() {
+            for (place, node) in members.iter().enumerate() {
+                self.seat[*node as usize] = (stage as u32, place as u32);
+            }
+        }
+        self.visits.clear();
+        self.visits.resize(self.stages.len(), 0);
+        for node in &self.schedule.nodes {
+            self.visits[self.seat[*node as usize].0 as usize] += 1;
+        }
+        self.allreduce_us.clear();
+        self.allreduce_us.resize(self.stages.len(), 0);
+        (0..self.stages.len()).for_each(|stage| self.refresh_allreduce(compiled, stage));
+    }
+
+    /// Computes the all-reduce of one stage anew.
+    pub(crate) fn refresh_allreduce(&mut self, compiled: &CompiledInstance, stage: usize) {
+        let seconds = compiled.allreduce_of_stage_s(&self.stages[stage]);
+        self.allreduce_us[stage] = (seconds * MICROSECONDS).ceil() as u64;
+    }
+
+    /// All-reduce of the slowest stage, microseconds.
+    pub(crate) fn slowest_allreduce_us(&self) -> u64 {
+        self.allreduce_us.iter().copied().max().unwrap_or(0)
+    }
+
+    /// Number of microbatches.
+    pub(crate) fn len(&self) -> usize {
+        self.schedule.len()
+    }
+
+    /// The stage of a node.
+    #[inline]
+    pub(crate) fn stage_of(&self, node: u32) -> usize {
+        self.seat[node as usize].0 as usize
+    }
+
+    /// The path of a microbatch.
+    #[inline]
+    pub(crate) fn path(&self, microbatch: usize) -> &[u32] {
+        self.schedule.path(microbatch)
+    }
+
+    /// The path of a microbatch, to change.
+    #[inline]
+    pub(crate) fn path_mut(&mut self, microbatch: usize) -> &mut [u32] {
+        let range =
+            self.schedule.offsets[microbatch] as usize..self.schedule.offsets[microbatch + 1] as usize;
+        &mut self.schedule.nodes[range]
+    }
+
+    /// Whether the order of stages of a path is legal.
+    pub(crate) fn is_legal(&self, compiled: &CompiledInstance, microbatch: usize) -> bool {
+        let mut stages = [StageId::ORIGIN; 64];
+        let path = self.path(microbatch);
+        if path.len() > stages.len() {
+            let stages: Vec<StageId> = path.iter().map(|node| StageId(self.stage_of(*node) as u16)).collect();
+            return is_legal(compiled, microbatch, &stages);
+        }
+        for (stage, node) in stages.iter_mut().zip(path) {
+            *stage = StageId(self.stage_of(*node) as u16);
+        }
+        is_legal(compiled, microbatch, &stages[..path.len()])
+    }
+
+    /// Trades the seats of two nodes; paths go through the other one of them then.
+    pub(crate) fn trade_seats(&mut self, compiled: &CompiledInstance, a: u32, b: u32) {
+        let (seat_a, seat_b) = (self.seat[a as usize], self.seat[b as usize]);
+        self.stages[seat_a.0 as usize][seat_a.1 as usize] = b;
+        self.stages[seat_b.0 as usize][seat_b.1 as usize] = a;
+        self.seat.swap(a as usize, b as usize);
+        for node in &mut self.schedule.nodes {
+            if *node == a {
+                *node = b;
+            } else if *node == b {
+                *node = a;
+            }
+        }
+        self.refresh_allreduce(compiled, seat_a.0 as usize);
+        self.refresh_allreduce(compiled, seat_b.0 as usize);
+    }
+
+    /// The plan as it is written down.
+    pub(crate) fn to_plan(&self, compiled: &CompiledInstance, method: &str) -> PipelinePlan {
+        let microbatches = (0..self.len()).map(|index| {
+            let after = self.schedule.after[index];
+            PlannedMicrobatch {
+                id: index as u32,
+                path: self.path(index).to_vec(),
+                after: (after != NONE).then_some(after),
+                release: self.schedule.release[index] as f64 / MICROSECONDS,
+                priority: f64::from(self.schedule.rank[index]),
+            }
+        });
+        PipelinePlan {
+            instance: compiled.instance().name.clone(),
+            method: method.to_owned(),
+            mode: PlanMode::Partial,
+            policy: self.schedule.policy,
+            stages: self.stages.clone(),
+            microbatches: microbatches.collect(),
+            node_order: BTreeMap::new(),
+        }
+    }
+}
+
+/// Whether a microbatch may visit these stages in this order.
+pub(crate) fn is_legal(compiled: &CompiledInstance, microbatch: usize, stages: &[StageId]) -> bool {
+    if compiled.rules.check(stages).is_err() {
+        return false;
+    }
+    if !compiled.swaps_edges(microbatch as u32) {
+        return true;
+    }
+    let place = |wanted: usize| stages.iter().position(|stage| usize::from(stage.0) == wanted);
+    compiled.edge_pairs().into_iter().all(|(first, second)| match (place(first), place(second)) {
+        (Some(one), Some(other)) => one < other,
+        _ => true,
+    })
+}

@@ -1,0 +1,75 @@
+//! The search for a plan.
+
+mod anneal;
+mod chain;
+mod construct;
+mod draft;
+mod error;
+mod moves;
+mod objective;
+mod replan;
+mod routes;
+
+use crate::compiled::CompiledInstance;
+use crate::plan::PipelinePlan;
+use crate::random::Random;
+use anneal::{Annealed, Cooling, anneal};
+use draft::Draft;
+pub use error::SearchError;
+use moves::Moves;
+use objective::Guide;
+pub use objective::Objective;
+pub use replan::replan;
+
+/// What to search for.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SearchOptions {
+    /// What is made small.
+    pub objective: Objective,
+    /// Where chance begins.
+    pub seed: u64,
+}
+
+/// A plan found. It keeps every rule of its instance.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// The plan.
+    pub plan: PipelinePlan,
+    /// Candidates tried.
+    pub work: u64,
+}
+
+/// Chains that run side by side, whatever the number of threads.
+const CHAINS: u64 = 4;
+
+/// Searches for the best plan.
+///
+/// `progress` is asked at marks, with the number of candidates tried so far, how much of the search lies behind: from
+/// 0 to 1, where it ends. Work over budget gives a result that depends on instance, options and budget alone; time
+/// over limit keeps to a time. The search runs on the threads of the current rayon pool.
+///
+/// # Errors
+/// See [`SearchError`].
+pub fn search(
+    compiled: &CompiledInstance,
+    options: &SearchOptions,
+    progress: &mut dyn FnMut(u64) -> f64,
+) -> Result<Found, SearchError> {
+    let guide = Guide::new(compiled, options.objective);
+    let drafts: Option<Vec<Draft>> = (0..CHAINS)
+        .map(|chain| construct::random_draft(compiled, &guide, &mut Random::new(&[options.seed, chain, 1])))
+        .collect();
+    let drafts = drafts.ok_or_else(|| SearchError::no_paths(compiled))?;
+    let moves = Moves::new(compiled);
+    let annealed = anneal(compiled, &guide, &moves, drafts, Cooling::ANEW, options.seed, progress);
+    finish(compiled, annealed)
+}
+
+/// The plan of a search's outcome, if it may be handed out.
+fn finish(compiled: &CompiledInstance, annealed: Option<Annealed>) -> Result<Found, SearchError> {
+    let Some(Annealed { draft, score, work }) = annealed else { return Err(SearchError::no_paths(compiled)) };
+    if !score.allowed {
+        return Err(SearchError::allreduce(compiled, &draft));
+    }
+    Ok(Found { plan: draft.to_plan(compiled, "skipstone"), work })
+}

@@ -1,0 +1,226 @@
+//! The steps that a search takes from one draft to the next.
+
+use super::draft::Draft;
+use crate::compiled::CompiledInstance;
+use crate::random::Random;
+use crate::simulate::NONE;
+
+/// How often each kind of step is tried, relative to the others.
+const NODE: usize = 24;
+const EXCHANGE: usize = 30;
+const CHANGE: usize = 8;
+const TRADE_WAYS: usize = 16;
+const TURN: usize = 8;
+const SEATS: usize = 24;
+const RESIZE: usize = 2;
+const RANK: usize = 4;
+
+/// Steps of a search over one instance.
+#[derive(Debug, Clone)]
+pub(crate) struct Moves {
+    /// Whether nodes may change stages.
+    placement: bool,
+    /// Whether stages may change sizes.
+    resize: bool,
+    /// Most visits of a relay stage.
+    visits_max: u32,
+}
+
+impl Moves {
+    /// The steps of `compiled`.
+    pub(crate) fn new(compiled: &CompiledInstance) -> Self {
+        Self {
+            placement: compiled.nodes() > 1 && compiled.stages() > 1,
+            resize: compiled.instance().stage_sizes.is_none() && compiled.stages() > 2,
+            visits_max: compiled.instance().stage_visits_max.unwrap_or(u32::MAX),
+        }
+    }
+
+    /// Takes a random step; false where it turned out to be none. The draft is then of no use.
+    pub(crate) fn step(&self, compiled: &CompiledInstance, draft: &mut Draft, random: &mut Random) -> bool {
+        let length = compiled.path_length();
+        let seats = if self.placement { SEATS } else { 0 };
+        let resize = if self.resize { RESIZE } else { 0 };
+        let relays = usize::from(length > 1);
+        let kinds = [
+            relays * NODE,
+            relays * EXCHANGE,
+            relays * CHANGE,
+            relays * TRADE_WAYS,
+            if length > 2 { TURN } else { 0 },
+            seats,
+            resize,
+            RANK,
+        ];
+        let mut draw = random.below(kinds.iter().sum());
+        let mut kind = 0;
+        while draw >= kinds[kind] {
+            draw -= kinds[kind];
+            kind += 1;
+        }
+        match kind {
+            0 => Self::other_node(draft, random),
+            1 => Self::exchange_stages(compiled, draft, random),
+            2 => self.change_stage(compiled, draft, random),
+            3 => Self::trade_ways(compiled, draft, random),
+            4 => Self::turn(compiled, draft, random),
+            5 => Self::trade_seats(compiled, draft, random),
+            6 => Self::resize(compiled, draft, random),
+            _ => Self::change_rank(draft, random),
+        }
+    }
+
+    /// Another node of the same stage for one visit.
+    fn other_node(draft: &mut Draft, random: &mut Random) -> bool {
+        let microbatch = random.below(draft.len());
+        let place = 1 + random.below(draft.path(microbatch).len() - 1);
+        let (stage, seat) = draft.seat[draft.path(microbatch)[place] as usize];
+        let members = &draft.stages[stage as usize];
+        if members.len() < 2 {
+            return false;
+        }
+        let other = (seat as usize + 1 + random.below(members.len() - 1)) % members.len();
+        draft.path_mut(microbatch)[place] = draft.stages[stage as usize][other];
+        true
+    }
+
+    /// Two microbatches trade one visit.
+    fn exchange_stages(compiled: &CompiledInstance, draft: &mut Draft, random: &mut Random) -> bool {
+        let (a, b) = (random.below(draft.len()), random.below(draft.len()));
+        let length = compiled.path_length();
+        let (at_a, at_b) = (1 + random.below(length - 1), 1 + random.below(length - 1));
+        let (node_a, node_b) = (draft.path(a)[at_a], draft.path(b)[at_b]);
+        if a == b || node_a == node_b {
+            return false;
+        }
+        draft.path_mut(a)[at_a] = node_b;
+        draft.path_mut(b)[at_b] = node_a;
+        if draft.stage_of(node_a) == draft.stage_of(node_b) {
+            return true;
+        }
+        Self::mend(compiled, draft, a) && Self::mend(compiled, draft, b)
+    }
+
+    /// One visit goes to another stage.
+    fn change_stage(&self, compiled: &CompiledInstance, draft: &mut Draft, random: &mut Random) -> bool {
+        let microbatch = random.below(draft.len());
+        let place = 1 + random.below(compiled.path_length() - 1);
+        let from = draft.stage_of(draft.path(microbatch)[place]);
+        let to = 1 + random.below(draft.stages.len() - 1);
+        if to == from || draft.visits[to] >= self.visits_max || draft.stages[to].is_empty() {
+            return false;
+        }
+        draft.path_mut(microbatch)[place] = draft.stages[to][random.below(draft.stages[to].len())];
+        draft.visits[from] -= 1;
+        draft.visits[to] += 1;
+        Self::mend(compiled, draft, microbatch)
+    }
+
+    /// Two microbatches trade the ends of their ways.
+    fn trade_ways(compiled: &CompiledInstance, draft: &mut Draft, random: &mut Random) -> bool {
+        let (a, b) = (random.below(draft.len()), random.below(draft.len()));
+        if a == b {
+            return false;
+        }
+        let length = compiled.path_length();
+        let from = if random.below(3) == 0 { 1 + random.below(length - 1) } else { 1 };
+        let mut changed = false;
+        for place in from..length {
+            let (node_a, node_b) = (draft.path(a)[place], draft.path(b)[place]);
+            changed |= node_a != node_b;
+            draft.path_mut(a)[place] = node_b;
+            draft.path_mut(b)[place] = node_a;
+        }
+        changed && draft.is_legal(compiled, a) && draft.is_legal(compiled, b)
+    }
+
+    /// Two visits of one path trade places.
+    fn turn(compiled: &CompiledInstance, draft: &mut Draft, random: &mut Random) -> bool {
+        let microbatch = random.below(draft.len());
+        let length = compiled.path_length();
+        let first = 1 + random.below(length - 2);
+        let second =
+            if random.below(4) == 0 { first + 1 + random.below(length - 1 - first) } else { first + 1 };
+        draft.path_mut(microbatch).swap(first, second);
+        draft.is_legal(compiled, microbatch)
+    }
+
+    /// Two nodes trade seats.
+    fn trade_seats(compiled: &CompiledInstance, draft: &mut Draft, random: &mut Random) -> bool {
+        let nodes = compiled.nodes();
+        let (a, b) = (random.below(nodes), random.below(nodes));
+        let same_stage = draft.stage_of(a as u32) == draft.stage_of(b as u32);
+        let same_kind = compiled.region[a] == compiled.region[b]
+            && compiled.forward[a] == compiled.forward[b]
+            && compiled.memory[a] == compiled.memory[b];
+        if same_stage || same_kind {
+            return false;
+        }
+        draft.trade_seats(compiled, a as u32, b as u32);
+        true
+    }
+
+    /// A relay moves to another relay stage.
+    fn resize(compiled: &CompiledInstance, draft: &mut Draft, random: &mut Random) -> bool {
+        let node = random.below(compiled.nodes()) as u32;
+        let (from, place) = draft.seat[node as usize];
+        let from = from as usize;
+        if from == 0 || draft.stages[from].len() < 2 || draft.stages.len() < 3 {
+            return false;
+        }
+        let to = 1 + (from + random.below(draft.stages.len() - 2)) % (draft.stages.len() - 1);
+        draft.stages[from].swap_remove(place as usize);
+        if let Some(moved) = draft.stages[from].get(place as usize) {
+            draft.seat[*moved as usize].1 = place;
+        }
+        draft.seat[node as usize] = (to as u32, draft.stages[to].len() as u32);
+        draft.stages[to].push(node);
+        let left = draft.stages[from].len();
+        // Visits of the node go to those who stay, half of them of the new stage's come over.
+        for index in 0..draft.schedule.nodes.len() {
+            let visited = draft.schedule.nodes[index];
+            if visited == node {
+                draft.schedule.nodes[index] = draft.stages[from][random.below(left)];
+            } else if draft.stage_of(visited) == to && random.below(draft.stages[to].len()) == 0 {
+                draft.schedule.nodes[index] = node;
+            }
+        }
+        draft.refresh_allreduce(compiled, from);
+        draft.refresh_allreduce(compiled, to);
+        true
+    }
+
+    /// A microbatch goes before or after others of its class.
+    fn change_rank(draft: &mut Draft, random: &mut Random) -> bool {
+        let microbatch = random.below(draft.len());
+        if draft.schedule.after[microbatch] != NONE {
+            draft.schedule.after[microbatch] = NONE;
+            return true;
+        }
+        let rank = random.below(4) as u32;
+        std::mem::replace(&mut draft.schedule.rank[microbatch], rank) != rank
+    }
+
+    /// Makes a path legal again after one of its visits went to another stage, by ordering its relays.
+    fn mend(compiled: &CompiledInstance, draft: &mut Draft, microbatch: usize) -> bool {
+        if draft.is_legal(compiled, microbatch) {
+            return true;
+        }
+        let seat = std::mem::take(&mut draft.seat);
+        let path = draft.path_mut(microbatch);
+        path[1..].sort_unstable_by_key(|node| seat[*node as usize].0);
+        if compiled.swaps_edges(microbatch as u32) {
+            for (first, second) in compiled.edge_pairs() {
+                let place =
+                    |wanted: usize| path.iter().position(|node| seat[*node as usize].0 as usize == wanted);
+                if let (Some(one), Some(other)) = (place(first), place(second))
+                    && one > other
+                {
+                    path[other..=one].rotate_right(1);
+                }
+            }
+        }
+        draft.seat = seat;
+        draft.is_legal(compiled, microbatch)
+    }
+}

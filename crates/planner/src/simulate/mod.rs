@@ -1,0 +1,13 @@
+//! Exact evaluation of plans: one training iteration, event by event, in integer microseconds.
+
+mod evaluation;
+mod links;
+mod schedule;
+mod simulator;
+mod tournament;
+mod trace;
+
+pub use evaluation::{Evaluation, evaluate};
+pub(crate) use schedule::{NONE, Schedule};
+pub(crate) use simulator::{CostWeights, Simulator, Verdict};
+pub use trace::{MemoryWait, TaskInterval, Trace, TransferInterval};
