@@ -83,6 +83,17 @@ fn text(report: &AuditReport) -> String {
             report.rollbacks, report.discarded_iterations
         );
     }
+    if report.rollbacks > 0 || !report.forgotten.is_empty() {
+        text += "generation stage lineage   iterations     surviving  forgotten  discarded (microbatches)\n";
+        for line in &report.ledger {
+            let iterations = format!("{}-{}", line.first.0, line.last.0);
+            let _ = writeln!(
+                text,
+                "{:>10} {:>5} {:>7}   {iterations:<14} {:>9} {:>10} {:>10}",
+                line.generation, line.stage.0, line.lineage, line.surviving, line.forgotten, line.discarded
+            );
+        }
+    }
     for forgotten in &report.forgotten {
         let _ = writeln!(
             text,

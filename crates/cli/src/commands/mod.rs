@@ -10,6 +10,7 @@ mod config;
 mod demo;
 mod eval;
 mod generate;
+mod replay;
 mod show;
 mod simulate;
 mod train;
@@ -27,6 +28,8 @@ pub(crate) enum Command {
     Generate(generate::Generate),
     /// Check the data's ledger of a run: every microbatch counted exactly once
     Audit(audit::Audit),
+    /// Compute a run again from its own records, to the same bits
+    Replay(replay::Replay),
     /// Summary of a run, or what happened around an iteration
     Show(show::Show),
     /// How fast this machine computes, prepares data, and moves bytes
@@ -52,6 +55,7 @@ impl Command {
             Self::Eval(eval) => eval.run(),
             Self::Generate(generate) => generate.run(),
             Self::Audit(audit) => audit.run(),
+            Self::Replay(replay) => replay.run(),
             Self::Show(show) => show.run(),
             Self::Bench(bench) => bench.run(),
             Self::Simulate(simulate) => simulate.run(),

@@ -1,7 +1,7 @@
 //! The coordinator's process: the core, its journal, and a connection to every node.
 
 use super::journal_file::JournalFile;
-use super::publish::publish;
+use super::publish::{StateManifest, publish};
 use super::roll::Roll;
 use super::start::{CoordinatorReady, CoordinatorStart, follow_parent, read_start};
 use serde::Serialize;
@@ -114,7 +114,7 @@ impl Driver {
         let transport = bind(&order, &inputs)?;
         tell(&CoordinatorReady { address: transport.local_address() })?;
         let start = Instant::now();
-        let (core, commands) = Coordinator::open(order.settings.clone(), &entries, order.resume, 0);
+        let (core, commands) = Coordinator::open(order.settings.clone(), &entries, order.resume.clone(), 0);
         let mut driver = Self {
             order,
             core,
@@ -231,8 +231,9 @@ impl Driver {
                     Ok(plan) => self.queue.push_back(CoordinatorInput::Planned { plan }),
                     Err(error) => return Err(io::Error::other(error)),
                 },
-                CoordinatorCommand::Publish { iteration, stages } => {
-                    if let Err(error) = publish(&self.order.dir, iteration, &stages) {
+                CoordinatorCommand::Publish { iteration, generation, stages } => {
+                    let manifest = StateManifest::new(iteration, generation, stages);
+                    if let Err(error) = publish(&self.order.dir, &manifest) {
                         log(&Event::SaveFailed { why: format!("state/state.json: {error}") });
                     }
                 }

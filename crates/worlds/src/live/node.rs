@@ -1,10 +1,8 @@
 //! A node's process: a worker core, its tensors, a compute thread, and the connections to the others.
 
 use super::address::PeerAddress;
-use super::folder::tokens_path;
 use super::start::{NodeStart, follow_parent, read_start};
-use super::store::{Done, Engine, EngineSetup, Job, OptimizerSetup, TensorStore};
-use crate::config::ConfigError;
+use super::store::{Done, Engine, EngineSetup, Job, TensorStore};
 use skipstone_net::{
     Frame, NetConfig, NetEvent, PeerId, Priority, RunSecret, SendError, TcpTransport, Transport,
 };
@@ -45,7 +43,7 @@ pub fn run_node() -> ExitCode {
 fn serve() -> io::Result<bool> {
     let order: NodeStart = read_start(&mut io::stdin().lock())?;
     follow_parent(|_| ())?;
-    let setup = engine_setup(&order).map_err(io::Error::other)?;
+    let setup = EngineSetup::of(&order.config, &order.dir, order.vocabulary).map_err(io::Error::other)?;
     let (inputs, arrivals) = mpsc::channel();
     let me = PeerAddress::draw_id()?;
     let config = net_config(me, &order, &setup)?;
@@ -95,24 +93,6 @@ fn start_compute(setup: EngineSetup, done: mpsc::Sender<Input>) -> io::Result<mp
         }
     })?;
     Ok(jobs)
-}
-
-/// What the configuration means for a node's computations.
-fn engine_setup(order: &NodeStart) -> Result<EngineSetup, ConfigError> {
-    let config = &order.config;
-    Ok(EngineSetup {
-        shape: config.shape(order.vocabulary)?,
-        optimizer: OptimizerSetup {
-            beta1: config.beta1,
-            beta2: config.beta2,
-            epsilon: config.epsilon,
-            weight_decay: config.weight_decay,
-        },
-        seed: config.seed,
-        threads: config.threads_per_node(),
-        tokens: tokens_path(&order.dir),
-        state: order.dir.join("state"),
-    })
 }
 
 fn net_config(me: PeerId, order: &NodeStart, setup: &EngineSetup) -> io::Result<NetConfig> {

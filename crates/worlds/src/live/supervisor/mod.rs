@@ -70,7 +70,7 @@ pub struct RunOutcome {
 pub fn run(config: &RunConfig, options: RunOptions) -> Result<RunOutcome, RunError> {
     let signals = Signals::listen()?;
     let folder = open_folder(config, options.resume)?;
-    let resume = if options.resume { Some(read_state(&folder.dir)?.iteration) } else { None };
+    let resume = if options.resume { Some(read_state(&folder.dir)?.saved()) } else { None };
     let mut settings = config.settings()?;
     settings.run = folder.facts.run;
     let info = RunInfo {
