@@ -7,9 +7,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-const FLUSH_EVERY: Duration = Duration::from_secs(1);
-/// What is handed to the system at once in busy times.
-const FLUSH_BYTES: usize = 64 << 10;
+/// Pause between tries while the disk refuses.
+const RETRY_EVERY: Duration = Duration::from_secs(1);
 /// What waits for a disk that refuses; events beyond it are left out of the log.
 const PENDING_BYTES_MAX: usize = 8 << 20;
 
@@ -77,7 +76,8 @@ impl EventLog {
         self.resumed_ms
     }
 
-    /// Appends an event; it is on its way to the disk within a second, if [`EventLog::tick`] is called.
+    /// Appends an event. The operating system has the line when this returns, so that a crash of this process loses none
+    /// and one of the machine at most what the system had not written yet; while the disk refuses, lines wait.
     pub fn append(&mut self, record: &EventRecord) {
         match serde_json::to_vec(record) {
             Ok(line) if self.pending.len() + line.len() < PENDING_BYTES_MAX => {
@@ -87,15 +87,16 @@ impl EventLog {
             Ok(_) => {} // the disk has refused for long: `note` has said so
             Err(why) => self.note(&why.into()),
         }
-        if self.pending.len() >= FLUSH_BYTES && !self.failed {
+        if self.failed {
+            self.tick();
+        } else {
             self.flush();
         }
-        self.tick();
     }
 
-    /// Flushes when the last flush is a second ago; call it now and then.
+    /// Tries again each second to write what a disk refused; call it now and then.
     pub fn tick(&mut self) {
-        if self.flushed.elapsed() >= FLUSH_EVERY {
+        if !self.pending.is_empty() && self.flushed.elapsed() >= RETRY_EVERY {
             self.flush();
         }
     }
@@ -116,6 +117,7 @@ impl EventLog {
             }
         }
         self.pending.drain(..written);
+        self.failed &= !self.pending.is_empty();
     }
 
     /// The warning of the first failure, once.

@@ -6,6 +6,7 @@ use crate::failure::Outcome;
 
 mod audit;
 mod bench;
+mod chaos;
 mod config;
 mod demo;
 mod eval;
@@ -36,6 +37,8 @@ pub(crate) enum Command {
     Bench(bench::Bench),
     /// Train in virtual time with everything going wrong that can, by seed
     Simulate(simulate::Simulate),
+    /// Train a small model while everything that can go wrong does, and check what was promised
+    Chaos(chaos::Chaos),
     /// Print the options that a run would have, as run.toml
     Config(Box<config::Config>),
     /// The coordinator of a run; started by `train`
@@ -55,6 +58,7 @@ impl Command {
             Self::Eval(eval) => eval.run(),
             Self::Generate(generate) => generate.run(),
             Self::Audit(audit) => audit.run(),
+            Self::Chaos(chaos) => chaos.run(),
             Self::Replay(replay) => replay.run(),
             Self::Show(show) => show.run(),
             Self::Bench(bench) => bench.run(),

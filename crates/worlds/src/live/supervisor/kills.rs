@@ -51,6 +51,8 @@ impl Roster {
     pub(super) fn apply(&mut self, event: &Event) {
         match event {
             Event::NodeJoined { node, process } => {
+                // A process that was set aside, or whose coordinator came back, goes on under a new id.
+                self.nodes.retain(|_, (known, _)| *process == 0 || *known != *process);
                 self.nodes.insert(*node, (*process, None));
             }
             Event::NodeEntered { node, stage, .. } => {
@@ -73,8 +75,18 @@ impl Roster {
         self.nodes.get(&node).and_then(|(_, stage)| *stage)
     }
 
-    fn of_stage(&self, stage: StageId) -> Vec<NodeId> {
+    pub(super) fn of_stage(&self, stage: StageId) -> Vec<NodeId> {
         self.nodes.iter().filter(|(_, (_, serves))| *serves == Some(stage)).map(|(node, _)| *node).collect()
+    }
+
+    /// All nodes.
+    pub(super) fn all(&self) -> Vec<NodeId> {
+        self.nodes.keys().copied().collect()
+    }
+
+    /// A node is gone, although nobody has said so yet.
+    pub(super) fn forget(&mut self, node: NodeId) {
+        self.nodes.remove(&node);
     }
 
     /// All nodes that may be killed at random.
