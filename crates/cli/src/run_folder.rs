@@ -77,7 +77,8 @@ pub(crate) fn model_from_state(
     let mut model = WholeModel::zeroed(shape.model.clone(), usize::from(shape.stages), shape.origin_layers)?;
     let digest = shape.digest();
     let mut present = vec![false; model.stages().len()];
-    for (stage, _) in &saved.stages {
+    for saved_stage in &saved.stages {
+        let stage = &saved_stage.stage;
         let index = usize::from(stage.0);
         let Some(whole) = model.stages_mut().get_mut(index) else {
             return Err(Failure::failed(format!("state.json names {stage}, which the model does not have")));

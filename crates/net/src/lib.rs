@@ -43,5 +43,5 @@ pub use event::{NetEvent, channel};
 pub use frame::{Frame, Payload, PeerId, Priority};
 pub use memory::{MemoryHub, MemoryTransport};
 pub use secret::{RunSecret, SecretError};
-pub use tcp::TcpTransport;
+pub use tcp::{CutDirection, TcpTransport};
 pub use transport::Transport;

@@ -18,6 +18,9 @@ pub(crate) struct Append {
     pending_bytes_max: usize,
     flush_every: Duration,
     flushed: Instant,
+    /// Whether the disk refused the last time.
+    refused: bool,
+    /// Whether the first failure has been kept.
     failed: bool,
     warning: Option<io::Error>,
 }
@@ -33,6 +36,7 @@ impl Append {
             pending_bytes_max,
             flush_every,
             flushed: Instant::now(),
+            refused: false,
             failed: false,
             warning: None,
         })
@@ -52,8 +56,8 @@ impl Append {
         if self.pending.len() + piece.len() <= self.pending_bytes_max {
             self.pending.extend_from_slice(piece);
         }
-        if self.pending.len() >= FLUSH_BYTES && !self.failed {
-            self.flush();
+        if self.pending.len() >= FLUSH_BYTES {
+            self.flush_unless_refused();
         }
         self.tick();
     }
@@ -65,9 +69,17 @@ impl Append {
         }
     }
 
+    /// Hands everything to the operating system now, unless the disk refused the last time: then [`Append::tick`] will.
+    pub(crate) fn flush_unless_refused(&mut self) {
+        if !self.refused {
+            self.flush();
+        }
+    }
+
     /// Hands everything to the operating system.
     pub(crate) fn flush(&mut self) {
         self.flushed = Instant::now();
+        self.refused = false;
         let mut written = 0;
         while written < self.pending.len() {
             match self.file.write(&self.pending[written..]) {
@@ -75,6 +87,7 @@ impl Append {
                 Ok(bytes) => written += bytes,
                 Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
                 Err(why) => {
+                    self.refused = true;
                     self.fail(why);
                     break;
                 }

@@ -6,7 +6,8 @@ use skipstone_types::{EVENT_SCHEMA, Event, EventRecord, Iteration};
 use std::path::Path;
 use std::time::Duration;
 
-const FLUSH_EVERY: Duration = Duration::from_secs(1);
+/// Pause between tries while the disk refuses.
+const RETRY_EVERY: Duration = Duration::from_secs(1);
 /// What waits for a disk that refuses; events beyond it are left out of the log.
 const PENDING_BYTES_MAX: usize = 8 << 20;
 
@@ -31,7 +32,7 @@ impl EventLog {
     pub fn open(dir: &Path) -> Result<Self, ReadError> {
         let path = dir.join("events.jsonl");
         let io = |source| ReadError::Io { path: path.clone(), source };
-        let file = Append::open(&path, FLUSH_EVERY, PENDING_BYTES_MAX).map_err(io)?;
+        let file = Append::open(&path, RETRY_EVERY, PENDING_BYTES_MAX).map_err(io)?;
         let (mut whole_bytes, mut last, mut steps) = (0, None, 0);
         read::scan(&path, |record, end| {
             whole_bytes = end;
@@ -60,7 +61,8 @@ impl EventLog {
         self.resumed_ms
     }
 
-    /// Appends an event; it is on its way to the disk within a second, if [`EventLog::tick`] is called.
+    /// Appends an event. The operating system has the line when this returns, so that a crash of this process loses none
+    /// and one of the machine at most what the system had not written yet; while the disk refuses, lines wait.
     pub fn append(&mut self, record: &EventRecord) {
         match serde_json::to_vec(record) {
             Ok(mut line) => {
@@ -69,9 +71,10 @@ impl EventLog {
             }
             Err(why) => self.file.fail(why.into()),
         }
+        self.file.flush_unless_refused();
     }
 
-    /// Flushes when the last flush is a second ago; call it now and then.
+    /// Tries again each second to write what a disk refused; call it now and then.
     pub fn tick(&mut self) {
         self.file.tick();
     }
@@ -145,7 +148,7 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn a_full_disk_is_one_warning() {
-        let file = Append::open(Path::new("/dev/full"), FLUSH_EVERY, PENDING_BYTES_MAX).unwrap();
+        let file = Append::open(Path::new("/dev/full"), RETRY_EVERY, PENDING_BYTES_MAX).unwrap();
         let mut log = EventLog { file, resumed_ms: 0 };
         (0..2000).for_each(|t| log.append(&joined(t)));
         log.flush();

@@ -19,6 +19,11 @@ impl RunState {
                 let text = format!("{} killed", node_of(*node, stage));
                 self.stories.tell(Subject::Node(*node, stage), now_ms, text);
             }
+            Event::Injected { fault, node, peer, for_ms } => {
+                let stage = self.nodes.get(node).copied().flatten();
+                let text = injected(fault, &node_of(*node, stage), *peer, *for_ms);
+                self.stories.tell(Subject::Run, now_ms, text);
+            }
             Event::NodeLost { node, stage, why, .. } => self.tell_lost(*node, *stage, why),
             Event::Repaired { stage, lost, microbatches } => self.tell_repair(*stage, *lost, *microbatches),
             Event::StageLost { stage, .. } => self.tell_stage_lost(*stage),
@@ -224,5 +229,22 @@ fn from(sources: &[StageId]) -> String {
         " with fresh weights".to_owned()
     } else {
         format!(" from {}", words::stages(sources))
+    }
+}
+
+/// `node 3 (stage 1) stopped for 1.2 s (on purpose)`.
+fn injected(fault: &str, node: &str, peer: Option<NodeId>, for_ms: u64) -> String {
+    let to = match peer {
+        Some(NodeId(0)) => "the coordinator".to_owned(),
+        Some(peer) => peer.to_string(),
+        None => String::new(),
+    };
+    let lasts = words::delay(for_ms);
+    match fault {
+        "stop" => format!("{node} stopped for {lasts} (on purpose)"),
+        "slow" => format!("{node} slowed down for {lasts} (on purpose)"),
+        "partition" => format!("link of {node} to {to} cut for {lasts} (on purpose)"),
+        "corrupt" => format!("a frame of {node} to {to} damaged (on purpose)"),
+        other => format!("{other} at {node} (on purpose)"),
     }
 }

@@ -2,8 +2,9 @@
 
 use crate::journal::Entry;
 use crate::message::{ToCoordinator, ToPeer, ToWorker};
+use crate::record::SavedStage;
 use crate::task::{Handle, Outcome, Task, TaskId};
-use skipstone_types::{Digest, Event, Iteration, NodeId, Plan, PlanProblem, StageId, Term};
+use skipstone_types::{Event, Iteration, NodeId, Plan, PlanProblem, Term};
 
 /// What happens to a worker.
 #[derive(Debug, Clone, PartialEq)]
@@ -178,8 +179,10 @@ pub enum CoordinatorCommand {
     Publish {
         /// The iteration that runs next.
         iteration: Iteration,
-        /// Digests of the stages saved; a stage that is missing is a hole.
-        stages: Vec<(StageId, Digest)>,
+        /// The generation that it belongs to.
+        generation: u32,
+        /// The stages saved; a stage that is missing is a hole.
+        stages: Vec<SavedStage>,
     },
     /// A save failed: what was written of it is of no use, and its space is needed.
     Discard {

@@ -4,13 +4,14 @@
 //! write cut short) is dropped; anything else that does not check is an error, so that damage is never taken for
 //! history.
 
-use crate::record::CommitRecord;
+use crate::record::{CommitRecord, SavedStage};
 use serde::{Deserialize, Serialize};
+use skipstone_recovery::Recipe;
 use skipstone_types::{Digest, Iteration, NodeId, RunId, StageId, Term};
 use thiserror::Error;
 
 /// First bytes of a journal: name and version.
-pub const JOURNAL_HEADER: &[u8; 12] = b"SKIPJRNL\x01\0\0\0";
+pub const JOURNAL_HEADER: &[u8; 12] = b"SKIPJRNL\x02\0\0\0";
 
 /// Largest entry, in bytes.
 const ENTRY_BYTES_MAX: usize = 16 << 20;
@@ -36,18 +37,30 @@ pub enum Entry {
         iteration: Iteration,
         /// The generation that starts.
         generation: u32,
+        /// What `state/` holds; a stage that is missing was lost when it was saved.
+        stages: Vec<SavedStage>,
     },
     /// A stage that had been lost entered again with a state made from others, ahead of any record that names it.
-    Rebuilt {
-        /// The stage.
-        stage: StageId,
-        /// Its rebuilds so far.
-        lineage: u32,
-        /// Digest of its state.
-        state: Digest,
-    },
+    Rebuilt(Box<Rebuild>),
     /// An iteration was decided.
     Committed(Box<CommitRecord>),
+}
+
+/// How a lost stage was made again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Rebuild {
+    /// The stage.
+    pub stage: StageId,
+    /// Its rebuilds so far, this one included.
+    pub lineage: u32,
+    /// The sources' states are those before this iteration.
+    pub from: Iteration,
+    /// What was mixed how.
+    pub recipe: Recipe,
+    /// Lineages of the recipe's sources then, in its order.
+    pub source_lineages: Vec<u32>,
+    /// Digest of the state that it gave.
+    pub state: Digest,
 }
 
 /// Why a journal can't be used.
@@ -55,7 +68,9 @@ pub enum Entry {
 #[non_exhaustive]
 pub enum JournalError {
     /// Not a journal, or of another version.
-    #[error("not a journal of this version; start the run in a new folder")]
+    #[error(
+        "not a journal of this version (2); go on with the build that wrote it, or start a run in a new folder"
+    )]
     Header,
     /// An entry in the middle is damaged.
     #[error("the journal is damaged at byte {0}; go on from state/ with --resume in a copy of the folder")]
@@ -123,7 +138,7 @@ mod tests {
         let entries = vec![
             Entry::Opened { run: RunId(1), term: Term(1) },
             Entry::NodesBelow { node: NodeId(9) },
-            Entry::RolledBack { iteration: Iteration(4), generation: 1 },
+            Entry::RolledBack { iteration: Iteration(4), generation: 1, stages: Vec::new() },
         ];
         let mut bytes = JOURNAL_HEADER.to_vec();
         for entry in &entries {

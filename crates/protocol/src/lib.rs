@@ -20,11 +20,11 @@ mod worker;
 
 pub use command::{CoordinatorCommand, CoordinatorInput, End, WorkerCommand, WorkerInput};
 pub use coordinator::Coordinator;
-pub use journal::{Entry, JOURNAL_HEADER, JournalError, decode_journal, encode_entry};
+pub use journal::{Entry, JOURNAL_HEADER, JournalError, Rebuild, decode_journal, encode_entry};
 pub use message::{
     Direction, Duty, Holding, LossShare, Method, ReduceId, Spent, ToCoordinator, ToPeer, ToWorker, TransferId,
 };
-pub use record::{CommitRecord, Share, StageRecord};
+pub use record::{Addition, CommitRecord, LossAdded, SavedStage, SavedState, Share, StageRecord};
 pub use task::{Handle, Outcome, Task, TaskId};
 pub use wire::{Envelope, MESSAGE_BYTES_MAX, Message, WIRE_VERSION, WireError, decode, encode};
 pub use worker::Worker;

@@ -262,6 +262,8 @@ pub struct LossShare {
     pub loss_sum: f64,
     /// Its tokens.
     pub tokens: u64,
+    /// Additions to the sender's sum before this loss's gradient was added.
+    pub place: u32,
 }
 
 /// Microseconds by use, from the end of the last attempt on.

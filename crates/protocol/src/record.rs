@@ -12,6 +12,42 @@ pub struct Share {
     pub node: NodeId,
     /// Its microbatches, in the order in which their gradients were added.
     pub microbatches: Vec<Microbatch>,
+    /// At the origin, which adds to its sum twice for a microbatch: the losses' gradients, in the order in which
+    /// they were added among those of `microbatches`. Empty at a relay.
+    pub losses: Vec<LossAdded>,
+}
+
+/// Where in a share a loss's gradient was added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LossAdded {
+    /// The microbatch.
+    pub microbatch: Microbatch,
+    /// Additions to the sum before it, of either kind.
+    pub place: u32,
+}
+
+/// One addition to a share's sum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Addition {
+    /// Head and final norm, at the origin.
+    Loss(Microbatch),
+    /// Everything else.
+    Backward(Microbatch),
+}
+
+impl Share {
+    /// Every addition to the sum, in order; `None` if the places of the losses leave a gap.
+    pub fn additions(&self) -> Option<Vec<Addition>> {
+        let count = self.microbatches.len() + self.losses.len();
+        let mut losses = self.losses.iter().peekable();
+        let mut backwards = self.microbatches.iter();
+        (0..count)
+            .map(|place| match losses.next_if(|loss| loss.place as usize == place) {
+                Some(loss) => Some(Addition::Loss(loss.microbatch)),
+                None => backwards.next().map(|microbatch| Addition::Backward(*microbatch)),
+            })
+            .collect()
+    }
 }
 
 /// A stage in a commit record. A stage that nothing reached has no shares and takes no step.
@@ -42,6 +78,26 @@ impl StageRecord {
     pub fn microbatches(&self) -> u32 {
         self.shares.iter().map(|share| share.microbatches.len() as u32).sum()
     }
+}
+
+/// A stage in `state/`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedStage {
+    /// The stage.
+    pub stage: StageId,
+    /// Digest of its state.
+    pub state: Digest,
+    /// Its rebuilds before the save.
+    pub lineage: u32,
+}
+
+/// What `state/` holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedState {
+    /// The iteration that runs next.
+    pub iteration: Iteration,
+    /// The stages; one that is missing was lost when the state was saved.
+    pub stages: Vec<SavedStage>,
 }
 
 /// A committed iteration.
@@ -83,5 +139,26 @@ impl CommitRecord {
     /// The stage's part.
     pub fn stage(&self, stage: StageId) -> Option<&StageRecord> {
         self.stages.get(usize::from(stage.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_find_their_places_among_the_backwards() {
+        let loss = |microbatch, place| LossAdded { microbatch: Microbatch(microbatch), place };
+        let mut share = Share {
+            node: NodeId(1),
+            microbatches: vec![Microbatch(1), Microbatch(0)],
+            losses: vec![loss(1, 0), loss(0, 2)],
+        };
+        let (l, b) = (|m| Addition::Loss(Microbatch(m)), |m| Addition::Backward(Microbatch(m)));
+        assert_eq!(share.additions(), Some(vec![l(1), b(1), l(0), b(0)]));
+        share.losses[1].place = 9;
+        assert_eq!(share.additions(), None);
+        share.losses.clear();
+        assert_eq!(share.additions(), Some(vec![b(1), b(0)]));
     }
 }

@@ -171,7 +171,7 @@ impl Bench {
 
     fn share(&mut self, node: NodeId, microbatch: u32, origin: bool) {
         let (iteration, attempt) = self.current();
-        let loss = origin.then_some(LossShare { loss_sum: 8.0, tokens: 4 });
+        let loss = origin.then_some(LossShare { loss_sum: 8.0, tokens: 4, place: 0 });
         self.says(
             node,
             ToCoordinator::ShareDone { iteration, attempt, microbatch: Microbatch(microbatch), loss },
@@ -481,10 +481,10 @@ fn a_rebuilt_stage_is_known_after_a_restart_before_any_record_names_it() {
     let heir = bench.hello(None);
     bench.holds(heir);
     lose(&mut bench, nodes[3]);
-    assert_eq!(
-        bench.journal.last(),
-        Some(&Entry::Rebuilt { stage: StageId(2), lineage: 1, state: Digest([3; 32]) })
-    );
+    let Some(Entry::Rebuilt(rebuild)) = bench.journal.last() else { panic!("no rebuild is journalled") };
+    assert_eq!((rebuild.stage, rebuild.lineage, rebuild.state), (StageId(2), 1, Digest([3; 32])));
+    assert_eq!((rebuild.from, rebuild.source_lineages.as_slice()), (Iteration(1), [0].as_slice()));
+    assert_eq!(rebuild.recipe.sources.iter().map(|source| source.stage).collect::<Vec<_>>(), [StageId(1)]);
     let mut second = Bench::open(&settings, &bench.journal);
     // The old replica missed its last step; it must not pass for the rebuilt stage.
     let mut old = holding(nodes[2], 2, 0, 30);

@@ -220,6 +220,17 @@ pub enum Event {
         /// The stage that it served.
         stage: Option<StageId>,
     },
+    /// The parent made another fault on purpose (chaos): a link was cut, a process was stopped, …
+    Injected {
+        /// `stop`, `partition`, `slow` or `corrupt`.
+        fault: String,
+        /// The node that it was done to.
+        node: NodeId,
+        /// The other end of the link, if it was done to one; node 0 is the coordinator.
+        peer: Option<NodeId>,
+        /// How long it lasts, in milliseconds; 0 for a moment.
+        for_ms: u64,
+    },
     /// The parent started a process in place of a lost one.
     Respawned {
         /// `node` or `coordinator`.

@@ -26,6 +26,27 @@ pub struct Forgotten {
     pub microbatches: u64,
 }
 
+/// What the weights of one (generation, stage, lineage) were trained on (DESIGN §4, "Ledger").
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LedgerLine {
+    /// Rollbacks before it.
+    pub generation: u32,
+    /// The stage.
+    pub stage: StageId,
+    /// Its rebuilds before it.
+    pub lineage: u32,
+    /// The first of its iterations.
+    pub first: Iteration,
+    /// The last of them.
+    pub last: Iteration,
+    /// Microbatches whose gradient is in the stage's weights at the end.
+    pub surviving: u64,
+    /// Microbatches whose part was lost with the stage's last replica.
+    pub forgotten: u64,
+    /// Microbatches of iterations that a rollback discarded.
+    pub discarded: u64,
+}
+
 /// What the journal says of the data.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct AuditReport {
@@ -47,6 +68,8 @@ pub struct AuditReport {
     pub discarded_iterations: u64,
     /// Rebuilds, with what they forgot.
     pub forgotten: Vec<Forgotten>,
+    /// By generation, stage and lineage.
+    pub ledger: Vec<LedgerLine>,
     /// Rules broken; a sound run has none.
     pub violations: u64,
     /// The first of them, in words.
@@ -103,7 +126,9 @@ pub fn read_journal(dir: &Path) -> Result<Vec<Entry>, AuditError> {
 /// Checks the ledger. `order` gives the samples of each microbatch; without it samples are not counted.
 pub fn audit(entries: &[Entry], order: Option<&SampleOrder>) -> AuditReport {
     let mut report = AuditReport::default();
-    let history = surviving_history(entries, &mut report);
+    let Histories { surviving: history, discarded, lineages: current } = histories(entries, &mut report);
+    let mut ledger = Ledger::default();
+    discarded.into_iter().for_each(|record| ledger.add(record, |line, _| &mut line.discarded));
     let mut previous: Option<&CommitRecord> = None;
     // Per stage: its lineage, and the microbatches that its weights have seen.
     let mut lineages: BTreeMap<StageId, (u32, u64)> = BTreeMap::new();
@@ -115,30 +140,49 @@ pub fn audit(entries: &[Entry], order: Option<&SampleOrder>) -> AuditReport {
         check_chain(record, previous, &mut report);
         check_counted_once(record, &mut report);
         follow_lineages(record, &mut lineages, &mut report);
+        ledger.add(record, |line, lineage| {
+            let forgotten = current.get(&line.stage).is_some_and(|current| lineage < *current);
+            if forgotten { &mut line.forgotten } else { &mut line.surviving }
+        });
         if let Some(order) = order {
             count_samples(record, order, &mut seen, &mut epoch, &mut report);
         }
         previous = Some(record);
     }
+    forget_after_the_end(&current, &lineages, previous, &mut report);
+    report.ledger = ledger.lines.into_values().collect();
     report.epochs = if report.samples == 0 { 0 } else { epoch + 1 };
     report
 }
 
-fn surviving_history<'a>(
-    entries: &'a [Entry],
-    report: &mut AuditReport,
-) -> BTreeMap<Iteration, &'a CommitRecord> {
-    let mut history: BTreeMap<Iteration, &CommitRecord> = BTreeMap::new();
+/// What a journal's records became.
+struct Histories<'a> {
+    /// The records that count, by iteration.
+    surviving: BTreeMap<Iteration, &'a CommitRecord>,
+    /// Records that rollbacks took back.
+    discarded: Vec<&'a CommitRecord>,
+    /// The lineage that each stage has at the end.
+    lineages: BTreeMap<StageId, u32>,
+}
+
+fn histories<'a>(entries: &'a [Entry], report: &mut AuditReport) -> Histories<'a> {
+    let mut surviving: BTreeMap<Iteration, &CommitRecord> = BTreeMap::new();
+    let (mut discarded, mut lineages) = (Vec::new(), BTreeMap::new());
     for entry in entries {
         match entry {
             Entry::Opened { .. } => report.terms += 1,
-            Entry::NodesBelow { .. } | Entry::Rebuilt { .. } => {}
-            Entry::RolledBack { iteration, .. } => {
+            Entry::NodesBelow { .. } => {}
+            Entry::Rebuilt(rebuild) => _ = lineages.insert(rebuild.stage, rebuild.lineage),
+            Entry::RolledBack { iteration, stages, .. } => {
                 report.rollbacks += 1;
-                report.discarded_iterations += history.split_off(iteration).len() as u64;
+                let taken_back = surviving.split_off(iteration);
+                report.discarded_iterations += taken_back.len() as u64;
+                discarded.extend(taken_back.into_values());
+                lineages = stages.iter().map(|stage| (stage.stage, stage.lineage)).collect();
             }
             Entry::Committed(record) => {
-                if let Some(earlier) = history.insert(record.iteration, record)
+                lineages.extend(record.stages.iter().map(|part| (part.stage, part.lineage)));
+                if let Some(earlier) = surviving.insert(record.iteration, record)
                     && earlier.digest() != record.digest()
                 {
                     report.complain(|| format!("{} was committed twice, differently", record.iteration));
@@ -146,7 +190,50 @@ fn surviving_history<'a>(
             }
         }
     }
-    history
+    Histories { surviving, discarded, lineages }
+}
+
+/// The ledger's lines.
+#[derive(Default)]
+struct Ledger {
+    lines: BTreeMap<(u32, StageId, u32), LedgerLine>,
+}
+
+impl Ledger {
+    /// Adds a record's microbatches to the account that `account` picks from a line and its lineage.
+    fn add(&mut self, record: &CommitRecord, account: impl Fn(&mut LedgerLine, u32) -> &mut u64) {
+        for part in &record.stages {
+            let key = (record.generation, part.stage, part.lineage);
+            let line = self.lines.entry(key).or_insert(LedgerLine {
+                generation: record.generation,
+                stage: part.stage,
+                lineage: part.lineage,
+                first: record.iteration,
+                last: record.iteration,
+                surviving: 0,
+                forgotten: 0,
+                discarded: 0,
+            });
+            line.first = line.first.min(record.iteration);
+            line.last = line.last.max(record.iteration);
+            *account(line, part.lineage) += u64::from(part.microbatches());
+        }
+    }
+}
+
+/// A stage that was rebuilt after the last record has forgotten too.
+fn forget_after_the_end(
+    current: &BTreeMap<StageId, u32>,
+    lineages: &BTreeMap<StageId, (u32, u64)>,
+    last: Option<&CommitRecord>,
+    report: &mut AuditReport,
+) {
+    for (stage, (lineage, learnt)) in lineages {
+        if current.get(stage).is_some_and(|current| current > lineage) {
+            let iteration = last.map_or(Iteration(0), |last| last.iteration.next());
+            report.forgotten.push(Forgotten { stage: *stage, iteration, microbatches: *learnt });
+        }
+    }
 }
 
 fn check_chain(record: &CommitRecord, previous: Option<&CommitRecord>, report: &mut AuditReport) {
@@ -242,7 +329,7 @@ fn count_samples(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use skipstone_protocol::{Share, StageRecord};
+    use skipstone_protocol::{SavedStage, Share, StageRecord};
     use skipstone_types::{Attempt, NodeId, Path, PlanEpoch, RunId, Term, Visit};
 
     fn record(iteration: u64, previous: Digest, lineage: u32) -> CommitRecord {
@@ -254,7 +341,8 @@ mod tests {
                 shares: if stage == 2 {
                     vec![]
                 } else {
-                    vec![Share { node: visit(stage).node, microbatches: vec![Microbatch(1), Microbatch(0)] }]
+                    let microbatches = vec![Microbatch(1), Microbatch(0)];
+                    vec![Share { node: visit(stage).node, microbatches, losses: Vec::new() }]
                 },
                 gradient: Digest::default(),
                 gradient_norm: 1.0,
@@ -293,15 +381,28 @@ mod tests {
         assert_eq!((report.iterations, report.microbatches, report.visits), (2, 4, 8));
         let forgotten = Forgotten { stage: StageId(1), iteration: Iteration(1), microbatches: 2 };
         assert_eq!(report.forgotten, [forgotten]);
+        let account = |stage, lineage| {
+            let line = |line: &&LedgerLine| line.stage == StageId(stage) && line.lineage == lineage;
+            report.ledger.iter().find(line).map(|line| (line.surviving, line.forgotten, line.discarded))
+        };
+        assert_eq!(account(0, 0), Some((4, 0, 0)));
+        assert_eq!((account(1, 0), account(1, 1)), (Some((0, 2, 0)), Some((2, 0, 0))));
     }
 
     #[test]
     fn what_a_rollback_discards_does_not_count() {
         let mut entries = run();
-        entries.push(Entry::RolledBack { iteration: Iteration(1), generation: 1 });
+        let stages = (0..3)
+            .map(|stage| SavedStage { stage: StageId(stage), state: Digest::default(), lineage: 0 })
+            .collect();
+        entries.push(Entry::RolledBack { iteration: Iteration(1), generation: 1, stages });
         let report = audit(&entries, None);
         assert!(report.is_sound());
         assert_eq!((report.iterations, report.rollbacks, report.discarded_iterations), (1, 1, 1));
+        let discarded = |line: &LedgerLine| (line.surviving, line.forgotten, line.discarded);
+        let relay: Vec<_> =
+            report.ledger.iter().filter(|line| line.stage == StageId(1)).map(discarded).collect();
+        assert_eq!(relay, [(2, 0, 0), (0, 0, 2)], "lineage 1 was rolled back together with its iteration");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `skipstone audit`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use skipstone_data::SampleOrder;
@@ -33,7 +33,7 @@ pub(crate) struct Audit {
 impl Audit {
     pub(crate) fn run(self) -> Outcome {
         let entries = read_journal(&self.dir).map_err(Failure::input)?;
-        let report = audit(&entries, self.order()?.as_ref());
+        let report = audit(&entries, order_of(&self.dir)?.as_ref());
         if self.json {
             let mut json = serde_json::to_value(&report).map_err(Failure::failed)?;
             json["sound"] = report.is_sound().into();
@@ -50,18 +50,18 @@ impl Audit {
             report.violations
         )))
     }
+}
 
-    /// The order of samples, where the run's options and data are still there.
-    fn order(&self) -> Outcome<Option<SampleOrder>> {
-        let options = self.dir.join("run.toml");
-        if !options.is_file() {
-            return Ok(None);
-        }
-        let config = RunConfig::read(&options)?;
-        let Ok(facts) = read_facts(&self.dir) else { return Ok(None) };
-        let order = SampleOrder::new(config.seed, facts.train_tokens, config.batch_shape()?);
-        order.map(Some).map_err(Failure::input)
+/// The order of samples of the run in `dir`, where its options and data are still there.
+pub(crate) fn order_of(dir: &Path) -> Outcome<Option<SampleOrder>> {
+    let options = dir.join("run.toml");
+    if !options.is_file() {
+        return Ok(None);
     }
+    let config = RunConfig::read(&options)?;
+    let Ok(facts) = read_facts(dir) else { return Ok(None) };
+    let order = SampleOrder::new(config.seed, facts.train_tokens, config.batch_shape()?);
+    order.map(Some).map_err(Failure::input)
 }
 
 fn text(report: &AuditReport) -> String {
@@ -82,6 +82,17 @@ fn text(report: &AuditReport) -> String {
             "rollbacks: {}, which discarded {} iterations",
             report.rollbacks, report.discarded_iterations
         );
+    }
+    if report.rollbacks > 0 || !report.forgotten.is_empty() {
+        text += "generation stage lineage   iterations     surviving  forgotten  discarded (microbatches)\n";
+        for line in &report.ledger {
+            let iterations = format!("{}-{}", line.first.0, line.last.0);
+            let _ = writeln!(
+                text,
+                "{:>10} {:>5} {:>7}   {iterations:<14} {:>9} {:>10} {:>10}",
+                line.generation, line.stage.0, line.lineage, line.surviving, line.forgotten, line.discarded
+            );
+        }
     }
     for forgotten in &report.forgotten {
         let _ = writeln!(

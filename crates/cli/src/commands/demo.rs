@@ -69,8 +69,13 @@ impl Demo {
             kills.len() + usize::from(config.replicas) - 1,
             config.out.display()
         ));
-        let options =
-            RunOptions { resume: false, progress: Progress::choose(self.plain || self.json), kills, port: 0 };
+        let options = RunOptions {
+            resume: false,
+            progress: Progress::choose(self.plain || self.json),
+            kills,
+            chaos: None,
+            port: 0,
+        };
         train(&config, options, self.json)
     }
 }

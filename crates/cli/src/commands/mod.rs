@@ -6,11 +6,13 @@ use crate::failure::Outcome;
 
 mod audit;
 mod bench;
+mod chaos;
 mod config;
 mod demo;
 mod eval;
 mod generate;
 mod plan;
+mod replay;
 mod show;
 mod simulate;
 mod train;
@@ -28,6 +30,8 @@ pub(crate) enum Command {
     Generate(generate::Generate),
     /// Check the data's ledger of a run: every microbatch counted exactly once
     Audit(audit::Audit),
+    /// Compute a run again from its own records, to the same bits
+    Replay(replay::Replay),
     /// Summary of a run, or what happened around an iteration
     Show(show::Show),
     /// How fast this machine computes, prepares data, and moves bytes
@@ -36,6 +40,8 @@ pub(crate) enum Command {
     Plan(plan::Plan),
     /// Train in virtual time with everything going wrong that can, by seed
     Simulate(simulate::Simulate),
+    /// Train a small model while everything that can go wrong does, and check what was promised
+    Chaos(chaos::Chaos),
     /// Print the options that a run would have, as run.toml
     Config(Box<config::Config>),
     /// The coordinator of a run; started by `train`
@@ -55,6 +61,8 @@ impl Command {
             Self::Eval(eval) => eval.run(),
             Self::Generate(generate) => generate.run(),
             Self::Audit(audit) => audit.run(),
+            Self::Chaos(chaos) => chaos.run(),
+            Self::Replay(replay) => replay.run(),
             Self::Show(show) => show.run(),
             Self::Bench(bench) => bench.run(),
             Self::Plan(plan) => plan.run(),

@@ -48,6 +48,7 @@ impl Train {
             resume: self.resume,
             progress: Progress::choose(self.plain || self.json),
             kills: KillScript::new(),
+            chaos: None,
             port: self.port,
         };
         train(&config, options, self.json)

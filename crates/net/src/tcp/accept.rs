@@ -1,6 +1,6 @@
 //! Connections that others make.
 
-use super::{life::run_link, link::Link, shared::Shared, table::Judge};
+use super::{faults::CutDirection, life::run_link, link::Link, shared::Shared, table::Judge};
 use crate::{
     NetEvent, PeerId,
     wire::{
@@ -67,6 +67,7 @@ async fn prove(
 ) -> Result<(), Refusal> {
     stream.set_nodelay(true).map_err(Refusal::io)?;
     let who = handshake::accept(&mut stream, shared.myself(), claimed).await?;
+    shared.cuts.whole(who.peer, CutDirection::Both).await;
     let connection = shared.next_connection();
     let we_judge = shared.config.id < who.peer;
     let number = if we_judge {

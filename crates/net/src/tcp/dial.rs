@@ -1,6 +1,9 @@
 //! Connections that we make.
 
-use super::{backoff::Backoff, life::run_link, link::Link, shared::Shared, socket_for, table::Judge};
+use super::{
+    backoff::Backoff, faults::CutDirection, life::run_link, link::Link, shared::Shared, socket_for,
+    table::Judge,
+};
 use crate::{
     NetEvent, PeerId,
     wire::{
@@ -61,6 +64,7 @@ async fn dial(shared: &Arc<Shared>, peer: PeerId, address: &str) -> Result<Arc<L
     if peer == shared.config.id {
         return Err(Refusal::WrongPeer);
     }
+    shared.cuts.whole(peer, CutDirection::Both).await;
     let mut stream = open(address, shared.config.socket_buffer).await.map_err(Refusal::Io)?;
     stream.set_nodelay(true).map_err(Refusal::io)?;
     let who = handshake::dial(&mut stream, shared.myself(), peer).await?;

@@ -62,12 +62,9 @@ pub(crate) async fn run_link(
 async fn carry(shared: &Arc<Shared>, link: &Arc<Link>, stream: TcpStream, preamble: Vec<u8>) -> String {
     let (read, write) = stream.into_split();
     let config = &shared.config;
-    let (heartbeat, chunk) = (config.heartbeat_interval, config.chunk);
-    let for_writing = link.clone();
+    let (for_writing, writes) = (link.clone(), shared.clone());
     let mut writing =
-        AbortOnDrop(tokio::spawn(
-            async move { transmit(write, &for_writing, &preamble, heartbeat, chunk).await },
-        ));
+        AbortOnDrop(tokio::spawn(async move { transmit(write, &for_writing, &preamble, &writes).await }));
     let mut reading = pin!(receive(read, link, shared));
     let mut check = time::interval((config.silence_limit / 4).max(Duration::from_millis(1)));
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);

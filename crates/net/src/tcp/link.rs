@@ -2,7 +2,7 @@
 
 use crate::{Frame, NetConfig, PeerId, Priority, SendError, queue::SendQueue, wire::handshake::Introduced};
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 use tokio::sync::{Notify, watch};
@@ -30,6 +30,8 @@ pub(crate) struct Link {
     /// A ping to be answered, plus 1; 0 if there is none. Only the last one is answered.
     pong: AtomicU64,
     heard: AtomicU64,
+    /// Whether the next bytes are to be damaged.
+    corrupt: AtomicBool,
     close: watch::Sender<Option<Close>>,
     ended: watch::Sender<bool>,
 }
@@ -45,6 +47,7 @@ impl Link {
             work: Notify::new(),
             pong: AtomicU64::new(0),
             heard: AtomicU64::new(0),
+            corrupt: AtomicBool::new(false),
             close: watch::Sender::new(None),
             ended: watch::Sender::new(false),
         }
@@ -86,6 +89,17 @@ impl Link {
     pub(crate) fn take_pong(&self) -> Option<u64> {
         let pong = self.pong.swap(0, Ordering::Relaxed);
         (pong != 0).then(|| pong.wrapping_sub(1))
+    }
+
+    /// Has the next bytes damaged.
+    pub(crate) fn corrupt_next(&self) {
+        self.corrupt.store(true, Ordering::Relaxed);
+        self.work.notify_one();
+    }
+
+    /// Whether these bytes are to be damaged.
+    pub(crate) fn take_corruption(&self) -> bool {
+        self.corrupt.load(Ordering::Relaxed) && self.corrupt.swap(false, Ordering::Relaxed)
     }
 
     /// Asks for the end. `Now` overrides `Graceful`; otherwise the first one counts.

@@ -3,6 +3,7 @@
 mod accept;
 mod backoff;
 mod dial;
+mod faults;
 #[cfg(test)]
 mod hostile;
 mod life;
@@ -13,6 +14,7 @@ mod table;
 mod transmit;
 
 use crate::{BindError, Frame, NetConfig, NetEvent, PeerId, Priority, SendError, Transport};
+pub use faults::CutDirection;
 use link::Close;
 use shared::Shared;
 use std::{
@@ -55,6 +57,21 @@ impl TcpTransport {
         shared.emit(NetEvent::Listening { address: local.to_string() });
         let acceptor = runtime.spawn(accept::accept_loop(shared.clone(), listener)).abort_handle();
         Ok(Self { shared, acceptor, runtime: Mutex::new(Some(runtime)) })
+    }
+
+    /// Cuts the link to `peer` for a while, on purpose: nothing goes through in that direction, heartbeats and handshakes
+    /// included, and nothing is said to either side. What was sent meanwhile arrives afterwards.
+    pub fn cut(&self, peer: PeerId, direction: CutDirection, time: Duration) {
+        self.shared.cuts.cut(peer, direction, time);
+    }
+
+    /// Damages the next bytes that go to `peer`, on purpose; whether there is a connection. It costs that connection, and
+    /// nothing else: the other end sees a wrong checksum.
+    pub fn corrupt(&self, peer: PeerId) -> bool {
+        self.shared.table.link(peer).is_some_and(|link| {
+            link.corrupt_next();
+            true
+        })
     }
 
     /// Bulk frames that wait for `peer`.

@@ -1,6 +1,6 @@
 //! The receiving half of a connection.
 
-use super::{link::Link, shared::Shared};
+use super::{faults::CutDirection, link::Link, shared::Shared};
 use crate::{
     NetEvent,
     wire::{Assembler, Incoming, Limits, WireError},
@@ -25,6 +25,7 @@ pub(crate) async fn receive(stream: OwnedReadHalf, link: &Link, shared: &Shared)
             Err(WireError::Closed) => return "the other end is gone".to_owned(),
             Err(error) => return error.to_string(),
         };
+        shared.cuts.whole(peer, CutDirection::Incoming).await;
         link.heard();
         match incoming {
             Incoming::Piece => {}

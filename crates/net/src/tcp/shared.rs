@@ -1,5 +1,6 @@
 //! What all tasks of a transport share.
 
+use super::faults::Cuts;
 use super::table::Table;
 use crate::{NetConfig, NetEvent, event::EventSink, secret, wire::handshake::Myself};
 use std::{
@@ -17,6 +18,7 @@ pub(crate) struct Shared {
     pub(crate) address: String,
     pub(crate) handle: Handle,
     pub(crate) table: Table,
+    pub(crate) cuts: Cuts,
     incarnation: u64,
     connections: AtomicU64,
     sink: EventSink,
@@ -30,6 +32,7 @@ impl Shared {
             address,
             handle,
             table: Table::default(),
+            cuts: Cuts::default(),
             incarnation: u64::from_le_bytes(secret::random()),
             connections: AtomicU64::new(0),
             sink,

@@ -1,11 +1,11 @@
 //! The sending half of a connection.
 
-use super::link::Link;
+use super::{faults::CutDirection, link::Link, shared::Shared};
 use crate::{
     queue::Piece,
     wire::{Head, Kind, MAX_CHUNK, PayloadKind, body_sum},
 };
-use std::{io, io::IoSlice, time::Duration};
+use std::{io, io::IoSlice};
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt},
     net::tcp::OwnedWriteHalf,
@@ -23,14 +23,15 @@ pub(crate) async fn transmit(
     mut stream: OwnedWriteHalf,
     link: &Link,
     preamble: &[u8],
-    heartbeat: Duration,
-    chunk: usize,
+    shared: &Shared,
 ) -> io::Result<()> {
+    let (heartbeat, chunk) = (shared.config.heartbeat_interval, shared.config.chunk);
     let chunk = chunk.clamp(4 << 10, MAX_CHUNK as usize);
     let mut next_ping = Instant::now();
     let mut encoder = Encoder { out: preamble.to_vec(), seed: link.who.seeds.outgoing, sequence: 0 };
     let mut small = Vec::new();
     loop {
+        shared.cuts.whole(link.peer(), CutDirection::Outgoing).await;
         // Looked at before every write: a long queue must not keep heartbeats waiting.
         let now = Instant::now();
         if now >= next_ping {
@@ -53,6 +54,10 @@ pub(crate) async fn transmit(
             small.push(piece);
         }
         if !encoder.out.is_empty() {
+            if link.take_corruption() {
+                let middle = encoder.out.len() / 2;
+                encoder.out[middle] ^= 0x20;
+            }
             let tail = large.as_ref().map_or(&[][..], Piece::bytes);
             write_both(&mut stream, &encoder.out, tail).await?;
             encoder.out.clear();

@@ -4,15 +4,28 @@ use super::attempt::{AttemptState, ReducePhase};
 use super::roster::{JoinKind, Role};
 use super::{Coordinator, HISTORY_ITERATIONS, STRIKES_MAX};
 use crate::journal::Entry;
-use crate::message::ToWorker;
-use crate::record::{CommitRecord, Share, StageRecord};
+use crate::message::{LossShare, ToWorker};
+use crate::record::{CommitRecord, LossAdded, Share, StageRecord};
 use crate::worker::LAG_ITERATIONS_MAX;
 use skipstone_types::{
     Attempt, CommittedStage, Digest, Event, Iteration, Microbatch, NodeId, Path, StageId, Visit,
 };
+use std::collections::BTreeMap;
 
 /// Iterations that a follower may lag behind; less than its own bound, so that it is restarted before it gives up.
 const FOLLOWER_LAG_ITERATIONS_MAX: u64 = LAG_ITERATIONS_MAX as u64 - 2;
+
+/// Where an origin added the losses of its microbatches, in the order of addition.
+fn losses_of(done: &[Microbatch], losses: &BTreeMap<Microbatch, LossShare>) -> Vec<LossAdded> {
+    let mut added: Vec<_> = done
+        .iter()
+        .filter_map(|microbatch| {
+            losses.get(microbatch).map(|loss| LossAdded { microbatch: *microbatch, place: loss.place })
+        })
+        .collect();
+    added.sort_by_key(|loss| (loss.place, loss.microbatch));
+    added
+}
 
 impl Coordinator {
     /// Commits once every stage that anything reached has agreed.
@@ -92,7 +105,15 @@ impl Coordinator {
                     shares: part
                         .done
                         .iter()
-                        .map(|(node, microbatches)| Share { node: *node, microbatches: microbatches.clone() })
+                        .map(|(node, done)| Share {
+                            node: *node,
+                            microbatches: done.clone(),
+                            losses: if stage.is_origin() {
+                                losses_of(done, &attempt.losses)
+                            } else {
+                                Vec::new()
+                            },
+                        })
                         .collect(),
                     gradient,
                     gradient_norm,

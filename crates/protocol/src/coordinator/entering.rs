@@ -3,7 +3,7 @@
 use super::attempt::{ReducePhase, majority};
 use super::roster::{Join, JoinKind, Node, Role};
 use super::{Base, Coordinator, FOLLOWER_WAITS_MAX, HISTORY_ITERATIONS, Phase};
-use crate::journal::Entry;
+use crate::journal::{Entry, Rebuild};
 use crate::message::{Holding, Method, ToWorker, TransferId};
 use skipstone_recovery::{Decision, LossView, Recipe, StageView};
 use skipstone_types::{Digest, Event, Iteration, NodeId, StageId};
@@ -48,7 +48,7 @@ impl Coordinator {
     fn place_first(&mut self, base: Base) {
         for node in self.spare_nodes() {
             let Some((population, stage)) =
-                self.stage_ids().map(|stage| (self.population(stage), stage)).min()
+                self.first_stages().into_iter().map(|stage| (self.population(stage), stage)).min()
             else {
                 return;
             };
@@ -57,6 +57,11 @@ impl Coordinator {
             }
             self.assign_first(node, stage, base);
         }
+    }
+
+    /// Stages whose first weights are there to be had.
+    fn first_stages(&self) -> Vec<StageId> {
+        self.stage_ids().filter(|stage| !self.unsaved.contains(stage)).collect()
     }
 
     fn assign_first(&mut self, node: NodeId, stage: StageId, base: Base) {
@@ -69,7 +74,7 @@ impl Coordinator {
 
     /// Nodes were lost before the start, and no others come: a stage with several gives one to a stage without.
     fn spread_first(&mut self, base: Base) {
-        while let Some(empty) = self.stage_ids().find(|stage| !self.is_coming(*stage)) {
+        while let Some(empty) = self.first_stages().into_iter().find(|stage| !self.is_coming(*stage)) {
             let richest = self.stage_ids().max_by_key(|stage| self.population(*stage));
             let Some(richest) = richest.filter(|stage| self.population(*stage) > 1) else { return };
             let node = self
@@ -175,7 +180,9 @@ impl Coordinator {
         }
         let sources: Vec<_> =
             recipe.sources.iter().map(|source| (source.stage, source.coefficient)).collect();
-        let kind = JoinKind::Rebuild { sources: sources.iter().map(|(stage, _)| *stage).collect() };
+        let source_lineages =
+            sources.iter().map(|(stage, _)| self.stages[usize::from(stage.0)].lineage).collect();
+        let kind = JoinKind::Rebuild { recipe: recipe.clone(), from: self.iteration, source_lineages };
         self.log(Event::RebuildStarted { stage, node, sources });
         let method = Method::Rebuild { recipe, donors: donors.clone() };
         self.assign(node, stage, kind, method, donors, "rebuild");
@@ -471,14 +478,25 @@ impl Coordinator {
         }
         let copied = join.stepped.or(join.ready).filter(|_| join.kind == JoinKind::Copy);
         let lost_since_us = known.lost_since_us.take();
-        if let (JoinKind::Rebuild { .. }, Some((_, state))) = (&join.kind, join.ready) {
+        if let (JoinKind::Rebuild { recipe, from, source_lineages }, Some((_, state))) =
+            (&join.kind, join.ready)
+        {
             known.lineage += 1;
-            let lineage = known.lineage;
-            self.journal(Entry::Rebuilt { stage, lineage, state });
+            let rebuild = Rebuild {
+                stage,
+                lineage: known.lineage,
+                from: *from,
+                recipe: recipe.clone(),
+                source_lineages: source_lineages.clone(),
+                state,
+            };
+            self.journal(Entry::Rebuilt(Box::new(rebuild)));
         }
         if let Some(since_us) = lost_since_us {
             let (kind, sources) = match join.kind {
-                JoinKind::Rebuild { sources } => (self.strategy.name(), sources),
+                JoinKind::Rebuild { recipe, .. } => {
+                    (self.strategy.name(), recipe.sources.iter().map(|source| source.stage).collect())
+                }
                 JoinKind::Keep => ("return", Vec::new()),
                 JoinKind::Copy | JoinKind::First => ("copy", Vec::new()),
             };
@@ -502,7 +520,8 @@ impl Coordinator {
                 *ready.entry(join.stage).or_default() += 1;
             }
         }
-        let least = self.stage_ids().map(|stage| ready.get(&stage).copied().unwrap_or(0)).min().unwrap_or(0);
+        let first = self.first_stages().into_iter();
+        let least = first.map(|stage| ready.get(&stage).copied().unwrap_or(0)).min().unwrap_or(0);
         let all = least >= usize::from(self.settings.replicas) && self.nodes.len() >= self.settings.nodes();
         let enough = least >= 1 && self.now_us >= until_us;
         let stopped = self.stop_since_us.is_some() || self.failure.is_some();
@@ -531,6 +550,10 @@ impl Coordinator {
         }
         for stage in self.stage_ids() {
             self.settle_first_votes(stage);
+        }
+        for stage in std::mem::take(&mut self.unsaved) {
+            self.stages[usize::from(stage.0)].lost_since_us = Some(self.now_us);
+            self.log(Event::StageLost { stage, iteration: self.iteration });
         }
     }
 

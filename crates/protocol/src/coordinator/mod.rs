@@ -13,14 +13,14 @@ mod saving;
 use crate::command::{CoordinatorCommand, CoordinatorInput, End};
 use crate::journal::Entry;
 use crate::message::{ReduceId, ToCoordinator, ToWorker, TransferId};
-use crate::record::CommitRecord;
+use crate::record::{CommitRecord, SavedState};
 use attempt::AttemptState;
 use restart::Returning;
 use roster::{Node, Role};
 use saving::Saving;
 use skipstone_recovery::Strategy;
 use skipstone_types::{Attempt, Digest, Event, Iteration, NodeId, Plan, PlanEpoch, Settings, StageId, Term};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How long a restarted coordinator waits for nodes that the last record names: dead ones never come.
 const RETURN_GRACE_US: u64 = 3_000_000;
@@ -105,6 +105,8 @@ pub struct Coordinator {
     roster_version: u64,
     stages: Vec<Stage>,
     attempt: Option<AttemptState>,
+    /// While nodes gather: stages that `state/` does not hold; they start as holes.
+    unsaved: BTreeSet<StageId>,
     /// The plan asked for and not yet answered.
     planning: Option<PlanEpoch>,
     plan_epoch: PlanEpoch,
@@ -142,7 +144,7 @@ impl std::fmt::Debug for Coordinator {
 
 impl Coordinator {
     /// Takes over the run that `journal` tells of (empty: a new run), and journals the new term. `resume` goes back
-    /// to `state/` at that iteration: it is given until the first [`Event::CoordinatorStarted`] of the invocation
+    /// to what `state/` holds: it is given until the first [`Event::CoordinatorStarted`] of the invocation
     /// that resumes has been seen, and never after.
     ///
     /// A strategy name that is not known counts as `checkfree`; check it before with
@@ -150,7 +152,7 @@ impl Coordinator {
     pub fn open(
         settings: Settings,
         journal: &[Entry],
-        resume: Option<Iteration>,
+        resume: Option<SavedState>,
         now_us: u64,
     ) -> (Self, Vec<CoordinatorCommand>) {
         let past = restart::Past::of(journal);
@@ -172,6 +174,7 @@ impl Coordinator {
             roster_version: 0,
             stages,
             attempt: None,
+            unsaved: BTreeSet::new(),
             planning: None,
             plan_epoch: PlanEpoch(0),
             next_transfer: 0,

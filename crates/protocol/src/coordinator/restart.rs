@@ -4,7 +4,7 @@ use super::roster::{Arrival, Node, Role};
 use super::{Base, Coordinator, GATHER_GRACE_US, Phase, RETURN_GRACE_US};
 use crate::journal::Entry;
 use crate::message::{Holding, ToWorker};
-use crate::record::CommitRecord;
+use crate::record::{CommitRecord, SavedState};
 use skipstone_types::{Attempt, Digest, Event, Iteration, NodeId, StageId, Term};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +18,7 @@ pub(super) struct Past {
     /// Stages rebuilt since the last record, with their lineage and state.
     rebuilt: BTreeMap<StageId, (u32, Digest)>,
     /// Where the current generation started, if it was rolled back.
-    rolled_back: Option<Iteration>,
+    rolled_back: Option<SavedState>,
 }
 
 impl Past {
@@ -28,13 +28,14 @@ impl Past {
             match entry {
                 Entry::Opened { term, .. } => past.term = past.term.max(*term),
                 Entry::NodesBelow { node } => past.node_ids_below = past.node_ids_below.max(*node),
-                Entry::RolledBack { iteration, generation } => {
+                Entry::RolledBack { iteration, generation, stages } => {
                     past.records.split_off(iteration);
+                    past.rebuilt.clear();
                     past.generation = *generation;
-                    past.rolled_back = Some(*iteration);
+                    past.rolled_back = Some(SavedState { iteration: *iteration, stages: stages.clone() });
                 }
-                Entry::Rebuilt { stage, lineage, state } => {
-                    past.rebuilt.insert(*stage, (*lineage, *state));
+                Entry::Rebuilt(rebuild) => {
+                    past.rebuilt.insert(rebuild.stage, (rebuild.lineage, rebuild.state));
                 }
                 Entry::Committed(record) => {
                     past.rebuilt.clear();
@@ -63,15 +64,17 @@ struct Came {
 }
 
 impl Coordinator {
-    pub(super) fn take_over(&mut self, mut past: Past, resume: Option<Iteration>) {
+    pub(super) fn take_over(&mut self, mut past: Past, resume: Option<SavedState>) {
         self.journal(Entry::Opened { run: self.settings.run, term: self.term });
-        if let Some(iteration) = resume {
-            past.records.split_off(&iteration);
-            past.rolled_back = Some(iteration);
+        if let Some(saved) = resume {
+            past.records.split_off(&saved.iteration);
+            past.rebuilt.clear();
             self.generation = past.generation + 1;
-            self.journal(Entry::RolledBack { iteration, generation: self.generation });
+            let (iteration, stages) = (saved.iteration, saved.stages.clone());
+            self.journal(Entry::RolledBack { iteration, generation: self.generation, stages });
+            past.rolled_back = Some(saved);
         }
-        let start = past.rolled_back.unwrap_or_default();
+        let start = past.rolled_back.as_ref().map_or(Iteration(0), |saved| saved.iteration);
         let records: Vec<_> = past.records.into_values().collect();
         let trained_since_start = records.last().is_some_and(|record| record.iteration >= start);
         // What a stage was last is known from long ago if nothing has reached it since; the chain needs the newest.
@@ -105,10 +108,27 @@ impl Coordinator {
             };
         } else {
             self.iteration = start;
-            let base = if past.rolled_back.is_some() { Base::Saved } else { Base::Seed };
+            let base = match past.rolled_back {
+                Some(saved) => {
+                    self.take_lineages(&saved);
+                    Base::Saved
+                }
+                None => Base::Seed,
+            };
             self.phase = Phase::Gathering { until_us: self.now_us + GATHER_GRACE_US, base };
         }
         self.log(Event::CoordinatorStarted { term: self.term, iteration: self.iteration });
+    }
+
+    /// Stages go on in the lineages that were saved; those that were not saved are holes.
+    fn take_lineages(&mut self, saved: &SavedState) {
+        self.unsaved = self.stage_ids().collect();
+        for part in &saved.stages {
+            if let Some(stage) = self.stages.get_mut(usize::from(part.stage.0)) {
+                stage.lineage = part.lineage;
+                self.unsaved.remove(&part.stage);
+            }
+        }
     }
 
     /// Takes from a decided record what the rest of the run needs to know of the stages.

@@ -4,6 +4,7 @@ use super::{Coordinator, NODE_IDS_RESERVED, Phase};
 use crate::command::CoordinatorCommand;
 use crate::journal::Entry;
 use crate::message::{Holding, ToCoordinator, ToWorker, TransferId};
+use skipstone_recovery::Recipe;
 use skipstone_types::{Digest, Event, Iteration, NodeId, StageId};
 
 /// How a joiner gets its state.
@@ -14,7 +15,7 @@ pub(super) enum JoinKind {
     /// From replicas, following their gradients.
     Copy,
     /// From other stages.
-    Rebuild { sources: Vec<StageId> },
+    Rebuild { recipe: Recipe, from: Iteration, source_lineages: Vec<u32> },
     /// It came back with what it had.
     Keep,
 }

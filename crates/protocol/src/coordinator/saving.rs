@@ -3,6 +3,7 @@
 use super::{Coordinator, LAST_REBUILD_GRACE_US, Phase};
 use crate::command::{CoordinatorCommand, End};
 use crate::message::ToWorker;
+use crate::record::SavedStage;
 use skipstone_types::{Digest, Event, Iteration, NodeId, StageId};
 use std::collections::BTreeMap;
 
@@ -23,9 +24,9 @@ pub(super) struct Retry {
 #[derive(Debug)]
 pub(super) struct Saving {
     iteration: Iteration,
-    /// Who writes which stage.
-    writers: BTreeMap<StageId, NodeId>,
-    done: BTreeMap<StageId, Digest>,
+    /// Who writes which stage, and the stage's lineage.
+    writers: BTreeMap<StageId, (NodeId, u32)>,
+    done: BTreeMap<StageId, SavedStage>,
     /// Whether the run ends with it.
     pub(super) last: bool,
 }
@@ -45,9 +46,12 @@ impl Coordinator {
         let iteration = self.iteration;
         let writers: BTreeMap<_, _> = self
             .stage_ids()
-            .filter_map(|stage| self.serving(stage).first().map(|node| (stage, *node)))
+            .filter_map(|stage| {
+                let lineage = self.stages[usize::from(stage.0)].lineage;
+                self.serving(stage).first().map(|node| (stage, (*node, lineage)))
+            })
             .collect();
-        for node in writers.values() {
+        for (node, _) in writers.values() {
             self.send(*node, ToWorker::Save { iteration });
         }
         self.saving = Some(Saving { iteration, writers, done: BTreeMap::new(), last });
@@ -81,18 +85,19 @@ impl Coordinator {
         let Some(saving) = self.saving.as_mut().filter(|saving| saving.iteration == iteration) else {
             return;
         };
-        if saving.writers.get(&stage) != Some(&node) {
+        let Some((_, lineage)) = saving.writers.get(&stage).filter(|(writer, _)| *writer == node) else {
             return;
-        }
-        saving.done.insert(stage, digest);
+        };
+        saving.done.insert(stage, SavedStage { stage, state: digest, lineage: *lineage });
         if saving.done.len() < saving.writers.len() {
             return;
         }
-        let stages = saving.done.iter().map(|(stage, digest)| (*stage, *digest)).collect();
+        let stages = saving.done.values().copied().collect();
         let last = saving.last;
         // A state without the origin would shadow an older one that is whole.
         if saving.done.contains_key(&StageId::ORIGIN) {
-            self.out.push(CoordinatorCommand::Publish { iteration, stages });
+            let generation = self.generation;
+            self.out.push(CoordinatorCommand::Publish { iteration, generation, stages });
             self.log(Event::StateSaved { iteration });
         }
         self.saving = None;
@@ -116,7 +121,7 @@ impl Coordinator {
     /// A node that was to write is lost. At the end another replica writes; else the next save will do.
     pub(super) fn saver_lost(&mut self, node: NodeId) {
         let Some(saving) =
-            self.saving.take_if(|saving| saving.writers.values().any(|writer| *writer == node))
+            self.saving.take_if(|saving| saving.writers.values().any(|(writer, _)| *writer == node))
         else {
             return;
         };

@@ -82,6 +82,9 @@ pub(super) struct AttemptWork {
     pub(super) attempt: Attempt,
     passages: BTreeMap<Microbatch, Passage>,
     pub(super) sum: Option<Handle>,
+    /// Gradients added to `sum`, of losses and of backwards: tasks run one at a time, so they are added in the
+    /// order in which they end.
+    additions: u32,
     /// Whether each kind of leg goes through the microbatches in ascending order.
     pub(super) ordered: bool,
     arrivals: u64,
@@ -142,6 +145,7 @@ impl Worker {
             attempt,
             passages: duties.into_iter().map(|duty| (duty.microbatch, Passage::new(duty, origin))).collect(),
             sum: None,
+            additions: 0,
             ordered: self.settings.as_ref().is_some_and(|settings| settings.deterministic),
             arrivals: 0,
         });
@@ -345,15 +349,19 @@ impl Worker {
         outcome: &Outcome,
     ) {
         let origin = self.is_origin();
-        let Some(passage) = self
+        let Some((passage, additions)) = self
             .work
             .as_mut()
             .filter(|work| (work.iteration, work.attempt) == of)
-            .and_then(|work| work.passages.get_mut(&microbatch))
+            .and_then(|work| Some((work.passages.get_mut(&microbatch)?, &mut work.additions)))
         else {
             self.drop_handles(outputs);
             return;
         };
+        let place = *additions;
+        if passage.duty.counted && leg != Leg::First {
+            *additions += 1;
+        }
         match leg {
             Leg::First => {
                 passage.first = Progress::Done;
@@ -368,7 +376,7 @@ impl Worker {
                 passage.loss = Progress::Done;
                 passage.backward_out = outputs.first().copied();
                 if let Outcome::Loss { loss_sum, tokens } = outcome {
-                    passage.loss_share = Some(LossShare { loss_sum: *loss_sum, tokens: *tokens });
+                    passage.loss_share = Some(LossShare { loss_sum: *loss_sum, tokens: *tokens, place });
                 }
                 let used = passage.forward_in.take();
                 self.drop_handles(used);

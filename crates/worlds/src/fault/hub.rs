@@ -258,7 +258,7 @@ impl World {
                 self.schedule(delay, Event::Hub(HubEvent::Planned { life, plan }));
                 Ok(())
             }
-            CoordinatorCommand::Publish { iteration, stages } => {
+            CoordinatorCommand::Publish { iteration, stages, .. } => {
                 self.observe(&Observation::Published { iteration, stages: &stages })
             }
             // Only published states are kept here.

@@ -207,7 +207,7 @@ impl World {
             CoordinatorCommand::Disconnect { .. } if self.lets_fenced_through() => return None,
             CoordinatorCommand::Disconnect { node } => self.hub.last_lost = Some(*node),
             CoordinatorCommand::Publish { stages, .. } if self.tamper == Some(Tamper::PublishOtherBits) => {
-                stages[0].1.0[0] ^= 1;
+                stages[0].state.0[0] ^= 1;
             }
             _ => {}
         }

@@ -102,8 +102,8 @@ impl Truth {
                 self.last_commit_us = now_us;
                 self.commit(record);
             }
-            Observation::Written { entry: Entry::Rebuilt { stage, state, .. } } => {
-                self.served.insert((*stage, self.committed(), *state));
+            Observation::Written { entry: Entry::Rebuilt(rebuild) } => {
+                self.served.insert((rebuild.stage, self.committed(), rebuild.state));
             }
             Observation::Rebuilt { rebuilt } => {
                 self.rebuilt.insert(made::digest(rebuilt.state), (*rebuilt).clone());

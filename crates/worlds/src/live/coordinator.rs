@@ -1,7 +1,7 @@
 //! The coordinator's process: the core, its journal, and a connection to every node.
 
 use super::journal_file::JournalFile;
-use super::publish::{discard, publish};
+use super::publish::{StateManifest, discard, publish};
 use super::roll::Roll;
 use super::start::{CoordinatorReady, CoordinatorStart, follow_parent, read_start};
 use serde::Serialize;
@@ -114,7 +114,7 @@ impl Driver {
         let transport = bind(&order, &inputs)?;
         tell(&CoordinatorReady { address: transport.local_address() })?;
         let start = Instant::now();
-        let (core, commands) = Coordinator::open(order.settings.clone(), &entries, order.resume, 0);
+        let (core, commands) = Coordinator::open(order.settings.clone(), &entries, order.resume.clone(), 0);
         let mut driver = Self {
             order,
             core,
@@ -231,9 +231,10 @@ impl Driver {
                     Ok(plan) => self.queue.push_back(CoordinatorInput::Planned { plan }),
                     Err(error) => return Err(io::Error::other(error)),
                 },
-                CoordinatorCommand::Publish { iteration, stages } => {
+                CoordinatorCommand::Publish { iteration, generation, stages } => {
+                    let manifest = StateManifest::new(iteration, generation, stages);
                     let dir = self.order.dir.clone();
-                    insist("state/state.json", || publish(&dir, iteration, &stages));
+                    insist("state/state.json", || publish(&dir, &manifest));
                 }
                 CoordinatorCommand::Discard { iteration } => discard(&self.order.dir, iteration),
                 CoordinatorCommand::Log { event } => tell(&event)?,

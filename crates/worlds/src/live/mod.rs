@@ -8,6 +8,8 @@
 //! ([`store::Engine`]), and the transport's threads move bytes and heartbeats.
 
 mod address;
+pub mod chaos;
+mod control;
 mod coordinator;
 pub mod folder;
 pub mod journal_file;
@@ -20,4 +22,7 @@ mod supervisor;
 
 pub use coordinator::run_coordinator;
 pub use node::run_node;
-pub use supervisor::{Ended, Kill, KillScript, RunError, RunOptions, RunOutcome, Target, When, run};
+pub use supervisor::{
+    ChaosPlan, ChaosTrace, Ended, Fault, Kill, KillScript, MemorySample, RunError, RunOptions, RunOutcome,
+    Target, When, run,
+};

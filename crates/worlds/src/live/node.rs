@@ -1,10 +1,9 @@
 //! A node's process: a worker core, its tensors, a compute thread, and the connections to the others.
 
 use super::address::PeerAddress;
-use super::folder::tokens_path;
+use super::control::{Brake, Control};
 use super::start::{NodeStart, follow_parent, read_start};
-use super::store::{Done, Engine, EngineSetup, Job, OptimizerSetup, TensorStore};
-use crate::config::ConfigError;
+use super::store::{Done, Engine, EngineSetup, Job, TensorStore};
 use skipstone_net::{
     Frame, NetConfig, NetEvent, PeerId, Priority, RunSecret, SendError, TcpTransport, Transport,
 };
@@ -16,6 +15,7 @@ use skipstone_types::{NodeId, RunId, StageId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,7 @@ const PAYLOAD_BYTES_MIN: usize = 64 << 20;
 enum Input {
     Net(NetEvent),
     Computed(Done),
+    Told(Control),
 }
 
 /// Runs `skipstone internal-node`: the order comes on stdin. Returns when the run is over.
@@ -44,12 +45,18 @@ pub fn run_node() -> ExitCode {
 
 fn serve() -> io::Result<bool> {
     let order: NodeStart = read_start(&mut io::stdin().lock())?;
-    follow_parent(|_| ())?;
-    let setup = engine_setup(&order).map_err(io::Error::other)?;
+    let setup = EngineSetup::of(&order.config, &order.dir, order.vocabulary).map_err(io::Error::other)?;
     let (inputs, arrivals) = mpsc::channel();
+    let control = inputs.clone();
+    follow_parent(move |line| {
+        if let Ok(told) = line.parse() {
+            drop(control.send(Input::Told(told)));
+        }
+    })?;
     let me = PeerAddress::draw_id()?;
     let config = net_config(me, &order, &setup)?;
-    let jobs = start_compute(setup, inputs.clone())?;
+    let brake = Arc::new(Brake::default());
+    let jobs = start_compute(setup, inputs.clone(), brake.clone())?;
     let sink = inputs;
     let transport =
         TcpTransport::bind(config, "127.0.0.1:0", move |event| drop(sink.send(Input::Net(event))))
@@ -63,6 +70,7 @@ fn serve() -> io::Result<bool> {
         store: TensorStore::default(),
         transport,
         jobs,
+        brake,
         peers: BTreeMap::new(),
         names: BTreeMap::new(),
         up: BTreeSet::new(),
@@ -85,35 +93,23 @@ fn serve() -> io::Result<bool> {
 }
 
 /// The compute thread: one task at a time.
-fn start_compute(setup: EngineSetup, done: mpsc::Sender<Input>) -> io::Result<mpsc::Sender<Job>> {
+fn start_compute(
+    setup: EngineSetup,
+    done: mpsc::Sender<Input>,
+    brake: Arc<Brake>,
+) -> io::Result<mpsc::Sender<Job>> {
     let mut engine = Engine::new(setup, None).map_err(io::Error::other)?;
     let (jobs, queue) = mpsc::channel::<Job>();
     std::thread::Builder::new().name("compute".to_owned()).spawn(move || {
         for job in queue {
-            if done.send(Input::Computed(engine.run(job))).is_err() {
+            let computed = engine.run(job);
+            brake.wait();
+            if done.send(Input::Computed(computed)).is_err() {
                 break;
             }
         }
     })?;
     Ok(jobs)
-}
-
-/// What the configuration means for a node's computations.
-fn engine_setup(order: &NodeStart) -> Result<EngineSetup, ConfigError> {
-    let config = &order.config;
-    Ok(EngineSetup {
-        shape: config.shape(order.vocabulary)?,
-        optimizer: OptimizerSetup {
-            beta1: config.beta1,
-            beta2: config.beta2,
-            epsilon: config.epsilon,
-            weight_decay: config.weight_decay,
-        },
-        seed: config.seed,
-        threads: config.threads_per_node(),
-        tokens: tokens_path(&order.dir),
-        state: order.dir.join("state"),
-    })
 }
 
 fn net_config(me: PeerId, order: &NodeStart, setup: &EngineSetup) -> io::Result<NetConfig> {
@@ -143,6 +139,8 @@ struct Node {
     store: TensorStore,
     transport: TcpTransport,
     jobs: mpsc::Sender<Job>,
+    /// Slows the compute thread down on purpose.
+    brake: Arc<Brake>,
     /// Where nodes are. The socket of one that dialled us may not be known yet: then there is nothing but its
     /// connection.
     peers: BTreeMap<NodeId, (PeerId, Option<String>)>,
@@ -166,6 +164,7 @@ impl Node {
                 let outcome = self.store.finish(done);
                 self.queue.push_back(WorkerInput::Computed { id, outcome });
             }
+            Input::Told(control) => self.obey(control),
             Input::Net(NetEvent::Up { peer: COORDINATOR, .. }) => {
                 self.queue.push_back(WorkerInput::CoordinatorUp);
             }
@@ -203,6 +202,27 @@ impl Node {
                 eprintln!("{address}: {why}");
             }
             Input::Net(_) => {}
+        }
+    }
+
+    /// Makes a fault on purpose.
+    fn obey(&mut self, control: Control) {
+        let peer_of = |node: NodeId| match node {
+            NodeId(0) => Some(COORDINATOR),
+            node => self.peers.get(&node).map(|(peer, _)| *peer),
+        };
+        match control {
+            Control::Cut { peer, direction, time } => {
+                if let Some(peer) = peer_of(peer) {
+                    self.transport.cut(peer, direction, time);
+                }
+            }
+            Control::Corrupt { peer } => {
+                if let Some(peer) = peer_of(peer) {
+                    self.transport.corrupt(peer);
+                }
+            }
+            Control::Slow { pause, time } => self.brake.set(pause, time),
         }
     }
 

@@ -1,14 +1,15 @@
 //! `state/state.json`: names the saved iteration that is whole. Written last, so that a crash leaves the older one.
 
 use serde::{Deserialize, Serialize};
-use skipstone_types::{Digest, Iteration, StageId};
+use skipstone_protocol::{SavedStage, SavedState};
+use skipstone_types::Iteration;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 /// Version of `state.json`.
-pub const STATE_FORMAT: u32 = 1;
+pub const STATE_FORMAT: u32 = 2;
 
 /// What `state.json` says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,8 +18,22 @@ pub struct StateManifest {
     pub format: u32,
     /// The iteration that runs next.
     pub iteration: Iteration,
-    /// Stages saved, with the digests of their states; a stage that is missing was lost.
-    pub stages: Vec<(StageId, Digest)>,
+    /// Rollbacks before it.
+    pub generation: u32,
+    /// Stages saved, with the digests of their states and their lineages; a stage that is missing was lost.
+    pub stages: Vec<SavedStage>,
+}
+
+impl StateManifest {
+    /// The manifest of a saved iteration.
+    pub fn new(iteration: Iteration, generation: u32, stages: Vec<SavedStage>) -> Self {
+        Self { format: STATE_FORMAT, iteration, generation, stages }
+    }
+
+    /// What a coordinator goes back to.
+    pub fn saved(&self) -> SavedState {
+        SavedState { iteration: self.iteration, stages: self.stages.clone() }
+    }
 }
 
 /// Why there is no state to go on from.
@@ -50,10 +65,10 @@ pub fn state_dir(dir: &Path, iteration: Iteration) -> PathBuf {
 ///
 /// # Errors
 /// The file system's.
-pub fn publish(dir: &Path, iteration: Iteration, stages: &[(StageId, Digest)]) -> io::Result<()> {
-    let manifest = StateManifest { format: STATE_FORMAT, iteration, stages: stages.to_vec() };
+pub fn publish(dir: &Path, manifest: &StateManifest) -> io::Result<()> {
+    let iteration = manifest.iteration;
     let state = dir.join("state");
-    let json = serde_json::to_vec_pretty(&manifest).map_err(io::Error::other)?;
+    let json = serde_json::to_vec_pretty(manifest).map_err(io::Error::other)?;
     skipstone_files::write(&state.join("state.json"), &[&json])?;
     for entry in fs::read_dir(&state)? {
         let entry = entry?;
@@ -88,18 +103,24 @@ pub fn read_state(dir: &Path) -> Result<StateManifest, StateError> {
         }
         Err(why) => return Err(StateError::Unreadable { path, why: why.to_string() }),
     };
-    let manifest: StateManifest = serde_json::from_str(&text)
-        .map_err(|why| StateError::Unreadable { path: path.clone(), why: why.to_string() })?;
-    if manifest.format != STATE_FORMAT {
-        let why = format!("it is of format {}, this version reads {STATE_FORMAT}", manifest.format);
-        return Err(StateError::Unreadable { path, why });
+    // The format is looked at first: a manifest of another one needn't parse as one of ours.
+    let unreadable = |why: String| StateError::Unreadable { path: path.clone(), why };
+    let value: serde_json::Value = serde_json::from_str(&text).map_err(|why| unreadable(why.to_string()))?;
+    match value.get("format").and_then(serde_json::Value::as_u64) {
+        Some(format) if format == u64::from(STATE_FORMAT) => {
+            serde_json::from_value(value).map_err(|why| unreadable(why.to_string()))
+        }
+        Some(format) => {
+            Err(unreadable(format!("it is of format {format}, this version reads {STATE_FORMAT}")))
+        }
+        None => Err(unreadable("it names no format".to_owned())),
     }
-    Ok(manifest)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use skipstone_types::{Digest, StageId};
 
     #[test]
     fn the_last_published_state_counts_and_older_ones_go() {
@@ -107,7 +128,8 @@ mod tests {
         assert!(matches!(read_state(dir.path()), Err(StateError::Missing { .. })));
         for iteration in [Iteration(3), Iteration(8)] {
             fs::create_dir_all(state_dir(dir.path(), iteration)).expect("made");
-            publish(dir.path(), iteration, &[(StageId(0), Digest([7; 32]))]).expect("published");
+            let part = SavedStage { stage: StageId(0), state: Digest([7; 32]), lineage: 2 };
+            publish(dir.path(), &StateManifest::new(iteration, 1, vec![part])).expect("published");
         }
         fs::create_dir_all(state_dir(dir.path(), Iteration(9))).expect("made");
         discard(dir.path(), Iteration(9));
@@ -115,7 +137,8 @@ mod tests {
         assert!(!state_dir(dir.path(), Iteration(9)).exists());
         assert!(state_dir(dir.path(), Iteration(8)).exists(), "the state that counts stays");
         let manifest = read_state(dir.path()).expect("the state");
-        assert_eq!((manifest.iteration, manifest.stages.len()), (Iteration(8), 1));
+        assert_eq!((manifest.iteration, manifest.generation), (Iteration(8), 1));
+        assert_eq!(manifest.saved().stages[0].lineage, 2);
         assert!(!state_dir(dir.path(), Iteration(3)).exists());
         fs::write(dir.path().join("state").join("state.json"), "{").expect("written");
         assert!(matches!(read_state(dir.path()), Err(StateError::Unreadable { .. })));

@@ -5,5 +5,6 @@
 
 mod conformance;
 mod repair;
+mod replay;
 mod states;
 mod swarm;

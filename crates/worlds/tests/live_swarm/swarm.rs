@@ -8,6 +8,7 @@ use skipstone_protocol::{
 };
 use skipstone_types::{Digest, Event, Iteration, NodeId, RunId, Settings};
 use skipstone_worlds::config::{RunConfig, RunShape};
+use skipstone_worlds::live::publish::StateManifest;
 use skipstone_worlds::live::store::{Engine, EngineSetup, Feed, OptimizerSetup, TensorStore};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -96,6 +97,8 @@ pub(crate) struct Swarm {
     pub(crate) end: Option<End>,
     pub(crate) journal: Vec<Entry>,
     pub(crate) events: Vec<Event>,
+    /// What was saved last.
+    pub(crate) published: Option<StateManifest>,
     /// Every reduced gradient that was made, by its digest.
     pub(crate) gradients: BTreeMap<Digest, Arc<Vec<f32>>>,
     tasks: BTreeMap<(usize, u64), (bool, Vec<Handle>)>,
@@ -120,6 +123,7 @@ impl Swarm {
             end: None,
             journal: Vec::new(),
             events: Vec::new(),
+            published: None,
             gradients: BTreeMap::new(),
             tasks: BTreeMap::new(),
             settings,
@@ -221,7 +225,10 @@ impl Swarm {
                 CoordinatorCommand::Log { event } => self.events.push(event),
                 CoordinatorCommand::End { end } => self.end = Some(end),
                 CoordinatorCommand::Reject { why, .. } => panic!("rejected: {why}"),
-                CoordinatorCommand::Disconnect { .. } | CoordinatorCommand::Publish { .. } => {}
+                CoordinatorCommand::Publish { iteration, generation, stages } => {
+                    self.published = Some(StateManifest::new(iteration, generation, stages));
+                }
+                CoordinatorCommand::Disconnect { .. } => {}
             }
         }
     }

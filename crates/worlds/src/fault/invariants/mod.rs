@@ -23,9 +23,9 @@ use super::store::Store;
 use super::truth::Truth;
 use super::world::{Broken, Checked};
 use skipstone_protocol::{
-    CommitRecord, CoordinatorInput, End, Entry, Holding, Task, ToCoordinator, ToWorker,
+    CommitRecord, CoordinatorInput, End, Entry, Holding, SavedStage, Task, ToCoordinator, ToWorker,
 };
-use skipstone_types::{Attempt, Digest, Iteration, NodeId, Settings, StageId};
+use skipstone_types::{Attempt, Iteration, NodeId, Settings, StageId};
 use std::fmt::Debug;
 
 /// Something that happened.
@@ -44,7 +44,7 @@ pub(super) enum Observation<'a> {
     /// The coordinator cut a node off.
     Disconnected { node: NodeId },
     /// `state/` was published.
-    Published { iteration: Iteration, stages: &'a [(StageId, Digest)] },
+    Published { iteration: Iteration, stages: &'a [SavedStage] },
     /// The run is over; these nodes still belonged to it.
     Ended { end: &'a End, bound: &'a [NodeId] },
     /// A node told the coordinator.

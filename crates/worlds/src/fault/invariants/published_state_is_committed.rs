@@ -18,7 +18,7 @@ impl Invariant for PublishedStateIsCommitted {
 
     fn observe(&mut self, seen: &Observation<'_>, truth: &Truth) -> Result<(), String> {
         let Observation::Published { iteration, stages } = seen else { return Ok(()) };
-        for (stage, digest) in *stages {
+        for skipstone_protocol::SavedStage { stage, state: digest, .. } in *stages {
             let rebuilt = truth.rebuilt.get(digest).is_some_and(|rebuilt| rebuilt.stage == *stage);
             // A state made anew enters with the next record, and may be saved before that.
             let adopted_next = rebuilt && iteration.0 == truth.committed();

@@ -62,10 +62,22 @@ impl TensorStore {
     /// Puts a frame's payload into the store; none if it carries no numbers.
     pub fn receive(&mut self, payload: Payload) -> Option<Handle> {
         let Payload::F32(values) = payload else { return None };
-        let handle = Handle(Handle::RECEIVED + self.received);
-        self.received += 1;
+        let handle = self.new_received();
         self.tensors.insert(handle, Tensor::Flat(Flat::received(values)));
         Some(handle)
+    }
+
+    /// Puts a state into the store.
+    pub fn adopt(&mut self, state: Arc<StageState>) -> Handle {
+        let handle = self.new_received();
+        self.tensors.insert(handle, Tensor::State(state));
+        handle
+    }
+
+    fn new_received(&mut self) -> Handle {
+        let handle = Handle(Handle::RECEIVED + self.received);
+        self.received += 1;
+        handle
     }
 
     /// The payload that carries a tensor; none if there is no such tensor, or not one that travels.

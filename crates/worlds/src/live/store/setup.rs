@@ -1,8 +1,9 @@
 //! What a node computes with.
 
-use crate::config::RunShape;
+use crate::config::{ConfigError, RunConfig, RunShape};
+use crate::live::folder::tokens_path;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Adam's constants.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -32,4 +33,26 @@ pub struct EngineSetup {
     pub tokens: PathBuf,
     /// The run's `state/`.
     pub state: PathBuf,
+}
+
+impl EngineSetup {
+    /// What `config` means for the computations of the run in `dir`, with a vocabulary of `tokens` tokens.
+    ///
+    /// # Errors
+    /// A model that can't be built or cut so.
+    pub fn of(config: &RunConfig, dir: &Path, tokens: usize) -> Result<Self, ConfigError> {
+        Ok(Self {
+            shape: config.shape(tokens)?,
+            optimizer: OptimizerSetup {
+                beta1: config.beta1,
+                beta2: config.beta2,
+                epsilon: config.epsilon,
+                weight_decay: config.weight_decay,
+            },
+            seed: config.seed,
+            threads: config.threads_per_node(),
+            tokens: tokens_path(dir),
+            state: dir.join("state"),
+        })
+    }
 }

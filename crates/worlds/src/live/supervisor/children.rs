@@ -2,11 +2,13 @@
 
 use super::RunError;
 use crate::config::RunConfig;
+use crate::live::control::Control;
 use crate::live::folder::RunFolder;
 use crate::live::start::{CoordinatorReady, CoordinatorStart, NodeStart, write_start};
 use serde::Serialize;
 use skipstone_net::RunSecret;
-use skipstone_types::{Event, Iteration, Settings};
+use skipstone_protocol::SavedState;
+use skipstone_types::{Event, Settings};
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
@@ -56,7 +58,7 @@ pub(super) struct Children {
     secret: String,
     port: u16,
     address: String,
-    resume: Option<Iteration>,
+    resume: Option<SavedState>,
     coordinator: Option<Process>,
     coordinator_exit: Option<bool>,
     nodes: Vec<Process>,
@@ -76,7 +78,7 @@ impl Children {
         config: &RunConfig,
         folder: &RunFolder,
         settings: Settings,
-        resume: Option<Iteration>,
+        resume: Option<SavedState>,
         port: u16,
     ) -> Result<Self, RunError> {
         let program = std::env::current_exe().map_err(|source| RunError::Spawn { what: "a node", source })?;
@@ -118,7 +120,7 @@ impl Children {
             settings: self.settings.clone(),
             dir: self.dir.clone(),
             port: self.port,
-            resume: self.resume,
+            resume: self.resume.clone(),
         };
         let log = self.log("coordinator").map_err(failed)?;
         let mut child = self
@@ -322,6 +324,39 @@ impl Children {
             .iter_mut()
             .find(|node| node.child.id() == process)
             .is_some_and(|node| node.child.kill().is_ok())
+    }
+
+    /// Tells a node to make a fault. Whether there was such a node.
+    pub(super) fn tell_node(&mut self, process: u32, control: Control) -> bool {
+        self.nodes
+            .iter_mut()
+            .find(|node| node.child.id() == process)
+            .is_some_and(|node| writeln!(node.stdin, "{control}").and_then(|()| node.stdin.flush()).is_ok())
+    }
+
+    /// SIGSTOP, or SIGCONT. Whether there was such a node.
+    #[cfg(unix)]
+    pub(super) fn halt_node(&mut self, process: u32, halt: bool) -> bool {
+        use rustix::process::{Pid, Signal, kill_process};
+        let signal = if halt { Signal::STOP } else { Signal::CONT };
+        // A child that has died is not reaped before `look` says so: the id is still its own.
+        self.nodes
+            .iter()
+            .find(|node| node.child.id() == process)
+            .and_then(|node| Pid::from_raw(node.child.id() as i32))
+            .is_some_and(|pid| kill_process(pid, signal).is_ok())
+    }
+
+    /// Processes can't be stopped here.
+    #[cfg(not(unix))]
+    pub(super) fn halt_node(&mut self, _: u32, _: bool) -> bool {
+        false
+    }
+
+    /// Process ids: the coordinator's, and the nodes'.
+    pub(super) fn processes(&self) -> (Option<u32>, Vec<u32>) {
+        let coordinator = self.coordinator.as_ref().map(|process| process.child.id());
+        (coordinator, self.nodes.iter().map(|node| node.child.id()).collect())
     }
 
     /// SIGKILL. Whether there was a coordinator.

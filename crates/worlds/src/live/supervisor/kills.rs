@@ -75,8 +75,18 @@ impl Roster {
         self.nodes.get(&node).and_then(|(_, stage)| *stage)
     }
 
-    fn of_stage(&self, stage: StageId) -> Vec<NodeId> {
+    pub(super) fn of_stage(&self, stage: StageId) -> Vec<NodeId> {
         self.nodes.iter().filter(|(_, (_, serves))| *serves == Some(stage)).map(|(node, _)| *node).collect()
+    }
+
+    /// All nodes.
+    pub(super) fn all(&self) -> Vec<NodeId> {
+        self.nodes.keys().copied().collect()
+    }
+
+    /// A node is gone, although nobody has said so yet.
+    pub(super) fn forget(&mut self, node: NodeId) {
+        self.nodes.remove(&node);
     }
 
     /// All nodes that may be killed at random.

@@ -1,44 +1,60 @@
-//! Whether the machine can hold the model at all: one that can't would end the run, or the whole machine, in mid-training.
+//! Resident memory of a swarm's processes over time.
 
-use super::RunError;
-use crate::config::RunConfig;
-use std::fs;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
-/// Checks that the machine has the memory that a run takes at the least. Where the system does not tell (it is not
-/// Linux) nothing is checked.
-pub(super) fn check(config: &RunConfig) -> Result<(), RunError> {
-    let needed = config.memory_plan_expected()?.least();
-    match present_bytes() {
-        Some(present) if needed > present => Err(RunError::Memory { needed, present }),
-        _ => Ok(()),
+/// Between two samples.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// Samples kept: more than a day.
+const SAMPLES_MAX: usize = 20_000;
+
+/// Resident memory at one time, in bytes; 0 for what is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct MemorySample {
+    /// Milliseconds of the run.
+    pub time_ms: u64,
+    /// The parent.
+    pub parent: u64,
+    /// The coordinator.
+    pub coordinator: u64,
+    /// All nodes together.
+    pub nodes: u64,
+    /// How many nodes that were.
+    pub node_count: u64,
+    /// The largest node.
+    pub node_max: u64,
+}
+
+/// Takes samples.
+#[derive(Debug, Default)]
+pub(super) struct MemoryWatch {
+    next: Duration,
+    pub(super) samples: Vec<MemorySample>,
+}
+
+impl MemoryWatch {
+    /// Takes a sample when it is time.
+    pub(super) fn look(&mut self, elapsed: Duration, coordinator: Option<u32>, nodes: &[u32]) {
+        if elapsed < self.next || self.samples.len() >= SAMPLES_MAX {
+            return;
+        }
+        self.next = elapsed + EVERY;
+        let nodes: Vec<u64> = nodes.iter().filter_map(|process| resident_bytes(*process)).collect();
+        self.samples.push(MemorySample {
+            time_ms: elapsed.as_millis() as u64,
+            parent: resident_bytes(std::process::id()).unwrap_or(0),
+            coordinator: coordinator.and_then(resident_bytes).unwrap_or(0),
+            nodes: nodes.iter().sum(),
+            node_count: nodes.len() as u64,
+            node_max: nodes.iter().copied().max().unwrap_or(0),
+        });
     }
 }
 
-/// Bytes of memory and swap that this process may use: the machine's, or its container's.
-fn present_bytes() -> Option<u64> {
-    let machine = meminfo_bytes(&fs::read_to_string("/proc/meminfo").ok()?)?;
-    let container = fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
-    let container = container.and_then(|text| text.trim().parse::<u64>().ok());
-    Some(container.map_or(machine, |limit| limit.min(machine)))
-}
-
-/// `MemTotal` and `SwapTotal` of `/proc/meminfo`, in bytes.
-fn meminfo_bytes(text: &str) -> Option<u64> {
-    let kib = |name: &str| -> Option<u64> {
-        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-        line.trim().trim_end_matches("kB").trim().parse().ok()
-    };
-    Some((kib("MemTotal:")? + kib("SwapTotal:").unwrap_or(0)) * 1024)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reads_what_the_system_writes() {
-        let text = "MemTotal:       24556932 kB\nMemFree:          1 kB\nSwapTotal:           68 kB\n";
-        assert_eq!(meminfo_bytes(text), Some(24_557_000 * 1024));
-        assert_eq!(meminfo_bytes("MemFree: 1 kB"), None);
-    }
+/// Resident memory of a process, where the system tells it (Linux).
+fn resident_bytes(process: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
 }

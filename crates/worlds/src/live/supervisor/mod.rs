@@ -1,20 +1,26 @@
 //! The parent of a local swarm: it prepares the folder, starts the coordinator and the nodes, replaces those that die,
 //! and tells what happens. It takes no part in training.
 
+mod capacity;
+mod chaos;
 mod children;
 mod error;
 mod kills;
 mod memory;
 mod signals;
 
+pub use chaos::{ChaosPlan, Fault};
 pub use error::RunError;
 pub use kills::{Kill, KillScript, Target, When};
+pub use memory::MemorySample;
 
 use super::folder::RunFolder;
 use super::publish::{StateManifest, read_state};
 use crate::config::RunConfig;
+use chaos::Injector;
 use children::{Children, News};
 use kills::{Killer, Roster};
+use memory::MemoryWatch;
 use signals::Signals;
 use skipstone_observe::{Observer, Outcome, Progress, RunInfo};
 use skipstone_types::{Event, Iteration};
@@ -35,6 +41,8 @@ pub struct RunOptions {
     pub progress: Progress,
     /// Kills on purpose.
     pub kills: KillScript,
+    /// Faults on purpose, of every kind.
+    pub chaos: Option<ChaosPlan>,
     /// Coordinator's port; 0 takes any free one.
     pub port: u16,
 }
@@ -50,6 +58,15 @@ pub enum Ended {
     Failed(String),
 }
 
+/// What a chaos run leaves beyond its folder.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ChaosTrace {
+    /// Memory over time.
+    pub memory: Vec<MemorySample>,
+    /// Whether the run hung and had to be ended.
+    pub hung: bool,
+}
+
 /// What a run leaves behind.
 #[derive(Debug)]
 pub struct RunOutcome {
@@ -59,6 +76,8 @@ pub struct RunOutcome {
     pub folder: RunFolder,
     /// The state saved last, if any was.
     pub state: Option<StateManifest>,
+    /// What a chaos run is judged by besides.
+    pub chaos: ChaosTrace,
     /// Numbers and report.
     pub observed: Outcome,
 }
@@ -70,9 +89,9 @@ pub struct RunOutcome {
 /// [`Ended::Failed`].
 pub fn run(config: &RunConfig, options: RunOptions) -> Result<RunOutcome, RunError> {
     let signals = Signals::listen()?;
-    memory::check(config)?;
+    capacity::check(config)?;
     let folder = open_folder(config, options.resume)?;
-    let resume = if options.resume { Some(read_state(&folder.dir)?.iteration) } else { None };
+    let resume = if options.resume { Some(read_state(&folder.dir)?.saved()) } else { None };
     let mut settings = config.settings()?;
     settings.run = folder.facts.run;
     let info = RunInfo {
@@ -93,6 +112,10 @@ pub fn run(config: &RunConfig, options: RunOptions) -> Result<RunOutcome, RunErr
         config,
         observer,
         roster: Roster::default(),
+        injector: options.chaos.map(Injector::new),
+        memory: MemoryWatch::default(),
+        moved: Duration::ZERO,
+        hung: false,
         killer: Killer::new(options.kills, config.churn_plan()?, config.seed),
         began: Instant::now(),
         saved: Instant::now(),
@@ -103,9 +126,10 @@ pub fn run(config: &RunConfig, options: RunOptions) -> Result<RunOutcome, RunErr
     };
     let ended = parent.watch(&mut children)?;
     children.leave(LEAVE);
+    let chaos = ChaosTrace { memory: std::mem::take(&mut parent.memory.samples), hung: parent.hung };
     let observed = parent.observer.finish();
     let state = read_state(&folder.dir).ok();
-    Ok(RunOutcome { ended, folder, state, observed })
+    Ok(RunOutcome { ended, folder, state, chaos, observed })
 }
 
 fn open_folder(config: &RunConfig, resume: bool) -> Result<RunFolder, RunError> {
@@ -128,6 +152,11 @@ struct Parent<'a> {
     config: &'a RunConfig,
     observer: Observer,
     roster: Roster,
+    injector: Option<Injector>,
+    memory: MemoryWatch,
+    /// When the run got further last.
+    moved: Duration,
+    hung: bool,
     killer: Killer,
     began: Instant,
     saved: Instant,
@@ -162,6 +191,9 @@ impl Parent<'_> {
                     return Err(RunError::Interrupted);
                 }
             }
+            if let Some(ended) = self.make_chaos(children) {
+                return Ok(ended);
+            }
             let trains = self.iteration.0 < self.config.steps;
             if trains && !self.stopping && self.ended.is_none() {
                 self.kill_on_purpose(children);
@@ -181,7 +213,10 @@ impl Parent<'_> {
         };
         self.roster.apply(&event);
         match &event {
-            Event::Committed { iteration, .. } => self.iteration = iteration.next(),
+            Event::Committed { iteration, .. } => {
+                self.iteration = iteration.next();
+                self.moved = self.began.elapsed();
+            }
             Event::Finished { why, .. } => self.ended = Some(why.clone()),
             _ => {}
         }
@@ -198,6 +233,33 @@ impl Parent<'_> {
                 Ended::Failed("the coordinator ended without a word; see logs/coordinator.log".to_owned())
             }
         }
+    }
+
+    /// Faults of every kind; stops the run when their time is over. Answers when the run hangs: then it has been ended.
+    fn make_chaos(&mut self, children: &mut Children) -> Option<Ended> {
+        let injector = self.injector.as_mut()?;
+        let elapsed = self.began.elapsed();
+        let (coordinator, nodes) = children.processes();
+        self.memory.look(elapsed, coordinator, &nodes);
+        if elapsed > self.moved + injector.plan().hang {
+            self.hung = true;
+            children.kill_all();
+            let why = format!("the run hung: nothing happened for {} s", injector.plan().hang.as_secs());
+            return Some(Ended::Failed(why));
+        }
+        if self.stopping || self.ended.is_some() {
+            injector.go_on(injector.plan().time, children);
+        } else if elapsed >= injector.plan().time {
+            injector.go_on(elapsed, children);
+            self.stopping = true;
+            self.observer.note("the time is over: no more faults, the iteration is finished and saved");
+            children.tell_coordinator("stop");
+        } else if self.iteration > Iteration(0) {
+            for event in injector.make(elapsed, &mut self.roster, children) {
+                self.observer.record(elapsed.as_millis() as u64, event);
+            }
+        }
+        None
     }
 
     fn kill_on_purpose(&mut self, children: &mut Children) {
