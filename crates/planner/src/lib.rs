@@ -29,5 +29,7 @@ pub use instance::{
 pub use plan::{
     DispatchPolicy, PipelinePlan, PlanMode, PlanViolation, PlannedMicrobatch, TaskKind, check_plan,
 };
-pub use search::{Found, Objective, SearchError, SearchOptions, replan, search};
+pub use search::{
+    EXACT_NODES_MAX, Exact, Found, Objective, SearchError, SearchOptions, exact, replan, search,
+};
 pub use simulate::{Evaluation, MemoryWait, TaskInterval, Trace, TransferInterval, evaluate};

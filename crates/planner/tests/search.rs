@@ -5,7 +5,7 @@
 use proptest::prelude::*;
 use skipstone_planner::{
     CompiledInstance, DrawnSize, EdgeSwaps, Instance, LowerBounds, Objective, PipelinePlan, Quota,
-    SearchError, SearchOptions, SwapRules, draw_instance, evaluate, replan, search,
+    SearchError, SearchOptions, SwapRules, draw_instance, evaluate, exact, replan, search,
 };
 
 fn options(objective: Objective, seed: u64) -> SearchOptions {
@@ -107,6 +107,34 @@ fn more_work_is_better_than_the_first_draft() {
     let compiled = CompiledInstance::new(&instance).unwrap();
     let makespan = |work| evaluate(&compiled, &plan(&compiled, work, 0)).unwrap().iteration_s();
     assert!(makespan(30_000) < 0.9 * makespan(1));
+}
+
+#[test]
+fn the_exact_method_encloses_the_optimum() {
+    for seed in 0..3 {
+        let mut instance = draw_instance(DrawnSize { nodes: 5, stages: 3, path_len: 2, regions: 3 }, seed);
+        instance.microbatches_per_origin = Quota::Each(2);
+        instance.total_microbatches = 2 * instance.origins() as u32;
+        let compiled = CompiledInstance::new(&instance).unwrap();
+        let start = plan(&compiled, 2000, seed);
+        let options = options(Objective::Iteration, seed);
+        let exact = exact(&compiled, &options, &start, &mut |_| 0.0).unwrap();
+        let optimum = evaluate(&compiled, &exact.found.plan).unwrap().iteration_s();
+        let heuristic = evaluate(&compiled, &start).unwrap().iteration_s();
+        assert!(exact.complete && exact.bound_us <= exact.objective_us);
+        assert!((optimum * 1e6 - exact.objective_us as f64).abs() <= 2.0);
+        assert!(optimum <= heuristic + 1e-6);
+        // Every plan there is keeps to the bound, random ones included.
+        for other in 0..5 {
+            let iteration_s = evaluate(&compiled, &plan(&compiled, 20, other)).unwrap().iteration_s();
+            assert!(iteration_s * 1e6 + 2.0 >= exact.bound_us as f64);
+        }
+    }
+    let large = draw_instance(DrawnSize { nodes: 9, stages: 3, path_len: 2, regions: 3 }, 0);
+    let compiled = CompiledInstance::new(&large).unwrap();
+    let start = plan(&compiled, 20, 0);
+    let refused = exact(&compiled, &options(Objective::Makespan, 0), &start, &mut |_| 0.0).unwrap_err();
+    assert_eq!(refused, SearchError::NotSmall { nodes: 9, most: 8 });
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! A first draft.
 
+use skipstone_types::StageId;
+
 use super::draft::Draft;
 use super::objective::Guide;
 use super::placement::placed_by_regions;
@@ -35,10 +37,20 @@ pub(crate) fn with_stages(
     random: &mut Random,
 ) -> Option<Draft> {
     let routes = super::routes::balanced_routes(compiled, &stages, random)?;
+    with_routes(compiled, guide, stages, &routes)
+}
+
+/// Paths along these sequences of stages, each over the nodes that have the least to do and are near.
+pub(crate) fn with_routes(
+    compiled: &CompiledInstance,
+    guide: &Guide,
+    stages: Vec<Vec<u32>>,
+    routes: &[Vec<StageId>],
+) -> Option<Draft> {
     let instance = compiled.instance();
     let mut busy_us = vec![0_u64; compiled.nodes()];
     let mut nodes = Vec::with_capacity(routes.len() * compiled.path_length());
-    let mut routes = routes.into_iter();
+    let mut routes = routes.iter();
     for (place, origin) in stages[0].iter().enumerate() {
         for route in routes.by_ref().take(instance.quota(place) as usize) {
             nodes.push(*origin);
