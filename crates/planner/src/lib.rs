@@ -10,6 +10,7 @@ mod chooser;
 mod compiled;
 mod instance;
 mod json;
+mod methods;
 mod plan;
 mod random;
 mod search;
@@ -24,6 +25,7 @@ pub use instance::{
     EdgeSwaps, INSTANCE_SCHEMA, Instance, InstanceError, InstanceNode, Link, Quota, RegionLink, Regions,
     SwapRules,
 };
+pub use methods::{AsPublished, Method, MethodError, MethodOptions, MethodPlan, Tried, plan_with};
 pub use plan::{
     DispatchPolicy, PipelinePlan, PlanMode, PlanViolation, PlannedMicrobatch, TaskKind, check_plan,
 };
