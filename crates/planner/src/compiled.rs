@@ -153,6 +153,11 @@ impl CompiledInstance {
         if from == to { 0 } else { self.sending[self.between(from, to)] }
     }
 
+    /// Microseconds of a transfer between nodes of two regions.
+    pub(crate) fn region_transfer_us(&self, from: usize, to: usize) -> u64 {
+        self.transfer[from * self.regions + to]
+    }
+
     #[inline]
     fn between(&self, from: usize, to: usize) -> usize {
         self.region[from] as usize * self.regions + self.region[to] as usize
@@ -181,33 +186,38 @@ impl CompiledInstance {
 
     /// Seconds of one ring all-reduce of a stage's gradient among `members`.
     pub fn allreduce_of_stage_s(&self, members: &[u32]) -> f64 {
-        let replicas = members.len();
-        if replicas < 2 {
-            return 0.0;
-        }
-        // Nodes of each region present: a link inside a region counts where two of its nodes are members.
-        let mut present: BTreeMap<usize, usize> = BTreeMap::new();
+        let mut present: BTreeMap<u32, u32> = BTreeMap::new();
         for member in members {
-            *present.entry(self.region[*member as usize] as usize).or_default() += 1;
+            *present.entry(self.region[*member as usize]).or_default() += 1;
         }
-        let (mut slowest, mut longest) = (f64::INFINITY, 0.0_f64);
-        for (a, count) in &present {
-            for b in present.keys() {
-                if a != b || *count > 1 {
-                    let link = &self.links[a * self.regions + b];
+        self.ring_s(present.iter().map(|(region, count)| (*region, *count)))
+    }
+
+    /// The same for a stage with so many nodes in each region.
+    pub(crate) fn allreduce_of_regions_s(&self, counts: &[u32]) -> f64 {
+        let present = (0..).zip(counts.iter().copied()).filter(|(_, count)| *count > 0);
+        self.ring_s(present)
+    }
+
+    /// Seconds of a ring all-reduce among the nodes of these regions: (region, its nodes). A link inside a region
+    /// counts where two of its nodes take part.
+    fn ring_s(&self, present: impl Iterator<Item = (u32, u32)> + Clone) -> f64 {
+        let (mut slowest, mut longest, mut replicas) = (f64::INFINITY, 0.0_f64, 0);
+        for (a, count) in present.clone() {
+            replicas += count;
+            for (b, _) in present.clone() {
+                if a != b || count > 1 {
+                    let link = &self.links[a as usize * self.regions + b as usize];
                     slowest = slowest.min(link.bandwidth_bytes_per_s);
                     longest = longest.max(link.latency_s);
                 }
             }
         }
-        self.ring_s(replicas, slowest, longest)
-    }
-
-    /// Seconds of a ring all-reduce among `replicas` nodes over a link of these figures.
-    pub(crate) fn ring_s(&self, replicas: usize, bandwidth_bytes_per_s: f64, latency_s: f64) -> f64 {
-        let rounds = 2.0 * (replicas as f64 - 1.0);
-        rounds / replicas as f64 * self.instance.param_bytes_per_stage / bandwidth_bytes_per_s
-            + rounds * latency_s
+        if replicas < 2 {
+            return 0.0;
+        }
+        let rounds = 2.0 * (f64::from(replicas) - 1.0);
+        rounds / f64::from(replicas) * self.instance.param_bytes_per_stage / slowest + rounds * longest
     }
 
     /// Seconds of the slowest stage's all-reduce.

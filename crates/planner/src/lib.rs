@@ -8,6 +8,7 @@ mod balanced;
 mod bounds;
 mod chooser;
 mod compiled;
+mod generate;
 mod instance;
 mod json;
 mod methods;
@@ -21,6 +22,7 @@ pub use balanced::BalancedChooser;
 pub use bounds::{InstanceBounds, LowerBounds, PathBounds, PlacementBounds};
 pub use chooser::{PathChooser, PlanError};
 pub use compiled::{CompiledInstance, MICROSECONDS};
+pub use generate::{DrawnSize, draw_instance};
 pub use instance::{
     EdgeSwaps, INSTANCE_SCHEMA, Instance, InstanceError, InstanceNode, Link, Quota, RegionLink, Regions,
     SwapRules,

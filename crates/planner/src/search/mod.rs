@@ -7,6 +7,7 @@ mod draft;
 mod error;
 mod moves;
 mod objective;
+mod placement;
 mod replan;
 mod routes;
 
@@ -41,7 +42,7 @@ pub struct Found {
 }
 
 /// Chains that run side by side, whatever the number of threads.
-const CHAINS: u64 = 4;
+const CHAINS: u64 = 2;
 
 /// Searches for the best plan.
 ///
@@ -58,7 +59,7 @@ pub fn search(
 ) -> Result<Found, SearchError> {
     let guide = Guide::new(compiled, options.objective);
     let drafts: Option<Vec<Draft>> = (0..CHAINS)
-        .map(|chain| construct::random_draft(compiled, &guide, &mut Random::new(&[options.seed, chain, 1])))
+        .map(|chain| construct::first_draft(compiled, &guide, &mut Random::new(&[options.seed, chain, 1])))
         .collect();
     let drafts = drafts.ok_or_else(|| SearchError::no_paths(compiled))?;
     let moves = Moves::new(compiled);

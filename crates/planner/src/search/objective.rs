@@ -59,6 +59,11 @@ impl Guide {
         }
     }
 
+    /// What is made small.
+    pub(crate) fn objective(&self) -> Objective {
+        if self.counts_allreduce { Objective::Iteration } else { Objective::Makespan }
+    }
+
     /// The score of a draft; none where its cost is above `limit`, or where it never ends.
     pub(crate) fn score(
         &self,
