@@ -155,24 +155,12 @@ pub(super) fn keeps_swaps(compiled: &CompiledInstance, visited: impl Fn(u16) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::instance::Instance;
+    use crate::generate::{DrawnSize, draw_instance};
     use skipstone_types::StageId;
-
-    const SIX_STAGES: &str = r#"{"schema": "skippipe-instance-1", "name": "six", "n_stages": 6, "layers_per_stage": 1,
-        "path_len": 4, "samples_per_mb": 1, "activation_bytes_per_sample": 1, "param_bytes_per_stage": 1,
-        "backward_ratio": 1.5, "loss_ratio": 0.25, "microbatches_per_origin": 2, "total_microbatches": 2, "max_jump": 4,
-        "swap": {"max_distance": 1, "max_count": 2, "max_total_distance": 2},
-        "regions": {"intra": {"latency_s": 0, "bandwidth_Bps": 1}},
-        "nodes": [{"id": 0, "region": "r", "compute_s_per_layer_sample": 1, "memory": 2},
-                  {"id": 1, "region": "r", "compute_s_per_layer_sample": 1, "memory": 2},
-                  {"id": 2, "region": "r", "compute_s_per_layer_sample": 1, "memory": 2},
-                  {"id": 3, "region": "r", "compute_s_per_layer_sample": 1, "memory": 2},
-                  {"id": 4, "region": "r", "compute_s_per_layer_sample": 1, "memory": 2},
-                  {"id": 5, "region": "r", "compute_s_per_layer_sample": 1, "memory": 2}]}"#;
 
     #[test]
     fn footing_agrees_with_the_rules() {
-        let mut instance = Instance::from_json(SIX_STAGES).unwrap();
+        let mut instance = draw_instance(DrawnSize { nodes: 8, stages: 6, path_len: 4, regions: 2 }, 1);
         let mut random = crate::random::Random::new(&[11]);
         for _ in 0..3000 {
             instance.swap.max_count = random.below(4) as u32;

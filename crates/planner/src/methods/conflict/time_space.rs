@@ -292,3 +292,88 @@ impl Distances {
         levels
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generate::{DrawnSize, draw_instance};
+    use crate::random::Random;
+
+    /// The least end over every legal path of `agent`, its tasks one after the other.
+    fn least_end(
+        compiled: &CompiledInstance,
+        placement: &Placement,
+        agent: &Agent,
+        bans: &Bans,
+    ) -> Option<u64> {
+        let stage_of = placement.stage_of(compiled.nodes());
+        let mut paths = vec![(vec![agent.origin], Footing::START)];
+        for _ in 1..compiled.path_length() {
+            let mut longer = Vec::new();
+            for (path, footing) in paths {
+                for next in placement.stages[1..].iter().flatten() {
+                    let stage = stage_of[*next as usize];
+                    let new = path.iter().all(|node| stage_of[*node as usize] != stage);
+                    if let Some(footing) = footing.step(compiled, stage)
+                        && new
+                        && !bans.has_node(*next)
+                        && !bans.has_stage(stage)
+                    {
+                        longer.push(([path.as_slice(), &[*next]].concat(), footing));
+                    }
+                }
+            }
+            paths = longer;
+        }
+        let end = |path: &[u32]| {
+            compiled.chain(path).into_iter().fold(agent.start_us, |time, (node, duration, way)| {
+                let mut start = time;
+                while let Some(delay) = bans.delays.iter().find(|delay| {
+                    delay.node as usize == node && start < delay.end_us && start + duration > delay.start_us
+                }) {
+                    start = delay.end_us;
+                }
+                start + duration + way
+            })
+        };
+        paths.iter().map(|(path, _)| end(path)).min()
+    }
+
+    #[test]
+    fn no_legal_path_is_quicker() {
+        let mut random = Random::new(&[17]);
+        let (mut found, mut delayed) = (0, 0);
+        for seed in 0..120 {
+            let size = DrawnSize { nodes: 9, stages: 5, path_len: 2 + random.below(4), regions: 3 };
+            let instance = draw_instance(size, seed);
+            let compiled = CompiledInstance::new(&instance).unwrap();
+            let mut rest: Vec<u32> = (0..9).collect();
+            random.shuffle(&mut rest);
+            let sizes = instance.stage_sizes.clone().unwrap();
+            let stages = sizes.iter().map(|size| rest.drain(..*size as usize).collect()).collect();
+            let placement = Placement::given(stages);
+            let mut bans = Bans::none(9, 5);
+            for _ in 0..random.below(25) {
+                let start_us = random.below(20_000_000) as u64;
+                let end_us = start_us + 1 + random.below(9_000_000) as u64;
+                bans.delays.push(Delay { node: random.below(9) as u32, start_us, end_us });
+            }
+            if random.below(3) == 0 {
+                bans.add_node(placement.stages[1][0]);
+                bans.add_stage(1 + random.below(4) as u16);
+            }
+            let origin = placement.stages[0][0];
+            let agent = Agent { origin, start_us: 500_000, swaps: false, ids: vec![0] };
+            let time_space = TimeSpace::new(&compiled, &placement);
+            let end_us = time_space.search(&agent, &bans).map(|route| route.end_us);
+            assert_eq!(end_us, least_end(&compiled, &placement, &agent, &bans));
+            if let Some(end_us) = end_us {
+                found += 1;
+                let free = Bans { delays: Vec::new(), ..bans };
+                let unhindered = time_space.search(&agent, &free);
+                delayed += usize::from(unhindered.is_some_and(|other| other.end_us < end_us));
+            }
+        }
+        assert!(found > 60 && delayed > 30, "{found} found, {delayed} of them delayed");
+    }
+}
