@@ -107,6 +107,11 @@ impl RunState {
         &self.loss
     }
 
+    /// Mean training loss of the last iterations: a twentieth of them, at most 20.
+    pub fn final_train_loss(&self) -> Option<f64> {
+        self.loss.recent((self.steps / 20).clamp(1, 20))
+    }
+
     /// Validation loss by iteration, in nats per token.
     pub fn validation(&self) -> &History {
         &self.validation

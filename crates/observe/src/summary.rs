@@ -79,7 +79,7 @@ impl Summary {
             tokens: state.tokens(),
             wall_s: state.now_ms() as f64 / 1000.0,
             tokens_per_s: state.tokens_per_s(),
-            train_loss: state.loss().recent((state.steps() / 20).clamp(1, 20)),
+            train_loss: state.final_train_loss(),
             bigram_val_loss: info.bigram_val_loss,
             entropy_floor_loss: info.entropy_floor_loss,
             goodput: state.time().goodput(),

@@ -67,13 +67,13 @@ pub(crate) fn order_of(dir: &Path) -> Outcome<Option<SampleOrder>> {
 fn text(report: &AuditReport) -> String {
     use std::fmt::Write;
     let mut text = format!(
-        "{}: {} iterations, {} microbatches, {} visits of stages, {} samples in {} epochs, {} terms of the coordinator\n",
+        "{}: {} iterations, {} microbatches, {} visits of stages, {} samples in {}, {} terms of the coordinator\n",
         if report.is_sound() { "sound" } else { "BROKEN" },
         report.iterations,
         report.microbatches,
         report.visits,
         report.samples,
-        report.epochs,
+        if report.epochs == 1 { "1 epoch".to_owned() } else { format!("{} epochs", report.epochs) },
         report.terms
     );
     if report.rollbacks > 0 {

@@ -55,8 +55,8 @@ pub(super) fn draw(state: &RunState) -> Option<String> {
     svg.polyline("noisy", noisy.into_iter());
     let smooth = smoothed(points);
     svg.polyline("smooth", smooth.iter().map(|(iteration, value)| (x(*iteration), y(*value))));
-    if let Some((_, value)) = smooth.last() {
-        labels.push((y(*value), "train-label", format!("training {value:.2}")));
+    if let (Some((_, value)), Some(mean)) = (smooth.last(), state.final_train_loss()) {
+        labels.push((y(*value), "train-label", format!("training {mean:.2}")));
     }
     for point in state.validation().points() {
         let tip = format!("validation {:.3} after iteration {}", point.value, point.iteration);
@@ -76,8 +76,9 @@ fn smoothed(points: &[Point]) -> Vec<(f64, f64)> {
     let reach = points.len() / 100;
     (0..points.len())
         .map(|index| {
-            let reach = reach.min(index).min(points.len() - 1 - index);
-            let window = &points[index - reach..=index + reach];
+            // At the start, which is steep, only as far ahead as back; at the end there is nothing ahead.
+            let reach = reach.min(index);
+            let window = &points[index - reach..(index + reach + 1).min(points.len())];
             let count: u64 = window.iter().map(|point| point.count).sum();
             let sum: f64 = window.iter().map(|point| point.value * point.count as f64).sum();
             (points[index].iteration as f64, sum / count as f64)

@@ -99,7 +99,7 @@ fn header(state: &RunState, name: &str) -> String {
 
 fn cards(state: &RunState) -> String {
     let mut cards = Vec::new();
-    match (state.validation().points().last(), state.loss().recent(20)) {
+    match (state.validation().points().last(), state.final_train_loss()) {
         (Some(last), _) => {
             cards.push((format!("{:.3}", last.value), "validation loss".to_owned()));
             cards.push((format!("{:.2}", last.value.exp()), "perplexity".to_owned()));

@@ -104,9 +104,12 @@ fn progress(state: &RunState) -> String {
     if let Some(loss) = state.loss().recent(1) {
         text.push_str(&format!("  loss {loss:.3}"));
     }
+    let tokens_per_s = state.recent_tokens_per_s();
+    if tokens_per_s > 0.0 {
+        text.push_str(&format!("  {} tokens/s", words::count(tokens_per_s)));
+    }
     text.push_str(&format!(
-        "  {} tokens/s  {}  goodput {}",
-        words::count(state.recent_tokens_per_s()),
+        "  {}  goodput {}",
         words::plural(state.living() as u64, "node"),
         words::percent(state.time().goodput())
     ));

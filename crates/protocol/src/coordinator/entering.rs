@@ -202,7 +202,7 @@ impl Coordinator {
         let iteration = self.iteration;
         let addresses = self.addresses_for(node);
         let Some(known) = self.nodes.get_mut(&node) else { return };
-        known.role = Role::Joining(Join {
+        known.role = Role::Joining(Box::new(Join {
             stage,
             transfer,
             kind,
@@ -212,7 +212,7 @@ impl Coordinator {
             stepped: None,
             waits: (0, iteration),
             followed: iteration,
-        });
+        }));
         self.log(Event::NodeAssigned { node, stage, how: how.to_owned() });
         for donor in donors {
             self.send(donor, ToWorker::Donate { transfer, iteration, to: node });

@@ -44,7 +44,7 @@ pub(super) enum Role {
     /// Nothing yet.
     Spare,
     /// A stage soon.
-    Joining(Join),
+    Joining(Box<Join>),
     /// A stage.
     Serving { stage: StageId },
 }

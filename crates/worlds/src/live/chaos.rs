@@ -330,6 +330,7 @@ mod tests {
             busy_us: 0,
             replay_us: 0,
             memory_wait_us: 0,
+            link_us: 0,
             took_ms: 1,
             record: Digest([record; 32]),
         }
