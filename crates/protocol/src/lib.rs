@@ -11,6 +11,7 @@
 
 mod command;
 mod coordinator;
+mod detector;
 mod journal;
 mod message;
 mod record;
@@ -20,6 +21,7 @@ mod worker;
 
 pub use command::{CoordinatorCommand, CoordinatorInput, End, WorkerCommand, WorkerInput};
 pub use coordinator::Coordinator;
+pub use detector::{PhiAccrual, RunningClock, Suspicion};
 pub use journal::{Entry, JOURNAL_HEADER, JournalError, decode_journal, encode_entry};
 pub use message::{
     Direction, Duty, Holding, LossShare, Method, ReduceId, Spent, ToCoordinator, ToPeer, ToWorker, TransferId,

@@ -84,6 +84,19 @@ pub enum Event {
         /// Busy microseconds of the current attempt that are thrown away with it.
         wasted_us: u64,
     },
+    /// A node has been silent for longer than its heartbeats make credible: it is about to be declared lost.
+    Silent {
+        /// The node.
+        node: NodeId,
+        /// −log₁₀ of the probability that a living node is silent for so long (phi accrual).
+        phi: f64,
+        /// Milliseconds of silence, as far as the coordinator itself was running.
+        silence_ms: f64,
+        /// The mean interval between the node's heartbeats, in milliseconds.
+        interval_ms: f64,
+        /// Its deviation, in milliseconds.
+        deviation_ms: f64,
+    },
     /// The share of a lost node is replayed by living replicas.
     Repaired {
         /// The stage.
