@@ -10,7 +10,7 @@
 //! because real intervals have longer tails than the normal distribution that φ is computed with. And silence is
 //! counted in the time of a [`RunningClock`]: while the detector itself stood still, nobody was silent.
 
-use std::collections::VecDeque;
+use crate::statistics::{Durations, Usual};
 
 /// Heartbeats remembered for each node: at ten a second, the last 100 s.
 const WINDOW: usize = 1000;
@@ -20,9 +20,6 @@ const PRIOR_WEIGHT: f64 = 10.0;
 
 /// The deviation that a node starts with, in expected intervals.
 const PRIOR_DEVIATIONS: f64 = 2.0;
-
-/// The deviation is at least this part of the longest interval remembered.
-const LONGEST_PART: f64 = 0.25;
 
 /// How surprising a silence is, and the numbers behind it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -52,38 +49,19 @@ impl Suspicion {
 pub struct PhiAccrual {
     expected_us: f64,
     last_us: u64,
-    intervals_us: VecDeque<u64>,
-    /// Of the intervals and of their squares: integers, so that nothing is left of what drops out.
-    sum: u128,
-    squares: u128,
+    intervals: Durations,
 }
 
 impl PhiAccrual {
     /// For a node that was heard now, and whose heartbeats should come at this interval.
     pub fn new(expected_us: u64, now_us: u64) -> Self {
-        Self {
-            expected_us: expected_us.max(1) as f64,
-            last_us: now_us,
-            intervals_us: VecDeque::new(),
-            sum: 0,
-            squares: 0,
-        }
+        Self { expected_us: expected_us.max(1) as f64, last_us: now_us, intervals: Durations::new(WINDOW) }
     }
 
     /// A heartbeat came.
     pub fn heard(&mut self, now_us: u64) {
-        let interval_us = now_us.saturating_sub(self.last_us);
+        self.intervals.add(self.silence_us(now_us));
         self.last_us = self.last_us.max(now_us);
-        if self.intervals_us.len() == WINDOW
-            && let Some(oldest) = self.intervals_us.pop_front().map(u128::from)
-        {
-            self.sum -= oldest;
-            self.squares -= oldest * oldest;
-        }
-        self.intervals_us.push_back(interval_us);
-        let interval = u128::from(interval_us);
-        self.sum += interval;
-        self.squares += interval * interval;
     }
 
     /// How long ago the last heartbeat came, in microseconds.
@@ -93,13 +71,9 @@ impl PhiAccrual {
 
     /// How surprising a silence is.
     pub fn suspicion(&self, silence_us: u64) -> Suspicion {
-        let count = self.intervals_us.len() as f64 + PRIOR_WEIGHT;
-        let interval_us = (self.sum as f64 + PRIOR_WEIGHT * self.expected_us) / count;
-        let prior = self.expected_us * self.expected_us * (1.0 + PRIOR_DEVIATIONS * PRIOR_DEVIATIONS);
-        let square = (self.squares as f64 + PRIOR_WEIGHT * prior) / count;
-        let measured = (square - interval_us * interval_us).max(0.0).sqrt();
-        let longest = self.intervals_us.iter().max().map_or(0.0, |longest| *longest as f64);
-        let deviation_us = measured.max(interval_us).max(longest * LONGEST_PART);
+        let square = self.expected_us * self.expected_us * (1.0 + PRIOR_DEVIATIONS * PRIOR_DEVIATIONS);
+        let Usual { mean_us: interval_us, deviation_us } =
+            self.intervals.usual(PRIOR_WEIGHT, self.expected_us, square);
         let phi = minus_log10_tail((silence_us as f64 - interval_us) / deviation_us);
         Suspicion { phi, silence_us, interval_us, deviation_us }
     }

@@ -15,6 +15,7 @@ mod detector;
 mod journal;
 mod message;
 mod record;
+mod statistics;
 mod task;
 mod wire;
 mod worker;

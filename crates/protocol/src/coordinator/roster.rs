@@ -1,5 +1,6 @@
 //! Who belongs to the run: arrivals and losses.
 
+use super::pace::Speed;
 use super::{Coordinator, NODE_IDS_RESERVED, Phase};
 use crate::command::CoordinatorCommand;
 use crate::journal::Entry;
@@ -57,6 +58,7 @@ pub(super) struct Node {
     pub(super) told: u64,
     /// Transfers to it that failed.
     pub(super) failures: u32,
+    pub(super) speed: Speed,
 }
 
 impl Coordinator {
@@ -114,7 +116,8 @@ impl Coordinator {
         empty: bool,
     ) {
         self.roster_version += 1;
-        self.nodes.insert(node, Node { address, role: Role::Spare, told: 0, failures: 0 });
+        let speed = Speed::new(self.iteration, self.running_us);
+        self.nodes.insert(node, Node { address, role: Role::Spare, told: 0, failures: 0, speed });
         self.out.push(CoordinatorCommand::Bind { connection, node });
         let settings = Box::new(self.settings.clone());
         self.send(node, ToWorker::Welcome { node, settings, empty });
