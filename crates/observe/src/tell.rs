@@ -145,6 +145,7 @@ impl RunState {
         let text = match why {
             "connection" => format!("{} lost its connection", node_of(node, stage)),
             "silence" => format!("{} fell silent", node_of(node, stage)),
+            "stuck" => format!("{} lives but gets nothing done: set aside", node_of(node, stage)),
             "hash" => format!("{} was fenced: its numbers differ from its replicas'", node_of(node, stage)),
             "left" => format!("{} left", node_of(node, stage)),
             why => format!("{} lost: {}", node_of(node, stage), words::clean(why, 80)),

@@ -100,7 +100,7 @@ pub enum WorkerCommand {
 /// What happens to a coordinator.
 #[derive(Debug, Clone, PartialEq)]
 pub enum CoordinatorInput {
-    /// Time passes. Drivers send one at least every 100 ms.
+    /// Time passes. Drivers send one at least every 100 ms; what is longer is not counted as anybody's silence.
     Tick,
     /// A worker says hello on a new connection. The driver names connections; the answer goes to that name until
     /// [`CoordinatorCommand::Bind`] gives it a node id.

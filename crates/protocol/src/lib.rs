@@ -11,15 +11,18 @@
 
 mod command;
 mod coordinator;
+mod detector;
 mod journal;
 mod message;
 mod record;
+mod statistics;
 mod task;
 mod wire;
 mod worker;
 
 pub use command::{CoordinatorCommand, CoordinatorInput, End, WorkerCommand, WorkerInput};
 pub use coordinator::Coordinator;
+pub use detector::{PhiAccrual, RunningClock, Suspicion};
 pub use journal::{Entry, JOURNAL_HEADER, JournalError, Rebuild, decode_journal, encode_entry};
 pub use message::{
     Direction, Duty, Holding, LossShare, Method, ReduceId, Spent, ToCoordinator, ToPeer, ToWorker, TransferId,

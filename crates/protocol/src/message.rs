@@ -167,6 +167,8 @@ pub enum ToWorker {
         /// The iteration.
         iteration: Iteration,
     },
+    /// Say which task is under way ([`ToCoordinator::Computing`]).
+    Poll,
     /// The run is over.
     Finish,
 }
@@ -247,6 +249,13 @@ pub enum ToCoordinator {
         iteration: Iteration,
         /// Why.
         why: String,
+    },
+    /// The answer to [`ToWorker::Poll`].
+    Computing {
+        /// The number of the task under way; tasks count up.
+        task: Option<u64>,
+        /// Whether it is part of a microbatch.
+        duty: bool,
     },
     /// The worker can't go on (its compute failed): count it as lost.
     Broken {

@@ -453,3 +453,30 @@ fn a_deterministic_run_keeps_the_order_until_a_node_is_lost() {
         |command: &WorkerCommand| matches!(command, WorkerCommand::Compute { task: Task::NewSum, .. });
     assert!(commands.iter().any(starts), "no order is kept any more: {commands:?}");
 }
+
+#[test]
+fn a_worker_says_what_it_is_at() {
+    let mut bench = Bench::serving();
+    let answer =
+        |task, duty| [WorkerCommand::SendCoordinator { message: ToCoordinator::Computing { task, duty } }];
+    assert_eq!(bench.told(ToWorker::Poll), answer(None, false));
+    bench.boundary(BEFORE, 0, Direction::Forward);
+    assert_eq!(bench.told(ToWorker::Poll), answer(Some(1), true));
+    assert_eq!(bench.told(ToWorker::Poll), answer(Some(1), true), "asking changes nothing");
+    bench.done(1, Outcome::Done);
+    bench.told(ToWorker::Save { iteration: T });
+    assert_eq!(bench.told(ToWorker::Poll), answer(Some(2), false));
+}
+
+#[test]
+fn a_task_that_does_not_end_holds_up_no_drops_but_those_of_what_it_reads() {
+    let mut bench = Bench::serving();
+    let (first, _) = bench.boundary(BEFORE, 0, Direction::Forward);
+    let (second, commands) = bench.boundary(BEFORE, 1, Direction::Forward);
+    assert_eq!(commands, [], "the first is under way");
+    let commands = bench.told(ToWorker::Abort { iteration: T, attempt: A });
+    assert_eq!(commands, [WorkerCommand::Drop { handles: vec![second] }]);
+    let commands = bench.done(1, Outcome::Done);
+    let Some(WorkerCommand::Drop { handles }) = commands.first() else { panic!("{commands:?}") };
+    assert!(handles.contains(&first), "{commands:?}");
+}

@@ -97,10 +97,34 @@ pub enum Event {
         node: NodeId,
         /// The stage that it served or was about to.
         stage: Option<StageId>,
-        /// What made it known: `connection`, `silence`, `hash`, `left`.
+        /// What made it known: `connection`, `silence`, `stuck`, `hash`, `left`.
         why: String,
         /// Busy microseconds of the current attempt that are thrown away with it.
         wasted_us: u64,
+    },
+    /// A node has been silent for longer than its heartbeats make credible: it is about to be declared lost.
+    Silent {
+        /// The node.
+        node: NodeId,
+        /// −log₁₀ of the probability that a living node is silent for so long (phi accrual).
+        phi: f64,
+        /// Milliseconds of silence, as far as the coordinator itself was running.
+        silence_ms: f64,
+        /// The mean interval between the node's heartbeats, in milliseconds.
+        interval_ms: f64,
+        /// Its deviation, in milliseconds.
+        deviation_ms: f64,
+    },
+    /// A node lives, but one of its tasks does not end: it is about to be declared lost.
+    Stuck {
+        /// The node.
+        node: NodeId,
+        /// Milliseconds for which the task has been seen under way.
+        waited_ms: f64,
+        /// When a whole microbatch would be late, by the node's own history, in milliseconds.
+        late_ms: f64,
+        /// The limit that follows from it, in milliseconds.
+        limit_ms: f64,
     },
     /// The share of a lost node is replayed by living replicas.
     Repaired {

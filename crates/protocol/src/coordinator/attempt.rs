@@ -104,6 +104,7 @@ impl Coordinator {
             path_length: self.settings.path_length(),
             full: every > 0 && self.iteration.0 % every == every - 1,
             rules: PathRules::default(),
+            paces: self.paces(),
         };
         self.out.push(CoordinatorCommand::Plan { problem });
     }
@@ -176,6 +177,7 @@ impl Coordinator {
             losses: BTreeMap::new(),
         };
         self.next_attempt = self.next_attempt.next();
+        self.note_shares(&attempt);
         let holes = self.holes();
         self.log(Event::AttemptStarted { iteration: attempt.iteration, attempt: attempt.attempt, holes });
         self.tell_duties(attempt);

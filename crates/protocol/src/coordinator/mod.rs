@@ -5,12 +5,14 @@
 mod attempt;
 mod commit;
 mod entering;
+mod pace;
 mod repair;
 mod restart;
 mod roster;
 mod saving;
 
 use crate::command::{CoordinatorCommand, CoordinatorInput, End};
+use crate::detector::RunningClock;
 use crate::journal::Entry;
 use crate::message::{ReduceId, ToCoordinator, ToWorker, TransferId};
 use crate::record::{CommitRecord, SavedState};
@@ -33,6 +35,9 @@ const ORIGIN_GRACE_US: u64 = 9_000_000;
 
 /// How long the end waits for a lost stage to be rebuilt before it is saved without.
 const LAST_REBUILD_GRACE_US: u64 = 20_000_000;
+
+/// Two ticks are never further apart while the coordinator runs: what is more is not counted against nodes.
+const STRIDE_US: u64 = 200_000;
 
 /// Iterations of which digests are remembered, for nodes that follow behind.
 const HISTORY_ITERATIONS: usize = 16;
@@ -93,6 +98,9 @@ pub struct Coordinator {
     term: Term,
     generation: u32,
     now_us: u64,
+    /// The time during which the coordinator was running.
+    clock: RunningClock,
+    running_us: u64,
     phase: Phase,
     /// The iteration that runs or comes next.
     iteration: Iteration,
@@ -165,6 +173,8 @@ impl Coordinator {
             term: Term(past.term.0 + 1),
             generation: past.generation,
             now_us,
+            clock: RunningClock::new(STRIDE_US, now_us),
+            running_us: 0,
             phase: Phase::Ending,
             iteration: Iteration(0),
             next_attempt: Attempt(0),
@@ -208,8 +218,9 @@ impl Coordinator {
     /// Takes an input at a time in microseconds (monotonic); answers with commands, to be carried out in order.
     pub fn on(&mut self, input: CoordinatorInput, now_us: u64) -> Vec<CoordinatorCommand> {
         self.now_us = self.now_us.max(now_us);
+        self.running_us = self.clock.read(self.now_us);
         match input {
-            CoordinatorInput::Tick => {}
+            CoordinatorInput::Tick => self.ask_quiet_nodes(),
             CoordinatorInput::Hello { connection, hello } => self.on_hello(connection, hello),
             CoordinatorInput::Worker { node, message } => {
                 if self.nodes.contains_key(&node) {
@@ -228,6 +239,7 @@ impl Coordinator {
     }
 
     fn on_worker(&mut self, node: NodeId, message: ToCoordinator) {
+        self.note_heard(node);
         match message {
             // A second hello on a bound connection is out of order.
             ToCoordinator::Hello { .. } => self.lose(node, "out of order"),
@@ -247,6 +259,7 @@ impl Coordinator {
             ToCoordinator::SaveFailed { stage, iteration, why } => {
                 self.on_save_failed(stage, iteration, &why);
             }
+            ToCoordinator::Computing { task, duty } => self.on_computing(node, task, duty),
             ToCoordinator::Broken { why } => self.lose(node, &why),
         }
     }

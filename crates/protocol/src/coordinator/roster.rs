@@ -1,5 +1,6 @@
 //! Who belongs to the run: arrivals and losses.
 
+use super::pace::Speed;
 use super::{Coordinator, NODE_IDS_RESERVED, Phase};
 use crate::command::CoordinatorCommand;
 use crate::journal::Entry;
@@ -58,6 +59,7 @@ pub(super) struct Node {
     pub(super) told: u64,
     /// Transfers to it that failed.
     pub(super) failures: u32,
+    pub(super) speed: Speed,
 }
 
 /// A process that says hello.
@@ -126,7 +128,8 @@ impl Coordinator {
     pub(super) fn welcome(&mut self, arrival: Arrival, node: NodeId, empty: bool) {
         let Arrival { connection, address, process, was } = arrival;
         self.roster_version += 1;
-        self.nodes.insert(node, Node { address, role: Role::Spare, told: 0, failures: 0 });
+        let speed = Speed::new(self.iteration, self.running_us);
+        self.nodes.insert(node, Node { address, role: Role::Spare, told: 0, failures: 0, speed });
         self.out.push(CoordinatorCommand::Bind { connection, node });
         let settings = Box::new(self.settings.clone());
         self.send(node, ToWorker::Welcome { node, settings, empty });

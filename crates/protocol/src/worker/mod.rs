@@ -212,6 +212,7 @@ impl Worker {
                 self.seal(iteration, reduction);
             }
             ToWorker::Commit { record } => self.commit(record),
+            ToWorker::Poll => self.tell_task(),
             ToWorker::Save { iteration } => {
                 self.saves.insert(iteration);
             }
@@ -424,7 +425,7 @@ impl Worker {
         }
     }
 
-    /// Forgets tensors, once no task under way may still read them.
+    /// Forgets tensors, once the task under way does not read them.
     fn drop_handles(&mut self, handles: impl IntoIterator<Item = Handle>) {
         self.compute.drop_later(handles);
     }

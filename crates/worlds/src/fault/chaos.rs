@@ -53,6 +53,9 @@ impl World {
             if node.alive && node.stalled {
                 self.schedule(0, Event::Node(pid, NodeEvent::Wake));
             }
+            if self.nodes[pid].alive {
+                self.speed_up(pid);
+            }
         }
     }
 
@@ -94,6 +97,12 @@ impl World {
                 if let Some(pid) = self.victim(false) {
                     self.count(fault);
                     self.stall(pid);
+                }
+            }
+            Fault::NodeSlow | Fault::NodeHang => {
+                if let Some(pid) = self.victim(false) {
+                    self.count(fault);
+                    self.slow_down(pid, fault);
                 }
             }
             Fault::CoordinatorBreak => {

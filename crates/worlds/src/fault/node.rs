@@ -2,6 +2,7 @@
 
 use super::compute::{Context, Effects, run};
 use super::invariants::Observation;
+use super::slow::Haste;
 use super::store::Store;
 use super::value::{Kind, Value};
 use super::world::{Broken, Checked, Event, World};
@@ -59,10 +60,17 @@ pub(super) struct Node {
     pub(super) crash_in: Option<u32>,
     pub(super) fail_next_task: bool,
     pub(super) stalled: bool,
+    pub(super) haste: Haste,
     inbox: Vec<NodeEvent>,
     running: Option<Running>,
     /// The newest attempt begun.
     attempt: (Iteration, Attempt),
+}
+
+impl Node {
+    pub(super) fn task_under_way(&self) -> Option<TaskId> {
+        self.running.as_ref().map(|running| running.id)
+    }
 }
 
 fn address(pid: Pid) -> String {
@@ -85,6 +93,7 @@ impl World {
             crash_in: None,
             fail_next_task: false,
             stalled: false,
+            haste: Haste::new(),
             inbox: Vec::new(),
             running: None,
             attempt: (Iteration(0), Attempt(0)),
@@ -318,7 +327,7 @@ impl World {
             self.observe(&Observation::Rebuilt { rebuilt })?;
         }
         self.nodes[pid].running = Some(Running { id, outputs, effects });
-        let took = self.draw(self.plan.tempo.task_us);
+        let took = self.task_time(pid);
         self.schedule(took, Event::Node(pid, NodeEvent::Computed { id }));
         Ok(())
     }

@@ -29,13 +29,17 @@ pub enum Fault {
     CoordinatorStall,
     /// A task fails.
     TaskFailure,
+    /// A node's tasks take 2 to 50 times as long for a while.
+    NodeSlow,
+    /// A node lives, and answers, but its tasks do not end for a while.
+    NodeHang,
     /// Not a fault, but it may fall between any two steps: `state/` is asked for.
     Save,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::NodeCrash,
         Self::CoordinatorCrash,
         Self::CrashBeforeWrite,
@@ -46,6 +50,8 @@ impl Fault {
         Self::NodeStall,
         Self::CoordinatorStall,
         Self::TaskFailure,
+        Self::NodeSlow,
+        Self::NodeHang,
         Self::Save,
     ];
 }
@@ -119,7 +125,7 @@ impl FaultPlan {
         for (fault, weight) in &mut faults {
             *weight = match fault {
                 Fault::NodeCrash | Fault::PeerBreak => 3.0,
-                Fault::TaskFailure => 0.4,
+                Fault::TaskFailure | Fault::NodeHang => 0.4,
                 _ => 1.0,
             } * (0.3 + random.fraction());
         }
