@@ -147,6 +147,7 @@ impl RunState {
             "silence" => format!("{} fell silent", node_of(node, stage)),
             "stuck" => format!("{} lives but gets nothing done: set aside", node_of(node, stage)),
             "hash" => format!("{} was fenced: its numbers differ from its replicas'", node_of(node, stage)),
+            "stuck" => format!("{} was set aside: it answers, but its work stands still", node_of(node, stage)),
             "left" => format!("{} left", node_of(node, stage)),
             why => format!("{} lost: {}", node_of(node, stage), words::clean(why, 80)),
         };
