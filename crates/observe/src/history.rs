@@ -133,7 +133,7 @@ mod tests {
         assert_eq!(history.after_descent().len(), 50, "short runs are drawn whole");
         (50..1000).for_each(|t| history.push(t, 2.0));
         let drawn = history.after_descent();
-        assert_eq!(drawn[0].iteration, 48, "the last point above what follows iteration 49");
+        assert_eq!(drawn[0].iteration, 49, "the last point above what follows it");
         (1000..1100).for_each(|t| history.push(t, 9.0));
         assert_eq!(history.after_descent()[0].iteration, 0, "nothing lies above");
         assert_eq!(History::default().after_descent(), []);

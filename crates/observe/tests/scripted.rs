@@ -28,7 +28,7 @@ fn incidents_are_told_as_one() {
     let texts = told(&folded());
     for expected in [
         "node 4 (stage 2) killed → its 3 microbatches replayed by node 5 → replaced by node 14 (ready in 0.6 s)",
-        "stage 3 lost both replicas (nodes 6 and 7) → routed around → rebuilt from stages 2 and 4 in 1.4 s",
+        "stage 3 lost both replicas (nodes 6 and 7) → routed around → rebuilt from stages 2 and 4 in 1.5 s",
         "stage 3 has 2 replicas again with node 16",
         "coordinator killed → back with term 2 in 0.2 s → training again after 0.3 s",
         "node 25 (stage 5) fell silent → its 3 microbatches replayed by node 24 → replaced by node 31 (ready in 0.6 s)",
@@ -161,7 +161,7 @@ fn plain_lines_tell_incidents_and_progress() {
     // Each incident is one line, told when it is over.
     for (begins, ends) in [
         ("node 4 (stage 2) killed", "replaced by node 14 (ready in 0.6 s)"),
-        ("stage 3 lost both replicas (nodes 6 and 7)", "rebuilt from stages 2 and 4 in 1.4 s"),
+        ("stage 3 lost both replicas (nodes 6 and 7)", "rebuilt from stages 2 and 4 in 1.5 s"),
         ("coordinator killed", "training again after 0.3 s"),
     ] {
         let told: Vec<&str> = text.lines().filter(|line| line.contains(begins)).collect();

@@ -32,7 +32,7 @@ impl Config {
             return print_json(&config);
         }
         let plan = config.memory_plan_expected()?.to_string();
-        let plan: String = plan.lines().map(|line| format!("# {line}\n")).collect();
+        let plan = plan.lines().fold(String::new(), |text, line| text + "# " + line + "\n");
         print(&format!("{plan}{}", config.to_toml()?))
     }
 }

@@ -77,7 +77,7 @@ pub(crate) fn replay_run(
     let saved = read_state(dir).ok();
     let source = ReplaySource { entries: &entries, saved: saved.as_ref(), setup, feed: None };
     let mut progress = Progress::new("replaying");
-    Ok(replay(source, &mut |done, total| progress.update(done, total, " records")))
+    Ok(replay(&source, &mut |done, total| progress.update(done, total, " records")))
 }
 
 fn text(report: &ReplayReport) -> String {

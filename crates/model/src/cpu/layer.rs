@@ -107,8 +107,7 @@ pub(crate) fn forward(
         attention::forward(s.attention, &qkv, keys, &mut attn, &mut lse);
     }
     let mut mid = pool.take(n * d);
-    mid.copy_from_slice(&x);
-    linear(&mut mid, &attn, &params[at.o_proj.clone()], (n, d, s.q()), Write::Add);
+    linear(&mut mid, &attn, &params[at.o_proj.clone()], (n, d, s.q()), Write::Onto(&x));
 
     let mut mid_inv = pool.take(n);
     norm::forward(&mid, &params[at.mlp_norm.clone()], s.eps, &mut h, &mut mid_inv);
@@ -117,8 +116,7 @@ pub(crate) fn forward(
     let mut act = pool.take(n * f);
     swiglu::forward(&gate_up, &mut act, f);
     let mut y = h;
-    y.copy_from_slice(&mid);
-    linear(&mut y, &act, &params[at.down.clone()], (n, d, f), Write::Add);
+    linear(&mut y, &act, &params[at.down.clone()], (n, d, f), Write::Onto(&mid));
     pool.give(act);
     (y, LayerSaved { x, x_inv, qkv, attn, lse, mid, mid_inv, gate_up })
 }
@@ -140,13 +138,12 @@ pub(crate) fn backward(
     let mut h = pool.take(n * d);
 
     // MLP
-    let mut act = pool.take(n * f);
+    let mut act = pool.take(n * f); // first its gradient, then itself again
+    linear_backward(&mut act, dy, &params[at.down.clone()], (n, d, f));
+    swiglu::backward(&mut saved.gate_up, &mut act, f);
     if let Some(grads) = grads.as_deref_mut() {
-        swiglu::forward(&saved.gate_up, &mut act, f);
         weight_gradient(&mut grads[at.down.clone()], dy, &act, (d, f, n));
     }
-    linear_backward(&mut act, dy, &params[at.down.clone()], (n, d, f)); // act's buffer now holds its gradient
-    swiglu::backward(&mut saved.gate_up, &act, f);
     pool.give(act);
     let w = &params[at.mlp_norm.clone()];
     if let Some(grads) = grads.as_deref_mut() {
@@ -180,13 +177,13 @@ pub(crate) fn backward(
     saved.recycle(pool);
 }
 
-/// y (n, out) = or += x (n, in) · w (out, in)ᵀ.
+/// y (n, out) = x (n, in) · w (out, in)ᵀ, or added to what `write` says.
 pub(crate) fn linear(
     y: &mut [f32],
     x: &[f32],
     w: &[f32],
     (n, out, input): (usize, usize, usize),
-    write: Write,
+    write: Write<'_>,
 ) {
     matmul(y, out, (n, out, input), View::rows(x, input), View::rows(w, input).t(), write);
 }

@@ -1,8 +1,6 @@
-//! The CPU backend: `f32`, by hand over `gemm` and `rayon`.
+//! The CPU backend: `f32`, by hand over `rayon`.
 
 mod attention;
-#[cfg(target_arch = "x86_64")]
-mod avx512;
 mod backend;
 mod cache;
 mod embedding;

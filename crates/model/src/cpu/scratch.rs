@@ -48,13 +48,11 @@ impl SharedMut {
     }
 
     /// Shares a pointer that will only be read through.
-    #[cfg(target_arch = "x86_64")]
     pub(crate) fn from_const(ptr: *const f32) -> Self {
         Self(ptr.cast_mut(), 0)
     }
 
     /// The raw pointer at `start`, wherever that is.
-    #[cfg(target_arch = "x86_64")]
     pub(crate) fn at_unchecked(&self, start: usize) -> *const f32 {
         self.0.wrapping_add(start)
     }

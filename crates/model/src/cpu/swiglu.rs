@@ -10,16 +10,19 @@ const ROWS: usize = 16;
 multiversion! {
     fn forward_row(gate: &[f32], up: &[f32], act: &mut [f32]) {
         for ((a, g), u) in act.iter_mut().zip(gate).zip(up) {
-            *a = g / (1.0 + exp(-g)) * u;
+            let sigmoid = 1.0 / (1.0 + exp(-g));
+            *a = g * sigmoid * u;
         }
     }
 }
 
 multiversion! {
-    fn backward_row(gate: &mut [f32], up: &mut [f32], d_act: &[f32]) {
-        for ((da, g), u) in d_act.iter().zip(gate).zip(up) {
+    fn backward_row(gate: &mut [f32], up: &mut [f32], act: &mut [f32]) {
+        for ((a, g), u) in act.iter_mut().zip(gate).zip(up) {
             let sigmoid = 1.0 / (1.0 + exp(-*g));
             let silu = *g * sigmoid;
+            let da = *a;
+            *a = silu * *u;
             *g = da * *u * (sigmoid + silu * (1.0 - sigmoid));
             *u = da * silu;
         }
@@ -36,12 +39,13 @@ pub(crate) fn forward(gate_up: &[f32], act: &mut [f32], f: usize) {
     });
 }
 
-/// Overwrites `gate_up` (N, 2F) with its gradient, given that of act (N, F).
-pub(crate) fn backward(gate_up: &mut [f32], d_act: &[f32], f: usize) {
-    gate_up.par_chunks_mut(ROWS * 2 * f).zip(d_act.par_chunks(ROWS * f)).for_each(|(gu, da)| {
-        for (gu, da) in gu.chunks_exact_mut(2 * f).zip(da.chunks_exact(f)) {
+/// Overwrites `gate_up` (N, 2F) with its gradient, given that of act (N, F), and that with act as it was in forward:
+/// the gradient of the next weights needs it, and its exponentials are the same.
+pub(crate) fn backward(gate_up: &mut [f32], act: &mut [f32], f: usize) {
+    gate_up.par_chunks_mut(ROWS * 2 * f).zip(act.par_chunks_mut(ROWS * f)).for_each(|(gu, act)| {
+        for (gu, act) in gu.chunks_exact_mut(2 * f).zip(act.chunks_exact_mut(f)) {
             let (gate, up) = gu.split_at_mut(f);
-            backward_row(gate, up, da);
+            backward_row(gate, up, act);
         }
     });
 }

@@ -73,11 +73,11 @@ pub struct ReplayReport {
 /// # Errors
 /// The first thing that differs from what the journal says, or can't be.
 pub fn replay(
-    source: ReplaySource<'_>,
+    source: &ReplaySource<'_>,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<ReplayReport, ReplayError> {
     let total = source.entries.iter().filter(|entry| matches!(entry, Entry::Committed(_))).count() as u64;
-    let mut replay = Replay::new(&source)?;
+    let mut replay = Replay::new(source)?;
     for entry in source.entries {
         replay.take(entry)?;
         progress(replay.report.records, total);

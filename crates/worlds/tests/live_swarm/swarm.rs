@@ -228,7 +228,7 @@ impl Swarm {
                 CoordinatorCommand::Publish { iteration, generation, stages } => {
                     self.published = Some(StateManifest::new(iteration, generation, stages));
                 }
-                CoordinatorCommand::Disconnect { .. } => {}
+                CoordinatorCommand::Disconnect { .. } | CoordinatorCommand::Discard { .. } => {}
             }
         }
     }

@@ -7,6 +7,7 @@ use std::fs;
 /// Checks that the machine has the memory that a run takes at the least. Where the system does not tell (it is not
 /// Linux) nothing is checked.
 pub(super) fn check(config: &RunConfig) -> Result<(), RunError> {
+    config.settings()?;
     let needed = config.memory_plan_expected()?.least();
     match present_bytes() {
         Some(present) if needed > present => Err(RunError::Memory { needed, present }),
