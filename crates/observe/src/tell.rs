@@ -19,6 +19,10 @@ impl RunState {
                 let text = format!("{} killed", node_of(*node, stage));
                 self.stories.tell(Subject::Node(*node, stage), now_ms, text);
             }
+            Event::Leaving { node, stage } => {
+                let text = format!("{} is about to leave", node_of(*node, *stage));
+                self.stories.tell(Subject::Node(*node, *stage), now_ms, text);
+            }
             Event::NodeLost { node, stage, why, .. } => self.tell_lost(*node, *stage, why),
             Event::Repaired { stage, lost, microbatches } => self.tell_repair(*stage, *lost, *microbatches),
             Event::StageLost { stage, .. } => self.tell_stage_lost(*stage),
@@ -114,6 +118,9 @@ impl RunState {
     }
 
     fn tell_lost(&mut self, node: NodeId, stage: Option<StageId>, why: &str) {
+        if why == "left" && self.stories.add(Subject::Node(node, stage), "left".to_owned()) {
+            return;
+        }
         let known = self
             .stories
             .iter()

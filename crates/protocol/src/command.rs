@@ -12,6 +12,8 @@ pub enum WorkerInput {
     CoordinatorUp,
     /// The coordinator can't be reached; what was given is finished meanwhile.
     CoordinatorDown,
+    /// The machine is about to be taken away: leave as soon as others have what is needed of this node.
+    Leave,
     /// The coordinator says something, in its term.
     Coordinator {
         /// The term of the sender.

@@ -167,6 +167,8 @@ pub enum ToWorker {
         /// The iteration.
         iteration: Iteration,
     },
+    /// Nothing depends on you any more: go.
+    Leave,
     /// Say which task is under way ([`ToCoordinator::Computing`]).
     Poll,
     /// The run is over.
@@ -248,6 +250,8 @@ pub enum ToCoordinator {
         /// Why.
         why: String,
     },
+    /// The sender is about to leave: its work is to be moved ([`ToWorker::Leave`] ends the wait).
+    Leaving,
     /// The answer to [`ToWorker::Poll`].
     Computing {
         /// The number of the task under way; tasks count up.

@@ -97,6 +97,13 @@ pub enum Event {
         /// Its deviation, in milliseconds.
         deviation_ms: f64,
     },
+    /// A node has said that it is about to leave; once others have its place it is lost with `left`.
+    Leaving {
+        /// The node.
+        node: NodeId,
+        /// The stage that it serves or is about to.
+        stage: Option<StageId>,
+    },
     /// A node lives, but one of its tasks does not end: it is about to be declared lost.
     Stuck {
         /// The node.

@@ -88,6 +88,7 @@ impl Coordinator {
             return;
         }
         self.admit_joiners();
+        self.release_leavers();
         if self.attempt_must_wait() || self.waits_for_followers() {
             return;
         }
@@ -99,7 +100,7 @@ impl Coordinator {
             seed: self.settings.seed,
             iteration: self.iteration,
             attempt: self.next_attempt,
-            nodes: self.stage_ids().map(|stage| self.serving(stage)).collect(),
+            nodes: self.stage_ids().map(|stage| self.workers_of(stage)).collect(),
             microbatches: self.settings.microbatches,
             path_length: self.settings.path_length(),
             full: every > 0 && self.iteration.0 % every == every - 1,

@@ -5,6 +5,7 @@
 mod attempt;
 mod commit;
 mod entering;
+mod leaving;
 mod pace;
 mod repair;
 mod restart;
@@ -255,6 +256,7 @@ impl Coordinator {
                 self.on_save_failed(stage, iteration, &why);
             }
             ToCoordinator::Computing { task, duty } => self.on_computing(node, task, duty),
+            ToCoordinator::Leaving => self.on_leaving(node),
             ToCoordinator::Broken { why } => self.lose(node, &why),
         }
     }
@@ -263,6 +265,7 @@ impl Coordinator {
     fn advance(&mut self) {
         self.end_returning_if_due();
         self.end_gathering_if_due();
+        self.release_idle_leavers();
         self.place_nodes();
         self.begin_if_possible();
     }

@@ -59,6 +59,8 @@ pub(super) struct Node {
     /// Transfers to it that failed.
     pub(super) failures: u32,
     pub(super) speed: Speed,
+    /// Whether it has said that it is about to leave.
+    pub(super) leaving: bool,
 }
 
 impl Coordinator {
@@ -117,7 +119,8 @@ impl Coordinator {
     ) {
         self.roster_version += 1;
         let speed = Speed::new(self.iteration, self.running_us);
-        self.nodes.insert(node, Node { address, role: Role::Spare, told: 0, failures: 0, speed });
+        let (role, leaving) = (Role::Spare, false);
+        self.nodes.insert(node, Node { address, role, told: 0, failures: 0, speed, leaving });
         self.out.push(CoordinatorCommand::Bind { connection, node });
         let settings = Box::new(self.settings.clone());
         self.send(node, ToWorker::Welcome { node, settings, empty });

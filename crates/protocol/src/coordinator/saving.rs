@@ -17,6 +17,13 @@ pub(super) struct Saving {
     pub(super) last: bool,
 }
 
+impl Saving {
+    /// Whether this node is still to write.
+    pub(super) fn waits_for(&self, node: NodeId) -> bool {
+        self.writers.iter().any(|(stage, writer)| *writer == node && !self.done.contains_key(stage))
+    }
+}
+
 impl Coordinator {
     /// Between two attempts' starts: begins a save if one is due. A hole puts it off.
     pub(super) fn save_if_wanted(&mut self) {

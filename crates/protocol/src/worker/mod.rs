@@ -82,6 +82,8 @@ pub struct Worker {
     last_record: Option<Box<CommitRecord>>,
     fenced: BTreeSet<NodeId>,
     compute: Compute,
+    /// Whether we are about to leave; every coordinator that takes us in is told.
+    leaving: bool,
     exited: bool,
     out: Vec<WorkerCommand>,
 }
@@ -113,6 +115,7 @@ impl Worker {
             last_record: None,
             fenced: BTreeSet::new(),
             compute: Compute::default(),
+            leaving: false,
             exited: false,
             out: Vec::new(),
         }
@@ -136,6 +139,7 @@ impl Worker {
         match input {
             WorkerInput::CoordinatorUp => self.say_hello(),
             WorkerInput::CoordinatorDown => {}
+            WorkerInput::Leave => self.leave(),
             WorkerInput::Coordinator { term, message } => {
                 if term >= self.term {
                     self.term = term;
@@ -179,7 +183,10 @@ impl Worker {
                 if empty {
                     self.forget_everything();
                 }
-                self.forget_transfers_of_older_terms();
+                self.forget_donations_of_former_ids();
+                if self.leaving {
+                    self.report(ToCoordinator::Leaving);
+                }
             }
             ToWorker::Refuse { why } => self.exit(why, false),
             ToWorker::Finish => self.exit("the run is over".to_owned(), true),
@@ -202,6 +209,7 @@ impl Worker {
                 self.seal(iteration, reduction);
             }
             ToWorker::Commit { record } => self.commit(record),
+            ToWorker::Leave => self.exit("left".to_owned(), true),
             ToWorker::Poll => self.tell_task(),
             ToWorker::Save { iteration } => {
                 self.saves.insert(iteration);
@@ -389,6 +397,13 @@ impl Worker {
         self.early_requests.clear();
         self.last_record = None;
         self.newest = (Iteration(0), Attempt(0));
+    }
+
+    fn leave(&mut self) {
+        // Who is nobody yet is told when it is welcome.
+        if !std::mem::replace(&mut self.leaving, true) && self.me != NodeId(0) {
+            self.report(ToCoordinator::Leaving);
+        }
     }
 
     fn report(&mut self, message: ToCoordinator) {

@@ -4,7 +4,7 @@ use super::hub::HubEvent;
 use super::node::{Node, NodeEvent, Pid};
 use super::plan::Fault;
 use super::world::{Checked, Event, World};
-use skipstone_protocol::{CoordinatorCommand, Entry};
+use skipstone_protocol::{CoordinatorCommand, Entry, WorkerInput};
 use skipstone_types::{NodeId, StageId};
 
 /// How the coordinator will die.
@@ -105,6 +105,12 @@ impl World {
                     self.slow_down(pid, fault);
                 }
             }
+            Fault::NodeDrain => {
+                if let Some(pid) = self.victim(true) {
+                    self.count(fault);
+                    return self.drain(pid);
+                }
+            }
             Fault::CoordinatorBreak => {
                 if let Some(pid) = self.victim(false).filter(|pid| self.nodes[*pid].connection.is_some()) {
                     self.count(fault);
@@ -146,6 +152,15 @@ impl World {
             Fault::CrashAfterWrite => self.hub.doom = Some(Doom::AfterWrite),
         }
         Ok(())
+    }
+
+    fn drain(&mut self, pid: Pid) -> Checked {
+        let before = std::mem::replace(&mut self.nodes[pid].drained, true);
+        if self.plan.settings.respawn && !before {
+            let delay = self.draw(self.plan.tempo.respawn_us);
+            self.schedule(delay, Event::Spawn);
+        }
+        self.tell(pid, WorkerInput::Leave)
     }
 
     fn stall(&mut self, pid: Pid) {
@@ -192,7 +207,8 @@ impl World {
     fn victim(&mut self, deadly: bool) -> Option<Pid> {
         let living: Vec<Pid> =
             (0..self.nodes.len()).filter(|pid| self.nodes[*pid].alive && !self.nodes[*pid].stalled).collect();
-        let stays = |node: &&Node| node.alive && node.crash_in.is_none() && !node.fail_next_task;
+        let stays =
+            |node: &&Node| node.alive && node.crash_in.is_none() && !node.fail_next_task && !node.drained;
         let all = self.nodes.iter().filter(stays).count();
         let needed = usize::from(self.plan.settings.relay_stages) + 1;
         if deadly && !self.plan.settings.respawn && all <= needed {
@@ -208,6 +224,7 @@ impl World {
             let node = &self.nodes[pid];
             node.alive
                 && !node.stalled
+                && !node.drained
                 && node.crash_in.is_none()
                 && !node.fail_next_task
                 && node.connection.is_some()

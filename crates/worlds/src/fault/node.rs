@@ -61,6 +61,8 @@ pub(super) struct Node {
     pub(super) fail_next_task: bool,
     pub(super) stalled: bool,
     pub(super) haste: Haste,
+    /// Whether it was told to leave: its successor is started then, not when it is gone.
+    pub(super) drained: bool,
     inbox: Vec<NodeEvent>,
     running: Option<Running>,
     /// The newest attempt begun.
@@ -94,6 +96,7 @@ impl World {
             fail_next_task: false,
             stalled: false,
             haste: Haste::new(),
+            drained: false,
             inbox: Vec::new(),
             running: None,
             attempt: (Iteration(0), Attempt(0)),
@@ -115,7 +118,7 @@ impl World {
         let drains = self.random.chance(self.plan.drain);
         self.node_end_gone(pid, drains);
         self.close_links_of(pid, drains);
-        if self.plan.settings.respawn && !self.hub.ended() {
+        if self.plan.settings.respawn && !self.hub.ended() && !self.nodes[pid].drained {
             let delay = self.draw(self.plan.tempo.respawn_us);
             self.schedule(delay, Event::Spawn);
         }

@@ -33,13 +33,15 @@ pub enum Fault {
     NodeSlow,
     /// A node lives, and answers, but its tasks do not end for a while.
     NodeHang,
+    /// A node is told that its machine is about to be taken away.
+    NodeDrain,
     /// Not a fault, but it may fall between any two steps: `state/` is asked for.
     Save,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::NodeCrash,
         Self::CoordinatorCrash,
         Self::CrashBeforeWrite,
@@ -52,6 +54,7 @@ impl Fault {
         Self::TaskFailure,
         Self::NodeSlow,
         Self::NodeHang,
+        Self::NodeDrain,
         Self::Save,
     ];
 }

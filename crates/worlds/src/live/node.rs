@@ -22,6 +22,10 @@ use std::time::Instant;
 /// The coordinator's name in the transport.
 pub(super) const COORDINATOR: PeerId = PeerId(0);
 
+/// Exit code of a node that was told twice to go: 128 + SIGTERM, as shells have it.
+#[cfg(unix)]
+const NOTICE_EXIT: i32 = 143;
+
 /// Least payload that peers accept from each other; stages may need more.
 const PAYLOAD_BYTES_MIN: usize = 64 << 20;
 
@@ -29,6 +33,7 @@ const PAYLOAD_BYTES_MIN: usize = 64 << 20;
 enum Input {
     Net(NetEvent),
     Computed(Done),
+    Leave,
 }
 
 /// Runs `skipstone internal-node`: the order comes on stdin. Returns when the run is over.
@@ -44,9 +49,15 @@ pub fn run_node() -> ExitCode {
 
 fn serve() -> io::Result<bool> {
     let order: NodeStart = read_start(&mut io::stdin().lock())?;
-    follow_parent(|_| ())?;
-    let setup = engine_setup(&order).map_err(io::Error::other)?;
     let (inputs, arrivals) = mpsc::channel();
+    let control = inputs.clone();
+    follow_parent(move |line| {
+        if line == "drain" {
+            drop(control.send(Input::Leave));
+        }
+    })?;
+    leave_on_notice(inputs.clone())?;
+    let setup = engine_setup(&order).map_err(io::Error::other)?;
     let me = PeerAddress::draw_id()?;
     let config = net_config(me, &order, &setup)?;
     let jobs = start_compute(setup, inputs.clone())?;
@@ -81,6 +92,27 @@ fn serve() -> io::Result<bool> {
         }
     }
     Ok(node.exit.unwrap_or(false))
+}
+
+/// SIGTERM, which is how clouds and service managers give notice: the node leaves once others have what is needed of it.
+/// A second one ends it at once.
+#[cfg(unix)]
+fn leave_on_notice(inputs: mpsc::Sender<Input>) -> io::Result<()> {
+    let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGTERM])?;
+    std::thread::Builder::new().name("notice".to_owned()).spawn(move || {
+        for (count, _) in signals.forever().enumerate() {
+            if count > 0 || inputs.send(Input::Leave).is_err() {
+                std::process::exit(NOTICE_EXIT);
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// Elsewhere the parent's `drain` gives notice.
+#[cfg(not(unix))]
+fn leave_on_notice(_inputs: mpsc::Sender<Input>) -> io::Result<()> {
+    Ok(())
 }
 
 /// The compute thread: one task at a time.
@@ -163,6 +195,7 @@ impl Node {
                 let outcome = self.store.finish(done);
                 self.queue.push_back(WorkerInput::Computed { id, outcome });
             }
+            Input::Leave => self.queue.push_back(WorkerInput::Leave),
             Input::Net(NetEvent::Up { peer: COORDINATOR, .. }) => {
                 self.queue.push_back(WorkerInput::CoordinatorUp);
             }
