@@ -77,13 +77,13 @@ pub(crate) fn model_from_state(
     let mut model = WholeModel::zeroed(shape.model.clone(), usize::from(shape.stages), shape.origin_layers)?;
     let digest = shape.digest();
     let mut present = vec![false; model.stages().len()];
-    for (stage, _) in &saved.stages {
+    for (stage, state) in &saved.stages {
         let index = usize::from(stage.0);
         let Some(whole) = model.stages_mut().get_mut(index) else {
             return Err(Failure::failed(format!("state.json names {stage}, which the model does not have")));
         };
         let file = StateFile { stage: *stage, iteration: saved.iteration, shape: &digest };
-        let path = stage_path(&dir.join("state"), saved.iteration, *stage);
+        let path = stage_path(&dir.join("state"), saved.iteration, *stage, state);
         let layout = whole.layout(&shape.model);
         whole.params = file.read(&path, &layout).map_err(Failure::failed)?.parameters;
         present[index] = true;

@@ -3,6 +3,7 @@
 use crate::journal::Entry;
 use crate::message::{ToCoordinator, ToPeer, ToWorker};
 use crate::task::{Handle, Outcome, Task, TaskId};
+use serde::{Deserialize, Serialize};
 use skipstone_types::{Digest, Event, Iteration, NodeId, Plan, PlanProblem, StageId, Term};
 
 /// What happens to a worker.
@@ -189,6 +190,15 @@ pub enum CoordinatorCommand {
         /// How.
         end: End,
     },
+}
+
+/// The saved state that a run goes on from (`--resume`), as its manifest names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resume {
+    /// The iteration that runs next.
+    pub iteration: Iteration,
+    /// The stages saved, with the digests of their states; one that is missing is rebuilt.
+    pub stages: Vec<(StageId, Digest)>,
 }
 
 /// How a run ends.

@@ -18,8 +18,8 @@ mod task;
 mod wire;
 mod worker;
 
-pub use command::{CoordinatorCommand, CoordinatorInput, End, WorkerCommand, WorkerInput};
-pub use coordinator::Coordinator;
+pub use command::{CoordinatorCommand, CoordinatorInput, End, Resume, WorkerCommand, WorkerInput};
+pub use coordinator::{Coordinator, Owner, Wait};
 pub use journal::{Entry, JOURNAL_HEADER, JournalError, decode_journal, encode_entry};
 pub use message::{
     Direction, Duty, Holding, LossShare, Method, ReduceId, Spent, ToCoordinator, ToPeer, ToWorker, TransferId,
@@ -27,4 +27,4 @@ pub use message::{
 pub use record::{CommitRecord, Share, StageRecord};
 pub use task::{Handle, Outcome, Task, TaskId};
 pub use wire::{Envelope, MESSAGE_BYTES_MAX, Message, WIRE_VERSION, WireError, decode, encode};
-pub use worker::Worker;
+pub use worker::{Queue, Worker};

@@ -298,7 +298,7 @@ mod tests {
     #[test]
     fn what_a_rollback_discards_does_not_count() {
         let mut entries = run();
-        entries.push(Entry::RolledBack { iteration: Iteration(1), generation: 1 });
+        entries.push(Entry::RolledBack { iteration: Iteration(1), generation: 1, stages: Vec::new() });
         let report = audit(&entries, None);
         assert!(report.is_sound());
         assert_eq!((report.iterations, report.rollbacks, report.discarded_iterations), (1, 1, 1));

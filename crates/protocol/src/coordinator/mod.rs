@@ -9,8 +9,9 @@ mod repair;
 mod restart;
 mod roster;
 mod saving;
+mod waits;
 
-use crate::command::{CoordinatorCommand, CoordinatorInput, End};
+use crate::command::{CoordinatorCommand, CoordinatorInput, End, Resume};
 use crate::journal::Entry;
 use crate::message::{ReduceId, ToCoordinator, ToWorker, TransferId};
 use crate::record::CommitRecord;
@@ -21,6 +22,7 @@ use saving::Saving;
 use skipstone_recovery::Strategy;
 use skipstone_types::{Attempt, Digest, Event, Iteration, NodeId, Plan, PlanEpoch, Settings, StageId, Term};
 use std::collections::BTreeMap;
+pub use waits::{Owner, Wait};
 
 /// How long a restarted coordinator waits for nodes that the last record names: dead ones never come.
 const RETURN_GRACE_US: u64 = 3_000_000;
@@ -33,6 +35,10 @@ const ORIGIN_GRACE_US: u64 = 9_000_000;
 
 /// How long the end waits for a lost stage to be rebuilt before it is saved without.
 const LAST_REBUILD_GRACE_US: u64 = 20_000_000;
+
+/// Time that may pass between two inputs; what is more is a clock that jumped, or a machine that stood still, and
+/// nobody's patience ends because of it.
+const PAUSE_US_MAX: u64 = 250_000;
 
 /// Iterations of which digests are remembered, for nodes that follow behind.
 const HISTORY_ITERATIONS: usize = 16;
@@ -92,7 +98,12 @@ pub struct Coordinator {
     strategy: Box<dyn Strategy>,
     term: Term,
     generation: u32,
+    /// Time as it passes for the run; starts as the driver's, and never jumps.
     now_us: u64,
+    /// The driver's time at the last input.
+    heard_us: u64,
+    /// The stages that `state/` has, while the run goes on from it.
+    saved: BTreeMap<StageId, Digest>,
     phase: Phase,
     /// The iteration that runs or comes next.
     iteration: Iteration,
@@ -117,7 +128,11 @@ pub struct Coordinator {
     last_commit_us: (u64, u64),
     saving: Option<Saving>,
     save_wanted: bool,
+    /// Since when the last save fails, and when it is tried again.
+    last_save_fails: Option<(u64, u64)>,
     stop_since_us: Option<u64>,
+    /// Since when there is no origin, and none is coming.
+    origin_away_since_us: Option<u64>,
     /// An error that ends the run once what lives is saved.
     failure: Option<String>,
     out: Vec<CoordinatorCommand>,
@@ -141,7 +156,7 @@ impl std::fmt::Debug for Coordinator {
 
 impl Coordinator {
     /// Takes over the run that `journal` tells of (empty: a new run), and journals the new term. `resume` goes back
-    /// to `state/` at that iteration: it is given until the first [`Event::CoordinatorStarted`] of the invocation
+    /// to that saved state: it is given until the first [`Event::CoordinatorStarted`] of the invocation
     /// that resumes has been seen, and never after.
     ///
     /// A strategy name that is not known counts as `checkfree`; check it before with
@@ -149,7 +164,7 @@ impl Coordinator {
     pub fn open(
         settings: Settings,
         journal: &[Entry],
-        resume: Option<Iteration>,
+        resume: Option<Resume>,
         now_us: u64,
     ) -> (Self, Vec<CoordinatorCommand>) {
         let past = restart::Past::of(journal);
@@ -162,6 +177,8 @@ impl Coordinator {
             term: Term(past.term.0 + 1),
             generation: past.generation,
             now_us,
+            heard_us: now_us,
+            saved: BTreeMap::new(),
             phase: Phase::Ending,
             iteration: Iteration(0),
             next_attempt: Attempt(0),
@@ -180,7 +197,9 @@ impl Coordinator {
             last_commit_us: (0, 0),
             saving: None,
             save_wanted: false,
+            last_save_fails: None,
             stop_since_us: None,
+            origin_away_since_us: None,
             failure: None,
             out: Vec::new(),
             settings,
@@ -201,8 +220,12 @@ impl Coordinator {
     }
 
     /// Takes an input at a time in microseconds (monotonic); answers with commands, to be carried out in order.
+    ///
+    /// Between two inputs passes at most a quarter of a second, whatever the clock says: a coordinator that stood still (SIGSTOP, a
+    /// suspended machine) hears what its nodes said meanwhile before it gives anyone up.
     pub fn on(&mut self, input: CoordinatorInput, now_us: u64) -> Vec<CoordinatorCommand> {
-        self.now_us = self.now_us.max(now_us);
+        self.now_us += now_us.saturating_sub(self.heard_us).min(PAUSE_US_MAX);
+        self.heard_us = now_us;
         match input {
             CoordinatorInput::Tick => {}
             CoordinatorInput::Hello { connection, hello } => self.on_hello(connection, hello),
@@ -251,6 +274,7 @@ impl Coordinator {
         self.end_returning_if_due();
         self.end_gathering_if_due();
         self.place_nodes();
+        self.publish_if_written();
         self.begin_if_possible();
     }
 

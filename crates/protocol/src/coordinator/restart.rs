@@ -1,7 +1,9 @@
 //! Taking over: from a journal, with the nodes that still hold the run.
 
+use super::attempt::majority;
 use super::roster::{Node, Role};
 use super::{Base, Coordinator, GATHER_GRACE_US, Phase, RETURN_GRACE_US};
+use crate::command::Resume;
 use crate::journal::Entry;
 use crate::message::{Holding, ToWorker};
 use crate::record::CommitRecord;
@@ -17,8 +19,10 @@ pub(super) struct Past {
     records: BTreeMap<Iteration, CommitRecord>,
     /// Stages rebuilt since the last record, with their lineage and state.
     rebuilt: BTreeMap<StageId, (u32, Digest)>,
+    /// The lineage that each rebuilt state began.
+    lineages: BTreeMap<(StageId, Digest), u32>,
     /// Where the current generation started, if it was rolled back.
-    rolled_back: Option<Iteration>,
+    rolled_back: Option<Resume>,
 }
 
 impl Past {
@@ -28,13 +32,13 @@ impl Past {
             match entry {
                 Entry::Opened { term, .. } => past.term = past.term.max(*term),
                 Entry::NodesBelow { node } => past.node_ids_below = past.node_ids_below.max(*node),
-                Entry::RolledBack { iteration, generation } => {
-                    past.records.split_off(iteration);
+                Entry::RolledBack { iteration, generation, stages } => {
+                    past.roll_back(Resume { iteration: *iteration, stages: stages.clone() });
                     past.generation = *generation;
-                    past.rolled_back = Some(*iteration);
                 }
                 Entry::Rebuilt { stage, lineage, state } => {
                     past.rebuilt.insert(*stage, (*lineage, *state));
+                    past.lineages.insert((*stage, *state), *lineage);
                 }
                 Entry::Committed(record) => {
                     past.rebuilt.clear();
@@ -43,6 +47,12 @@ impl Past {
             }
         }
         past
+    }
+
+    fn roll_back(&mut self, resume: Resume) {
+        self.records.split_off(&resume.iteration);
+        self.rebuilt.clear();
+        self.rolled_back = Some(resume);
     }
 }
 
@@ -63,15 +73,15 @@ struct Came {
 }
 
 impl Coordinator {
-    pub(super) fn take_over(&mut self, mut past: Past, resume: Option<Iteration>) {
+    pub(super) fn take_over(&mut self, mut past: Past, resume: Option<Resume>) {
         self.journal(Entry::Opened { run: self.settings.run, term: self.term });
-        if let Some(iteration) = resume {
-            past.records.split_off(&iteration);
-            past.rolled_back = Some(iteration);
+        if let Some(resume) = resume {
             self.generation = past.generation + 1;
-            self.journal(Entry::RolledBack { iteration, generation: self.generation });
+            let Resume { iteration, stages } = resume.clone();
+            self.journal(Entry::RolledBack { iteration, generation: self.generation, stages });
+            past.roll_back(resume);
         }
-        let start = past.rolled_back.unwrap_or_default();
+        let start = past.rolled_back.as_ref().map(|resume| resume.iteration).unwrap_or_default();
         let records: Vec<_> = past.records.into_values().collect();
         let trained_since_start = records.last().is_some_and(|record| record.iteration >= start);
         // What a stage was last is known from long ago if nothing has reached it since; the chain needs the newest.
@@ -106,6 +116,15 @@ impl Coordinator {
         } else {
             self.iteration = start;
             let base = if past.rolled_back.is_some() { Base::Saved } else { Base::Seed };
+            for (stage, state) in past.rolled_back.map(|resume| resume.stages).unwrap_or_default() {
+                let Some(known) = self.stages.get_mut(usize::from(stage.0)) else { continue };
+                // A state that was rebuilt and saved before any record named it.
+                if let Some(lineage) = past.lineages.get(&(stage, state)) {
+                    known.lineage = known.lineage.max(*lineage);
+                }
+                known.digests.insert(start, state);
+                self.saved.insert(stage, state);
+            }
             self.phase = Phase::Gathering { until_us: self.now_us + GATHER_GRACE_US, base };
         }
         self.log(Event::CoordinatorStarted { term: self.term, iteration: self.iteration });
@@ -193,12 +212,28 @@ impl Coordinator {
             let stage = self.stage_in_last_record(*node);
             self.log(Event::NodeLost { node: *node, stage, why: "connection".to_owned(), wasted_us: 0 });
         }
+        self.settle_states(&came);
         for (node, came) in came {
             self.take_up(node, &came);
         }
         for stage in self.holes() {
             self.stages[usize::from(stage.0)].lost_since_us = Some(self.now_us);
             self.log(Event::StageLost { stage, iteration: self.iteration });
+        }
+    }
+
+    /// Where the journal does not tell what a stage is now, most of those who came do.
+    fn settle_states(&mut self, came: &BTreeMap<NodeId, Came>) {
+        let iteration = self.iteration;
+        for stage in self.stage_ids() {
+            let said = came
+                .iter()
+                .filter(|(_, came)| came.holding.stage == stage && came.holding.iteration == iteration);
+            let said = said.map(|(node, came)| (*node, came.holding.state)).collect();
+            let known = &mut self.stages[usize::from(stage.0)].digests;
+            if let Some(state) = majority(&said).filter(|_| !known.contains_key(&iteration)) {
+                known.insert(iteration, state);
+            }
         }
     }
 
@@ -232,7 +267,9 @@ impl Coordinator {
                 .get(&self.iteration)
                 .is_none_or(|known| *known == holding.state);
         if agrees {
-            self.stages[usize::from(stage.0)].digests.insert(self.iteration, holding.state);
+            let known = &mut self.stages[usize::from(stage.0)];
+            known.digests.insert(self.iteration, holding.state);
+            known.votes.entry(self.iteration).or_default().insert(node, holding.state);
         } else if let Some(record) = &steps_with_record {
             self.send(node, ToWorker::Commit { record: Box::new(record.clone()) });
         } else {

@@ -6,6 +6,12 @@ use crate::message::ToWorker;
 use skipstone_types::{Digest, Event, Iteration, NodeId, StageId};
 use std::collections::BTreeMap;
 
+/// The pause before the last save is tried again.
+const SAVE_RETRY_US: u64 = 1_000_000;
+
+/// How long the last save is tried: somebody may make room on the disk.
+const LAST_SAVE_PATIENCE_US: u64 = 600_000_000;
+
 /// A save under way.
 #[derive(Debug)]
 pub(super) struct Saving {
@@ -15,6 +21,14 @@ pub(super) struct Saving {
     done: BTreeMap<StageId, Digest>,
     /// Whether the run ends with it.
     pub(super) last: bool,
+}
+
+impl Saving {
+    /// Who has not written yet.
+    pub(super) fn owing(&self) -> Vec<NodeId> {
+        let owing = self.writers.iter().filter(|(stage, _)| !self.done.contains_key(stage));
+        owing.map(|(_, writer)| *writer).collect()
+    }
 }
 
 impl Coordinator {
@@ -42,7 +56,9 @@ impl Coordinator {
 
     /// The last save: the run ends when it is complete. Waits for a stage that is being rebuilt.
     pub(super) fn save_last(&mut self) {
-        if self.saving.as_ref().is_some_and(|saving| saving.last) || matches!(self.phase, Phase::Ending) {
+        let pauses = self.last_save_fails.is_some_and(|(_, again_us)| self.now_us < again_us);
+        let under_way = self.saving.as_ref().is_some_and(|saving| saving.last);
+        if pauses || under_way || matches!(self.phase, Phase::Ending) {
             return;
         }
         let ends_since_us = *self.stop_since_us.get_or_insert(self.now_us);
@@ -69,17 +85,42 @@ impl Coordinator {
             return;
         }
         saving.done.insert(stage, digest);
-        if saving.done.len() < saving.writers.len() {
+        self.publish_if_written();
+    }
+
+    /// Publishes what is written once replicas have said that they hold it: a node whose state differs from theirs may
+    /// have written before they could.
+    pub(super) fn publish_if_written(&mut self) {
+        let Some(saving) = self.saving.as_ref().filter(|saving| saving.done.len() == saving.writers.len())
+        else {
+            return;
+        };
+        let iteration = saving.iteration;
+        // An iteration that is over was agreed on when its gradients were added up.
+        let open = |stage: &StageId| {
+            iteration == self.iteration && self.is_served(*stage) && !self.states_agree(*stage)
+        };
+        if saving.done.keys().any(open) {
+            return;
+        }
+        let differs = |(stage, digest): (&StageId, &Digest)| {
+            let known = self.stages[usize::from(stage.0)].digests.get(&iteration);
+            known.is_some_and(|known| known != digest)
+        };
+        if saving.done.iter().any(differs) {
+            self.save_wanted |= !saving.last;
+            self.saving = None;
             return;
         }
         let stages = saving.done.iter().map(|(stage, digest)| (*stage, *digest)).collect();
-        let last = saving.last;
+        let (last, origin) = (saving.last, saving.done.contains_key(&StageId::ORIGIN));
         // A state without the origin would shadow an older one that is whole.
-        if saving.done.contains_key(&StageId::ORIGIN) {
+        if origin {
             self.out.push(CoordinatorCommand::Publish { iteration, stages });
             self.log(Event::StateSaved { iteration });
         }
         self.saving = None;
+        self.last_save_fails = None;
         if last {
             self.finish();
         }
@@ -88,7 +129,13 @@ impl Coordinator {
     pub(super) fn on_save_failed(&mut self, stage: StageId, iteration: Iteration, why: &str) {
         let Some(saving) = self.saving.take_if(|saving| saving.iteration == iteration) else { return };
         self.log(Event::SaveFailed { why: format!("{stage}: {why}") });
-        if saving.last {
+        if !saving.last {
+            self.save_wanted = true;
+            return;
+        }
+        let (since_us, _) = self.last_save_fails.unwrap_or((self.now_us, 0));
+        self.last_save_fails = Some((since_us, self.now_us + SAVE_RETRY_US));
+        if self.now_us >= since_us + LAST_SAVE_PATIENCE_US {
             let why = format!(
                 "state/ could not be written ({stage}: {why}); free some space and run with --resume"
             );
@@ -97,18 +144,13 @@ impl Coordinator {
         }
     }
 
-    /// A node that was to write is lost. At the end another replica writes; else the next save will do.
+    /// A node that was to write, and has not, is lost. At the end another replica writes; else the next save will do.
     pub(super) fn saver_lost(&mut self, node: NodeId) {
-        let Some(saving) =
-            self.saving.take_if(|saving| saving.writers.values().any(|writer| *writer == node))
-        else {
-            return;
+        let owes = |saving: &mut Saving| {
+            saving.writers.iter().any(|(stage, writer)| *writer == node && !saving.done.contains_key(stage))
         };
-        if saving.last {
-            self.save_last();
-        } else {
-            self.save_wanted = true;
-        }
+        // The last one begins again by itself, once there is an origin to save.
+        self.save_wanted |= self.saving.take_if(owes).is_some_and(|saving| !saving.last);
     }
 
     fn finish(&mut self) {

@@ -114,7 +114,7 @@ impl Driver {
         let transport = bind(&order, &inputs)?;
         tell(&CoordinatorReady { address: transport.local_address() })?;
         let start = Instant::now();
-        let (core, commands) = Coordinator::open(order.settings.clone(), &entries, order.resume, 0);
+        let (core, commands) = Coordinator::open(order.settings.clone(), &entries, order.resume.clone(), 0);
         let mut driver = Self {
             order,
             core,
@@ -232,9 +232,8 @@ impl Driver {
                     Err(error) => return Err(io::Error::other(error)),
                 },
                 CoordinatorCommand::Publish { iteration, stages } => {
-                    if let Err(error) = publish(&self.order.dir, iteration, &stages) {
-                        log(&Event::SaveFailed { why: format!("state/state.json: {error}") });
-                    }
+                    let dir = self.order.dir.clone();
+                    until_written("state/state.json", || publish(&dir, iteration, &stages));
                 }
                 CoordinatorCommand::Log { event } => tell(&event)?,
                 CoordinatorCommand::End { end } => self.end = Some(!matches!(end, End::Failed { .. })),
@@ -263,16 +262,21 @@ impl Driver {
         }
     }
 
-    /// Journals an entry. While the disk refuses it is tried again, as nothing may be heard before it is written.
+    /// Journals an entry: nothing may be heard before it is written.
     fn append(&mut self, entry: &Entry) {
-        let mut told = false;
-        while let Err(error) = self.journal.append(entry) {
-            if !told {
-                told = true;
-                let why = format!("the journal can't be written ({error}); training waits: free some space");
-                log(&Event::SaveFailed { why });
-            }
-            std::thread::sleep(DISK_RETRY);
+        until_written("the journal", || self.journal.append(entry));
+    }
+}
+
+/// Writes, and while the disk refuses tries again: what follows depends on it.
+fn until_written(what: &str, mut write: impl FnMut() -> io::Result<()>) {
+    let mut told = false;
+    while let Err(error) = write() {
+        if !told {
+            told = true;
+            let why = format!("{what} can't be written ({error}); training waits: free some space");
+            log(&Event::SaveFailed { why });
         }
+        std::thread::sleep(DISK_RETRY);
     }
 }

@@ -5,7 +5,8 @@
 use crate::config::RunConfig;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use skipstone_types::{Iteration, RunId, Settings};
+use skipstone_protocol::Resume;
+use skipstone_types::{RunId, Settings};
 use std::io::{self, BufRead, Write};
 use std::path::PathBuf;
 
@@ -23,8 +24,8 @@ pub(super) struct CoordinatorStart {
     pub(super) dir: PathBuf,
     /// The port to listen on; 0 takes any free one.
     pub(super) port: u16,
-    /// Go back to `state/` at this iteration.
-    pub(super) resume: Option<Iteration>,
+    /// Go back to this saved state.
+    pub(super) resume: Option<Resume>,
 }
 
 /// For a node.

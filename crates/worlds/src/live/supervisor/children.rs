@@ -6,7 +6,8 @@ use crate::live::folder::RunFolder;
 use crate::live::start::{CoordinatorReady, CoordinatorStart, NodeStart, write_start};
 use serde::Serialize;
 use skipstone_net::RunSecret;
-use skipstone_types::{Event, Iteration, Settings};
+use skipstone_protocol::Resume;
+use skipstone_types::{Event, Settings};
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
@@ -56,7 +57,7 @@ pub(super) struct Children {
     secret: String,
     port: u16,
     address: String,
-    resume: Option<Iteration>,
+    resume: Option<Resume>,
     coordinator: Option<Process>,
     coordinator_exit: Option<bool>,
     nodes: Vec<Process>,
@@ -76,7 +77,7 @@ impl Children {
         config: &RunConfig,
         folder: &RunFolder,
         settings: Settings,
-        resume: Option<Iteration>,
+        resume: Option<Resume>,
         port: u16,
     ) -> Result<Self, RunError> {
         let program = std::env::current_exe().map_err(|source| RunError::Spawn { what: "a node", source })?;
@@ -118,7 +119,7 @@ impl Children {
             settings: self.settings.clone(),
             dir: self.dir.clone(),
             port: self.port,
-            resume: self.resume,
+            resume: self.resume.clone(),
         };
         let log = self.log("coordinator").map_err(failed)?;
         let mut child = self

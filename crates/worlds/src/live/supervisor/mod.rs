@@ -16,6 +16,7 @@ use children::{Children, News};
 use kills::{Killer, Roster};
 use signals::Signals;
 use skipstone_observe::{Observer, Outcome, Progress, RunInfo};
+use skipstone_protocol::Resume;
 use skipstone_types::{Event, Iteration};
 use std::time::{Duration, Instant};
 
@@ -70,7 +71,7 @@ pub struct RunOutcome {
 pub fn run(config: &RunConfig, options: RunOptions) -> Result<RunOutcome, RunError> {
     let signals = Signals::listen()?;
     let folder = open_folder(config, options.resume)?;
-    let resume = if options.resume { Some(read_state(&folder.dir)?.iteration) } else { None };
+    let resume = if options.resume { Some(saved_state(&folder)?) } else { None };
     let mut settings = config.settings()?;
     settings.run = folder.facts.run;
     let info = RunInfo {
@@ -102,6 +103,11 @@ pub fn run(config: &RunConfig, options: RunOptions) -> Result<RunOutcome, RunErr
     let observed = parent.observer.finish();
     let state = read_state(&folder.dir).ok();
     Ok(RunOutcome { ended, folder, state, observed })
+}
+
+fn saved_state(folder: &RunFolder) -> Result<Resume, RunError> {
+    let StateManifest { iteration, stages, .. } = read_state(&folder.dir)?;
+    Ok(Resume { iteration, stages })
 }
 
 fn open_folder(config: &RunConfig, resume: bool) -> Result<RunFolder, RunError> {
