@@ -28,7 +28,7 @@ impl RunState {
         }
         match &record.event {
             Event::CoordinatorStarted { term, .. } => self.coordinator_started(term.0),
-            Event::NodeJoined { node, .. } => self.joined(*node),
+            Event::NodeJoined { node, process } => self.joined(*node, *process),
             Event::NodeAssigned { node, stage, how } => self.assigned(*node, *stage, how),
             Event::NodeEntered { node, stage, .. } => self.entered(*node, *stage),
             Event::NodeLost { node, stage, wasted_us, .. } => {
@@ -77,6 +77,8 @@ impl RunState {
             return;
         }
         self.nodes.clear();
+        self.processes.clear();
+        self.renamed.clear();
         self.commits.clear();
         self.coordinator_killed_ms = None;
         let stages: Vec<StageId> = self.stages.keys().copied().collect();
@@ -114,6 +116,8 @@ impl RunState {
                 for node in std::mem::take(&mut self.unconfirmed) {
                     if matches!(self.time.doing(node), Some(Doing::Serving | Doing::Dead)) {
                         self.lost(node, None);
+                    } else {
+                        self.forget(node);
                     }
                 }
             }
@@ -132,7 +136,17 @@ impl RunState {
         self.unconfirmed = self.nodes.keys().copied().collect();
     }
 
-    fn joined(&mut self, node: NodeId) {
+    fn joined(&mut self, node: NodeId, process: u32) {
+        if process != 0
+            && let Some(was) = self.processes.insert(process, node).filter(|was| *was != node)
+        {
+            if self.time.doing(was) == Some(Doing::Serving)
+                && let Some(stage) = self.nodes.get(&was).copied().flatten()
+            {
+                self.renamed.insert(node, stage);
+            }
+            self.forget(was);
+        }
         // After a coordinator's restart, nodes that are known join again with what they have.
         self.nodes.entry(node).or_insert_with(|| {
             self.time.set(node, Some(Doing::Idle));
@@ -165,6 +179,8 @@ impl RunState {
 
     fn lost(&mut self, node: NodeId, stage: Option<StageId>) {
         let Some(placed) = self.nodes.remove(&node) else { return };
+        self.processes.retain(|_, known| *known != node);
+        self.renamed.remove(&node);
         self.losses += 1;
         let killed = self.time.doing(node) == Some(Doing::Dead);
         let served = matches!(self.time.doing(node), Some(Doing::Dead | Doing::Serving));
@@ -180,6 +196,18 @@ impl RunState {
             state.lost_replica(now_ms);
         }
         self.draw_lane(stage);
+    }
+
+    /// A node is another one now, or was not heard of again: no loss of its own.
+    fn forget(&mut self, node: NodeId) {
+        let Some(placed) = self.nodes.remove(&node) else { return };
+        self.processes.retain(|_, known| *known != node);
+        self.renamed.remove(&node);
+        self.time.set(node, None);
+        if let Some(stage) = placed {
+            self.stage_mut(stage).nodes.remove(&node);
+            self.draw_lane(stage);
+        }
     }
 
     fn rebuilt(&mut self, stage: StageId, kind: &str, took_ms: u64) {

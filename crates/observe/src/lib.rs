@@ -25,6 +25,7 @@ mod read;
 mod report;
 mod screen;
 mod sentence;
+mod slow;
 mod stage;
 mod state;
 mod story;

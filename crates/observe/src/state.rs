@@ -53,6 +53,10 @@ pub struct RunState {
     pub(crate) learning_rate: f64,
     pub(crate) stages: BTreeMap<StageId, StageState>,
     pub(crate) nodes: BTreeMap<NodeId, Option<StageId>>,
+    /// Which node a process is.
+    pub(crate) processes: BTreeMap<u32, NodeId>,
+    /// Nodes that served a stage under another id before their coordinator came back.
+    pub(crate) renamed: BTreeMap<NodeId, StageId>,
     /// Nodes that haven't been heard of since the coordinator came back.
     pub(crate) unconfirmed: BTreeSet<NodeId>,
     pub(crate) kills: u64,

@@ -183,6 +183,9 @@ impl RunState {
     }
 
     fn tell_entered(&mut self, node: NodeId, stage: StageId, took_ms: u64) {
+        if self.renamed.remove(&node) == Some(stage) {
+            return; // a coordinator that came back says who serves: nothing has changed
+        }
         if self.stages.get(&stage).is_some_and(|state| state.lost_since_ms.is_some()) {
             return; // the rebuilt stage is told as one
         }

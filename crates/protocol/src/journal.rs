@@ -13,6 +13,9 @@ use thiserror::Error;
 /// First bytes of a journal: name and version.
 pub const JOURNAL_HEADER: &[u8; 12] = b"SKIPJRNL\x02\0\0\0";
 
+/// Length and digest, before each entry's body.
+const HEAD_BYTES: usize = 20;
+
 /// Largest entry, in bytes.
 const ENTRY_BYTES_MAX: usize = 16 << 20;
 
@@ -81,7 +84,7 @@ pub enum JournalError {
 pub fn encode_entry(entry: &Entry) -> Vec<u8> {
     // Entries hold only numbers, vectors and options, which postcard always writes.
     let body = postcard::to_stdvec(entry).unwrap_or_default();
-    let mut bytes = Vec::with_capacity(body.len() + 20);
+    let mut bytes = Vec::with_capacity(body.len() + HEAD_BYTES);
     bytes.extend_from_slice(&(body.len() as u32).to_le_bytes());
     bytes.extend_from_slice(&Digest::of(&body).0[..16]);
     bytes.extend_from_slice(&body);
@@ -105,29 +108,61 @@ pub fn decode_journal(bytes: &[u8]) -> Result<(Vec<Entry>, usize), JournalError>
     }
     let mut entries = Vec::new();
     let mut at = JOURNAL_HEADER.len();
-    while at < bytes.len() {
+    loop {
         let rest = &bytes[at..];
-        if rest.len() < 20 {
-            break;
+        match decode_entry(rest, rest.len()) {
+            Decoded::Entry { entry, bytes } => {
+                entries.push(*entry);
+                at += bytes;
+            }
+            Decoded::End | Decoded::Needs(_) => return Ok((entries, at)),
+            Decoded::Damaged => return Err(JournalError::Damaged(at)),
         }
-        let length = u32::from_le_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize;
-        if length > ENTRY_BYTES_MAX {
-            return Err(JournalError::Damaged(at));
-        }
-        let Some(body) = rest.get(20..20 + length) else { break };
-        let last = rest.len() == 20 + length;
-        let entry = (Digest::of(body).0[..16] == rest[4..20])
-            .then(|| postcard::from_bytes::<Entry>(body).ok())
-            .flatten();
-        match entry {
-            Some(entry) => entries.push(entry),
-            // A last entry whose blocks reached the disk out of order is torn too.
-            None if last => break,
-            None => return Err(JournalError::Damaged(at)),
-        }
-        at += 20 + length;
     }
-    Ok((entries, at))
+}
+
+/// What the bytes at some place of a journal are.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Decoded {
+    /// An entry of so many bytes.
+    Entry {
+        /// The entry.
+        entry: Box<Entry>,
+        /// Its bytes.
+        bytes: usize,
+    },
+    /// So many bytes are needed to say.
+    Needs(usize),
+    /// The end, or a torn tail.
+    End,
+    /// Not an entry, although more follows.
+    Damaged,
+}
+
+/// Decodes the entry at the start of `bytes`, of which `remaining` are left in the journal.
+pub fn decode_entry(bytes: &[u8], remaining: usize) -> Decoded {
+    if remaining < HEAD_BYTES {
+        return Decoded::End;
+    }
+    if bytes.len() < HEAD_BYTES {
+        return Decoded::Needs(HEAD_BYTES);
+    }
+    let length = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize;
+    if length > ENTRY_BYTES_MAX {
+        return Decoded::Damaged;
+    }
+    let whole = HEAD_BYTES + length;
+    if remaining < whole {
+        return Decoded::End;
+    }
+    let Some(body) = bytes.get(HEAD_BYTES..whole) else { return Decoded::Needs(whole) };
+    let sound = Digest::of(body).0[..16] == bytes[4..HEAD_BYTES];
+    match sound.then(|| postcard::from_bytes::<Entry>(body).ok()).flatten() {
+        Some(entry) => Decoded::Entry { entry: Box::new(entry), bytes: whole },
+        // A last entry whose blocks reached the disk out of order is torn too.
+        None if remaining == whole => Decoded::End,
+        None => Decoded::Damaged,
+    }
 }
 
 #[cfg(test)]

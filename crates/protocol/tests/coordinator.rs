@@ -422,8 +422,9 @@ fn a_rebuilt_stage_is_known_after_a_restart_before_any_record_names_it() {
     lose(&mut bench, nodes[3]);
     let Some(Entry::Rebuilt(rebuild)) = bench.journal.last() else { panic!("no rebuild is journalled") };
     assert_eq!((rebuild.stage, rebuild.lineage, rebuild.state), (StageId(2), 1, Digest([3; 32])));
-    assert_eq!((rebuild.from, rebuild.source_lineages.as_slice()), (Iteration(1), [0].as_slice()));
-    assert_eq!(rebuild.recipe.sources.iter().map(|source| source.stage).collect::<Vec<_>>(), [StageId(1)]);
+    assert_eq!((rebuild.from, rebuild.source_lineages.as_slice()), (Iteration(1), [0, 0].as_slice()));
+    let sources: Vec<_> = rebuild.recipe.sources.iter().map(|source| source.stage).collect();
+    assert_eq!(sources, [StageId(1), StageId(3)]);
     let mut second = Bench::open(&settings, &bench.journal);
     // The old replica missed its last step; it must not pass for the rebuilt stage.
     let mut old = holding(nodes[2], 2, 0, 30);

@@ -5,11 +5,13 @@
 //! again. That decides every bit of the weights (DESIGN §4, "Determinism"): the tasks are those of a live run, carried
 //! out by the same [`Engine`](crate::live::store::Engine), and each digest in the records is checked on the way.
 
+mod decisions;
 mod error;
 mod iteration;
 mod machine;
 mod needs;
 
+pub use decisions::{DecisionsReport, OtherDecision};
 pub use error::ReplayError;
 
 use crate::live::publish::StateManifest;
@@ -73,11 +75,11 @@ pub struct ReplayReport {
 /// # Errors
 /// The first thing that differs from what the journal says, or can't be.
 pub fn replay(
-    source: ReplaySource<'_>,
+    source: &ReplaySource<'_>,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<ReplayReport, ReplayError> {
     let total = source.entries.iter().filter(|entry| matches!(entry, Entry::Committed(_))).count() as u64;
-    let mut replay = Replay::new(&source)?;
+    let mut replay = Replay::new(source)?;
     for entry in source.entries {
         replay.take(entry)?;
         progress(replay.report.records, total);

@@ -15,7 +15,7 @@ fn again(config: &RunConfig, entries: &[Entry], swarm: &Swarm) -> Result<ReplayR
         setup: engine_setup(config, &shape, PathBuf::new()),
         feed: Some(feed(config)),
     };
-    replay(source, &mut |_, _| ())
+    replay(&source, &mut |_, _| ())
 }
 
 /// Runs once for every so many commands of every process, with that process killed before that command.
