@@ -15,7 +15,8 @@ pub(super) struct Avx2;
 impl Kernel for Avx2 {
     const MR: usize = 6;
     const NR: usize = 16;
-    const TASK_COLUMNS: usize = 128;
+    const TASK_ROWS: usize = 12 * Self::MR;
+    const GROUP: usize = 16 * 1024;
     const IN_PLACE_COLUMNS: usize = usize::MAX;
 
     unsafe fn tile(size: (usize, usize, usize), a: Left, b: Right, c: Target) {

@@ -13,7 +13,8 @@ pub(super) struct Avx512;
 impl Kernel for Avx512 {
     const MR: usize = 12;
     const NR: usize = 32;
-    const TASK_COLUMNS: usize = 256;
+    const TASK_ROWS: usize = 10 * Self::MR;
+    const GROUP: usize = 64 * 1024;
     const IN_PLACE_COLUMNS: usize = 256;
 
     unsafe fn tile(size: (usize, usize, usize), a: Left, b: Right, c: Target) {

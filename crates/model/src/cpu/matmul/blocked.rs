@@ -24,7 +24,8 @@ pub(super) fn part(len: usize, longest: usize, unit: usize) -> usize {
 }
 
 /// C (m, n) = A · B, or added to what `write` says. For a block of k, of rows and of columns: pack both sides once, in parallel, then run the
-/// tiles in parallel. The packed right side of a task stays in L2, a panel of the left one in L1.
+/// tiles in parallel. A task's rows of the left side stay in L2, and beside them one group of columns of the right side
+/// after another; a panel of the left side stays in L1 while it meets a group.
 ///
 /// How the tasks are cut depends on the number of threads, and the bits do not: see [`Kernel`].
 ///
@@ -67,21 +68,26 @@ pub(super) unsafe fn blocked<K: Kernel, const MR: usize, const NR: usize>(
                     unsafe { pack_block::<NR>(b_at, (b.col, b.row), (nc, kc), right) };
                     let (task_rows, task_columns) = task::<K>(mc, nc, kc);
                     let tasks = (mc.div_ceil(task_rows), nc.div_ceil(task_columns));
+                    let group = (K::GROUP / kc / NR).max(1) * NR;
                     (0..tasks.0 * tasks.1).into_par_iter().for_each(|task| {
                         let (ti, tj) = (task % tasks.0 * task_rows, task / tasks.0 * task_columns);
-                        for i in (ti..mc.min(ti + task_rows)).step_by(MR) {
-                            let left = if in_place {
-                                Left { ptr: a_at.at_unchecked(i * a.row), row: a.row, col: 1 }
-                            } else {
-                                Left { ptr: left.at(i * kc), row: 1, col: MR }
-                            };
-                            for j in (tj..nc.min(tj + task_columns)).step_by(NR) {
-                                let right = Right { ptr: right.at(j * kc), stride: NR };
-                                let at = (i0 + i) * stride + j0 + j;
-                                let base = base.map(|base| base.at_unchecked(at));
-                                let target = Target { ptr: c.at(at), stride, base };
-                                // SAFETY: tiles of C are disjoint; the panels hold kc steps of them.
-                                unsafe { K::tile((MR.min(mc - i), NR.min(nc - j), kc), left, right, target) };
+                        let (i_end, j_end) = (mc.min(ti + task_rows), nc.min(tj + task_columns));
+                        for g in (tj..j_end).step_by(group) {
+                            for i in (ti..i_end).step_by(MR) {
+                                let left = if in_place {
+                                    Left { ptr: a_at.at_unchecked(i * a.row), row: a.row, col: 1 }
+                                } else {
+                                    Left { ptr: left.at(i * kc), row: 1, col: MR }
+                                };
+                                for j in (g..j_end.min(g + group)).step_by(NR) {
+                                    let size = (MR.min(mc - i), NR.min(nc - j), kc);
+                                    let right = Right { ptr: right.at(j * kc), stride: NR };
+                                    let at = (i0 + i) * stride + j0 + j;
+                                    let base = base.map(|base| base.at_unchecked(at));
+                                    let target = Target { ptr: c.at(at), stride, base };
+                                    // SAFETY: tiles of C are disjoint; the panels hold kc steps of them.
+                                    unsafe { K::tile(size, left, right, target) };
+                                }
                             }
                         }
                     });
@@ -91,11 +97,11 @@ pub(super) unsafe fn blocked<K: Kernel, const MR: usize, const NR: usize>(
     });
 }
 
-/// Rows and columns of a task: columns by the size of the L2 cache, rows so that all threads have several.
+/// Rows and columns of a task: rows by the size of the L2 cache, columns so that all threads have several tasks.
 fn task<K: Kernel>(rows: usize, columns: usize, depth: usize) -> (usize, usize) {
-    let task_columns = part(columns, K::TASK_COLUMNS, K::NR);
+    let task_rows = part(rows, K::TASK_ROWS, K::MR);
     let wanted = TASKS * rayon::current_num_threads();
-    let even = rows.div_ceil(wanted.div_ceil(columns.div_ceil(task_columns)));
-    let worth = TASK_WORK / (task_columns * depth);
-    (even.max(worth).next_multiple_of(K::MR), task_columns)
+    let even = columns.div_ceil(wanted.div_ceil(rows.div_ceil(task_rows)));
+    let worth = TASK_WORK / (task_rows * depth);
+    (task_rows, even.max(worth).next_multiple_of(K::NR))
 }

@@ -34,8 +34,10 @@ pub(super) trait Kernel {
     const MR: usize;
     /// Columns of a full tile of C.
     const NR: usize;
-    /// Columns of B, at most, that one task works on: times a block's depth they take half of an L2 cache.
-    const TASK_COLUMNS: usize;
+    /// Rows of A, at most, that one task works on: times a block's depth they take a small part of an L2 cache.
+    const TASK_ROWS: usize;
+    /// Values of B that a task's rows meet one after another before the next: a small part of an L2 cache too.
+    const GROUP: usize;
     /// Up to so many columns of C, a row-major A is read where it lies: packing it would cost more than it saves.
     const IN_PLACE_COLUMNS: usize;
 

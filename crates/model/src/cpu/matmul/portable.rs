@@ -12,8 +12,9 @@ pub(super) const FUSED: bool = cfg!(any(target_arch = "aarch64", target_feature 
 impl Kernel for Portable {
     const MR: usize = if FUSED { 6 } else { 4 };
     const NR: usize = if FUSED { 16 } else { 8 };
-    const TASK_COLUMNS: usize = 128;
-    const IN_PLACE_COLUMNS: usize = 512;
+    const TASK_ROWS: usize = 12 * Self::MR;
+    const GROUP: usize = 16 * 1024;
+    const IN_PLACE_COLUMNS: usize = usize::MAX;
 
     unsafe fn tile((m, n, k): (usize, usize, usize), a: Left, b: Right, c: Target) {
         // SAFETY: the caller's contract.
