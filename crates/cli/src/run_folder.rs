@@ -84,7 +84,7 @@ pub(crate) fn model_from_state(
             return Err(Failure::failed(format!("state.json names {stage}, which the model does not have")));
         };
         let file = StateFile { stage: *stage, iteration: saved.iteration, shape: &digest };
-        let path = stage_path(&dir.join("state"), saved.iteration, *stage);
+        let path = stage_path(&dir.join("state"), saved.iteration, *stage, &saved_stage.state);
         let layout = whole.layout(&shape.model);
         whole.params = file.read(&path, &layout).map_err(Failure::failed)?.parameters;
         present[index] = true;

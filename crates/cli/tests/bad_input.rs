@@ -58,6 +58,7 @@ fn usage() {
     refused(&dir, 2, &["train", "--save-every", "soon"], &["90s, 10m or 1h"]);
     refused(&dir, 2, &["train", "--while-lost", "cry"], &["skip or wait"]);
     refused(&dir, 2, &["simulate", "--faults", "all", "--seeds", "9..1"], &["1..1000"]);
+    refused(&dir, 2, &["simulate", "--faults", "kil", "--seeds", "1..9"], &["kil", "partition", "or all"]);
     refused(&dir, 2, &["simulate", "--faults", "all", "--seeds", "1..2", "--nodes", "1"], &["--nodes"]);
     refused(&dir, 2, &["demo", "--seconds", "1"], &["--seconds"]);
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "something was left behind");

@@ -1,8 +1,9 @@
 //! The coordinator's journal: bytes only; the driver writes, syncs and locks the file.
 //!
 //! A file is a header (magic, version), then entries: length, digest of the body, body. A torn tail (the last
-//! write cut short) is dropped; anything else that does not check is an error, so that damage is never taken for
-//! history.
+//! write, of which the disk has kept some blocks and not others) is dropped: nothing follows it, as every write is
+//! synced before the next. What does not check and is followed by an entry is an error, so that damage is never
+//! taken for history.
 
 use crate::record::{CommitRecord, SavedStage};
 use serde::{Deserialize, Serialize};
@@ -106,28 +107,33 @@ pub fn decode_journal(bytes: &[u8]) -> Result<(Vec<Entry>, usize), JournalError>
     let mut entries = Vec::new();
     let mut at = JOURNAL_HEADER.len();
     while at < bytes.len() {
-        let rest = &bytes[at..];
-        if rest.len() < 20 {
-            break;
+        match entry_at(&bytes[at..]) {
+            Some((entry, length)) => {
+                entries.push(entry);
+                at += length;
+            }
+            None if (at + 1..bytes.len()).any(|later| entry_at(&bytes[later..]).is_some()) => {
+                return Err(JournalError::Damaged(at));
+            }
+            None => break,
         }
-        let length = u32::from_le_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize;
-        if length > ENTRY_BYTES_MAX {
-            return Err(JournalError::Damaged(at));
-        }
-        let Some(body) = rest.get(20..20 + length) else { break };
-        let last = rest.len() == 20 + length;
-        let entry = (Digest::of(body).0[..16] == rest[4..20])
-            .then(|| postcard::from_bytes::<Entry>(body).ok())
-            .flatten();
-        match entry {
-            Some(entry) => entries.push(entry),
-            // A last entry whose blocks reached the disk out of order is torn too.
-            None if last => break,
-            None => return Err(JournalError::Damaged(at)),
-        }
-        at += 20 + length;
     }
     Ok((entries, at))
+}
+
+/// The entry that starts here, and its bytes; none if what is here is not a whole one.
+fn entry_at(bytes: &[u8]) -> Option<(Entry, usize)> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    let length = u32::from_le_bytes(*length) as usize;
+    if length == 0 || length > ENTRY_BYTES_MAX {
+        return None;
+    }
+    let (digest, rest) = rest.split_first_chunk::<16>()?;
+    let body = rest.get(..length)?;
+    if Digest::of(body).0[..16] != digest[..] {
+        return None;
+    }
+    postcard::from_bytes(body).ok().map(|entry| (entry, 20 + length))
 }
 
 #[cfg(test)]
@@ -154,6 +160,23 @@ mod tests {
         for end in 0..bytes.len() {
             let (got, valid) = decode_journal(&bytes[..end]).unwrap();
             assert!(valid <= end && entries.starts_with(&got), "cut at {end}");
+        }
+    }
+
+    #[test]
+    fn blocks_of_a_torn_write_may_be_missing_anywhere() {
+        let (entries, whole) = journal();
+        let last = encode_entry(&entries[2]).len();
+        let start = whole.len() - last;
+        for mark in 0..last {
+            let (mut end, mut front) = (whole.clone(), whole.clone());
+            end[start + mark..].fill(0);
+            front[start..=start + mark].fill(0);
+            for torn in [end, front] {
+                let (got, valid) = decode_journal(&torn).unwrap();
+                // A byte that is zero anyway may be the only one that was lost.
+                assert!((got == entries[..2] && valid == start) || torn == whole, "torn at {mark}");
+            }
         }
     }
 

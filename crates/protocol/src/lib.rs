@@ -19,7 +19,7 @@ mod wire;
 mod worker;
 
 pub use command::{CoordinatorCommand, CoordinatorInput, End, WorkerCommand, WorkerInput};
-pub use coordinator::Coordinator;
+pub use coordinator::{Coordinator, Owner, Wait};
 pub use journal::{Entry, JOURNAL_HEADER, JournalError, Rebuild, decode_journal, encode_entry};
 pub use message::{
     Direction, Duty, Holding, LossShare, Method, ReduceId, Spent, ToCoordinator, ToPeer, ToWorker, TransferId,
@@ -27,4 +27,4 @@ pub use message::{
 pub use record::{Addition, CommitRecord, LossAdded, SavedStage, SavedState, Share, StageRecord};
 pub use task::{Handle, Outcome, Task, TaskId};
 pub use wire::{Envelope, MESSAGE_BYTES_MAX, Message, WIRE_VERSION, WireError, decode, encode};
-pub use worker::Worker;
+pub use worker::{Queue, Worker};

@@ -46,7 +46,10 @@ pub enum Method {
     /// From the run's seed.
     Initialise,
     /// From `state/`.
-    Load,
+    Load {
+        /// Its digest there.
+        state: Digest,
+    },
     /// From living replicas, which froze it; the node follows the reduced gradients meanwhile.
     Copy {
         /// The donors.

@@ -35,6 +35,8 @@ pub enum Task {
         stage: StageId,
         /// The iteration that the saved state belongs to.
         iteration: Iteration,
+        /// Its digest: states of the same stage and iteration may differ, if the stage was rebuilt in between.
+        state: Digest,
     },
     /// Embedding and the origin's layers. `[state] → [activation, saved]`, [`Outcome::Done`].
     Embed {

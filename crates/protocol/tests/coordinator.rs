@@ -108,6 +108,14 @@ impl Bench {
         self.carry_out(commands);
     }
 
+    /// Time passes, in the steps of a driver that ticks.
+    fn wait(&mut self, us: u64) {
+        for _ in 0..us / 100_000 {
+            self.now_us += 99_000;
+            self.input(CoordinatorInput::Tick);
+        }
+    }
+
     fn hello(&mut self, holding: Option<Box<Holding>>) -> NodeId {
         let was = holding.as_ref().map(|holding| holding.node);
         self.hello_of(was, holding)
@@ -226,6 +234,17 @@ fn run_iteration(bench: &mut Bench, nodes: &[NodeId]) {
     }
 }
 
+/// Everyone who was told to step says what it holds then.
+fn all_step(bench: &mut Bench, nodes: &[NodeId]) {
+    let record = bench.commits().pop().expect("a commit").clone();
+    for part in &record.stages {
+        for node in part.members.iter().filter(|node| nodes.contains(node)) {
+            let (stage, next) = (part.stage.0, record.iteration.0 + 1);
+            stepped(bench, *node, stage, next, 100 + stage as u8);
+        }
+    }
+}
+
 #[test]
 fn an_iteration_is_journalled_before_it_is_heard() {
     let (mut bench, nodes) = Bench::started(&settings(1, 2));
@@ -285,6 +304,7 @@ fn a_dead_replicas_share_is_replayed_by_the_living_one() {
 fn a_stage_without_replica_is_routed_around_and_rebuilt_from_its_neighbours() {
     let (mut bench, nodes) = Bench::started(&settings(1, 3));
     run_iteration(&mut bench, &nodes);
+    all_step(&mut bench, &nodes);
     bench.input(CoordinatorInput::Lost { node: nodes[2], why: "connection".to_owned() });
     assert!(bench.events.contains(&Event::StageLost { stage: StageId(2), iteration: Iteration(1) }));
     assert_eq!(bench.current(), (Iteration(1), Attempt(1)));
@@ -308,6 +328,7 @@ fn a_stage_without_replica_is_routed_around_and_rebuilt_from_its_neighbours() {
             if kind == "checkfree" && sources[..] == [StageId(1), StageId(3)])
     });
     assert!(rebuilt, "{:?}", bench.events);
+    all_step(&mut bench, &nodes);
     run_iteration(&mut bench, &[nodes[0], nodes[1], heir, nodes[3]]);
     assert_eq!(bench.commits()[2].stages[2].lineage, 1);
 }
@@ -339,15 +360,15 @@ fn unequal_digests_are_reduced_again_and_then_set_aside() {
 fn the_last_origin_is_not_rebuilt() {
     let (mut bench, nodes) = Bench::started(&settings(1, 2));
     run_iteration(&mut bench, &nodes);
+    all_step(&mut bench, &nodes);
     bench.input(CoordinatorInput::Lost { node: nodes[0], why: "connection".to_owned() });
     assert!(!bench.sent.iter().any(|(_, message)| matches!(message, ToWorker::Save { .. })), "it may return");
-    bench.now_us += 10_000_000;
-    bench.input(CoordinatorInput::Tick);
+    bench.wait(10_000_000);
     for (node, stage) in [(nodes[1], 1), (nodes[2], 2)] {
         let saved = ToCoordinator::Saved {
             stage: StageId(stage),
             iteration: bench.coordinator.iteration(),
-            digest: Digest::default(),
+            digest: Digest([100 + stage as u8; 32]),
         };
         bench.says(node, saved);
     }
@@ -397,6 +418,7 @@ fn a_restarted_coordinator_goes_on_with_the_nodes_that_return() {
         assert_eq!(joins(&second).last(), Some(&(node, known)));
     }
     let nodes = returned;
+    stepped(&mut second, nodes[2], 2, 1, 9);
     assert_eq!(second.current(), (Iteration(1), Attempt(1)), "a new attempt, so that old frames don't mix");
     run_iteration(&mut second, &nodes);
     assert_eq!(second.commits()[1].previous, record.digest());
@@ -495,8 +517,7 @@ fn a_rebuilt_stage_is_known_after_a_restart_before_any_record_names_it() {
         .map(|(node, stage)| second.hello(Some(Box::new(holding(node, stage, 1, 9)))))
         .to_vec();
     living.push(second.hello(Some(Box::new(holding(heir, 2, 1, 3)))));
-    second.now_us += 10_000_000;
-    second.input(CoordinatorInput::Tick);
+    second.wait(10_000_000);
     assert!(starts_empty(&second, old));
     run_iteration(&mut second, &living);
     let part = &second.commits()[1].stages[2];
@@ -546,8 +567,7 @@ fn a_copy_that_steps_before_it_is_let_in_votes_with_what_it_holds_then() {
     for (node, digest) in [(pairs[0], 7), (pairs[1], 7), (kept, 8)] {
         wide.reduced(node, digest);
     }
-    wide.now_us += 10_000_000;
-    wide.input(CoordinatorInput::Tick);
+    wide.wait(10_000_000);
     assert_eq!(wide.current().0, Iteration(1), "it was waited for, but not for long");
     wide.says(heir, followed);
     stepped(&mut wide, heir, 1, 1, 22);
@@ -592,6 +612,135 @@ fn a_copy_that_is_complete_when_its_donor_dies_is_not_thrown_away() {
     };
     bench.says(heir, holds);
     assert!(!bench.duties(heir).is_empty(), "it serves");
+}
+
+#[test]
+fn a_clock_that_jumps_ends_nobodys_patience() {
+    let (mut bench, nodes) = Bench::started(&settings(1, 2));
+    run_iteration(&mut bench, &nodes);
+    lose(&mut bench, nodes[0]);
+    bench.now_us += 3_600_000_000;
+    bench.input(CoordinatorInput::Tick);
+    bench.now_us -= 1_800_000_000;
+    bench.input(CoordinatorInput::Tick);
+    assert!(!bench.sent.iter().any(|(_, message)| matches!(message, ToWorker::Save { .. })), "it may return");
+    bench.wait(10_000_000);
+    assert!(
+        bench.sent.iter().any(|(_, message)| matches!(message, ToWorker::Save { .. })),
+        "time passes again"
+    );
+}
+
+#[test]
+fn a_run_is_not_given_up_if_its_origin_comes_back_while_the_rest_is_saved() {
+    let (mut bench, nodes) = Bench::started(&settings(1, 2));
+    lose(&mut bench, nodes[0]);
+    bench.wait(10_000_000);
+    assert!(bench.sent.iter().any(|(_, message)| matches!(message, ToWorker::Save { .. })));
+    let origin = bench.hello(Some(Box::new(holding(nodes[0], 0, 0, 1))));
+    bench.holds(origin);
+    assert!(!bench.duties(origin).is_empty(), "it goes on");
+    assert_eq!(bench.end, None);
+}
+
+#[test]
+fn replicas_that_differ_after_a_step_taint_what_was_computed_since() {
+    let (mut bench, nodes) = Bench::started(&settings(3, 1));
+    for (index, node) in nodes.iter().enumerate() {
+        for microbatch in 0..2 {
+            bench.share(*node, microbatch, index < 3);
+        }
+    }
+    for (index, node) in nodes.iter().enumerate() {
+        bench.reduced(*node, if index < 3 { 1 } else { 2 });
+    }
+    assert_eq!(bench.current(), (Iteration(1), Attempt(0)));
+    // One of three is wrong, and is heard before the others; all have begun to compute.
+    stepped(&mut bench, nodes[3], 1, 1, 66);
+    stepped(&mut bench, nodes[4], 1, 1, 77);
+    for node in &nodes[3..5] {
+        for microbatch in 0..2 {
+            bench.share(*node, microbatch, false);
+        }
+    }
+    let sealed = |bench: &Bench| {
+        bench
+            .sent
+            .iter()
+            .filter(|(_, message)| matches!(message, ToWorker::Seal { iteration: Iteration(1), .. }))
+            .count()
+    };
+    assert_eq!(sealed(&bench), 0, "nothing is added up before all have said what they hold");
+    stepped(&mut bench, nodes[5], 1, 1, 77);
+    let lost =
+        bench.events.iter().any(|event| matches!(event, Event::NodeLost { node, .. } if *node == nodes[3]));
+    assert!(lost, "{:?}", bench.events);
+    assert_eq!(
+        bench.current(),
+        (Iteration(1), Attempt(1)),
+        "what was made with the wrong state counts nowhere"
+    );
+}
+
+#[test]
+fn a_stage_that_was_not_saved_is_rebuilt_when_the_run_goes_on() {
+    let settings = settings(1, 2);
+    let stages = [0, 2]
+        .map(|stage| SavedStage { stage: StageId(stage), state: Digest([stage as u8 + 1; 32]), lineage: 0 })
+        .to_vec();
+    let resume = SavedState { iteration: Iteration(0), stages };
+    let (coordinator, commands) = Coordinator::open(settings.clone(), &[], Some(resume), 0);
+    let mut bench = Bench { coordinator, ..Bench::open(&settings, &[]) };
+    bench.carry_out(commands);
+    let nodes: Vec<_> = (0..3).map(|_| bench.hello(None)).collect();
+    for (node, stage) in [(nodes[0], 0), (nodes[1], 2)] {
+        let state = Digest([stage as u8 + 1; 32]);
+        let (_, of, method) = bench.last_assignment(node);
+        assert_eq!((of, method), (StageId(stage), Method::Load { state }));
+        bench.holds(node);
+    }
+    let (_, stage, method) = bench.last_assignment(nodes[2]);
+    assert!(stage == StageId(1) && matches!(method, Method::Rebuild { .. }), "{stage} {method:?}");
+}
+
+#[test]
+fn a_last_save_that_fails_is_tried_again() {
+    let (mut bench, nodes) = Bench::started(&settings(1, 1));
+    bench.input(CoordinatorInput::Stop);
+    run_iteration(&mut bench, &nodes);
+    all_step(&mut bench, &nodes);
+    let iteration = Iteration(1);
+    let why = "no space left".to_owned();
+    bench.says(nodes[0], ToCoordinator::SaveFailed { stage: StageId(0), iteration, why });
+    assert_eq!(bench.end, None);
+    bench.sent.clear();
+    bench.wait(2_000_000);
+    let asked = bench.sent.iter().filter(|(_, message)| matches!(message, ToWorker::Save { .. })).count();
+    assert_eq!(asked, 2);
+    for stage in 0..2 {
+        let digest = Digest([100 + stage as u8; 32]);
+        bench.says(nodes[stage as usize], ToCoordinator::Saved { stage: StageId(stage), iteration, digest });
+    }
+    assert_eq!(bench.end, Some(End::Stopped));
+}
+
+#[test]
+fn a_state_that_its_replicas_do_not_hold_is_not_published() {
+    let mut settings = settings(1, 1);
+    settings.save_every_iterations = 1;
+    let (mut bench, nodes) = Bench::started(&settings);
+    run_iteration(&mut bench, &nodes);
+    all_step(&mut bench, &nodes);
+    let iteration = Iteration(1);
+    for (stage, digest) in [(0, 100), (1, 66)] {
+        let saved = ToCoordinator::Saved { stage: StageId(stage), iteration, digest: Digest([digest; 32]) };
+        bench.says(nodes[usize::from(stage)], saved);
+    }
+    assert!(
+        !bench.events.iter().any(|event| matches!(event, Event::StateSaved { .. })),
+        "{:?}",
+        bench.events
+    );
 }
 
 #[test]
@@ -686,8 +835,9 @@ fn a_last_save_that_fails_is_tried_again_until_the_disk_takes_it() {
         pauses_us.push(bench.now_us - failed_us);
     }
     assert!(pauses_us.windows(2).all(|pair| pair[1] > pair[0]), "patience grows: {pauses_us:?}");
+    all_step(&mut bench, &nodes);
     for (stage, node) in nodes.iter().enumerate() {
-        let (stage, digest) = (StageId(stage as u16), Digest([1; 32]));
+        let (stage, digest) = (StageId(stage as u16), Digest([100 + stage as u8; 32]));
         bench.says(*node, ToCoordinator::Saved { stage, iteration: Iteration(1), digest });
     }
     assert_eq!(bench.end, Some(End::Done));

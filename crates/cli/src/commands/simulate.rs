@@ -4,8 +4,8 @@ use std::io::IsTerminal;
 use std::ops::RangeInclusive;
 use std::sync::Mutex;
 
-use clap::{Args, ValueEnum};
-use skipstone_worlds::fault::{Options, SeedsReport, run_seeds};
+use clap::Args;
+use skipstone_worlds::fault::{Fault, FaultSet, Options, SeedsReport, run_seeds};
 
 use crate::failure::{Failure, Outcome};
 use crate::output::{Progress, print, print_json, say, threads};
@@ -13,26 +13,26 @@ use crate::output::{Progress, print, print_json, say, threads};
 const EXAMPLES: &str = "\
 Examples:
   skipstone simulate --faults all --seeds 1..1000
+  skipstone simulate --faults kill,journal,partition --seeds 1..1000
   skipstone simulate --faults all --seeds 17..17 --nodes 9 --iterations 100
 
 The same code that trains runs in virtual time, with symbolic tensors; nodes and the coordinator die, hang and come
 back, links break, disks fail. Each seed is a run of its own; --seeds A..B includes B. Exit code 1: a promise was
 broken; the command that shows it again is printed.";
 
-/// Which faults happen.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Faults {
-    /// Everything that can go wrong.
-    All,
+fn explain() -> String {
+    let faults: Vec<String> =
+        Fault::ALL.iter().map(|fault| format!("  {:12} {}", fault.name(), fault.description())).collect();
+    format!("Faults:\n  {:12} all of these\n{}\n\n{EXAMPLES}", "all", faults.join("\n"))
 }
 
 /// Options of `simulate`.
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = explain())]
 pub(crate) struct Simulate {
-    /// Which faults happen
-    #[arg(long, value_enum)]
-    faults: Faults,
+    /// Which faults happen: all, or names from the list below
+    #[arg(long, value_name = "all|NAME,…")]
+    faults: FaultSet,
     /// The runs, by seed; B is included
     #[arg(long, value_name = "A..B", value_parser = parse_seeds)]
     seeds: Seeds,
@@ -63,11 +63,14 @@ fn parse_seeds(text: &str) -> Result<Seeds, String> {
 
 impl Simulate {
     pub(crate) fn run(self) -> Outcome {
-        let Faults::All = self.faults;
         let Seeds(seeds) = self.seeds;
         let total = seeds.end() - seeds.start() + 1;
-        let options =
-            Options { nodes: self.nodes.map(usize::from), iterations: self.iterations, ..Options::default() };
+        let options = Options {
+            nodes: self.nodes.map(usize::from),
+            iterations: self.iterations,
+            faults: self.faults,
+            ..Options::default()
+        };
         let progress = Mutex::new(Progress::new("seeds"));
         let report = run_seeds(seeds, &options, threads(self.threads), &|done, broken| {
             if let Ok(mut progress) = progress.lock() {
@@ -100,18 +103,11 @@ impl Simulate {
 }
 
 fn text(report: &SeedsReport) -> String {
-    let faults: Vec<String> = report
-        .faults
-        .iter()
-        .map(|(fault, count)| {
-            let name = serde_json::to_value(fault).unwrap_or_default();
-            format!("{} {count}", name.as_str().unwrap_or("?"))
-        })
-        .collect();
+    let faults: Vec<String> = report.faults.iter().map(|(fault, count)| format!("{fault} {count}")).collect();
     format!(
         "{} seeds: {} broke a promise\n\
          {} iterations committed, {} attempts given up, {} around a hole\n\
-         {} stages lost, {} rebuilt, {} shares replayed by replicas, {} coordinators\n\
+         {} stages lost, {} rebuilt, {} shares replayed by replicas, {} coordinators, {} times on with --resume\n\
          faults: {}\n\
          {:.0} virtual seconds and {} events in {:.1} s\n",
         report.seeds,
@@ -123,6 +119,7 @@ fn text(report: &SeedsReport) -> String {
         report.rebuilt,
         report.repaired,
         report.terms,
+        report.resumed,
         faults.join(", "),
         report.virtual_s,
         report.events,

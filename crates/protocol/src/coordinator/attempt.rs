@@ -10,6 +10,10 @@ use skipstone_types::{
 };
 use std::collections::BTreeMap;
 
+/// Why a run is given up whose last origin does not come back.
+const ORIGIN_LOST: &str = "stage 0 has lost its last origin, and with it the embedding and the head; go on from state/ \
+                           with --resume, and use --replicas 2 or more";
+
 /// How far a stage's reduction is.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum ReducePhase {
@@ -84,6 +88,7 @@ impl Coordinator {
         if !matches!(self.phase, Phase::Running) || self.attempt.is_some() || self.planning.is_some() {
             return;
         }
+        self.take_heart();
         if self.saving.as_ref().is_some_and(|saving| saving.last) {
             return;
         }
@@ -108,23 +113,35 @@ impl Coordinator {
         self.out.push(CoordinatorCommand::Plan { problem });
     }
 
-    /// Whether something comes first: the end, or a stage that is waited for.
+    /// The last origin comes back after all, while what else lives is being saved: the run is not given up.
+    fn take_heart(&mut self) {
+        if self.failure.as_deref() == Some(ORIGIN_LOST) && self.is_coming(StageId::ORIGIN) {
+            self.failure = None;
+            self.saving = None;
+            self.ends_since_us = None;
+            self.origin_away_since_us = None;
+        }
+    }
+
+    /// Whether something comes first: an origin that may come back, the end, or a stage that is waited for.
     fn attempt_must_wait(&mut self) -> bool {
+        if !self.is_served(StageId::ORIGIN) {
+            let now_us = self.now_us;
+            self.stages[0].lost_since_us.get_or_insert(now_us);
+            let away_since_us = *self.origin_away_since_us.get_or_insert(now_us);
+            if self.is_coming(StageId::ORIGIN) {
+                self.origin_away_since_us = None;
+            } else if now_us >= away_since_us + ORIGIN_GRACE_US {
+                self.fail(ORIGIN_LOST.to_owned());
+                self.save_last();
+            }
+            return true;
+        }
+        self.origin_away_since_us = None;
         let ends =
             self.failure.is_some() || self.stop_since_us.is_some() || self.iteration.0 >= self.settings.steps;
         if ends {
             self.save_last();
-            return true;
-        }
-        if !self.is_served(StageId::ORIGIN) {
-            let now_us = self.now_us;
-            let lost_since_us = *self.stages[0].lost_since_us.get_or_insert(now_us);
-            if !self.is_coming(StageId::ORIGIN) && now_us >= lost_since_us + ORIGIN_GRACE_US {
-                let why = "stage 0 has lost its last origin, and with it the embedding and the head; go on from \
-                           state/ with --resume, and use --replicas 2 or more";
-                self.fail(why.to_owned());
-                self.save_last();
-            }
             return true;
         }
         if self.settings.while_lost == WhileLost::Wait {
@@ -254,12 +271,14 @@ impl Coordinator {
         self.seal_if_complete(stage);
     }
 
-    /// Seals a stage whose shares are all there: from now on they count together or not at all.
+    /// Seals a stage whose shares are all there, and whose members have all said that they hold the same state: from now
+    /// on they count together or not at all.
     pub(super) fn seal_if_complete(&mut self, stage: StageId) {
+        let agreed = self.states_agree(stage);
         let Some(attempt) = self.attempt.as_mut() else { return };
         let part = attempt.stage(stage);
         let done: usize = part.done.values().map(Vec::len).sum();
-        if part.phase == ReducePhase::Open && done == part.owners.len() && done > 0 {
+        if agreed && part.phase == ReducePhase::Open && done == part.owners.len() && done > 0 {
             self.seal(stage);
         }
     }

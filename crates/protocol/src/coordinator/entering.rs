@@ -48,7 +48,7 @@ impl Coordinator {
     fn place_first(&mut self, base: Base) {
         for node in self.spare_nodes() {
             let Some((population, stage)) =
-                self.first_stages().into_iter().map(|stage| (self.population(stage), stage)).min()
+                self.first_stages(base).into_iter().map(|stage| (self.population(stage), stage)).min()
             else {
                 return;
             };
@@ -59,22 +59,24 @@ impl Coordinator {
         }
     }
 
-    /// Stages whose first weights are there to be had.
-    fn first_stages(&self) -> Vec<StageId> {
-        self.stage_ids().filter(|stage| !self.unsaved.contains(stage)).collect()
+    /// Stages whose first state is to be had; the others are rebuilt once the run goes on.
+    fn first_stages(&self, base: Base) -> Vec<StageId> {
+        let has = |stage: &StageId| base == Base::Seed || self.saved.contains_key(stage);
+        self.stage_ids().filter(has).collect()
     }
 
     fn assign_first(&mut self, node: NodeId, stage: StageId, base: Base) {
-        let (method, how) = match base {
-            Base::Seed => (Method::Initialise, "initialise"),
-            Base::Saved => (Method::Load, "load"),
+        let (method, how) = match (base, self.saved.get(&stage).copied()) {
+            (Base::Saved, Some(state)) => (Method::Load { state }, "load"),
+            _ => (Method::Initialise, "initialise"),
         };
         self.assign(node, stage, JoinKind::First, method, Vec::new(), how);
     }
 
     /// Nodes were lost before the start, and no others come: a stage with several gives one to a stage without.
     fn spread_first(&mut self, base: Base) {
-        while let Some(empty) = self.first_stages().into_iter().find(|stage| !self.is_coming(*stage)) {
+        let stages = self.first_stages(base);
+        while let Some(empty) = stages.iter().copied().find(|stage| !self.is_coming(*stage)) {
             let richest = self.stage_ids().max_by_key(|stage| self.population(*stage));
             let Some(richest) = richest.filter(|stage| self.population(*stage) > 1) else { return };
             let node = self
@@ -285,19 +287,23 @@ impl Coordinator {
             .find(|(_, node)| matches!(&node.role, Role::Joining(join) if join.transfer == transfer))
             .map(|(id, _)| *id);
         let Some(joiner) = joiner else { return };
-        if matches!(self.phase, Phase::Gathering { .. }) && from == joiner {
-            self.fail(format!("the first weights can't be had: {why}"));
-            self.save_last();
-            return;
-        }
         self.log(Event::Refused { node: Some(from), why: format!("transfer failed: {why}") });
         self.cancel_transfer(joiner);
         if let Some(node) = self.nodes.get_mut(&joiner) {
             node.failures += 1;
-            if node.failures > TRANSFER_FAILURES_MAX {
+            let gives_up = node.failures > TRANSFER_FAILURES_MAX;
+            if gives_up && matches!(self.phase, Phase::Gathering { .. }) {
+                self.fail(format!("the first weights can't be had: {why}"));
+            } else if gives_up {
                 self.lose(joiner, "its transfers fail");
             }
         }
+    }
+
+    /// The first state of a stage is not the one that was saved.
+    fn is_other_than_saved(&self, transfer: Option<TransferId>, stage: StageId, digest: Digest) -> bool {
+        let saved = self.saved.get(&stage).is_some_and(|saved| *saved != digest);
+        saved && transfer.is_some() && matches!(self.phase, Phase::Gathering { .. })
     }
 
     /// A node holds a state: after a transfer, or after a step.
@@ -309,6 +315,10 @@ impl Coordinator {
         iteration: Iteration,
         digest: Digest,
     ) {
+        if let Some(transfer) = transfer.filter(|_| self.is_other_than_saved(transfer, stage, digest)) {
+            self.on_transfer_failed(node, transfer, "the saved state has other bits than were saved");
+            return;
+        }
         let is_spare = self.nodes.get(&node).is_some_and(|node| matches!(node.role, Role::Spare));
         if is_spare
             && transfer.is_some()
@@ -372,10 +382,27 @@ impl Coordinator {
         }
         let Some(agreed) = majority(&votes) else { return };
         let deviants: Vec<_> =
-            votes.iter().filter(|(_, digest)| **digest != agreed).map(|(node, _)| *node).collect();
+            members.iter().copied().filter(|member| votes.get(member) != Some(&agreed)).collect();
+        if !deviants.is_empty() {
+            // What others have computed from theirs is of no use either.
+            self.abort_attempt();
+        }
         for deviant in deviants {
             self.lose(deviant, "hash");
         }
+        self.seal_if_complete(stage);
+    }
+
+    /// Whether all members of a stage have said that they hold the state that the iteration under way starts from. They
+    /// have done so before their share of it is done: this waits only for members without a share.
+    pub(super) fn states_agree(&self, stage: StageId) -> bool {
+        let known = &self.stages[usize::from(stage.0)];
+        let (Some(votes), Some(agreed)) =
+            (known.votes.get(&self.iteration), known.digests.get(&self.iteration))
+        else {
+            return false;
+        };
+        self.serving(stage).iter().all(|member| votes.get(member) == Some(agreed))
     }
 
     /// Whether this is the state of the stage before the iteration that comes next.
@@ -511,7 +538,7 @@ impl Coordinator {
 
     /// Leaves the gathering once everyone is there, or once every stage is served and time is up.
     pub(super) fn end_gathering_if_due(&mut self) {
-        let Phase::Gathering { until_us, .. } = self.phase else { return };
+        let Phase::Gathering { until_us, base } = self.phase else { return };
         let mut ready: BTreeMap<StageId, usize> = BTreeMap::new();
         for node in self.nodes.values() {
             if let Role::Joining(join) = &node.role
@@ -520,8 +547,8 @@ impl Coordinator {
                 *ready.entry(join.stage).or_default() += 1;
             }
         }
-        let first = self.first_stages().into_iter();
-        let least = first.map(|stage| ready.get(&stage).copied().unwrap_or(0)).min().unwrap_or(0);
+        let stages = self.first_stages(base);
+        let least = stages.iter().map(|stage| ready.get(stage).copied().unwrap_or(0)).min().unwrap_or(0);
         let all = least >= usize::from(self.settings.replicas) && self.nodes.len() >= self.settings.nodes();
         let enough = least >= 1 && self.now_us >= until_us;
         let stopped = self.stop_since_us.is_some() || self.failure.is_some();
@@ -551,10 +578,11 @@ impl Coordinator {
         for stage in self.stage_ids() {
             self.settle_first_votes(stage);
         }
-        for stage in std::mem::take(&mut self.unsaved) {
+        for stage in self.stage_ids().filter(|stage| !stages.contains(stage)) {
             self.stages[usize::from(stage.0)].lost_since_us = Some(self.now_us);
             self.log(Event::StageLost { stage, iteration: self.iteration });
         }
+        self.saved.clear();
     }
 
     fn settle_first_votes(&mut self, stage: StageId) {

@@ -9,6 +9,7 @@ mod repair;
 mod restart;
 mod roster;
 mod saving;
+mod waits;
 
 use crate::command::{CoordinatorCommand, CoordinatorInput, End};
 use crate::journal::Entry;
@@ -20,7 +21,8 @@ use roster::{Node, Role};
 use saving::Saving;
 use skipstone_recovery::Strategy;
 use skipstone_types::{Attempt, Digest, Event, Iteration, NodeId, Plan, PlanEpoch, Settings, StageId, Term};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+pub use waits::{Owner, Wait};
 
 /// How long a restarted coordinator waits for nodes that the last record names: dead ones never come.
 const RETURN_GRACE_US: u64 = 3_000_000;
@@ -33,6 +35,10 @@ const ORIGIN_GRACE_US: u64 = 9_000_000;
 
 /// How long the end waits for a lost stage to be rebuilt before it is saved without.
 const LAST_REBUILD_GRACE_US: u64 = 20_000_000;
+
+/// Time that may pass between two inputs; what is more is a clock that jumped, or a machine that stood still, and
+/// nobody's patience ends because of it.
+const PAUSE_US_MAX: u64 = 250_000;
 
 /// Iterations of which digests are remembered, for nodes that follow behind.
 const HISTORY_ITERATIONS: usize = 16;
@@ -92,7 +98,12 @@ pub struct Coordinator {
     strategy: Box<dyn Strategy>,
     term: Term,
     generation: u32,
+    /// Time as it passes for the run; starts as the driver's, and never jumps.
     now_us: u64,
+    /// The driver's time at the last input.
+    heard_us: u64,
+    /// The stages that `state/` has, while the run goes on from it.
+    saved: BTreeMap<StageId, Digest>,
     phase: Phase,
     /// The iteration that runs or comes next.
     iteration: Iteration,
@@ -105,8 +116,6 @@ pub struct Coordinator {
     roster_version: u64,
     stages: Vec<Stage>,
     attempt: Option<AttemptState>,
-    /// While nodes gather: stages that `state/` does not hold; they start as holes.
-    unsaved: BTreeSet<StageId>,
     /// The plan asked for and not yet answered.
     planning: Option<PlanEpoch>,
     plan_epoch: PlanEpoch,
@@ -121,6 +130,10 @@ pub struct Coordinator {
     save_retry: Option<saving::Retry>,
     save_wanted: bool,
     stop_since_us: Option<u64>,
+    /// Since when the last save is due, whatever the reason.
+    ends_since_us: Option<u64>,
+    /// Since when there is no origin, and none is coming.
+    origin_away_since_us: Option<u64>,
     /// An error that ends the run once what lives is saved.
     failure: Option<String>,
     out: Vec<CoordinatorCommand>,
@@ -165,6 +178,8 @@ impl Coordinator {
             term: Term(past.term.0 + 1),
             generation: past.generation,
             now_us,
+            heard_us: now_us,
+            saved: BTreeMap::new(),
             phase: Phase::Ending,
             iteration: Iteration(0),
             next_attempt: Attempt(0),
@@ -174,7 +189,6 @@ impl Coordinator {
             roster_version: 0,
             stages,
             attempt: None,
-            unsaved: BTreeSet::new(),
             planning: None,
             plan_epoch: PlanEpoch(0),
             next_transfer: 0,
@@ -186,6 +200,8 @@ impl Coordinator {
             save_retry: None,
             save_wanted: false,
             stop_since_us: None,
+            ends_since_us: None,
+            origin_away_since_us: None,
             failure: None,
             out: Vec::new(),
             settings,
@@ -206,8 +222,12 @@ impl Coordinator {
     }
 
     /// Takes an input at a time in microseconds (monotonic); answers with commands, to be carried out in order.
+    ///
+    /// Between two inputs passes at most a quarter of a second, whatever the clock says: a coordinator that stood still (SIGSTOP, a
+    /// suspended machine) hears what its nodes said meanwhile before it gives anyone up.
     pub fn on(&mut self, input: CoordinatorInput, now_us: u64) -> Vec<CoordinatorCommand> {
-        self.now_us = self.now_us.max(now_us);
+        self.now_us += now_us.saturating_sub(self.heard_us).min(PAUSE_US_MAX);
+        self.heard_us = now_us;
         match input {
             CoordinatorInput::Tick => {}
             CoordinatorInput::Hello { connection, hello } => self.on_hello(connection, hello),
@@ -256,6 +276,7 @@ impl Coordinator {
         self.end_returning_if_due();
         self.end_gathering_if_due();
         self.place_nodes();
+        self.publish_if_written();
         self.begin_if_possible();
     }
 

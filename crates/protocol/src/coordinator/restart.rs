@@ -1,5 +1,6 @@
 //! Taking over: from a journal, with the nodes that still hold the run.
 
+use super::attempt::majority;
 use super::roster::{Arrival, Node, Role};
 use super::{Base, Coordinator, GATHER_GRACE_US, Phase, RETURN_GRACE_US};
 use crate::journal::Entry;
@@ -29,10 +30,8 @@ impl Past {
                 Entry::Opened { term, .. } => past.term = past.term.max(*term),
                 Entry::NodesBelow { node } => past.node_ids_below = past.node_ids_below.max(*node),
                 Entry::RolledBack { iteration, generation, stages } => {
-                    past.records.split_off(iteration);
-                    past.rebuilt.clear();
+                    past.roll_back(SavedState { iteration: *iteration, stages: stages.clone() });
                     past.generation = *generation;
-                    past.rolled_back = Some(SavedState { iteration: *iteration, stages: stages.clone() });
                 }
                 Entry::Rebuilt(rebuild) => {
                     past.rebuilt.insert(rebuild.stage, (rebuild.lineage, rebuild.state));
@@ -44,6 +43,12 @@ impl Past {
             }
         }
         past
+    }
+
+    fn roll_back(&mut self, saved: SavedState) {
+        self.records.split_off(&saved.iteration);
+        self.rebuilt.clear();
+        self.rolled_back = Some(saved);
     }
 }
 
@@ -67,14 +72,12 @@ impl Coordinator {
     pub(super) fn take_over(&mut self, mut past: Past, resume: Option<SavedState>) {
         self.journal(Entry::Opened { run: self.settings.run, term: self.term });
         if let Some(saved) = resume {
-            past.records.split_off(&saved.iteration);
-            past.rebuilt.clear();
             self.generation = past.generation + 1;
-            let (iteration, stages) = (saved.iteration, saved.stages.clone());
+            let SavedState { iteration, stages } = saved.clone();
             self.journal(Entry::RolledBack { iteration, generation: self.generation, stages });
-            past.rolled_back = Some(saved);
+            past.roll_back(saved);
         }
-        let start = past.rolled_back.as_ref().map_or(Iteration(0), |saved| saved.iteration);
+        let start = past.rolled_back.as_ref().map(|saved| saved.iteration).unwrap_or_default();
         let records: Vec<_> = past.records.into_values().collect();
         let trained_since_start = records.last().is_some_and(|record| record.iteration >= start);
         // What a stage was last is known from long ago if nothing has reached it since; the chain needs the newest.
@@ -108,27 +111,17 @@ impl Coordinator {
             };
         } else {
             self.iteration = start;
-            let base = match past.rolled_back {
-                Some(saved) => {
-                    self.take_lineages(&saved);
-                    Base::Saved
-                }
-                None => Base::Seed,
-            };
+            let base = if past.rolled_back.is_some() { Base::Saved } else { Base::Seed };
+            for part in past.rolled_back.map(|saved| saved.stages).unwrap_or_default() {
+                let Some(known) = self.stages.get_mut(usize::from(part.stage.0)) else { continue };
+                // More than the records say, where it was rebuilt and saved before any record named it.
+                known.lineage = part.lineage;
+                known.digests.insert(start, part.state);
+                self.saved.insert(part.stage, part.state);
+            }
             self.phase = Phase::Gathering { until_us: self.now_us + GATHER_GRACE_US, base };
         }
         self.log(Event::CoordinatorStarted { term: self.term, iteration: self.iteration });
-    }
-
-    /// Stages go on in the lineages that were saved; those that were not saved are holes.
-    fn take_lineages(&mut self, saved: &SavedState) {
-        self.unsaved = self.stage_ids().collect();
-        for part in &saved.stages {
-            if let Some(stage) = self.stages.get_mut(usize::from(part.stage.0)) {
-                stage.lineage = part.lineage;
-                self.unsaved.remove(&part.stage);
-            }
-        }
     }
 
     /// Takes from a decided record what the rest of the run needs to know of the stages.
@@ -207,12 +200,28 @@ impl Coordinator {
             let stage = self.stage_in_last_record(*node);
             self.log(Event::NodeLost { node: *node, stage, why: "connection".to_owned(), wasted_us: 0 });
         }
+        self.settle_states(&came);
         for (node, came) in came {
             self.take_up(node, &came);
         }
         for stage in self.holes() {
             self.stages[usize::from(stage.0)].lost_since_us = Some(self.now_us);
             self.log(Event::StageLost { stage, iteration: self.iteration });
+        }
+    }
+
+    /// Where the journal does not tell what a stage is now, most of those who came do.
+    fn settle_states(&mut self, came: &BTreeMap<NodeId, Came>) {
+        let iteration = self.iteration;
+        for stage in self.stage_ids() {
+            let said = came
+                .iter()
+                .filter(|(_, came)| came.holding.stage == stage && came.holding.iteration == iteration);
+            let said = said.map(|(node, came)| (*node, came.holding.state)).collect();
+            let known = &mut self.stages[usize::from(stage.0)].digests;
+            if let Some(state) = majority(&said).filter(|_| !known.contains_key(&iteration)) {
+                known.insert(iteration, state);
+            }
         }
     }
 
@@ -246,7 +255,9 @@ impl Coordinator {
                 .get(&self.iteration)
                 .is_none_or(|known| *known == holding.state);
         if agrees {
-            self.stages[usize::from(stage.0)].digests.insert(self.iteration, holding.state);
+            let known = &mut self.stages[usize::from(stage.0)];
+            known.digests.insert(self.iteration, holding.state);
+            known.votes.entry(self.iteration).or_default().insert(node, holding.state);
         } else if let Some(record) = &steps_with_record {
             self.send(node, ToWorker::Commit { record: Box::new(record.clone()) });
         } else {

@@ -16,7 +16,7 @@ const RETRY_PAUSE_US_MAX: u64 = 30_000_000;
 /// The last save has failed, and is tried again: the nodes hold all that was trained, and the run must not end without it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Retry {
-    at_us: u64,
+    pub(super) at_us: u64,
     pause_us: u64,
 }
 
@@ -29,6 +29,14 @@ pub(super) struct Saving {
     done: BTreeMap<StageId, SavedStage>,
     /// Whether the run ends with it.
     pub(super) last: bool,
+}
+
+impl Saving {
+    /// Who has not written yet.
+    pub(super) fn owing(&self) -> Vec<NodeId> {
+        let owing = self.writers.iter().filter(|(stage, _)| !self.done.contains_key(stage));
+        owing.map(|(_, (writer, _))| *writer).collect()
+    }
 }
 
 impl Coordinator {
@@ -59,13 +67,12 @@ impl Coordinator {
 
     /// The last save: the run ends when it is complete. Waits for a stage that is being rebuilt.
     pub(super) fn save_last(&mut self) {
-        if self.saving.as_ref().is_some_and(|saving| saving.last) || matches!(self.phase, Phase::Ending) {
+        let pauses = self.save_retry.is_some_and(|retry| self.now_us < retry.at_us);
+        let under_way = self.saving.as_ref().is_some_and(|saving| saving.last);
+        if pauses || under_way || matches!(self.phase, Phase::Ending) {
             return;
         }
-        if self.save_retry.is_some_and(|retry| self.now_us < retry.at_us) {
-            return;
-        }
-        let ends_since_us = *self.stop_since_us.get_or_insert(self.now_us);
+        let ends_since_us = *self.ends_since_us.get_or_insert(self.now_us);
         let wait = self.holes().iter().any(|stage| {
             !stage.is_origin()
                 && !self.stages[usize::from(stage.0)].refused
@@ -89,18 +96,42 @@ impl Coordinator {
             return;
         };
         saving.done.insert(stage, SavedStage { stage, state: digest, lineage: *lineage });
-        if saving.done.len() < saving.writers.len() {
+        self.publish_if_written();
+    }
+
+    /// Publishes what is written once replicas have said that they hold it: a node whose state differs from theirs may
+    /// have written before they could.
+    pub(super) fn publish_if_written(&mut self) {
+        let Some(saving) = self.saving.as_ref().filter(|saving| saving.done.len() == saving.writers.len())
+        else {
+            return;
+        };
+        let iteration = saving.iteration;
+        // An iteration that is over was agreed on when its gradients were added up.
+        let open = |stage: &StageId| {
+            iteration == self.iteration && self.is_served(*stage) && !self.states_agree(*stage)
+        };
+        if saving.done.keys().any(open) {
+            return;
+        }
+        let differs = |saved: &SavedStage| {
+            let known = self.stages[usize::from(saved.stage.0)].digests.get(&iteration);
+            known.is_some_and(|known| *known != saved.state)
+        };
+        if saving.done.values().any(differs) {
+            self.save_wanted |= !saving.last;
+            self.saving = None;
             return;
         }
         let stages = saving.done.values().copied().collect();
-        let last = saving.last;
+        let (last, origin) = (saving.last, saving.done.contains_key(&StageId::ORIGIN));
         // A state without the origin would shadow an older one that is whole.
-        if saving.done.contains_key(&StageId::ORIGIN) {
-            let generation = self.generation;
-            self.out.push(CoordinatorCommand::Publish { iteration, generation, stages });
+        if origin {
+            self.out.push(CoordinatorCommand::Publish { iteration, generation: self.generation, stages });
             self.log(Event::StateSaved { iteration });
         }
         self.saving = None;
+        self.save_retry = None;
         if last {
             self.finish();
         }
@@ -118,18 +149,16 @@ impl Coordinator {
         }
     }
 
-    /// A node that was to write is lost. At the end another replica writes; else the next save will do.
+    /// A node that was to write, and has not, is lost. At the end another replica writes; else the next save will do.
     pub(super) fn saver_lost(&mut self, node: NodeId) {
-        let Some(saving) =
-            self.saving.take_if(|saving| saving.writers.values().any(|(writer, _)| *writer == node))
-        else {
-            return;
+        let owes = |saving: &mut Saving| {
+            saving
+                .writers
+                .iter()
+                .any(|(stage, (writer, _))| *writer == node && !saving.done.contains_key(stage))
         };
-        if saving.last {
-            self.save_last();
-        } else {
-            self.save_wanted = true;
-        }
+        // The last one begins again by itself, once there is an origin to save.
+        self.save_wanted |= self.saving.take_if(owes).is_some_and(|saving| !saving.last);
     }
 
     fn finish(&mut self) {

@@ -66,7 +66,7 @@ impl Purpose {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Queued {
     purpose: Purpose,
     task: Task,
@@ -74,7 +74,7 @@ struct Queued {
     outputs: Vec<Handle>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Running {
     id: TaskId,
     purpose: Purpose,
@@ -83,7 +83,7 @@ struct Running {
 }
 
 /// The tasks of a worker.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Compute {
     handles: u64,
     tasks: u64,
@@ -103,6 +103,16 @@ impl Compute {
         let first = self.handles;
         self.handles += count as u64;
         (first..self.handles).map(Handle).collect()
+    }
+
+    /// Whether a task for this waits.
+    pub(super) fn is_queued(&self, purpose: Purpose) -> bool {
+        self.urgent.iter().any(|queued| queued.purpose == purpose)
+    }
+
+    /// How many tasks wait.
+    pub(super) fn queued(&self) -> usize {
+        self.urgent.len()
     }
 
     /// Forgets queued tasks whose purpose matches; a running one ends, and its outputs find no use.

@@ -3,6 +3,7 @@
 
 mod compute;
 mod passage;
+mod queues;
 mod reduction;
 mod spending;
 mod transfer;
@@ -13,6 +14,7 @@ use crate::record::CommitRecord;
 use crate::task::{Handle, Task};
 use compute::{Compute, Purpose};
 use passage::AttemptWork;
+pub use queues::Queue;
 use reduction::Reduction;
 use skipstone_types::{Attempt, Digest, Iteration, NodeId, RunId, Settings, StageId, Term};
 use spending::Spending;
@@ -45,7 +47,7 @@ struct Gradient {
 }
 
 /// A frame that came before the message that explains it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Early {
     from: NodeId,
     message: ToPeer,
@@ -53,7 +55,7 @@ struct Early {
 }
 
 /// A worker: serves one stage of a run.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Worker {
     run: RunId,
     address: String,
@@ -188,6 +190,8 @@ impl Worker {
                 self.settings = Some(settings);
                 if empty {
                     self.forget_everything();
+                    // Another coordinator may count attempts anew.
+                    self.newest = (Iteration(0), Attempt(0));
                 }
                 self.forget_transfers_of_older_terms();
             }
@@ -401,7 +405,6 @@ impl Worker {
         self.saves.clear();
         self.early_requests.clear();
         self.last_record = None;
-        self.newest = (Iteration(0), Attempt(0));
     }
 
     fn report(&mut self, message: ToCoordinator) {

@@ -17,7 +17,7 @@ enum Progress {
 }
 
 /// One microbatch on this node.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Passage {
     duty: Duty,
     first: Progress,
@@ -76,7 +76,7 @@ impl Passage {
 }
 
 /// The attempt that a node works on.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct AttemptWork {
     pub(super) iteration: Iteration,
     pub(super) attempt: Attempt,
@@ -251,13 +251,22 @@ impl Worker {
 
     /// Keeps a frame that came before the message that explains it, within a bound.
     pub(super) fn keep_for_later(&mut self, from: NodeId, message: ToPeer, payload: Handle) {
-        let microbatches = self.settings.as_ref().map_or(0, |settings| settings.microbatches as usize);
         let known = self.early.iter().any(|early| early.message == message && early.from == from);
-        if known || self.early.len() >= 8 * microbatches + 64 {
+        if known || self.early.len() >= self.early_frames_max() {
             self.drop_handles([payload]);
         } else {
             self.early.push(Early { from, message, payload });
         }
+    }
+
+    /// How many frames are kept that came before the message that explains them.
+    pub(super) fn early_frames_max(&self) -> usize {
+        8 * self.settings.as_ref().map_or(0, |settings| settings.microbatches as usize) + 64
+    }
+
+    /// Microbatches of the attempt under way.
+    pub(super) fn microbatches_passing(&self) -> usize {
+        self.work.as_ref().map_or(0, |work| work.passages.len())
     }
 
     /// Looks again at the frames kept for later.

@@ -8,7 +8,7 @@ use skipstone_types::{Attempt, Digest, Iteration, NodeId};
 use std::collections::BTreeMap;
 
 /// A reduction under way. The unreduced sums stay until the commit, so that it can be dropped whole.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Reduction {
     pub(super) id: ReduceId,
     attempt: Attempt,

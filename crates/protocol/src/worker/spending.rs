@@ -17,7 +17,7 @@ pub(super) enum Idle {
 }
 
 /// What a worker has spent since the last attempt ended.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Spending {
     spent: Spent,
     /// Since when it has been idle, and why.

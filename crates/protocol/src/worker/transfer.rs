@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 const WINDOW_CHUNKS: usize = 4;
 
 /// A frozen state that someone pulls.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Donation {
     iteration: Iteration,
     to: NodeId,
@@ -25,7 +25,7 @@ pub(super) struct Donation {
 }
 
 /// One source's state, arriving in chunks.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct SourceState {
     stage: StageId,
     donors: Vec<NodeId>,
@@ -37,7 +37,7 @@ struct SourceState {
 }
 
 /// A state on its way to us.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Obtaining {
     pub(super) transfer: TransferId,
     stage: StageId,
@@ -87,8 +87,8 @@ impl Worker {
                 let task = Task::Initialise { stage };
                 self.compute.enqueue(Purpose::Obtain { transfer }, task, Vec::new(), 1);
             }
-            Method::Load => {
-                let task = Task::Load { stage, iteration };
+            Method::Load { state } => {
+                let task = Task::Load { stage, iteration, state };
                 self.compute.enqueue(Purpose::Obtain { transfer }, task, Vec::new(), 1);
             }
             Method::Copy { donors } => obtaining.sources.push(source(stage, donors)),
@@ -353,6 +353,10 @@ impl Worker {
         match donation.frozen {
             Some((state, chunks)) if index < chunks => {
                 let purpose = Purpose::Chunk { transfer, index, to: from };
+                // Asked again before it was made: once is enough.
+                if self.compute.is_queued(purpose) {
+                    return;
+                }
                 self.compute.enqueue(purpose, Task::Chunk { index }, vec![state], 1);
             }
             Some(_) => {}

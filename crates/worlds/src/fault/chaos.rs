@@ -1,10 +1,10 @@
 //! What goes wrong, and when.
 
 use super::hub::HubEvent;
-use super::node::{Node, NodeEvent, Pid};
-use super::plan::Fault;
+use super::kinds::Fault;
+use super::node::{Node, NodeEvent, Pid, Wrong};
 use super::world::{Checked, Event, World};
-use skipstone_protocol::{CoordinatorCommand, Entry};
+use skipstone_protocol::{CoordinatorCommand, Entry, Method, ToWorker};
 use skipstone_types::{NodeId, StageId};
 
 /// How the coordinator will die.
@@ -12,7 +12,7 @@ use skipstone_types::{NodeId, StageId};
 pub(super) enum Doom {
     /// Before its n-th command from now.
     Commands(u32),
-    /// Before its next commit is written.
+    /// Before its next write.
     BeforeWrite,
     /// During its next write.
     Torn,
@@ -20,11 +20,21 @@ pub(super) enum Doom {
     AfterWrite,
 }
 
+/// How far a clock jumps at most, in microseconds.
+const JUMP_US_MAX: u64 = 3_600_000_000;
+
 /// The state of the faults.
 #[derive(Debug, Default)]
 pub(super) struct Chaos {
     /// When the faults ended.
     pub(super) calm_since: Option<u64>,
+    /// So many of the next coordinators die at a write too.
+    pub(super) journal_deaths: u32,
+    /// Whether the next transfer will lose one of its ends.
+    ambush: bool,
+    /// A node that computed wrong numbers, and its stage. Nothing else goes wrong until it is told from the others: of two
+    /// that differ nobody can tell which of them is right.
+    pub(super) poisoned: Option<(NodeId, StageId, Wrong)>,
 }
 
 impl World {
@@ -38,9 +48,12 @@ impl World {
 
     /// No more faults: what stands still goes on, who can't reach each other can.
     pub(super) fn lift_faults(&mut self) {
-        self.chaos.calm_since = Some(self.now);
+        let poisoned = self.chaos.poisoned;
+        self.chaos = Chaos { calm_since: Some(self.now), poisoned, ..Chaos::default() };
         self.hub.doom = None;
-        self.links.unblock();
+        self.links.lift();
+        self.weather.lift();
+        self.folder.full_until_us = 0;
         let life = self.hub.life;
         if self.hub.stalled {
             self.schedule(0, Event::Hub(HubEvent::Wake { life }));
@@ -49,6 +62,8 @@ impl World {
             let node = &mut self.nodes[pid];
             node.crash_in = None;
             node.fail_next_task = false;
+            node.wrong = None;
+            node.slow = (1, 0);
             node.hub_blocked_until = 0;
             if node.alive && node.stalled {
                 self.schedule(0, Event::Node(pid, NodeEvent::Wake));
@@ -56,67 +71,203 @@ impl World {
         }
     }
 
-    /// Something goes wrong.
+    /// A node is lost, or is to be told from the others by their majority.
+    pub(super) fn note_loss(&mut self, node: NodeId) {
+        match self.chaos.poisoned {
+            Some((wrong, ..)) if wrong == node => self.chaos.poisoned = None,
+            Some((_, stage, _)) if self.truth.serves(node) == Some(stage) => self.leave_undecided(),
+            _ => {}
+        }
+    }
+
+    /// Something that was under way before leaves too few to tell who is right: what follows proves nothing.
+    pub(super) fn leave_undecided(&mut self) {
+        let tainted = self.nodes.iter().any(|node| node.alive && node.tainted);
+        if self.chaos.poisoned.is_some() || tainted {
+            self.report.ended = String::from("undecided");
+            self.finished = true;
+        }
+    }
+
+    /// Something goes wrong, or two things at once.
     pub(super) fn strike(&mut self) -> Checked {
         if self.chaos.calm_since.is_some() {
             return Ok(());
         }
         self.next_fault();
-        let total: f64 = self.plan.faults.iter().map(|(_, weight)| weight).sum();
-        let mut mark = self.random.fraction() * total;
-        let chosen = self.plan.faults.iter().find(|(_, weight)| {
-            mark -= weight;
-            mark < 0.0
-        });
-        let Some((fault, _)) = chosen.copied() else { return Ok(()) };
-        self.inflict(fault)
+        if self.chaos.poisoned.is_some() {
+            return Ok(());
+        }
+        let twice = self.random.chance(self.plan.two_at_once);
+        for _ in 0..=u8::from(twice) {
+            let total: f64 = self.plan.faults.iter().map(|(_, weight)| weight).sum();
+            let mut mark = self.random.fraction() * total;
+            let chosen = self.plan.faults.iter().find(|(_, weight)| {
+                mark -= weight;
+                mark < 0.0
+            });
+            if let Some((fault, _)) = chosen.copied() {
+                self.inflict(fault)?;
+            }
+        }
+        Ok(())
     }
 
     fn inflict(&mut self, fault: Fault) -> Checked {
         match fault {
-            Fault::NodeCrash => {
-                if let Some(pid) = self.victim(true) {
-                    self.count(fault);
-                    let commands = self.random.between(0, 12) as u32;
-                    if commands == 0 {
-                        self.kill(pid);
-                    } else {
-                        self.nodes[pid].crash_in = Some(commands);
-                    }
-                }
-            }
-            Fault::TaskFailure => {
-                if let Some(pid) = self.victim(true) {
-                    self.nodes[pid].fail_next_task = true;
-                }
-            }
-            Fault::NodeStall => {
-                if let Some(pid) = self.victim(false) {
-                    self.count(fault);
-                    self.stall(pid);
-                }
-            }
-            Fault::CoordinatorBreak => {
-                if let Some(pid) = self.victim(false).filter(|pid| self.nodes[*pid].connection.is_some()) {
-                    self.count(fault);
-                    self.nodes[pid].hub_blocked_until = self.now + self.draw(self.plan.tempo.stall_us) / 2;
-                    self.break_hub_connection(pid);
-                }
-            }
-            Fault::PeerBreak => {
-                if let Some(pair) = self.random.pick(&self.links.pairs()).copied() {
-                    self.count(fault);
-                    let blocked =
-                        if self.random.chance(0.3) { self.draw(self.plan.tempo.stall_us) } else { 0 };
-                    self.break_link(pair, blocked);
-                }
+            Fault::Kill
+            | Fault::Restore
+            | Fault::Stop
+            | Fault::Slow
+            | Fault::Task
+            | Fault::Numbers
+            | Fault::Clock
+            | Fault::Transfer
+            | Fault::Stage
+            | Fault::Adjacent
+            | Fault::Origins => self.harm_nodes(fault),
+            Fault::Cut
+            | Fault::Partition
+            | Fault::Delay
+            | Fault::Loss
+            | Fault::Reorder
+            | Fault::Duplicate
+            | Fault::Stale
+            | Fault::Corrupt => self.harm_network(fault),
+            Fault::Coordinator | Fault::Journal | Fault::Pause => return self.harm_coordinator(fault),
+            Fault::Disk => {
+                self.count(fault);
+                self.folder.full_until_us = self.now + self.draw(self.plan.tempo.stall_us);
             }
             Fault::Save => {
                 self.count(fault);
                 return self.hub_event(HubEvent::Save);
             }
-            _ if !self.hub.is_up() || self.hub.doom.is_some() => {}
-            Fault::CoordinatorStall => {
+            Fault::Interrupt => return self.interrupt(),
+            Fault::Blackout => return self.black_out(),
+        }
+        Ok(())
+    }
+
+    fn harm_nodes(&mut self, fault: Fault) {
+        match fault {
+            Fault::Transfer => return self.chaos.ambush = true,
+            Fault::Stage | Fault::Adjacent | Fault::Origins => return self.kill_stage(fault),
+            _ => {}
+        }
+        let deadly = matches!(fault, Fault::Kill | Fault::Restore | Fault::Task);
+        let Some(pid) = self.victim(deadly) else { return };
+        // Counted when they come to pass.
+        if !matches!(fault, Fault::Task | Fault::Numbers) {
+            self.count(fault);
+        }
+        match fault {
+            Fault::Kill => {
+                let commands = self.random.between(0, 12) as u32;
+                if commands == 0 {
+                    self.kill(pid);
+                } else {
+                    self.nodes[pid].crash_in = Some(commands);
+                }
+            }
+            Fault::Restore => {
+                let image = Box::new(self.nodes[pid].clone());
+                let wait = self.random.between(0, 2 * self.plan.tempo.stall_us.1);
+                self.schedule(wait, Event::Relapse { pid, image });
+            }
+            Fault::Stop => self.stall(pid),
+            Fault::Slow => {
+                let (factor, time) = (self.random.between(2, 50), self.draw(self.plan.tempo.stall_us));
+                self.nodes[pid].slow = (factor, self.now + time);
+            }
+            Fault::Task => self.nodes[pid].fail_next_task = true,
+            Fault::Numbers => {
+                self.nodes[pid].wrong =
+                    self.random.pick(&[Wrong::Gradient, Wrong::State, Wrong::Copy]).copied();
+            }
+            Fault::Clock => {
+                let by = self.random.magnitude(1_000, JUMP_US_MAX);
+                if self.random.chance(0.3) {
+                    self.hub.clock_us += by;
+                } else {
+                    self.nodes[pid].clock_us = if self.random.chance(0.5) { by as i64 } else { -(by as i64) };
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// All replicas of a stage die, or of two, or all origins but one.
+    fn kill_stage(&mut self, fault: Fault) {
+        let relays = u64::from(self.plan.settings.relay_stages);
+        let first = self.random.between(1, relays) as u16;
+        let (stages, spared) = match fault {
+            Fault::Origins => (0..=0, 1),
+            Fault::Adjacent => (first..=first + 1, 0),
+            _ => (first..=first, 0),
+        };
+        let mut any = false;
+        for stage in stages.map(StageId) {
+            let serving =
+                |pid: &Pid| self.nodes[*pid].alive && self.truth.serves(self.nodes[*pid].id) == Some(stage);
+            let doomed: Vec<Pid> = (0..self.nodes.len()).filter(serving).collect();
+            for pid in doomed.into_iter().skip(spared) {
+                if self.may_die(pid) {
+                    any = true;
+                    self.kill(pid);
+                }
+            }
+        }
+        if any {
+            self.count(fault);
+        }
+    }
+
+    /// A node is told something. If a transfer begins, one of its ends will die in the middle of it, if that is how it
+    /// is to be.
+    pub(super) fn note_told(&mut self, joiner: NodeId, message: &ToWorker) {
+        // A gradient that is added up anew, or came to nothing, does no harm.
+        if let (
+            Some((_, _, Wrong::Gradient)),
+            ToWorker::Seal { .. } | ToWorker::Commit { .. } | ToWorker::Abort { .. },
+        ) = (self.chaos.poisoned, message)
+        {
+            let of_other_stage = matches!(message, ToWorker::Seal { .. })
+                && self.truth.serves(joiner) != self.chaos.poisoned.map(|(_, stage, _)| stage);
+            if !of_other_stage {
+                self.chaos.poisoned = None;
+            }
+        }
+        let ToWorker::Assign { method, .. } = message else { return };
+        let donors = match method {
+            Method::Copy { donors } | Method::Rebuild { donors, .. } if self.chaos.ambush => donors,
+            _ => return,
+        };
+        self.chaos.ambush = false;
+        let node = if self.random.chance(0.5) { Some(joiner) } else { self.random.pick(donors).copied() };
+        let step = self.plan.tempo.message_us.1 + self.plan.tempo.task_us.1;
+        let wait = self.random.between(0, 10 * step);
+        if let Some(node) = node {
+            self.schedule(wait, Event::Ambush { node });
+        }
+    }
+
+    /// The node dies, in mid-transfer.
+    pub(super) fn spring_ambush(&mut self, node: NodeId) {
+        let pid = self.wiring.bound().find(|(other, _)| *other == node).map(|(_, pid)| pid);
+        let calm = self.chaos.calm_since.is_some();
+        if let Some(pid) = pid.filter(|pid| !calm && self.nodes[*pid].alive && self.may_die(*pid)) {
+            self.count(Fault::Transfer);
+            self.kill(pid);
+        }
+    }
+
+    fn harm_coordinator(&mut self, fault: Fault) -> Checked {
+        if !self.hub.is_up() || self.hub.doom.is_some() {
+            return Ok(());
+        }
+        match fault {
+            Fault::Pause => {
                 if !self.hub.stalled {
                     self.count(fault);
                     self.hub.stalled = true;
@@ -124,7 +275,12 @@ impl World {
                     self.schedule(wait, Event::Hub(HubEvent::Wake { life }));
                 }
             }
-            Fault::CoordinatorCrash => {
+            Fault::Journal => {
+                // Its successors may die at their writes too.
+                self.chaos.journal_deaths = self.random.between(0, 3) as u32;
+                self.hub.doom = Some(self.draw_journal_doom());
+            }
+            _ => {
                 let commands = self.random.between(0, 30) as u32;
                 if commands == 0 {
                     self.count(fault);
@@ -132,45 +288,55 @@ impl World {
                 }
                 self.hub.doom = Some(Doom::Commands(commands));
             }
-            Fault::CrashBeforeWrite => self.hub.doom = Some(Doom::BeforeWrite),
-            Fault::TornWrite => self.hub.doom = Some(Doom::Torn),
-            Fault::CrashAfterWrite => self.hub.doom = Some(Doom::AfterWrite),
         }
         Ok(())
+    }
+
+    /// At which side of its next write the coordinator dies.
+    pub(super) fn draw_journal_doom(&mut self) -> Doom {
+        match self.random.between(0, 2) {
+            0 => Doom::BeforeWrite,
+            1 => Doom::Torn,
+            _ => Doom::AfterWrite,
+        }
     }
 
     fn stall(&mut self, pid: Pid) {
         self.nodes[pid].stalled = true;
         let wait = self.draw(self.plan.tempo.stall_us);
         self.schedule(wait, Event::Node(pid, NodeEvent::Wake));
-        if wait > self.plan.tempo.silence_us
-            && let Some(connection) = self.nodes[pid].connection
-        {
+        if wait > self.plan.tempo.silence_us {
+            self.falls_silent(pid);
+        }
+    }
+
+    /// The coordinator will hear nothing of a node, and will take note.
+    pub(super) fn falls_silent(&mut self, pid: Pid) {
+        if let Some(connection) = self.nodes[pid].connection {
             self.schedule(self.plan.tempo.silence_us, Event::Hub(HubEvent::Silent { connection }));
         }
     }
 
     /// Dies before this command, if that is how it is to be.
     pub(super) fn doom_strikes(&mut self, command: &CoordinatorCommand) -> bool {
-        let writes = matches!(command, CoordinatorCommand::Journal { .. });
         let commits = matches!(command, CoordinatorCommand::Journal { entry: Entry::Committed(_) });
         match (self.hub.doom, command) {
             (Some(Doom::Commands(0)), _) => {
-                self.count(Fault::CoordinatorCrash);
+                self.count(Fault::Coordinator);
                 self.crash_hub();
             }
             (Some(Doom::Commands(left)), _) => {
                 self.hub.doom = Some(Doom::Commands(left - 1));
                 return false;
             }
+            // Before any other write it would be as if it had died a little earlier.
             (Some(Doom::BeforeWrite), _) if commits => {
-                self.count(Fault::CrashBeforeWrite);
+                self.count(Fault::Journal);
                 self.crash_hub();
             }
-            (Some(Doom::Torn), CoordinatorCommand::Journal { entry }) if writes => {
-                self.count(Fault::TornWrite);
-                let fraction = self.random.fraction();
-                self.hub.disk.tear(entry, fraction);
+            (Some(Doom::Torn), CoordinatorCommand::Journal { entry }) => {
+                self.count(Fault::Journal);
+                self.hub.disk.tear(entry, &mut self.random);
                 self.crash_hub();
             }
             _ => return false,
@@ -178,19 +344,27 @@ impl World {
         true
     }
 
-    /// A living process to be harmed: not the last origin if that is protected, and, where nobody takes the place
-    /// of the dead, only as long as every stage can be served without it.
-    fn victim(&mut self, deadly: bool) -> Option<Pid> {
+    /// A living process to be harmed.
+    pub(super) fn victim(&mut self, deadly: bool) -> Option<Pid> {
         let living: Vec<Pid> =
             (0..self.nodes.len()).filter(|pid| self.nodes[*pid].alive && !self.nodes[*pid].stalled).collect();
-        let stays = |node: &&Node| node.alive && node.crash_in.is_none() && !node.fail_next_task;
-        let all = self.nodes.iter().filter(stays).count();
-        let needed = usize::from(self.plan.settings.relay_stages) + 1;
-        if deadly && !self.plan.settings.respawn && all <= needed {
-            return None;
-        }
         let pid = self.random.pick(&living).copied()?;
-        if self.plan.protect_origin && self.is_last_origin(pid) { None } else { Some(pid) }
+        let spared = if deadly { !self.may_die(pid) } else { self.is_spared(pid) };
+        (!spared).then_some(pid)
+    }
+
+    /// Whether a process may be killed: not the last origin if that is protected, and, where nobody takes the place
+    /// of the dead, only as long as every stage can be served without it.
+    fn may_die(&self, pid: Pid) -> bool {
+        let stays = |node: &&Node| node.alive && node.crash_in.is_none() && !node.fail_next_task;
+        let enough = self.plan.settings.respawn
+            || self.nodes.iter().filter(stays).count() > usize::from(self.plan.settings.relay_stages) + 1;
+        enough && !self.is_spared(pid)
+    }
+
+    /// Whether a process is the last origin, and that is protected.
+    pub(super) fn is_spared(&self, pid: Pid) -> bool {
+        self.plan.protect_origin && self.is_last_origin(pid)
     }
 
     fn is_last_origin(&self, pid: Pid) -> bool {

@@ -1,11 +1,12 @@
 //! Carries out tasks on symbolic tensors, and refuses inputs that a task was not meant for.
 
+use super::folder::Folder;
 use super::provenance::{self as made, Origin};
 use super::store::Store;
 use super::value::Value;
 use skipstone_protocol::{Handle, Outcome, Task};
 use skipstone_recovery::Recipe;
-use skipstone_types::{Iteration, Microbatch, StageId};
+use skipstone_types::{Digest, Iteration, Microbatch, NodeId, StageId};
 
 /// What a task does to its store when it ends.
 #[derive(Debug, Clone)]
@@ -16,6 +17,10 @@ pub(super) struct Effects {
     pub(super) outcome: Outcome,
     /// A stage was made from others with this recipe.
     pub(super) rebuilt: Option<Rebuilt>,
+    /// A stage's state was read from the run's folder.
+    pub(super) loaded: Option<(Iteration, StageId, Digest)>,
+    /// A stage's state is in the run's folder.
+    pub(super) saved: Option<(Iteration, StageId, Origin)>,
 }
 
 /// A carried out recipe.
@@ -29,20 +34,43 @@ pub(super) struct Rebuilt {
 
 /// What tasks depend on beside their inputs.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Context {
+pub(super) struct Context<'a> {
     pub(super) seed: u64,
     /// Chunks that a frozen state is sent in.
     pub(super) chunks: u32,
+    /// The run's folder.
+    pub(super) folder: &'a Folder,
 }
 
 impl Effects {
     fn new(outputs: Vec<Value>, outcome: Outcome) -> Self {
-        Self { outputs, consumed: Vec::new(), replaced: None, outcome, rebuilt: None }
+        Self {
+            outputs,
+            consumed: Vec::new(),
+            replaced: None,
+            outcome,
+            rebuilt: None,
+            loaded: None,
+            saved: None,
+        }
     }
 
     /// A task that fails.
     pub(super) fn failed(why: &str) -> Self {
         Self::new(Vec::new(), Outcome::Failed { why: why.to_owned() })
+    }
+
+    /// The numbers made are others than they should be, in a way of this node's own.
+    pub(super) fn alter(&mut self, node: NodeId) {
+        let Some(made) = self.outputs.first_mut() else { return };
+        match (made, &mut self.outcome) {
+            (Value::State { origin, .. }, Outcome::State { digest })
+            | (Value::Reduced { origin }, Outcome::Gradient { digest, .. }) => {
+                *origin = made::altered(*origin ^ u64::from(node.0));
+                *digest = made::digest(*origin);
+            }
+            _ => {}
+        }
     }
 
     fn state(stage: StageId, origin: Origin) -> Self {
@@ -94,13 +122,21 @@ pub(super) fn run(
     task: &Task,
     inputs: &[Handle],
     store: &Store,
-    context: Context,
+    context: Context<'_>,
 ) -> Result<Effects, String> {
     let values = inputs.iter().map(|handle| store.get(*handle)).collect::<Result<Vec<_>, _>>()?;
     let wrong = || format!("{task:?} can't take {values:?}");
     let sum_at = |index: usize| inputs.get(index).copied().zip(values.get(index).copied());
     match (task, values.as_slice()) {
         (Task::Initialise { stage }, []) => Ok(Effects::state(*stage, made::initial(context.seed, *stage))),
+        (Task::Load { stage, iteration, state }, []) => match context.folder.read(*iteration, *stage, *state)
+        {
+            None => Ok(Effects::failed("there is no such file")),
+            Some(origin) => Ok(Effects {
+                loaded: Some((*iteration, *stage, made::digest(origin))),
+                ..Effects::state(*stage, origin)
+            }),
+        },
         (Task::Embed { iteration, microbatch }, [held]) => {
             let (_, held) = state(*held)?;
             let (origin, keep) = made::embed(held, *iteration, *microbatch);
@@ -203,9 +239,11 @@ pub(super) fn run(
             let rebuilt = Rebuilt { stage: *stage, recipe: recipe.clone(), sources, state: origin };
             Ok(Effects { rebuilt: Some(rebuilt), ..Effects::state(*stage, origin) })
         }
-        (Task::Save { stage, .. }, [held]) => {
-            let (of, _) = state(*held)?;
-            if of == *stage { Ok(Effects::new(Vec::new(), Outcome::Done)) } else { Err(wrong()) }
+        (Task::Save { stage, iteration }, [held]) => {
+            let (of, origin) = state(*held)?;
+            let saved = Some((*iteration, of, origin));
+            let effects = Effects { saved, ..Effects::new(Vec::new(), Outcome::Done) };
+            if of == *stage { Ok(effects) } else { Err(wrong()) }
         }
         _ => Err(wrong()),
     }
@@ -242,13 +280,20 @@ fn assemble(values: &[Value]) -> Option<Origin> {
     complete.then(|| made::reduced(state, terms, count, microbatches))
 }
 
-/// The state whose chunks these are, all of them and in order.
+/// The state whose chunks these are, all of them and in order. Donors that do not hold the same make one that nobody
+/// holds.
 fn join(values: &[Value], stage: StageId) -> Option<Origin> {
-    let Value::Chunk { origin, count, .. } = *values.first()? else { return None };
-    let complete = values.len() == count as usize
-        && values
-            .iter()
-            .enumerate()
-            .all(|(index, value)| *value == Value::Chunk { stage, origin, index: index as u32, count });
-    complete.then_some(origin)
+    let mut joined = None;
+    for (at, value) in values.iter().enumerate() {
+        match *value {
+            Value::Chunk { stage: of, origin, index, count }
+                if of == stage && index as usize == at && count as usize == values.len() =>
+            {
+                let first = *joined.get_or_insert(origin);
+                joined = Some(if first == origin { first } else { made::altered(first ^ origin) });
+            }
+            _ => return None,
+        }
+    }
+    joined
 }

@@ -1,5 +1,6 @@
 //! The coordinator's disk: the bytes of its journal, and what a crash leaves of them.
 
+use super::random::Random;
 use skipstone_protocol::{Entry, JOURNAL_HEADER, decode_journal, encode_entry};
 
 /// A journal on disk.
@@ -16,17 +17,30 @@ impl Disk {
         Self { bytes: JOURNAL_HEADER.to_vec(), written: Vec::new() }
     }
 
-    /// Appends an entry, synced.
-    pub(super) fn append(&mut self, entry: Entry) {
-        self.bytes.extend(encode_entry(&entry));
+    /// Appends an entry, synced; `twice` as no disk should (only for tampering).
+    pub(super) fn append(&mut self, entry: Entry, twice: bool) {
+        for _ in 0..=u8::from(twice) {
+            self.bytes.extend(encode_entry(&entry));
+        }
         self.written.push(entry);
     }
 
-    /// Begins to append an entry, of which only `fraction` of the bytes arrive.
-    pub(super) fn tear(&mut self, entry: &Entry, fraction: f64) {
-        let bytes = encode_entry(entry);
-        let kept = ((bytes.len() as f64 * fraction) as usize).min(bytes.len() - 1);
-        self.bytes.extend(&bytes[..kept]);
+    /// Begins to append an entry, whose sync does not return: what reaches the disk is a prefix, or blocks of it in any
+    /// order with zeros where the others belong.
+    pub(super) fn tear(&mut self, entry: &Entry, random: &mut Random) {
+        let whole = encode_entry(entry);
+        let mut bytes = whole.clone();
+        let last = bytes.len() - 1;
+        let mark = random.between(0, last as u64) as usize;
+        match random.between(0, 3) {
+            0 => bytes[mark..].fill(0),
+            1 => bytes[..=mark].fill(0),
+            _ => bytes.truncate(mark),
+        }
+        if bytes == whole {
+            bytes.truncate(mark);
+        }
+        self.bytes.extend(&bytes);
     }
 
     /// Forgets the last entry, as no disk should (only for tampering).
@@ -43,6 +57,17 @@ impl Disk {
         let (entries, valid) = decode_journal(&self.bytes).map_err(|error| error.to_string())?;
         self.bytes.truncate(valid.max(JOURNAL_HEADER.len()));
         Ok(entries)
+    }
+
+    /// What a restart would find if the file ended after `length` bytes.
+    pub(super) fn cut(&self, length: usize) -> Result<Vec<Entry>, String> {
+        let bytes = self.bytes.get(..length).unwrap_or(&self.bytes);
+        decode_journal(bytes).map(|(entries, _)| entries).map_err(|error| error.to_string())
+    }
+
+    /// Bytes of the file.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
     }
 
     /// Entries whose write was completed.

@@ -6,16 +6,17 @@ use super::invariants::Observation;
 use super::world::{Broken, Checked, Event, World};
 use skipstone_planner::{BalancedChooser, PathChooser};
 use skipstone_protocol::{
-    Coordinator, CoordinatorCommand, CoordinatorInput, End, Entry, Holding, ToCoordinator, ToWorker,
+    Coordinator, CoordinatorCommand, CoordinatorInput, End, Entry, Holding, SavedStage, ToCoordinator,
+    ToWorker, Wait,
 };
-use skipstone_types::{NodeId, Plan, Term};
+use skipstone_types::{Iteration, NodeId, Plan, Term};
 use std::collections::{BTreeMap, VecDeque};
 
 /// What happens to the coordinator.
 #[derive(Debug)]
 pub(super) enum HubEvent {
-    /// It starts, on its journal.
-    Start,
+    /// It starts, on its journal, if the run was not begun anew meanwhile.
+    Start { invocation: u32 },
     /// Time passes.
     Tick,
     /// A worker says something.
@@ -32,7 +33,19 @@ pub(super) enum HubEvent {
     Wake { life: u64 },
     /// Someone asks for `state/`.
     Save,
+    /// Someone asks it to stop.
+    Stop,
 }
+
+/// What is being written to the disk.
+#[derive(Debug)]
+enum Write {
+    Entry(Entry),
+    Manifest(Iteration, Vec<SavedStage>),
+}
+
+/// Between two tries while the disk is full.
+const DISK_RETRY_US: u64 = 200_000;
 
 /// The coordinator's process.
 #[derive(Debug)]
@@ -43,14 +56,15 @@ pub(super) struct Hub {
     pub(super) disk: Disk,
     /// Commands not yet carried out.
     commands: VecDeque<CoordinatorCommand>,
-    /// The entry that is being written.
-    writing: Option<Entry>,
+    writing: Option<Write>,
     pub(super) stalled: bool,
     /// What waits until it can go on.
     inbox: VecDeque<HubEvent>,
     /// How it will die.
     pub(super) doom: Option<Doom>,
     end: Option<End>,
+    /// How far its clock is ahead of the others'.
+    pub(super) clock_us: u64,
     /// The node that was cut off last.
     pub(super) last_lost: Option<NodeId>,
     /// What workers came with, by connection.
@@ -69,6 +83,7 @@ impl Hub {
             inbox: VecDeque::new(),
             doom: None,
             end: None,
+            clock_us: 0,
             last_lost: None,
             holdings: BTreeMap::new(),
         }
@@ -93,9 +108,35 @@ impl Hub {
         self.commands.push_front(first);
     }
 
+    /// Puts a command behind all others.
+    pub(super) fn append_command(&mut self, command: CoordinatorCommand) {
+        self.commands.push_back(command);
+    }
+
+    /// The core hears something that a node never said (only for tampering).
+    pub(super) fn hear_for(&mut self, node: NodeId, message: ToCoordinator, now_us: u64) {
+        if let Some(core) = &mut self.core {
+            let commands = core.on(CoordinatorInput::Worker { node, message }, now_us + self.clock_us);
+            self.commands.extend(commands);
+        }
+    }
+
     /// Takes the next command.
     pub(super) fn next_command(&mut self) -> Option<CoordinatorCommand> {
         self.commands.pop_front()
+    }
+
+    /// As on a machine where it never ran, but for the disk.
+    pub(super) fn begin_anew(&mut self) {
+        let disk = std::mem::replace(&mut self.disk, Disk::new());
+        *self = Self { disk, life: self.life + 1, ..Self::new() };
+    }
+
+    /// What the coordinator waits for, when it has done all that it can.
+    pub(super) fn waits(&self) -> Option<Vec<Wait>> {
+        let idle =
+            self.commands.is_empty() && self.inbox.is_empty() && !self.is_blocked() && self.end.is_none();
+        self.core.as_ref().filter(|_| idle).map(Coordinator::waits)
     }
 
     fn is_blocked(&self) -> bool {
@@ -107,7 +148,8 @@ impl World {
     /// Something happens to the coordinator.
     pub(super) fn hub_event(&mut self, event: HubEvent) -> Checked {
         match event {
-            HubEvent::Start => self.start_hub(),
+            HubEvent::Start { invocation } if invocation != self.invocation.number => Ok(()),
+            HubEvent::Start { .. } => self.start_hub(),
             HubEvent::Written { life } => self.written(life),
             HubEvent::Wake { life } => {
                 if life == self.hub.life {
@@ -127,7 +169,7 @@ impl World {
     }
 
     fn start_hub(&mut self) -> Checked {
-        if self.hub.ended() {
+        if self.hub.ended() || self.hub.core.is_some() {
             return Ok(());
         }
         if self.forgets_synced() {
@@ -139,13 +181,32 @@ impl World {
             what,
         })?;
         let written = self.hub.disk.written().to_vec();
+        self.cut_journal(&written)?;
         self.observe(&Observation::Restored { entries: &entries, written: &written })?;
         self.hub.life += 1;
         self.report.terms += 1;
-        let (core, commands) = Coordinator::open(self.plan.settings.clone(), &entries, None, self.now);
+        let (settings, resume) = (self.plan.settings.clone(), self.invocation.resume.clone());
+        let (core, commands) = Coordinator::open(settings, &entries, resume, self.now + self.hub.clock_us);
         self.hub.core = Some(core);
         self.hub.commands.extend(commands);
+        if self.invocation.stops {
+            self.schedule(1, Event::Hub(HubEvent::Stop));
+        }
+        if self.chaos.journal_deaths > 0 {
+            self.chaos.journal_deaths -= 1;
+            self.hub.doom = Some(self.draw_journal_doom());
+        }
         self.go_on()
+    }
+
+    /// What a restart would find had the journal been cut anywhere.
+    fn cut_journal(&mut self, written: &[Entry]) -> Checked {
+        let last = self.hub.disk.len() as u64;
+        // Mostly near the end, where it differs from what the run has seen.
+        let back = self.random.magnitude(1, last.max(2));
+        let entries = self.hub.disk.cut((last - back.min(last)) as usize);
+        let entries = entries.as_deref().map_err(String::as_str);
+        self.observe(&Observation::Cut { entries, written })
     }
 
     fn hub_hears(&mut self, event: HubEvent) -> Checked {
@@ -153,6 +214,8 @@ impl World {
         let input = match event {
             HubEvent::Tick => Some(CoordinatorInput::Tick),
             HubEvent::Save => Some(CoordinatorInput::Save),
+            HubEvent::Stop if self.loses_stop() => None,
+            HubEvent::Stop => Some(CoordinatorInput::Stop),
             HubEvent::Planned { life: of, plan } if of == life => Some(CoordinatorInput::Planned { plan }),
             HubEvent::Frame { connection, sender, term, message }
                 if self.wiring.reaches_hub(connection, life) =>
@@ -174,7 +237,7 @@ impl World {
         };
         let Some(input) = input else { return Ok(()) };
         self.observe(&Observation::Heard { input: &input })?;
-        let now = self.now;
+        let now = self.now + self.hub.clock_us;
         let Some(core) = &mut self.hub.core else { return Ok(()) };
         let commands = core.on(input, now);
         self.hub.commands.extend(commands);
@@ -190,8 +253,10 @@ impl World {
         message: ToCoordinator,
     ) -> Option<CoordinatorInput> {
         match (self.wiring.node_of(connection), self.wiring.was_bound(connection)) {
-            (Some(node), _) => (sender == node && term >= self.hub.term())
-                .then_some(CoordinatorInput::Worker { node, message }),
+            (Some(node), _) => (sender == node && term >= self.hub.term()).then(|| {
+                let message = self.tamper_with_report(node, message);
+                CoordinatorInput::Worker { node, message }
+            }),
             (None, false) if matches!(message, ToCoordinator::Hello { .. }) => {
                 if let ToCoordinator::Hello { holding: Some(holding), .. } = &message {
                     self.hub.holdings.insert(connection, holding.clone());
@@ -237,38 +302,48 @@ impl World {
             }
             CoordinatorCommand::Send { to, message } => {
                 self.observe(&Observation::Told { node: to, message: &message })?;
+                self.note_told(to, &message);
                 self.send_to_node(to, message)
             }
             CoordinatorCommand::Disconnect { node } => {
                 self.observe(&Observation::Disconnected { node })?;
+                self.note_loss(node);
                 self.disconnect(node);
                 Ok(())
             }
             CoordinatorCommand::Journal { entry } => {
-                self.hub.writing = Some(entry);
-                let (delay, life) = (self.draw(self.plan.tempo.write_us), self.hub.life);
-                self.schedule(delay, Event::Hub(HubEvent::Written { life }));
+                self.begin_write(Write::Entry(entry));
                 Ok(())
             }
             CoordinatorCommand::Plan { problem } => {
                 let plan = BalancedChooser.choose(&problem).map_err(|error| {
                     Broken::interface(format!("{error}, and still the coordinator asks: {problem:?}"))
                 })?;
+                self.observe(&Observation::Planned { plan: &plan })?;
+                let Some(plan) = self.tamper_with_plan(plan) else { return Ok(()) };
                 let (delay, life) = (self.draw(self.plan.tempo.plan_us), self.hub.life);
                 self.schedule(delay, Event::Hub(HubEvent::Planned { life, plan }));
                 Ok(())
             }
             CoordinatorCommand::Publish { iteration, stages, .. } => {
-                self.observe(&Observation::Published { iteration, stages: &stages })
-            }
-            // Only published states are kept here.
-            CoordinatorCommand::Discard { .. } => Ok(()),
-            CoordinatorCommand::Log { event } => {
-                self.log(&event);
+                self.begin_write(Write::Manifest(iteration, stages));
                 Ok(())
             }
+            // A file that was written for nothing is never looked at here.
+            CoordinatorCommand::Discard { .. } => Ok(()),
+            CoordinatorCommand::Log { event } => self.log(&event),
             CoordinatorCommand::End { end } => self.ended(end),
         }
+    }
+
+    fn begin_write(&mut self, write: Write) {
+        let lost = matches!(write, Write::Entry(_)) && self.loses_write();
+        self.hub.writing = Some(write);
+        if lost {
+            return;
+        }
+        let (delay, life) = (self.draw(self.plan.tempo.write_us), self.hub.life);
+        self.schedule(delay, Event::Hub(HubEvent::Written { life }));
     }
 
     fn ended(&mut self, end: End) -> Checked {
@@ -280,7 +355,7 @@ impl World {
             End::Failed { why } => format!("failed: {why}"),
         };
         self.hub.end = Some(end);
-        self.finished = true;
+        self.run_is_over();
         Ok(())
     }
 
@@ -288,24 +363,47 @@ impl World {
         if life != self.hub.life {
             return Ok(());
         }
-        let Some(entry) = self.hub.writing.take() else { return Ok(()) };
-        self.on_disk(&entry)?;
-        if matches!(self.hub.doom, Some(Doom::AfterWrite)) {
-            self.count(super::Fault::CrashAfterWrite);
-            self.crash_hub();
-            return Ok(());
+        let full = self.folder.full_until_us > self.now;
+        match self.hub.writing.take() {
+            None => return Ok(()),
+            // Nothing may be heard before it is on disk: it is tried again until it is.
+            Some(write) if full => {
+                self.hub.writing = Some(write);
+                self.schedule(DISK_RETRY_US, Event::Hub(HubEvent::Written { life }));
+                return Ok(());
+            }
+            Some(Write::Entry(entry)) => {
+                self.on_disk(&entry)?;
+                if matches!(self.hub.doom, Some(Doom::AfterWrite)) {
+                    self.count(super::Fault::Journal);
+                    self.crash_hub();
+                    return Ok(());
+                }
+            }
+            Some(Write::Manifest(iteration, stages)) => self.published(iteration, stages)?,
         }
         self.go_on()
     }
 
     /// An entry is whole on the disk: it counts from now on, whoever hears of it.
     fn on_disk(&mut self, entry: &Entry) -> Checked {
-        self.hub.disk.append(entry.clone());
+        let twice = self.appends_twice();
+        self.hub.disk.append(entry.clone(), twice);
         self.observe(&Observation::Written { entry })
+    }
+
+    fn published(&mut self, iteration: Iteration, stages: Vec<SavedStage>) -> Checked {
+        self.observe(&Observation::Published { iteration, stages: &stages })?;
+        self.folder.publish(iteration, stages);
+        if self.loses_files() {
+            self.folder.lose_file();
+        }
+        Ok(())
     }
 
     /// The coordinator's process dies.
     pub(super) fn crash_hub(&mut self) {
+        self.leave_undecided();
         self.hub_end_gone();
         self.hub.core = None;
         self.hub.commands.clear();
@@ -313,19 +411,25 @@ impl World {
         self.hub.stalled = false;
         self.hub.doom = None;
         self.hub.writing = None;
-        let delay = self.draw(self.plan.tempo.restart_us);
-        self.schedule(delay, Event::Hub(HubEvent::Start));
+        self.hub.clock_us = 0;
+        if self.invocation.over {
+            // The parent has seen the end in the log, and starts no other.
+            self.report.ended = String::from("died at the end");
+            self.run_is_over();
+            return;
+        }
+        let (delay, invocation) = (self.draw(self.plan.tempo.restart_us), self.invocation.number);
+        self.schedule(delay, Event::Hub(HubEvent::Start { invocation }));
     }
 
     /// Dies at once, whatever is under way. A write may be on disk in part, or whole.
     pub(super) fn crash_hub_now(&mut self) -> Checked {
-        if let Some(entry) = self.hub.writing.take() {
-            if self.random.chance(0.4) {
-                self.on_disk(&entry)?;
-            } else {
-                let fraction = self.random.fraction();
-                self.hub.disk.tear(&entry, fraction);
-            }
+        let reaches_disk = self.folder.full_until_us <= self.now && self.random.chance(0.4);
+        match self.hub.writing.take() {
+            Some(Write::Entry(entry)) if reaches_disk => self.on_disk(&entry)?,
+            Some(Write::Entry(entry)) => self.hub.disk.tear(&entry, &mut self.random),
+            Some(Write::Manifest(iteration, stages)) if reaches_disk => self.published(iteration, stages)?,
+            Some(Write::Manifest(..)) | None => {}
         }
         self.crash_hub();
         Ok(())

@@ -9,10 +9,14 @@
 mod chaos;
 mod compute;
 mod disk;
+mod folder;
 mod hub;
 mod invariants;
+mod invocation;
+mod kinds;
 mod links;
 mod node;
+mod outages;
 mod plan;
 mod provenance;
 mod queue;
@@ -23,10 +27,12 @@ mod store;
 mod tamper;
 mod truth;
 mod value;
+mod weather;
 mod wiring;
 mod world;
 
-pub use plan::{Fault, FaultPlan, Tempo};
+pub use kinds::{Fault, FaultSet, UnknownFault};
+pub use plan::{FaultPlan, Tempo};
 pub use report::{Report, SeedsReport, Violation};
 pub use seeds::run_seeds;
 pub use tamper::Tamper;
@@ -40,13 +46,15 @@ pub struct Options {
     pub nodes: Option<usize>,
     /// Iterations of each run, at least 8.
     pub iterations: u64,
+    /// Faults that may happen.
+    pub faults: FaultSet,
     /// A rule to break on purpose.
     pub tamper: Option<Tamper>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { nodes: None, iterations: 50, tamper: None }
+        Self { nodes: None, iterations: 50, faults: FaultSet::ALL, tamper: None }
     }
 }
 
@@ -70,9 +78,10 @@ fn run(seed: u64, options: &Options, traced: bool) -> Result<Report, Box<Violati
     let plan = FaultPlan::new(seed, options);
     let world = world::World::new(plan, options.tamper, traced);
     let nodes = options.nodes.map(|nodes| format!(" --nodes {nodes}")).unwrap_or_default();
-    let iterations = options.iterations;
-    let command =
-        format!("skipstone simulate --faults all --seeds {seed}..{seed}{nodes} --iterations {iterations}");
+    let (iterations, faults) = (options.iterations, options.faults);
+    let command = format!(
+        "skipstone simulate --faults {faults} --seeds {seed}..{seed}{nodes} --iterations {iterations}"
+    );
     let outcome = catch_unwind(AssertUnwindSafe(|| world.run()));
     outcome
         .unwrap_or_else(|panic| {

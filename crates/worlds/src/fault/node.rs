@@ -8,14 +8,14 @@ use super::world::{Broken, Checked, Event, World};
 use skipstone_protocol::{
     Handle, Outcome, Task, TaskId, ToPeer, ToWorker, Worker, WorkerCommand, WorkerInput,
 };
-use skipstone_types::{Attempt, Iteration, NodeId, Term};
+use skipstone_types::{Attempt, Iteration, NodeId, StageId, Term};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A process that ever was, by number.
 pub(super) type Pid = usize;
 
 /// What happens to a node.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum NodeEvent {
     /// It tries to reach the coordinator.
     Dial,
@@ -36,16 +36,29 @@ pub(super) enum NodeEvent {
 }
 
 /// A task under way.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Running {
     id: TaskId,
     outputs: Vec<Handle>,
     effects: Effects,
 }
 
+/// Wrong numbers that a node will compute once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wrong {
+    /// A reduced gradient.
+    Gradient,
+    /// The state after a step.
+    State,
+    /// The copy of a replica's state.
+    Copy,
+}
+
 /// A process.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Node {
+    /// Where it runs, for those who dial it.
+    pub(super) machine: usize,
     pub(super) worker: Worker,
     pub(super) store: Store,
     pub(super) alive: bool,
@@ -53,28 +66,38 @@ pub(super) struct Node {
     /// The connection to the coordinator, as this end sees it.
     pub(super) connection: Option<u64>,
     pub(super) hub_blocked_until: u64,
-    pub(super) addresses: BTreeMap<NodeId, Pid>,
+    /// The machines of nodes.
+    pub(super) addresses: BTreeMap<NodeId, usize>,
     pub(super) forgotten: BTreeSet<NodeId>,
     /// Dies before its n-th command from now.
     pub(super) crash_in: Option<u32>,
     pub(super) fail_next_task: bool,
     pub(super) stalled: bool,
+    /// Its tasks take so many times as long, until when.
+    pub(super) slow: (u64, u64),
+    /// How far its clock is off.
+    pub(super) clock_us: i64,
+    pub(super) wrong: Option<Wrong>,
+    /// Whether its state is not what it should be.
+    pub(super) tainted: bool,
     inbox: Vec<NodeEvent>,
     running: Option<Running>,
     /// The newest attempt begun.
     attempt: (Iteration, Attempt),
 }
 
-fn address(pid: Pid) -> String {
-    format!("machine:{pid}")
+fn address(machine: usize) -> String {
+    format!("machine:{machine}")
 }
 
 impl World {
-    /// A new process, empty.
+    /// A new process, empty, on a machine of its own.
     pub(super) fn spawn(&mut self) {
-        let pid = self.nodes.len();
+        let (pid, machine) = (self.nodes.len(), self.machines.len());
+        self.machines.push(pid);
         self.nodes.push(Node {
-            worker: Worker::new(self.plan.settings.run, address(pid), pid as u32),
+            machine,
+            worker: Worker::new(self.plan.settings.run, address(machine), pid as u32),
             store: Store::default(),
             alive: true,
             id: NodeId(0),
@@ -85,6 +108,10 @@ impl World {
             crash_in: None,
             fail_next_task: false,
             stalled: false,
+            slow: (1, 0),
+            clock_us: 0,
+            wrong: None,
+            tainted: false,
             inbox: Vec::new(),
             running: None,
             attempt: (Iteration(0), Attempt(0)),
@@ -92,12 +119,48 @@ impl World {
         self.dial_hub(pid);
     }
 
-    /// The process is gone.
+    /// A process comes back as it was once, on its machine.
+    pub(super) fn restore(&mut self, image: &Node) {
+        if image.tainted {
+            // What it had has been told from the others' meanwhile; alone, nobody could tell any more.
+            return self.spawn();
+        }
+        let pid = self.nodes.len();
+        self.machines[image.machine] = pid;
+        let node = Node {
+            alive: true,
+            connection: None,
+            crash_in: None,
+            fail_next_task: false,
+            stalled: false,
+            inbox: Vec::new(),
+            ..image.clone()
+        };
+        if let Some(running) = &node.running {
+            let id = running.id;
+            let took = self.draw(self.plan.tempo.task_us);
+            self.schedule(took, Event::Node(pid, NodeEvent::Computed { id }));
+        }
+        self.nodes.push(node);
+        self.dial_hub(pid);
+    }
+
+    /// The process is gone, and replaced if that is the way of the run.
     pub(super) fn kill(&mut self, pid: Pid) {
+        if self.nodes[pid].alive && self.plan.settings.respawn && !self.hub.ended() {
+            let (delay, invocation) = (self.draw(self.plan.tempo.respawn_us), self.invocation.number);
+            self.schedule(delay, Event::Spawn { invocation });
+        }
+        self.end_process(pid);
+    }
+
+    /// The process is gone.
+    pub(super) fn end_process(&mut self, pid: Pid) {
         if !self.nodes[pid].alive {
             return;
         }
         self.nodes[pid].alive = false;
+        self.note_loss(self.nodes[pid].id);
         if self.is_traced() {
             self.remember(&format!("    pid {pid} dies"));
         }
@@ -106,10 +169,6 @@ impl World {
         let drains = self.random.chance(self.plan.drain);
         self.node_end_gone(pid, drains);
         self.close_links_of(pid, drains);
-        if self.plan.settings.respawn && !self.hub.ended() {
-            let delay = self.draw(self.plan.tempo.respawn_us);
-            self.schedule(delay, Event::Spawn);
-        }
     }
 
     /// Something happens to a node.
@@ -156,7 +215,10 @@ impl World {
                         ToWorker::Begin { iteration, attempt, .. } => {
                             *newest = (*newest).max((*iteration, *attempt));
                         }
-                        ToWorker::Welcome { empty: true, .. } => *newest = (Iteration(0), Attempt(0)),
+                        ToWorker::Welcome { empty: true, .. } => {
+                            *newest = (Iteration(0), Attempt(0));
+                            self.nodes[pid].tainted = false;
+                        }
                         _ => {}
                     }
                     self.tell(pid, WorkerInput::Coordinator { term, message })?;
@@ -195,7 +257,7 @@ impl World {
 
     /// Gives the worker an input, and carries out its commands.
     pub(super) fn tell(&mut self, pid: Pid, input: WorkerInput) -> Checked {
-        let now = self.now;
+        let now = self.now.saturating_add_signed(self.nodes[pid].clock_us);
         let ended_task = matches!(input, WorkerInput::Computed { .. });
         let commands = self.nodes[pid].worker.on(input, now);
         let id = self.nodes[pid].worker.node();
@@ -251,7 +313,7 @@ impl World {
             }
             WorkerCommand::Know { addresses } => {
                 for (node, at) in addresses {
-                    let known = at.strip_prefix("machine:").and_then(|pid| pid.parse::<Pid>().ok());
+                    let known = at.strip_prefix("machine:").and_then(|machine| machine.parse().ok());
                     let known =
                         known.ok_or_else(|| Broken::interface(format!("{at} is nobody's address")))?;
                     self.nodes[pid].addresses.insert(node, known);
@@ -293,16 +355,20 @@ impl World {
                 "pid {pid} starts {id:?} while another task is under way"
             )));
         }
-        let context = Context { seed: self.plan.settings.seed, chunks: self.plan.chunks };
+        let context =
+            Context { seed: self.plan.settings.seed, chunks: self.plan.chunks, folder: &self.folder };
         // The very first weights are not to be had when this fails, and the run is refused: not a fault to survive.
         let first = matches!(task, Task::Initialise { .. });
         let effects = if !first && std::mem::take(&mut self.nodes[pid].fail_next_task) {
-            self.count(super::Fault::TaskFailure);
+            self.count(super::Fault::Task);
             Effects::failed("injected")
+        } else if matches!(task, Task::Save { .. }) && self.folder.full_until_us > self.now {
+            Effects::failed("no space left on the disk")
         } else {
             run(task, inputs, &self.nodes[pid].store, context)
                 .map_err(|why| self.misuse(pid, &format!("{id:?}: {why}")))?
         };
+        let effects = self.miscompute(pid, task, inputs, effects)?;
         let effects = self.tamper_with_task(pid, task, effects);
         let failed = matches!(effects.outcome, Outcome::Failed { .. });
         if !failed && effects.outputs.len() != outputs.len() {
@@ -317,8 +383,15 @@ impl World {
         if let Some(rebuilt) = &effects.rebuilt {
             self.observe(&Observation::Rebuilt { rebuilt })?;
         }
+        if let Some((iteration, stage, digest)) = effects.loaded {
+            self.observe(&Observation::Loaded { iteration, stage, digest })?;
+        }
         self.nodes[pid].running = Some(Running { id, outputs, effects });
-        let took = self.draw(self.plan.tempo.task_us);
+        let mut took = self.draw(self.plan.tempo.task_us);
+        let (factor, until) = self.nodes[pid].slow;
+        if until > self.now {
+            took *= factor;
+        }
         self.schedule(took, Event::Node(pid, NodeEvent::Computed { id }));
         Ok(())
     }
@@ -329,6 +402,9 @@ impl World {
             return Ok(());
         };
         let slots = self.plan.settings.slots;
+        if let Some((iteration, stage, state)) = effects.saved {
+            self.folder.write(iteration, stage, state);
+        }
         let node = &mut self.nodes[pid];
         let birth = node.attempt;
         let settle = |store: &mut Store| -> Result<(), String> {
@@ -352,4 +428,73 @@ impl World {
         self.observe(&Observation::Slots { node: self.nodes[pid].id, saved, slots })?;
         self.tell(pid, WorkerInput::Computed { id, outcome: effects.outcome })
     }
+
+    /// Nodes that hold a stage now.
+    fn holders(&self, stage: StageId) -> usize {
+        let holds = |node: &NodeId| {
+            let held = self.truth.held.get(node).filter(|held| held.stage == stage);
+            held.is_some_and(|held| held.iteration.0 + 1 >= self.truth.committed())
+        };
+        self.wiring.bound().filter(|(node, _)| holds(node)).count()
+    }
+
+    /// Whether enough others make the same step to tell that a node made another. Only those that were members when the
+    /// iteration was decided are asked.
+    fn is_outvoted(&self, node: NodeId, stage: Option<StageId>, iteration: Iteration) -> bool {
+        let record = self.truth.records.get(iteration.0 as usize);
+        let Some(part) = record.zip(stage).and_then(|(record, stage)| record.stage(stage)) else {
+            return false;
+        };
+        let living = self.wiring.bound().filter(|(other, _)| part.members.contains(other)).count();
+        part.members.contains(&node) && living >= 3
+    }
+
+    /// Alters what a task makes, if the node is to compute wrong numbers and others can tell.
+    fn miscompute(
+        &mut self,
+        pid: Pid,
+        task: &Task,
+        inputs: &[Handle],
+        mut effects: Effects,
+    ) -> Result<Effects, Broken> {
+        let node = self.nodes[pid].id;
+        let stage = self.truth.serves(node);
+        if let Task::Join { .. } = task
+            && is_mixed(&effects, &self.nodes[pid].store, inputs)
+        {
+            self.observe(&Observation::Miscomputed { node })?;
+        }
+        let replicas = stage.map_or(0, |stage| self.holders(stage));
+        let wrong = self.nodes[pid].wrong;
+        let altered = match (wrong, task) {
+            (Some(Wrong::Gradient), Task::Assemble) => inputs.len() >= 2 && self.chaos.poisoned.is_none(),
+            (Some(Wrong::State), Task::Step { iteration, .. }) => {
+                self.chaos.poisoned.is_none() && self.is_outvoted(node, stage, *iteration)
+            }
+            (Some(Wrong::Copy), Task::Join { stage: of }) => stage == Some(*of) && replicas >= 2,
+            _ => false,
+        };
+        if !altered || effects.outputs.is_empty() {
+            return Ok(effects);
+        }
+        self.nodes[pid].wrong = None;
+        self.count(super::Fault::Numbers);
+        effects.alter(node);
+        if let (Task::Step { .. } | Task::Assemble, Some(stage), Some(wrong)) = (task, stage, wrong) {
+            self.chaos.poisoned = Some((node, stage, wrong));
+            self.nodes[pid].tainted |= wrong == Wrong::State;
+        }
+        self.observe(&Observation::Miscomputed { node })?;
+        Ok(effects)
+    }
+}
+
+/// Whether a joined state is nobody's: its chunks came from donors that do not hold the same.
+fn is_mixed(effects: &Effects, store: &Store, chunks: &[Handle]) -> bool {
+    let joined = effects.outputs.first();
+    let same = |chunk: &Handle| {
+        matches!((store.get(*chunk), joined),
+            (Ok(Value::Chunk { origin, .. }), Some(Value::State { origin: made, .. })) if origin == *made)
+    };
+    !chunks.iter().all(same)
 }

@@ -1,54 +1,10 @@
 //! What a seed stands for: a run, its machines and network, and what goes wrong.
 
 use super::Options;
+use super::kinds::Fault;
 use super::random::Random;
 use serde::Serialize;
 use skipstone_types::{LearningRate, RateShape, RunId, Settings, WhileLost};
-
-/// Everything that goes wrong, by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Fault {
-    /// A node's process dies between two commands.
-    NodeCrash,
-    /// The coordinator dies between two commands.
-    CoordinatorCrash,
-    /// The coordinator dies just before it writes to its journal.
-    CrashBeforeWrite,
-    /// The coordinator dies while it writes: a prefix of the bytes reaches the disk.
-    TornWrite,
-    /// The coordinator dies just after a write is on disk.
-    CrashAfterWrite,
-    /// The connection between two living nodes breaks.
-    PeerBreak,
-    /// A living node's connection to the coordinator breaks.
-    CoordinatorBreak,
-    /// A node stands still for a while (SIGSTOP), and goes on where it stood.
-    NodeStall,
-    /// The coordinator stands still for a while.
-    CoordinatorStall,
-    /// A task fails.
-    TaskFailure,
-    /// Not a fault, but it may fall between any two steps: `state/` is asked for.
-    Save,
-}
-
-impl Fault {
-    /// All of them.
-    pub const ALL: [Self; 11] = [
-        Self::NodeCrash,
-        Self::CoordinatorCrash,
-        Self::CrashBeforeWrite,
-        Self::TornWrite,
-        Self::CrashAfterWrite,
-        Self::PeerBreak,
-        Self::CoordinatorBreak,
-        Self::NodeStall,
-        Self::CoordinatorStall,
-        Self::TaskFailure,
-        Self::Save,
-    ];
-}
 
 /// Times in microseconds, each a range that durations are drawn from.
 #[derive(Debug, Clone, Serialize)]
@@ -92,6 +48,12 @@ pub struct FaultPlan {
     pub faults_until_iteration: u64,
     /// … or at this time.
     pub faults_until_us: u64,
+    /// Probability that two faults happen at once.
+    pub two_at_once: f64,
+    /// Regions that machines are spread over.
+    pub regions: usize,
+    /// Times that the run is begun anew with `--resume`.
+    pub resumptions_max: u32,
     /// Probability that a frame to a peer that has to be dialled first is lost.
     pub lose_undialled: f64,
     /// Probability that what a dead process has sent still arrives.
@@ -113,15 +75,19 @@ impl FaultPlan {
         let everything = random.chance(0.5);
         let mut faults: Vec<_> = Fault::ALL
             .into_iter()
+            .filter(|fault| options.faults.contains(*fault))
             .filter(|_| everything || random.chance(0.35))
-            .map(|fault| (fault, 1.0))
+            .map(|fault| (fault, weight(fault)))
             .collect();
-        for (fault, weight) in &mut faults {
-            *weight = match fault {
-                Fault::NodeCrash | Fault::PeerBreak => 3.0,
-                Fault::TaskFailure => 0.4,
-                _ => 1.0,
-            } * (0.3 + random.fraction());
+        if faults.is_empty() {
+            faults = Fault::ALL
+                .into_iter()
+                .filter(|fault| options.faults.contains(*fault))
+                .map(|fault| (fault, 1.0))
+                .collect();
+        }
+        for (_, weight) in &mut faults {
+            *weight *= 0.3 + random.fraction();
         }
         let steps = settings.steps;
         let calm = if random.chance(0.5) { 4 } else { random.between(4, 4.max(steps / 2)) };
@@ -130,6 +96,9 @@ impl FaultPlan {
             faults_until_iteration: steps.saturating_sub(calm),
             faults_until_us: random.magnitude(20_000_000, 200_000_000),
             fault_every_us: if random.chance(0.03) { 0 } else { random.magnitude(40_000, 4_000_000) },
+            two_at_once: if random.chance(0.3) { random.fraction() } else { 0.0 },
+            regions: random.between(2, 4) as usize,
+            resumptions_max: random.between(0, 3) as u32,
             lose_undialled: if random.chance(0.5) { 0.0 } else { random.fraction() },
             drain: random.fraction(),
             protect_origin: random.chance(0.95),
@@ -139,6 +108,22 @@ impl FaultPlan {
             tempo,
             faults,
         }
+    }
+
+    /// Whether a fault may happen.
+    pub(super) fn has(&self, fault: Fault) -> bool {
+        self.faults.iter().any(|(other, _)| *other == fault)
+    }
+}
+
+/// How much more often than others a fault happens.
+fn weight(fault: Fault) -> f64 {
+    match fault {
+        Fault::Kill | Fault::Cut => 3.0,
+        Fault::Stop | Fault::Journal => 2.0,
+        Fault::Stage | Fault::Adjacent | Fault::Origins | Fault::Disk | Fault::Task => 0.4,
+        Fault::Interrupt | Fault::Blackout => 0.1,
+        _ => 1.0,
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a simulation tells: a report, or the promise that was broken.
 
-use super::plan::Fault;
+use super::kinds::Fault;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,6 +26,8 @@ pub struct Report {
     pub repaired: u64,
     /// Committed iterations with at least one hole.
     pub around_holes: u64,
+    /// Times that a run was begun anew with `--resume`.
+    pub resumed: u64,
     /// What went wrong, and how often.
     pub faults: BTreeMap<Fault, u64>,
     /// Virtual seconds.
@@ -86,6 +88,8 @@ pub struct SeedsReport {
     pub repaired: u64,
     /// Committed iterations with at least one hole.
     pub around_holes: u64,
+    /// Times that a run was begun anew with `--resume`.
+    pub resumed: u64,
     /// What went wrong, and how often.
     pub faults: BTreeMap<Fault, u64>,
     /// How runs ended, and how often.
@@ -113,6 +117,7 @@ impl SeedsReport {
                 self.rebuilt += report.rebuilt;
                 self.repaired += report.repaired;
                 self.around_holes += report.around_holes;
+                self.resumed += report.resumed;
                 self.events += report.events;
                 self.virtual_s += report.virtual_s;
                 *self.ended.entry(report.ended).or_default() += 1;

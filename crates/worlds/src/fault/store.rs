@@ -13,7 +13,7 @@ pub(super) struct Entry {
 }
 
 /// The tensors of a worker.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Store {
     entries: BTreeMap<Handle, Entry>,
     counts: [usize; KINDS],

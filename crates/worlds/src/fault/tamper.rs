@@ -7,8 +7,10 @@ use super::node::Pid;
 use super::provenance as made;
 use super::value::Value;
 use super::world::World;
-use skipstone_protocol::{CommitRecord, CoordinatorCommand, End, Entry, Method, Task, ToPeer, ToWorker};
-use skipstone_types::{NodeId, Term};
+use skipstone_protocol::{
+    CommitRecord, CoordinatorCommand, End, Entry, Method, Task, ToCoordinator, ToPeer, ToWorker,
+};
+use skipstone_types::{Event, Iteration, NodeId, Plan, Term};
 
 /// A rule to break.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,11 +57,37 @@ pub enum Tamper {
     CommitTwice,
     /// The run ends before all iterations are committed.
     EndEarly,
+    /// A stage's file under `state/` is lost although it was synced.
+    LoseSavedFile,
+    /// The coordinator gets the planned paths in another order.
+    SwapPaths,
+    /// The coordinator never gets the paths that it asked for.
+    LosePlan,
+    /// A run goes on from another iteration than the one that was saved.
+    ResumeElsewhere,
+    /// The coordinator takes a node that has not stepped for one that has.
+    VouchForUnstepped,
+    /// The disk keeps an entry of the journal twice.
+    AppendTwice,
+    /// The journal says that fewer node ids are used up than are.
+    ForgetNodeIds,
+    /// Nodes are asked to write states that they will never have.
+    AskForFutureSaves,
+    /// The run is given up as soon as a stage is lost.
+    GiveUpEarly,
+    /// Nobody hears that a stage is to be rebuilt.
+    KeepHole,
+    /// A write to the journal never ends.
+    LoseWrite,
+    /// A node whose state is wrong says that it is right.
+    LieAboutState,
+    /// Nobody hears that the run is to stop.
+    LoseStop,
 }
 
 impl Tamper {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 34] = [
         Self::CountTwice,
         Self::HearTheFenced,
         Self::CommitOtherGradient,
@@ -81,6 +109,19 @@ impl Tamper {
         Self::PublishOtherBits,
         Self::CommitTwice,
         Self::EndEarly,
+        Self::LoseSavedFile,
+        Self::SwapPaths,
+        Self::LosePlan,
+        Self::ResumeElsewhere,
+        Self::VouchForUnstepped,
+        Self::AppendTwice,
+        Self::ForgetNodeIds,
+        Self::AskForFutureSaves,
+        Self::GiveUpEarly,
+        Self::KeepHole,
+        Self::LoseWrite,
+        Self::LieAboutState,
+        Self::LoseStop,
     ];
 }
 
@@ -114,6 +155,25 @@ impl World {
     /// Whether the disk forgets.
     pub(super) fn forgets_synced(&self) -> bool {
         self.tamper == Some(Tamper::ForgetSyncedEntry)
+    }
+
+    /// Whether files of `state/` are lost although they were synced.
+    pub(super) fn loses_files(&self) -> bool {
+        self.tamper == Some(Tamper::LoseSavedFile)
+    }
+
+    /// The paths that the coordinator really gets.
+    pub(super) fn tamper_with_plan(&mut self, mut plan: Plan) -> Option<Plan> {
+        if self.tampers(Tamper::SwapPaths, 0.1) {
+            plan.paths.reverse();
+        }
+        (!self.tampers(Tamper::LosePlan, 0.05)).then_some(plan)
+    }
+
+    /// Where the run really goes on from.
+    pub(super) fn tamper_with_resume(&mut self, iteration: Iteration) -> Iteration {
+        let off = u64::from(self.tamper == Some(Tamper::ResumeElsewhere));
+        Iteration(iteration.0.saturating_sub(off))
     }
 
     /// What a task really does.
@@ -190,10 +250,19 @@ impl World {
                     return self.hub.next_command();
                 }
             }
-            CoordinatorCommand::Send { message, .. } => match message {
+            CoordinatorCommand::Send { to, message } => match message {
                 ToWorker::Fence { .. } if self.lets_fenced_through() => return None,
                 ToWorker::Commit { .. } if self.tampers(Tamper::LoseCommit, 0.1) => return None,
+                ToWorker::Commit { record } if self.tampers(Tamper::VouchForUnstepped, 0.1) => {
+                    self.vouch_for(*to, record);
+                    return None;
+                }
                 ToWorker::Begin { .. } if self.tampers(Tamper::LoseBegin, 0.02) => return None,
+                ToWorker::Assign { method: Method::Rebuild { .. }, .. }
+                    if self.tamper == Some(Tamper::KeepHole) =>
+                {
+                    return None;
+                }
                 ToWorker::Welcome { settings, .. } if self.tamper == Some(Tamper::GrantExtraSlot) => {
                     settings.slots += 1;
                 }
@@ -204,14 +273,73 @@ impl World {
                 }
                 _ => {}
             },
-            CoordinatorCommand::Disconnect { .. } if self.lets_fenced_through() => return None,
             CoordinatorCommand::Disconnect { node } => self.hub.last_lost = Some(*node),
             CoordinatorCommand::Publish { stages, .. } if self.tamper == Some(Tamper::PublishOtherBits) => {
                 stages[0].state.0[0] ^= 1;
             }
+            CoordinatorCommand::Journal { entry: Entry::NodesBelow { node } }
+                if self.tamper == Some(Tamper::ForgetNodeIds) =>
+            {
+                *node = NodeId(1);
+            }
+            CoordinatorCommand::Log { event: Event::StageLost { .. } }
+                if self.tamper == Some(Tamper::GiveUpEarly) =>
+            {
+                let why = "stage 0 has lost its last origin".to_owned();
+                return Some(CoordinatorCommand::End { end: End::Failed { why } });
+            }
             _ => {}
         }
+        self.tamper_with_order(&command);
         Some(command)
+    }
+
+    /// What else nodes hear, or say.
+    fn tamper_with_order(&mut self, command: &CoordinatorCommand) {
+        let CoordinatorCommand::Send { to, message: ToWorker::Begin { iteration, .. } } = command else {
+            return;
+        };
+        if self.tamper == Some(Tamper::AskForFutureSaves) {
+            for ahead in 1..=10 {
+                let message = ToWorker::Save { iteration: Iteration(iteration.0 + 1000 * ahead) };
+                self.hub.append_command(CoordinatorCommand::Send { to: *to, message });
+            }
+        }
+    }
+
+    /// Whether a write is never seen to end.
+    pub(super) fn loses_write(&mut self) -> bool {
+        self.tampers(Tamper::LoseWrite, 0.02)
+    }
+
+    /// Whether the disk keeps an entry twice.
+    pub(super) fn appends_twice(&mut self) -> bool {
+        self.tampers(Tamper::AppendTwice, 0.1)
+    }
+
+    /// Whether a wish to stop is not heard.
+    pub(super) fn loses_stop(&self) -> bool {
+        self.tamper == Some(Tamper::LoseStop)
+    }
+
+    /// What the coordinator really hears.
+    pub(super) fn tamper_with_report(&mut self, node: NodeId, mut message: ToCoordinator) -> ToCoordinator {
+        if let ToCoordinator::Holds { transfer: None, stage, iteration, digest } = &mut message
+            && self.tamper == Some(Tamper::LieAboutState)
+            && self.nodes.iter().any(|known| known.alive && known.tainted && known.id == node)
+        {
+            *digest = self.truth.state(*stage, *iteration).unwrap_or(*digest);
+        }
+        message
+    }
+
+    /// Says for a node that it has stepped.
+    fn vouch_for(&mut self, node: NodeId, record: &CommitRecord) {
+        let (next, stage) = (record.iteration.next(), self.truth.serves(node));
+        if let Some((stage, digest)) = stage.and_then(|stage| Some((stage, self.truth.state(stage, next)?))) {
+            let message = ToCoordinator::Holds { transfer: None, stage, iteration: next, digest };
+            self.hub.hear_for(node, message, self.now);
+        }
     }
 
     fn tamper_with_record(&mut self, record: &mut CommitRecord) {

@@ -3,7 +3,7 @@
 use super::compute::Rebuilt;
 use super::invariants::Observation;
 use super::provenance::{self as made, Origin};
-use skipstone_protocol::{CommitRecord, Entry, Method, ToCoordinator, ToWorker};
+use skipstone_protocol::{CommitRecord, Entry, Method, SavedStage, ToCoordinator, ToWorker};
 use skipstone_types::{Digest, Iteration, Microbatch, NodeId, Settings, StageId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,9 +40,12 @@ pub(super) struct Truth {
     /// Every state that a stage served with before an iteration: as the iterations before made it, or rebuilt and
     /// entered, whether or not a record came to name it.
     served: BTreeSet<(StageId, u64, Digest)>,
+    /// Every state that a stage served with, by digest.
+    origins: BTreeMap<Digest, Origin>,
     pub(super) held: BTreeMap<NodeId, Held>,
     assigned: BTreeMap<NodeId, StageId>,
-    last_commit_us: u64,
+    /// The last `state/` that was published.
+    pub(super) published: Option<(Iteration, Vec<SavedStage>)>,
 }
 
 impl Truth {
@@ -61,9 +64,10 @@ impl Truth {
                 .map(|(index, state)| (StageId(index), 0, made::digest(*state)))
                 .collect(),
             held: BTreeMap::new(),
+            origins: states.iter().map(|state| (made::digest(*state), *state)).collect(),
             states: vec![states],
             assigned: BTreeMap::new(),
-            last_commit_us: 0,
+            published: None,
         }
     }
 
@@ -72,14 +76,18 @@ impl Truth {
         self.records.len() as u64
     }
 
-    /// When the last one was.
-    pub(super) fn last_commit_us(&self) -> u64 {
-        self.last_commit_us
-    }
-
     /// The stage that a node was last given.
     pub(super) fn serves(&self, node: NodeId) -> Option<StageId> {
         self.assigned.get(&node).copied()
+    }
+
+    /// Whether a node holds what the origin is now.
+    pub(super) fn is_origin(&self, node: NodeId) -> bool {
+        self.held.get(&node).is_some_and(|held| {
+            held.stage.is_origin()
+                && held.iteration.0 >= self.committed()
+                && self.served(held.stage, held.iteration, held.digest)
+        })
     }
 
     /// The digest of a stage's state before an iteration.
@@ -94,13 +102,22 @@ impl Truth {
     }
 
     /// Takes in what was seen.
-    pub(super) fn observe(&mut self, seen: &Observation<'_>, now_us: u64) {
+    pub(super) fn observe(&mut self, seen: &Observation<'_>) {
         match seen {
             Observation::Written { entry: Entry::Committed(record) }
                 if record.iteration.0 == self.committed() =>
             {
-                self.last_commit_us = now_us;
                 self.commit(record);
+            }
+            Observation::Written { entry: Entry::RolledBack { iteration, stages, .. } } => {
+                self.roll_back(*iteration, stages);
+            }
+            Observation::Published { iteration, stages } => {
+                self.published = Some((*iteration, stages.to_vec()));
+            }
+            Observation::BegunAnew => {
+                self.held.clear();
+                self.assigned.clear();
             }
             Observation::Written { entry: Entry::Rebuilt(rebuild) } => {
                 self.served.insert((rebuild.stage, self.committed(), rebuild.state));
@@ -135,6 +152,25 @@ impl Truth {
         }
     }
 
+    /// The run goes on from `state/`: what came after it has never been.
+    fn roll_back(&mut self, to: Iteration, saved: &[SavedStage]) {
+        let kept = to.0 as usize;
+        self.records.truncate(kept);
+        self.expected.truncate(kept);
+        self.states.truncate(kept + 1);
+        self.norms.truncate(kept + 1);
+        self.served.retain(|(_, t, _)| *t <= to.0);
+        // A stage may have been rebuilt after it was saved, or before.
+        let Some(states) = self.states.last_mut() else { return };
+        for SavedStage { stage, state: digest, .. } in saved {
+            let rebuilt = self.rebuilt.get(digest).map(|rebuilt| rebuilt.state);
+            if let Some(state) = self.origins.get(digest).copied().or(rebuilt) {
+                states[usize::from(stage.0)] = state;
+                self.served.insert((*stage, to.0, *digest));
+            }
+        }
+    }
+
     fn commit(&mut self, record: &CommitRecord) {
         let t = record.iteration;
         let (Some(mut states), Some(mut norms)) = (self.states.last().cloned(), self.norms.last().cloned())
@@ -161,6 +197,7 @@ impl Truth {
         }
         let next = states.iter().enumerate();
         self.served.extend(next.map(|(index, state)| (StageId(index as u16), t.0 + 1, made::digest(*state))));
+        self.origins.extend(states.iter().map(|state| (made::digest(*state), *state)));
         self.states.push(states);
         self.norms.push(norms);
         self.expected.push(expected);

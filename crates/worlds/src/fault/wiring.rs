@@ -2,6 +2,7 @@
 
 use super::hub::HubEvent;
 use super::node::{NodeEvent, Pid};
+use super::weather::HUB;
 use super::world::{Broken, Checked, Event, World};
 use skipstone_protocol::{ToCoordinator, ToWorker};
 use skipstone_types::NodeId;
@@ -95,7 +96,8 @@ impl World {
         if !self.nodes[pid].alive || self.nodes[pid].connection.is_some() {
             return;
         }
-        let blocked = self.nodes[pid].hub_blocked_until > self.now;
+        let blocked =
+            self.nodes[pid].hub_blocked_until > self.now || !self.weather.connects(pid, HUB, self.now);
         if blocked || !self.hub.is_up() {
             let delay = self.draw(self.plan.tempo.redial_us);
             self.schedule(delay, Event::Node(pid, NodeEvent::Dial));
@@ -116,19 +118,19 @@ impl World {
     }
 
     fn push_to_node(&mut self, connection: u64, event: NodeEvent) {
-        let delay = self.draw_message();
-        let now = self.now;
+        let Some(pid) = self.wiring.get(connection).map(|known| known.pid) else { return };
+        let arrival = self.draw_arrival(HUB, pid);
         let Some(known) = self.wiring.get_mut(connection) else { return };
-        known.last_to_node = known.last_to_node.max(now + delay);
-        let (at, pid) = (known.last_to_node, known.pid);
+        known.last_to_node = known.last_to_node.max(arrival);
+        let at = known.last_to_node;
         self.queue.push(at, Event::Node(pid, event));
     }
 
     fn push_to_hub(&mut self, connection: u64, event: HubEvent) {
-        let delay = self.draw_message();
-        let now = self.now;
+        let Some(pid) = self.wiring.get(connection).map(|known| known.pid) else { return };
+        let arrival = self.draw_arrival(pid, HUB);
         let Some(known) = self.wiring.get_mut(connection) else { return };
-        known.last_to_hub = known.last_to_hub.max(now + delay);
+        known.last_to_hub = known.last_to_hub.max(arrival);
         let at = known.last_to_hub;
         self.queue.push(at, Event::Hub(event));
     }

@@ -1,16 +1,20 @@
 //! A simulated run: its processes, its network, its virtual time.
 
 use super::chaos::Chaos;
+use super::folder::Folder;
 use super::hub::{Hub, HubEvent};
 use super::invariants::{Invariants, Observation};
-use super::links::Links;
+use super::invocation::Invocation;
+use super::kinds::Fault;
+use super::links::{Links, Pair};
 use super::node::{Node, NodeEvent, Pid};
-use super::plan::{Fault, FaultPlan};
+use super::plan::FaultPlan;
 use super::queue::Queue;
 use super::random::Random;
 use super::report::{Report, Violation};
 use super::tamper::Tamper;
 use super::truth::Truth;
+use super::weather::Weather;
 use super::wiring::Wiring;
 use skipstone_protocol::{Envelope, Message, WIRE_VERSION};
 use skipstone_types::{Event as Logged, NodeId, Term};
@@ -22,9 +26,6 @@ const TRACE_MAX: usize = 3000;
 
 /// Between two ticks of the coordinator.
 const TICK_US: u64 = 50_000;
-
-/// Virtual time that a run without faults has for its next iteration, or its end.
-const CALM_US: u64 = 60_000_000;
 
 /// A promise that does not hold.
 #[derive(Debug, Clone)]
@@ -50,8 +51,38 @@ pub(super) enum Event {
     Fault,
     Hub(HubEvent),
     Node(Pid, NodeEvent),
-    /// A process starts on a machine that lost one.
-    Spawn,
+    /// A process starts, in place of one that was lost.
+    Spawn {
+        invocation: u32,
+    },
+    /// A process dies, to come back as it was.
+    Relapse {
+        pid: Pid,
+        image: Box<Node>,
+    },
+    /// A process is back as it was.
+    Restore {
+        invocation: u32,
+        image: Box<Node>,
+    },
+    /// A node dies in mid-transfer.
+    Ambush {
+        node: NodeId,
+    },
+    /// A connection between nodes is seen to be dead.
+    BreakLink {
+        pair: Pair,
+        number: u64,
+    },
+    /// A connection to the coordinator is seen to be dead.
+    BreakHubConnection {
+        pid: Pid,
+        connection: u64,
+    },
+    /// The run is begun anew with `--resume`.
+    BeginAnew {
+        invocation: u32,
+    },
     /// A node tries to reach a peer.
     DialPeer {
         from: Pid,
@@ -67,7 +98,12 @@ pub(super) struct World {
     pub(super) now: u64,
     pub(super) queue: Queue<Event>,
     pub(super) nodes: Vec<Node>,
+    /// The process that runs on each machine.
+    pub(super) machines: Vec<Pid>,
     pub(super) hub: Hub,
+    pub(super) folder: Folder,
+    pub(super) invocation: Invocation,
+    pub(super) weather: Weather,
     pub(super) wiring: Wiring,
     pub(super) links: Links,
     pub(super) chaos: Chaos,
@@ -89,7 +125,11 @@ impl World {
             now: 0,
             queue: Queue::new(),
             nodes: Vec::new(),
+            machines: Vec::new(),
             hub: Hub::new(),
+            folder: Folder::default(),
+            invocation: Invocation { began: true, ..Invocation::default() },
+            weather: Weather::default(),
             wiring: Wiring::default(),
             links: Links::default(),
             chaos: Chaos::default(),
@@ -105,10 +145,11 @@ impl World {
 
     /// Runs to the end.
     pub(super) fn run(mut self) -> Result<Report, Box<Violation>> {
-        self.schedule(0, Event::Hub(HubEvent::Start));
+        let invocation = self.invocation.number;
+        self.schedule(0, Event::Hub(HubEvent::Start { invocation }));
         for _ in 0..self.plan.settings.nodes() {
             let delay = self.random.between(0, 100_000);
-            self.schedule(delay, Event::Spawn);
+            self.schedule(delay, Event::Spawn { invocation });
         }
         self.schedule(TICK_US, Event::Tick);
         self.next_fault();
@@ -130,20 +171,36 @@ impl World {
         match event {
             Event::Tick => {
                 self.schedule(TICK_US, Event::Tick);
-                self.watch_over_liveness()?;
+                self.watch()?;
                 self.hub_event(HubEvent::Tick)
             }
             Event::Fault => self.strike(),
             Event::Hub(event) => self.hub_event(event),
             Event::Node(pid, event) => self.node_event(pid, event),
-            Event::Spawn => {
-                self.spawn();
+            Event::BeginAnew { invocation } if invocation == self.invocation.number => self.begin_anew(),
+            other => {
+                self.outside_event(other);
                 Ok(())
             }
-            Event::DialPeer { from, to } => {
-                self.dial_peer(from, to);
-                Ok(())
+        }
+    }
+
+    /// Something happens to processes or connections that nobody is told of.
+    fn outside_event(&mut self, event: Event) {
+        let current = self.invocation.number;
+        match event {
+            Event::Spawn { invocation } if invocation == current => self.spawn(),
+            Event::Relapse { pid, image } if self.nodes[pid].alive && !self.is_spared(pid) => {
+                self.end_process(pid);
+                let delay = self.draw(self.plan.tempo.respawn_us);
+                self.schedule(delay, Event::Restore { invocation: current, image });
             }
+            Event::Restore { invocation, image } if invocation == current => self.restore(&image),
+            Event::Ambush { node } => self.spring_ambush(node),
+            Event::BreakLink { pair, number } => self.break_link_if(pair, number),
+            Event::BreakHubConnection { pid, connection } => self.break_hub_connection_if(pid, connection),
+            Event::DialPeer { from, to } => self.dial_peer(from, to),
+            _ => {}
         }
     }
 
@@ -167,9 +224,19 @@ impl World {
         }
     }
 
+    /// When a message that is sent now arrives.
+    pub(super) fn draw_arrival(&mut self, from: Pid, to: Pid) -> u64 {
+        let delay = self.draw_message();
+        if self.weather.is_fair() {
+            return self.now + delay;
+        }
+        let now = self.now;
+        self.weather.passes_at(from, to, now) + delay * self.weather.factor(from, to, now)
+    }
+
     /// Tells every invariant what was seen.
     pub(super) fn observe(&mut self, seen: &Observation<'_>) -> Checked {
-        self.truth.observe(seen, self.now);
+        self.truth.observe(seen);
         self.invariants.observe(seen, &self.truth)
     }
 
@@ -200,12 +267,15 @@ impl World {
     }
 
     /// Takes note of what the coordinator logs.
-    pub(super) fn log(&mut self, event: &Logged) {
+    pub(super) fn log(&mut self, event: &Logged) -> Checked {
+        self.observe(&Observation::Log { event })?;
         match event {
             Logged::Committed { stages, .. } => {
                 self.report.around_holes += u64::from(stages.iter().any(|stage| stage.nodes.is_empty()));
             }
             Logged::AttemptAborted { .. } => self.report.aborted += 1,
+            Logged::CoordinatorStarted { .. } => self.invocation.resume = None,
+            Logged::Finished { .. } => self.invocation.over = true,
             Logged::StageLost { .. } => self.report.stages_lost += 1,
             Logged::StageRebuilt { .. } => self.report.rebuilt += 1,
             Logged::Repaired { .. } => self.report.repaired += 1,
@@ -214,34 +284,52 @@ impl World {
         if self.trace.is_some() {
             self.remember(&format!("log {event:?}"));
         }
+        Ok(())
     }
 
-    /// A run without faults gets on; else this is a hang.
-    fn watch_over_liveness(&mut self) -> Checked {
-        let Some(since) = self.chaos.calm_since else {
-            if self.truth.committed() >= self.plan.faults_until_iteration
-                || self.now >= self.plan.faults_until_us
-            {
-                self.lift_faults();
-            }
-            return Ok(());
-        };
-        if self.now > since.max(self.truth.last_commit_us()) + CALM_US {
-            let what = format!(
-                "faults ended at {:.3} s, {} of {} iterations are committed, and nothing more has been for {} s",
-                since as f64 / 1e6,
-                self.truth.committed(),
-                self.plan.settings.steps,
-                CALM_US / 1_000_000
-            );
-            return Err(Broken { invariant: "runs_end_when_faults_end", section: "§4", what });
+    /// Shows the invariants how the run stands, and ends the faults when it is time.
+    fn watch(&mut self) -> Checked {
+        let due = self.truth.committed() >= self.plan.faults_until_iteration
+            || self.now >= self.plan.faults_until_us;
+        if self.chaos.calm_since.is_none() && due {
+            self.lift_faults();
         }
-        Ok(())
+        let (since_us, now_us) = (self.invocation.since_us, self.now);
+        let calm_since_us = self.chaos.calm_since.map(|calm| calm.max(since_us));
+        let bound = || self.wiring.bound().map(|(node, _)| node);
+        let (nodes, origins) = (bound().count(), bound().filter(|node| self.truth.is_origin(*node)).count());
+        self.observe(&Observation::Standing { now_us, calm_since_us, nodes, origins })?;
+        for pid in 0..self.nodes.len() {
+            let node = &self.nodes[pid];
+            if node.alive {
+                self.invariants.observe(
+                    &Observation::Keeps { node: node.id, queues: &node.worker.queues() },
+                    &self.truth,
+                )?;
+            }
+        }
+        let bound: Vec<_> = self.wiring.bound().map(|(node, _)| node).collect();
+        match self.hub.waits() {
+            Some(waits) => self.observe(&Observation::Waits {
+                waits: &waits,
+                bound: &bound,
+                now_us,
+                calm: calm_since_us.is_some(),
+            }),
+            None => Ok(()),
+        }
     }
 
     fn note(&mut self, event: &Event) {
         if self.trace.is_some()
-            && !matches!(event, Event::Tick | Event::Fault | Event::Node(_, NodeEvent::Dial))
+            && !matches!(
+                event,
+                Event::Tick
+                    | Event::Fault
+                    | Event::Relapse { .. }
+                    | Event::Restore { .. }
+                    | Event::Node(_, NodeEvent::Dial)
+            )
         {
             self.remember(&format!("{event:?}"));
         }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 /// Version of `state.json`.
-pub const STATE_FORMAT: u32 = 2;
+pub const STATE_FORMAT: u32 = 3;
 
 /// What `state.json` says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

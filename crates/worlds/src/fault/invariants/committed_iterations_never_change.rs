@@ -2,7 +2,7 @@
 
 use super::{Invariant, Observation};
 use crate::fault::truth::Truth;
-use skipstone_protocol::ToWorker;
+use skipstone_protocol::{CommitRecord, Entry, ToWorker};
 use skipstone_types::Digest;
 
 /// See the file's name.
@@ -22,6 +22,14 @@ impl Invariant for CommittedIterationsNeverChange {
     }
 
     fn observe(&mut self, seen: &Observation<'_>, truth: &Truth) -> Result<(), String> {
+        // What came after the saved state has never been, and nothing else of the past changes.
+        if let Observation::Written { entry: Entry::RolledBack { iteration, .. } } = seen {
+            if iteration.0 > self.decided {
+                return Err(format!("{iteration} is gone back to after {} iterations", self.decided));
+            }
+            self.decided = iteration.0;
+            self.last = truth.records.last().map(CommitRecord::digest).unwrap_or_default();
+        }
         if let Some(record) = seen.committed() {
             if record.iteration.0 != self.decided {
                 return Err(format!("{} is decided after {} iterations", record.iteration, self.decided));

@@ -5,27 +5,37 @@ mod commit_is_journalled_first;
 mod committed_gradient_equals_undisturbed;
 mod committed_iterations_never_change;
 mod each_microbatch_counted_once;
+mod every_stage_is_served_when_faults_end;
 mod fenced_nodes_never_count;
 mod handles_bounded;
 mod hashes_before_step;
+mod iterations_commit_when_faults_end;
+mod journal_cut_anywhere_is_a_past;
 mod journal_restores_what_existed;
 mod no_two_terms_commit;
+mod node_ids_are_never_used_twice;
 mod nodes_one_step_apart;
+mod one_origin_and_a_spare_suffice;
 mod published_state_is_committed;
+mod queues_bounded;
 mod recovery_is_the_configured_one;
+mod repair_keeps_the_planned_stages;
 mod replicas_bitwise_equal;
+mod resume_goes_on_from_what_was_saved;
 mod runs_end_as_they_should;
 mod sample_order_independent;
 mod slots_never_exceeded;
+mod waits_have_an_owner_and_an_end;
 
 use super::compute::Rebuilt;
 use super::store::Store;
 use super::truth::Truth;
 use super::world::{Broken, Checked};
 use skipstone_protocol::{
-    CommitRecord, CoordinatorInput, End, Entry, Holding, SavedStage, Task, ToCoordinator, ToWorker,
+    CommitRecord, CoordinatorInput, End, Entry, Holding, Queue, SavedStage, Task, ToCoordinator, ToWorker,
+    Wait,
 };
-use skipstone_types::{Attempt, Iteration, NodeId, Settings, StageId};
+use skipstone_types::{Attempt, Digest, Event, Iteration, NodeId, Plan, Settings, StageId};
 use std::fmt::Debug;
 
 /// Something that happened.
@@ -33,6 +43,27 @@ use std::fmt::Debug;
 pub(super) enum Observation<'a> {
     /// A coordinator read its journal; these entries had been written whole.
     Restored { entries: &'a [Entry], written: &'a [Entry] },
+    /// What a restart would find if the journal had been cut at some byte; these entries had been written whole.
+    Cut { entries: Result<&'a [Entry], &'a str>, written: &'a [Entry] },
+    /// The coordinator was told these paths.
+    Planned { plan: &'a Plan },
+    /// Someone asked the run to stop.
+    Interrupted,
+    /// All processes are new, and the run goes on from `state/`.
+    BegunAnew,
+    /// A state was read from `state/`.
+    Loaded { iteration: Iteration, stage: StageId, digest: Digest },
+    /// A node has computed wrong numbers.
+    Miscomputed { node: NodeId },
+    /// Time has passed; no fault has happened since then, if faults are over.
+    /// So many nodes belong to it; so many of them are origins with the last state.
+    Standing { now_us: u64, calm_since_us: Option<u64>, nodes: usize, origins: usize },
+    /// What a node keeps for later.
+    Keeps { node: NodeId, queues: &'a [Queue] },
+    /// What the coordinator waits for; these nodes belong to it. Whether faults are over.
+    Waits { waits: &'a [Wait], bound: &'a [NodeId], now_us: u64, calm: bool },
+    /// The coordinator logged an event.
+    Log { event: &'a Event },
     /// An entry is on disk.
     Written { entry: &'a Entry },
     /// The coordinator's core got an input.
@@ -89,20 +120,29 @@ impl Invariants {
         // The most telling first: one mistake often breaks several promises.
         Self(vec![
             Box::new(journal_restores_what_existed::JournalRestoresWhatExisted),
+            Box::new(journal_cut_anywhere_is_a_past::JournalCutAnywhereIsAPast),
+            Box::new(node_ids_are_never_used_twice::NodeIdsAreNeverUsedTwice::default()),
+            Box::new(resume_goes_on_from_what_was_saved::ResumeGoesOnFromWhatWasSaved::default()),
             Box::new(no_two_terms_commit::NoTwoTermsCommit::default()),
             Box::new(committed_iterations_never_change::CommittedIterationsNeverChange::default()),
             Box::new(commit_is_journalled_first::CommitIsJournalledFirst),
+            Box::new(repair_keeps_the_planned_stages::RepairKeepsThePlannedStages::default()),
             Box::new(fenced_nodes_never_count::FencedNodesNeverCount::default()),
             Box::new(each_microbatch_counted_once::EachMicrobatchCountedOnce),
             Box::new(hashes_before_step::HashesBeforeStep::default()),
             Box::new(recovery_is_the_configured_one::RecoveryIsTheConfiguredOne::default()),
             Box::new(committed_gradient_equals_undisturbed::CommittedGradientEqualsUndisturbed),
-            Box::new(replicas_bitwise_equal::ReplicasBitwiseEqual),
+            Box::new(replicas_bitwise_equal::ReplicasBitwiseEqual::default()),
             Box::new(sample_order_independent::SampleOrderIndependent),
             Box::new(nodes_one_step_apart::NodesOneStepApart),
             Box::new(slots_never_exceeded::SlotsNeverExceeded),
             Box::new(handles_bounded::HandlesBounded::new(settings)),
             Box::new(published_state_is_committed::PublishedStateIsCommitted),
+            Box::new(queues_bounded::QueuesBounded),
+            Box::new(waits_have_an_owner_and_an_end::WaitsHaveAnOwnerAndAnEnd::default()),
+            Box::new(one_origin_and_a_spare_suffice::OneOriginAndASpareSuffice::default()),
+            Box::new(every_stage_is_served_when_faults_end::EveryStageIsServedWhenFaultsEnd::default()),
+            Box::new(iterations_commit_when_faults_end::IterationsCommitWhenFaultsEnd::default()),
             Box::new(runs_end_as_they_should::RunsEndAsTheyShould::default()),
         ])
     }

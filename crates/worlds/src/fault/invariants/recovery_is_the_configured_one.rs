@@ -4,6 +4,7 @@ use super::{Invariant, Observation};
 use crate::fault::compute::Rebuilt;
 use crate::fault::provenance as made;
 use crate::fault::truth::Truth;
+use skipstone_protocol::Entry;
 use skipstone_recovery::{Decision, LossView, Recipe, StageView};
 use skipstone_types::{Digest, Iteration, StageId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +27,10 @@ impl Invariant for RecoveryIsTheConfiguredOne {
     }
 
     fn observe(&mut self, seen: &Observation<'_>, truth: &Truth) -> Result<(), String> {
+        if let Observation::Written { entry: Entry::RolledBack { .. } } = seen {
+            let last = truth.records.last().map(|record| record.stages.as_slice()).unwrap_or_default();
+            self.lineages = last.iter().map(|part| (part.stage, part.lineage)).collect();
+        }
         let Some(record) = seen.committed() else { return Ok(()) };
         for part in &record.stages {
             let lineage = self.lineages.entry(part.stage).or_default();

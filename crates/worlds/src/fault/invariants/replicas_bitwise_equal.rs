@@ -3,10 +3,15 @@
 use super::{Invariant, Observation};
 use crate::fault::truth::Truth;
 use skipstone_protocol::ToCoordinator;
+use skipstone_types::NodeId;
+use std::collections::BTreeSet;
 
 /// See the file's name.
-#[derive(Debug)]
-pub(super) struct ReplicasBitwiseEqual;
+#[derive(Debug, Default)]
+pub(super) struct ReplicasBitwiseEqual {
+    /// Nodes that have computed wrong numbers: what they hold is told from the others' before anything comes of it.
+    wrong: BTreeSet<NodeId>,
+}
 
 impl Invariant for ReplicasBitwiseEqual {
     fn name(&self) -> &'static str {
@@ -24,7 +29,17 @@ impl Invariant for ReplicasBitwiseEqual {
                     let (t, stage, state) = (record.iteration, part.stage, part.state);
                     return Err(format!("the record of {t} says that {stage} was {state:?}"));
                 }
+                let deviates = |node: &&NodeId| {
+                    let held = truth.held.get(node).filter(|held| held.iteration == record.iteration);
+                    held.is_some_and(|held| Some(held.digest) != part.state)
+                };
+                if let Some(node) = part.members.iter().find(deviates) {
+                    return Err(format!("{node} is a member of {} and holds other bits", part.stage));
+                }
             }
+        }
+        if let Observation::Miscomputed { node } = seen {
+            self.wrong.insert(*node);
         }
         let Observation::Reported { node, message } = seen else { return Ok(()) };
         let ToCoordinator::Holds { transfer, stage, iteration, digest } = message else { return Ok(()) };
@@ -33,7 +48,7 @@ impl Invariant for ReplicasBitwiseEqual {
         }
         // A state made anew is nobody's replica until it has entered.
         let made_anew = truth.rebuilt.get(digest).is_some_and(|rebuilt| rebuilt.stage == *stage);
-        if made_anew || truth.served(*stage, *iteration, *digest) {
+        if made_anew || self.wrong.contains(node) || truth.served(*stage, *iteration, *digest) {
             Ok(())
         } else {
             let how = if transfer.is_some() { "after a transfer" } else { "after a step" };

@@ -9,7 +9,14 @@ use skipstone_types::{Iteration, StageId};
 #[derive(Debug, Default)]
 pub(super) struct RunsEndAsTheyShould {
     published: Option<(Iteration, usize)>,
+    /// Whether someone asked to stop.
+    asked: bool,
+    /// Iterations committed since.
+    since_asked: u64,
 }
+
+/// Iterations that may still be committed after a wish to stop: the one under way, and one whose paths are being found.
+const LAST_ITERATIONS_MAX: u64 = 2;
 
 impl Invariant for RunsEndAsTheyShould {
     fn name(&self) -> &'static str {
@@ -21,8 +28,22 @@ impl Invariant for RunsEndAsTheyShould {
     }
 
     fn observe(&mut self, seen: &Observation<'_>, truth: &Truth) -> Result<(), String> {
-        if let Observation::Published { iteration, stages } = seen {
-            self.published = Some((*iteration, stages.len()));
+        match seen {
+            Observation::Published { iteration, stages } => {
+                self.published = Some((*iteration, stages.len()));
+            }
+            Observation::Interrupted => (self.asked, self.since_asked) = (true, 0),
+            Observation::BegunAnew => self.asked = false,
+            _ => {}
+        }
+        if self.asked && seen.committed().is_some() {
+            self.since_asked += 1;
+            if self.since_asked > LAST_ITERATIONS_MAX {
+                return Err(format!(
+                    "it was asked to stop, and has committed {} iterations since",
+                    self.since_asked
+                ));
+            }
         }
         let Observation::Ended { end, bound } = seen else { return Ok(()) };
         let committed = truth.committed();
@@ -43,7 +64,14 @@ impl Invariant for RunsEndAsTheyShould {
                     )),
                 }
             }
-            End::Stopped => Err("nobody asked to stop".to_owned()),
+            End::Stopped if !self.asked => Err("nobody asked to stop".to_owned()),
+            End::Stopped => match self.published {
+                Some((iteration, _)) if iteration.0 == committed => Ok(()),
+                None if committed == 0 => Ok(()),
+                published => {
+                    Err(format!("stopped after {committed} iterations, and the last state/ is {published:?}"))
+                }
+            },
             End::Failed { why } => {
                 let origin = bound.iter().find(|node| {
                     truth.held.get(node).is_some_and(|held| {

@@ -130,7 +130,7 @@ impl Engine {
     fn carry_out(&mut self, task: &Task, inputs: &mut [Option<Tensor>]) -> Made {
         match task {
             Task::Initialise { stage } => Ok(held(self.initial(*stage))),
-            Task::Load { stage, iteration } => self.load(*stage, *iteration),
+            Task::Load { stage, iteration, state } => self.load(*stage, *iteration, state),
             Task::Embed { iteration, microbatch } => self.embed(inputs, *iteration, *microbatch),
             Task::Forward { .. } => self.forward(inputs),
             Task::Loss { iteration, microbatch } => self.loss(inputs, *iteration, *microbatch),
@@ -172,16 +172,17 @@ impl Engine {
         StageState::fresh(stage, parameters, 1.0)
     }
 
-    fn load(&self, stage: StageId, iteration: Iteration) -> Made {
-        let path = stage_path(&self.setup.state, iteration, stage);
+    fn load(&self, stage: StageId, iteration: Iteration, digest: &Digest) -> Made {
+        let path = stage_path(&self.setup.state, iteration, stage, digest);
         let file = StateFile { stage, iteration, shape: &self.digest };
         file.read(&path, &self.layout(stage)).map(held).map_err(|error| error.to_string())
     }
 
     fn save(&self, inputs: &[Option<Tensor>], stage: StageId, iteration: Iteration) -> Made {
-        let path = stage_path(&self.setup.state, iteration, stage);
+        let state = state(inputs, 0)?;
+        let path = stage_path(&self.setup.state, iteration, stage, &state.digest());
         let file = StateFile { stage, iteration, shape: &self.digest };
-        file.write(&path, state(inputs, 0)?).map_err(|error| error.to_string())?;
+        file.write(&path, state).map_err(|error| error.to_string())?;
         Ok((Outcome::Done, Vec::new()))
     }
 

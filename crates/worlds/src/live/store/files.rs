@@ -1,9 +1,10 @@
-//! `DIR/state/<iteration>/stage-<k>.safetensors`: a stage's weights, moments and counters.
+//! `DIR/state/<iteration>/stage-<k>-<digest>.safetensors`: a stage's weights, moments and counters. A file is never
+//! written over by other bits: a stage may be rebuilt, and be saved again for the same iteration.
 
 use super::StageState;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use skipstone_model::StageLayout;
-use skipstone_types::{Iteration, StageId};
+use skipstone_types::{Digest, Iteration, StageId};
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -49,9 +50,11 @@ pub fn iteration_dir(state: &Path, iteration: Iteration) -> PathBuf {
     state.join(iteration.0.to_string())
 }
 
-/// The file of a stage in it.
-pub fn stage_path(state: &Path, iteration: Iteration, stage: StageId) -> PathBuf {
-    iteration_dir(state, iteration).join(format!("stage-{}.safetensors", stage.0))
+/// The file of a stage in it, with a state of this digest.
+pub fn stage_path(state: &Path, iteration: Iteration, stage: StageId, digest: &Digest) -> PathBuf {
+    let start = digest.to_string();
+    let start = start.get(..16).unwrap_or(&start);
+    iteration_dir(state, iteration).join(format!("stage-{}-{start}.safetensors", stage.0))
 }
 
 /// What a stage's file must agree with.

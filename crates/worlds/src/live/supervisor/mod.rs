@@ -23,6 +23,7 @@ use kills::{Killer, Roster};
 use memory::MemoryWatch;
 use signals::Signals;
 use skipstone_observe::{Observer, Outcome, Progress, RunInfo};
+
 use skipstone_types::{Event, Iteration};
 use std::time::{Duration, Instant};
 

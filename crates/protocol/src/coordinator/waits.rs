@@ -1,0 +1,121 @@
+//! What the coordinator waits for. Nothing is waited for that nobody will bring about.
+
+use super::attempt::ReducePhase;
+use super::roster::Role;
+use super::{Coordinator, ORIGIN_GRACE_US, Phase};
+use skipstone_types::{NodeId, StageId, WhileLost};
+use std::collections::BTreeSet;
+
+/// Who ends a wait.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Owner {
+    /// The coordinator itself, at the latest so many microseconds from now.
+    Time {
+        /// How long.
+        left_us: u64,
+    },
+    /// The driver, which looks for paths.
+    Planner,
+    /// These nodes: each answers, or is lost.
+    Nodes(Vec<NodeId>),
+    /// Whoever starts nodes, or lets them come back.
+    Outside,
+}
+
+/// Something that is waited for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Wait {
+    /// For what.
+    pub what: &'static str,
+    /// Who ends it.
+    pub owner: Owner,
+}
+
+impl Coordinator {
+    /// Everything that is waited for now; empty only once the run is over.
+    pub fn waits(&self) -> Vec<Wait> {
+        let mut waits = Vec::new();
+        let mut wait = |what, owner| waits.push(Wait { what, owner });
+        let left = |until_us: u64| Owner::Time { left_us: until_us.saturating_sub(self.now_us) };
+        match &self.phase {
+            Phase::Ending => return waits,
+            Phase::Returning { until_us, .. } => wait("nodes that still hold the run", left(*until_us)),
+            Phase::Gathering { .. } => wait("nodes for the start", Owner::Outside),
+            Phase::Running => {}
+        }
+        if self.planning.is_some() {
+            wait("paths", Owner::Planner);
+        }
+        for (what, nodes) in self.owed_to_attempt() {
+            wait(what, Owner::Nodes(nodes));
+        }
+        if let Some(saving) = &self.saving {
+            let mut owing = saving.owing();
+            if owing.is_empty() {
+                owing = self.stage_ids().flat_map(|stage| self.silent(stage)).collect();
+            }
+            wait("state/ to be written", Owner::Nodes(owing));
+        }
+        if let Some(retry) = self.save_retry {
+            wait("another try to write state/", left(retry.at_us));
+        }
+        if let Some(since_us) = self.origin_away_since_us {
+            wait("an origin to come back", left(since_us + ORIGIN_GRACE_US));
+        }
+        for (node, known) in &self.nodes {
+            let Role::Joining(join) = &known.role else { continue };
+            let donors = join.donors.iter().filter(|_| join.ready.is_none());
+            let nodes = std::iter::once(node).chain(donors).copied().collect();
+            wait("a state on its way to a node", Owner::Nodes(nodes));
+        }
+        let (since_us, took_us) = self.last_commit_us;
+        if self.attempt.is_none() && self.now_us < since_us + took_us {
+            wait("followers of the last iteration", left(since_us + took_us));
+        }
+        if self.settings.while_lost == WhileLost::Wait && !self.holes().is_empty() {
+            wait("a stage without a replica", Owner::Outside);
+        }
+        if self.ends_since_us.is_some() && self.saving.is_none() && self.attempt.is_none() {
+            wait("a stage to be rebuilt before the end", left(self.now_us + super::LAST_REBUILD_GRACE_US));
+        }
+        waits
+    }
+
+    /// Replicas of the stage that have not said what they hold before the iteration that runs or comes next.
+    fn silent(&self, stage: StageId) -> Vec<NodeId> {
+        let votes = self.stages[usize::from(stage.0)].votes.get(&self.iteration);
+        let silent = |node: &NodeId| votes.is_none_or(|votes| !votes.contains_key(node));
+        self.serving(stage).into_iter().filter(silent).collect()
+    }
+
+    /// Per stage, what the attempt under way still lacks, and from whom.
+    fn owed_to_attempt(&self) -> Vec<(&'static str, Vec<NodeId>)> {
+        let Some(attempt) = &self.attempt else { return Vec::new() };
+        let parts = attempt.stages.iter().zip(0..).filter(|(part, _)| !part.owners.is_empty());
+        parts
+            .filter_map(|(part, index)| {
+                let stage = StageId(index);
+                match &part.phase {
+                    ReducePhase::Agreed { .. } => None,
+                    ReducePhase::Sealed { reports, .. } => {
+                        let owing = self.serving(stage).into_iter();
+                        Some((
+                            "a reduced gradient",
+                            owing.filter(|node| !reports.contains_key(node)).collect(),
+                        ))
+                    }
+                    ReducePhase::Open => {
+                        let is_done = |microbatch, owner: &NodeId| {
+                            part.done.get(owner).is_some_and(|done| done.contains(microbatch))
+                        };
+                        let owners =
+                            part.owners.iter().filter(|(microbatch, owner)| !is_done(microbatch, owner));
+                        let mut owing: BTreeSet<_> = owners.map(|(_, owner)| *owner).collect();
+                        owing.extend(self.silent(stage));
+                        Some(("shares of a gradient", owing.into_iter().collect()))
+                    }
+                }
+            })
+            .collect()
+    }
+}
