@@ -543,6 +543,27 @@ fn a_node_that_missed_its_last_step_returns_only_with_the_gradient_for_it() {
 }
 
 #[test]
+fn a_stages_only_node_that_is_away_before_it_tells_of_its_step_returns_with_it() {
+    for (heard, keeps) in [(true, true), (false, false)] {
+        let (mut bench, nodes) = Bench::started(&settings(1, 2));
+        run_iteration(&mut bench, &nodes);
+        lose(&mut bench, nodes[2]);
+        let mut returns = holding(nodes[2], 2, 1, 77);
+        returns.record = heard.then(|| Box::new(bench.commits()[0].clone()));
+        let node = bench.hello(Some(Box::new(returns)));
+        assert_eq!(starts_empty(&bench, node), !keeps);
+    }
+    // Another node of the run can't say what it was never a member of.
+    let (mut bench, nodes) = Bench::started(&settings(1, 2));
+    run_iteration(&mut bench, &nodes);
+    lose(&mut bench, nodes[2]);
+    let mut returns = holding(NodeId(99), 2, 1, 77);
+    returns.record = Some(Box::new(bench.commits()[0].clone()));
+    let node = bench.hello(Some(Box::new(returns)));
+    assert!(starts_empty(&bench, node));
+}
+
+#[test]
 fn a_copy_that_steps_before_it_is_let_in_votes_with_what_it_holds_then() {
     let (mut wide, pairs) = Bench::started(&settings(2, 1));
     // One of two replicas is lost; its heir copies, and follows the iteration. It reports the gradient and its step

@@ -137,11 +137,33 @@ impl Coordinator {
     /// is the one that the stage was lost with.
     fn may_keep(&self, holding: &Holding) -> bool {
         let Some(stage) = self.stages.get(usize::from(holding.stage.0)) else { return false };
+        let vouched_for = match stage.digests.get(&holding.iteration) {
+            Some(known) => *known == holding.state,
+            None => self.has_stepped_unheard(holding),
+        };
         matches!(self.phase, Phase::Running)
             && !self.is_served(holding.stage)
             && holding.iteration <= self.iteration
-            && stage.digests.get(&holding.iteration) == Some(&holding.state)
+            && vouched_for
             && (!self.stepped_since(holding.stage, holding.iteration) || self.can_step(holding))
+    }
+
+    /// Whether the node has taken the last step of its stage as decided, and nobody has said what that came to: its word
+    /// counts as it would have, had it come before the node was lost.
+    fn has_stepped_unheard(&self, holding: &Holding) -> bool {
+        let Some((stage, heard)) =
+            self.stages.get(usize::from(holding.stage.0)).zip(holding.record.as_deref())
+        else {
+            return false;
+        };
+        let last = stage.last_step.and_then(|step| self.records.get(&step));
+        let Some(part) = last.and_then(|record| record.stage(holding.stage)) else { return false };
+        last.is_some_and(|record| {
+            record.iteration.next() == holding.iteration
+                && heard.iteration >= record.iteration
+                && self.records.get(&heard.iteration) == Some(heard)
+        }) && part.lineage == stage.lineage
+            && part.members.contains(&holding.node)
     }
 
     /// Whether the node lacks only the last step of its stage, and holds the gradient for it.
