@@ -48,20 +48,27 @@ impl ComputePool {
 }
 
 /// Buffers kept for reuse, by length: in steady state nothing is allocated.
+///
+/// It keeps no more of a length than it has lent: what is given to it beyond that (a part of a gradient, made elsewhere) is
+/// freed, as nobody would ever take it.
 #[derive(Debug, Default)]
 pub(crate) struct BufferPool {
     free: BTreeMap<usize, Vec<Vec<f32>>>,
+    /// Taken and not given back, by length.
+    lent: BTreeMap<usize, usize>,
 }
 
 impl BufferPool {
     /// A buffer of that length with arbitrary (initialised) contents.
     pub(crate) fn take(&mut self, len: usize) -> Vec<f32> {
+        *self.lent.entry(len).or_default() += 1;
         self.free.get_mut(&len).and_then(Vec::pop).unwrap_or_else(|| vec![0.0; len])
     }
 
     /// Takes a buffer back.
     pub(crate) fn give(&mut self, buffer: Vec<f32>) {
-        if !buffer.is_empty() {
+        if let Some(lent) = self.lent.get_mut(&buffer.len()).filter(|lent| **lent > 0) {
+            *lent -= 1;
             self.free.entry(buffer.len()).or_default().push(buffer);
         }
     }
@@ -74,5 +81,26 @@ impl BufferPool {
     /// Frees all that waits.
     pub(crate) fn clear(&mut self) {
         self.free.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_never_lent_is_not_kept() {
+        let mut pool = BufferPool::default();
+        let (one, two) = (pool.take(8), pool.take(8));
+        for _ in 0..100 {
+            pool.give(vec![0.0; 5]);
+        }
+        assert_eq!(pool.bytes(), 0);
+        pool.give(one);
+        pool.give(two);
+        pool.give(vec![0.0; 8]);
+        assert_eq!(pool.bytes(), 2 * 8 * 4);
+        assert_eq!(pool.take(8).len(), 8);
+        assert_eq!(pool.bytes(), 8 * 4);
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::account::NodeTime;
 use crate::story::{Story, Subject};
-use crate::{RunInfo, RunState, words};
+use crate::{RunInfo, RunState, slow, words};
 use skipstone_types::{CommittedStage, Event, EventRecord, Iteration};
 
 /// Iterations before the asked one that its loss and time are compared with.
@@ -38,7 +38,14 @@ pub fn explain(info: &RunInfo, events: &[EventRecord], iteration: Iteration) -> 
             && found.is_none()
         {
             let stories = state.stories().filter(|story| before.tells(story)).cloned().collect();
-            found = Some(Found { record: record.clone(), stories, time: state.time().clone(), loss_before });
+            let slow = slow::reasons(events, *iteration);
+            found = Some(Found {
+                record: record.clone(),
+                stories,
+                time: state.time().clone(),
+                loss_before,
+                slow,
+            });
         } else if let Some(found) = &mut found {
             found.go_on(&state);
         }
@@ -78,6 +85,8 @@ struct Found {
     stories: Vec<Story>,
     time: NodeTime,
     loss_before: Option<f64>,
+    /// Why it took longer than usual.
+    slow: Vec<String>,
 }
 
 impl Found {
@@ -116,6 +125,9 @@ impl Found {
             words::delay(wall_ms),
             words::plural(u64::from(attempts), "attempt")
         ));
+        for reason in &self.slow {
+            text.push_str(&format!("  Slow, {reason}.\n"));
+        }
         text.push_str(&self.account(before));
         if *replay_us > 0 {
             let replay = words::delay(*replay_us / 1000);

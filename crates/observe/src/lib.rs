@@ -25,6 +25,7 @@ mod observer;
 mod read;
 mod report;
 mod screen;
+mod slow;
 mod stage;
 mod state;
 mod story;

@@ -37,8 +37,13 @@ fn event() -> impl Strategy<Value = Event> {
         prop::collection::vec(node(), 0..9),
     )
         .prop_map(|(iteration, loss, tokens, (busy_us, replay_us, memory_wait_us, link_us), nodes)| {
-            let stages =
-                vec![CommittedStage { stage: StageId(1), microbatches: 3, nodes, gradient_norm: loss }];
+            let stages = vec![CommittedStage {
+                stage: StageId(1),
+                microbatches: 3,
+                nodes,
+                gradient_norm: loss,
+                pace: None,
+            }];
             let record = Digest::of(&tokens.to_le_bytes());
             let (attempt, learning_rate, took_ms) = (Attempt(0), loss, busy_us);
             Event::Committed {

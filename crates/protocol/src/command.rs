@@ -4,6 +4,7 @@ use crate::journal::Entry;
 use crate::message::{ToCoordinator, ToPeer, ToWorker};
 use crate::record::SavedStage;
 use crate::task::{Handle, Outcome, Task, TaskId};
+use serde::{Deserialize, Serialize};
 use skipstone_types::{Event, Iteration, NodeId, Plan, PlanProblem, Term};
 
 /// What happens to a worker.
@@ -98,7 +99,7 @@ pub enum WorkerCommand {
 }
 
 /// What happens to a coordinator.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum CoordinatorInput {
     /// Time passes. Drivers send one at least every 100 ms.
     Tick,

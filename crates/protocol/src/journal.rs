@@ -14,8 +14,20 @@ use thiserror::Error;
 /// First bytes of a journal: name and version.
 pub const JOURNAL_HEADER: &[u8; 12] = b"SKIPJRNL\x02\0\0\0";
 
+/// Length and digest, before each entry's body.
+const HEAD_BYTES: usize = 20;
+
 /// Largest entry, in bytes.
 const ENTRY_BYTES_MAX: usize = 16 << 20;
+
+/// Kinds of entries: postcard writes the kind first.
+const ENTRY_KINDS: u8 = 5;
+
+/// Bytes of the body's digest before an entry.
+const DIGEST_BYTES: usize = 16;
+
+/// Bytes that are digested to tell a torn tail from damage.
+const DIGESTED_BYTES_MAX: usize = 1 << 30;
 
 /// A line of the journal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -82,7 +94,7 @@ pub enum JournalError {
 pub fn encode_entry(entry: &Entry) -> Vec<u8> {
     // Entries hold only numbers, vectors and options, which postcard always writes.
     let body = postcard::to_stdvec(entry).unwrap_or_default();
-    let mut bytes = Vec::with_capacity(body.len() + 20);
+    let mut bytes = Vec::with_capacity(body.len() + HEAD_BYTES);
     bytes.extend_from_slice(&(body.len() as u32).to_le_bytes());
     bytes.extend_from_slice(&Digest::of(&body).0[..16]);
     bytes.extend_from_slice(&body);
@@ -106,34 +118,97 @@ pub fn decode_journal(bytes: &[u8]) -> Result<(Vec<Entry>, usize), JournalError>
     }
     let mut entries = Vec::new();
     let mut at = JOURNAL_HEADER.len();
-    while at < bytes.len() {
-        match entry_at(&bytes[at..]) {
-            Some((entry, length)) => {
-                entries.push(entry);
-                at += length;
+    loop {
+        let rest = &bytes[at..];
+        match decode_entry(rest, rest.len()) {
+            Decoded::Entry { entry, bytes } => {
+                entries.push(*entry);
+                at += bytes;
             }
-            None if (at + 1..bytes.len()).any(|later| entry_at(&bytes[later..]).is_some()) => {
-                return Err(JournalError::Damaged(at));
-            }
-            None => break,
+            Decoded::End | Decoded::Needs(_) => return Ok((entries, at)),
+            Decoded::Damaged => return Err(JournalError::Damaged(at)),
         }
     }
-    Ok((entries, at))
 }
 
-/// The entry that starts here, and its bytes; none if what is here is not a whole one.
-fn entry_at(bytes: &[u8]) -> Option<(Entry, usize)> {
-    let (length, rest) = bytes.split_first_chunk::<4>()?;
+/// What the bytes at some place of a journal are.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Decoded {
+    /// An entry of so many bytes.
+    Entry {
+        /// The entry.
+        entry: Box<Entry>,
+        /// Its bytes.
+        bytes: usize,
+    },
+    /// So many bytes are needed to say.
+    Needs(usize),
+    /// The end, or a torn tail.
+    End,
+    /// Not an entry, although more follows.
+    Damaged,
+}
+
+/// Decodes the entry at the start of `bytes`, the first of `remaining` that are left in the journal.
+pub fn decode_entry(bytes: &[u8], remaining: usize) -> Decoded {
+    if remaining < HEAD_BYTES {
+        return Decoded::End;
+    }
+    let Some(whole) = bytes.first_chunk().map(|length| HEAD_BYTES + u32::from_le_bytes(*length) as usize)
+    else {
+        return Decoded::Needs(HEAD_BYTES);
+    };
+    if whole <= remaining.min(HEAD_BYTES + ENTRY_BYTES_MAX) {
+        if bytes.len() < whole {
+            return Decoded::Needs(whole);
+        }
+        if let Checked::Sound(entry) = check(bytes) {
+            return Decoded::Entry { entry: Box::new(entry), bytes: whole };
+        }
+    }
+    // One write may be torn, and nothing follows it.
+    if remaining > HEAD_BYTES + ENTRY_BYTES_MAX {
+        return Decoded::Damaged;
+    }
+    if bytes.len() < remaining {
+        return Decoded::Needs(remaining);
+    }
+    if holds_an_entry(&bytes[1..remaining]) { Decoded::Damaged } else { Decoded::End }
+}
+
+/// What a place is taken for.
+enum Checked {
+    /// A whole entry.
+    Sound(Entry),
+    /// Nothing, after the digest of so many bytes was computed.
+    Unsound(usize),
+}
+
+/// Takes the start of `bytes` for an entry.
+fn check(bytes: &[u8]) -> Checked {
+    let Some((length, rest)) = bytes.split_first_chunk::<4>() else { return Checked::Unsound(0) };
     let length = u32::from_le_bytes(*length) as usize;
-    if length == 0 || length > ENTRY_BYTES_MAX {
-        return None;
+    let Some((digest, rest)) = rest.split_first_chunk::<DIGEST_BYTES>() else { return Checked::Unsound(0) };
+    // The first byte tells the kind of entry: what can't be one needs no digest.
+    let body = rest.get(..length).filter(|body| body.first().is_some_and(|kind| *kind < ENTRY_KINDS));
+    let Some(body) = body.filter(|_| length <= ENTRY_BYTES_MAX) else { return Checked::Unsound(0) };
+    let sound = Digest::of(body).0[..DIGEST_BYTES] == digest[..];
+    match sound.then(|| postcard::from_bytes(body).ok()).flatten() {
+        Some(entry) => Checked::Sound(entry),
+        None => Checked::Unsound(length),
     }
-    let (digest, rest) = rest.split_first_chunk::<16>()?;
-    let body = rest.get(..length)?;
-    if Digest::of(body).0[..16] != digest[..] {
-        return None;
-    }
-    postcard::from_bytes(body).ok().map(|entry| (entry, 20 + length))
+}
+
+/// Whether a whole entry starts anywhere. Bytes made to be looked at for long count as one: they are no torn write.
+fn holds_an_entry(bytes: &[u8]) -> bool {
+    let mut digested = 0;
+    (0..bytes.len()).any(|at| match check(&bytes[at..]) {
+        Checked::Sound(_) => true,
+        Checked::Unsound(length) => {
+            digested += length;
+            digested > DIGESTED_BYTES_MAX
+        }
+    })
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 
 mod command;
 mod coordinator;
+mod inputs;
 mod journal;
 mod message;
 mod record;
@@ -19,8 +20,13 @@ mod wire;
 mod worker;
 
 pub use command::{CoordinatorCommand, CoordinatorInput, End, WorkerCommand, WorkerInput};
-pub use coordinator::{Coordinator, Owner, Wait};
-pub use journal::{Entry, JOURNAL_HEADER, JournalError, Rebuild, decode_journal, encode_entry};
+pub use coordinator::{Coordinator, Owner, Wait, condense};
+pub use inputs::{
+    INPUTS_HEADER, InputsError, Opening, TimedInputs, decode_inputs, encode_input, encode_opening,
+};
+pub use journal::{
+    Decoded, Entry, JOURNAL_HEADER, JournalError, Rebuild, decode_entry, decode_journal, encode_entry,
+};
 pub use message::{
     Direction, Duty, Holding, LossShare, Method, ReduceId, Spent, ToCoordinator, ToPeer, ToWorker, TransferId,
 };

@@ -47,7 +47,11 @@ struct Bench {
 
 impl Bench {
     fn open(settings: &Settings, journal: &[Entry]) -> Self {
-        let (coordinator, commands) = Coordinator::open(settings.clone(), journal, None, 0);
+        Self::resume(settings, journal, None)
+    }
+
+    fn resume(settings: &Settings, journal: &[Entry], saved: Option<SavedState>) -> Self {
+        let (coordinator, commands) = Coordinator::open(settings.clone(), journal, saved, 0);
         let mut bench = Self {
             coordinator,
             journal: journal.to_vec(),
@@ -862,4 +866,37 @@ fn a_last_save_that_fails_is_tried_again_until_the_disk_takes_it() {
         bench.says(*node, ToCoordinator::Saved { stage, iteration: Iteration(1), digest });
     }
     assert_eq!(bench.end, Some(End::Done));
+}
+
+/// A stage that was lost when the state was saved has nothing to be loaded: once, the run that went back to such a state
+/// ended at once.
+#[test]
+fn a_state_saved_with_a_hole_is_gone_on_from_and_lineages_with_it() {
+    let settings = settings(1, 2);
+    let saved =
+        |stage, lineage| SavedStage { stage: StageId(stage), state: Digest([stage as u8 + 1; 32]), lineage };
+    let state = SavedState { iteration: Iteration(1), stages: vec![saved(0, 0), saved(1, 4)] };
+    let journal = [Entry::Opened { run: RunId(7), term: Term(1) }];
+    let mut bench = Bench::resume(&settings, &journal, Some(state.clone()));
+    assert!(matches!(
+        &bench.journal[2],
+        Entry::RolledBack { iteration: Iteration(1), generation: 1, stages } if *stages == state.stages
+    ));
+    let nodes: Vec<_> = (0..3).map(|_| bench.hello(None)).collect();
+    for (node, stage) in [(nodes[0], 0), (nodes[1], 1)] {
+        let (_, given, method) = bench.last_assignment(node);
+        assert!(given == StageId(stage) && matches!(method, Method::Load { .. }), "{method:?}");
+        bench.holds(node);
+    }
+    let (_, stage, method) = bench.last_assignment(nodes[2]);
+    assert!(stage == StageId(2) && matches!(method, Method::Rebuild { .. }), "{method:?}");
+    let lost = |event: &&Event| matches!(event, Event::StageLost { stage: StageId(2), .. });
+    assert_eq!(bench.events.iter().filter(lost).count(), 1);
+    bench.holds(nodes[2]);
+    lose(&mut bench, nodes[1]);
+    let entries = bench.journal.iter().filter_map(|entry| match entry {
+        Entry::Rebuilt(rebuild) => Some((rebuild.stage, rebuild.lineage, rebuild.source_lineages.clone())),
+        _ => None,
+    });
+    assert_eq!(entries.collect::<Vec<_>>(), [(StageId(2), 1, vec![4])]);
 }

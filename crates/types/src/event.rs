@@ -1,7 +1,7 @@
 //! The event log's vocabulary (`events.jsonl`): what happened, in numbers, without prose.
 //!
 //! The protocol cores emit [`Event`]s; the driver stamps them ([`EventRecord`]) and the parent process is the
-//! only writer of the log.
+//! only writer of the log. Every kind and field is documented in `docs/events.md`, which a test holds to this file.
 
 use crate::{Attempt, Digest, Iteration, NodeId, StageId, Term};
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,22 @@ pub struct CommittedStage {
     pub nodes: Vec<NodeId>,
     /// L2 norm of its gradient, before clipping; 0 where nothing reached it.
     pub gradient_norm: f64,
+    /// How its shares and their sum came about; none where nothing reached it.
+    #[serde(default)]
+    pub pace: Option<StagePace>,
+}
+
+/// When a stage's shares were complete, and when its replicas agreed on their sum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StagePace {
+    /// Milliseconds from the attempt's start until the last share was there.
+    pub shares_ms: u64,
+    /// The node whose share came last.
+    pub last: NodeId,
+    /// Milliseconds that this node computed: the rest of its time it waited for others.
+    pub last_busy_ms: u64,
+    /// Milliseconds from then until all replicas agreed.
+    pub reduced_ms: u64,
 }
 
 /// What happened.
@@ -250,4 +266,124 @@ pub enum Event {
         /// Why: `done`, `stopped`, or an error.
         why: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    /// An event of every kind. A new kind doesn't compile in `known` until it is named, and belongs in here too.
+    fn all() -> Vec<Event> {
+        let (node, stage, iteration) = (NodeId(1), StageId(2), Iteration(3));
+        let (attempt, why, took_ms) = (Attempt(0), String::new(), 4);
+        vec![
+            Event::CoordinatorStarted { term: Term(1), iteration },
+            Event::SwarmStarted { cores: 2 },
+            Event::NodeJoined { node, process: 5, was: Some(NodeId(9)) },
+            Event::NodeEmptied { node, stage },
+            Event::NodeAssigned { node, stage, how: String::new() },
+            Event::NodeEntered { node, stage, iteration, took_ms },
+            Event::NodeLost { node, stage: None, why: why.clone(), wasted_us: 0 },
+            Event::Repaired { stage, lost: node, microbatches: 1 },
+            Event::StageLost { stage, iteration },
+            Event::RebuildStarted { stage, node, sources: Vec::new() },
+            Event::StageRebuilt { stage, kind: String::new(), sources: Vec::new(), took_ms, iteration },
+            Event::RebuildRefused { stage, why: why.clone() },
+            Event::AttemptStarted { iteration, attempt, holes: Vec::new() },
+            Event::AttemptAborted { iteration, attempt, ran_ms: 1 },
+            Event::Committed {
+                iteration,
+                attempt,
+                loss: 1.0,
+                tokens: 1,
+                learning_rate: 1.0,
+                stages: vec![CommittedStage {
+                    stage,
+                    microbatches: 1,
+                    nodes: vec![node],
+                    gradient_norm: 1.0,
+                    pace: Some(StagePace { shares_ms: 1, last: node, last_busy_ms: 1, reduced_ms: 1 }),
+                }],
+                busy_us: 1,
+                replay_us: 1,
+                memory_wait_us: 1,
+                link_us: 1,
+                took_ms,
+                record: Digest::default(),
+            },
+            Event::StateSaved { iteration },
+            Event::SaveFailed { why: why.clone() },
+            Event::Refused { node: None, why: why.clone() },
+            Event::Killed { target: String::new(), node: None, stage: None },
+            Event::Injected { fault: String::new(), node, peer: None, for_ms: 1 },
+            Event::Respawned { target: String::new() },
+            Event::Validated { iteration, loss: 1.0 },
+            Event::Finished { iteration, why },
+        ]
+    }
+
+    /// The number of kinds, as long as this compiles.
+    fn known(event: &Event) -> usize {
+        match event {
+            Event::CoordinatorStarted { .. }
+            | Event::SwarmStarted { .. }
+            | Event::NodeJoined { .. }
+            | Event::NodeEmptied { .. }
+            | Event::NodeAssigned { .. }
+            | Event::NodeEntered { .. }
+            | Event::NodeLost { .. }
+            | Event::Repaired { .. }
+            | Event::StageLost { .. }
+            | Event::RebuildStarted { .. }
+            | Event::StageRebuilt { .. }
+            | Event::RebuildRefused { .. }
+            | Event::AttemptStarted { .. }
+            | Event::AttemptAborted { .. }
+            | Event::Committed { .. }
+            | Event::StateSaved { .. }
+            | Event::SaveFailed { .. }
+            | Event::Refused { .. }
+            | Event::Killed { .. }
+            | Event::Injected { .. }
+            | Event::Respawned { .. }
+            | Event::Validated { .. }
+            | Event::Finished { .. } => 23,
+        }
+    }
+
+    #[test]
+    fn every_kind_and_field_is_documented_and_nothing_else() {
+        let mut documented: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        let mut kind = "";
+        for line in include_str!("../../../docs/events.md").lines() {
+            if let Some(name) = line.strip_prefix("## ") {
+                kind = name;
+                documented.insert(kind, BTreeSet::new());
+            } else if let Some(rest) = line.strip_prefix("- `")
+                && let Some(fields) = documented.get_mut(kind)
+                && let Some((field, _)) = rest.split_once('`')
+            {
+                fields.insert(field);
+            }
+        }
+        let events = all();
+        assert_eq!(events.len(), known(&events[0]));
+        assert_eq!(documented.len(), events.len(), "a kind that does not exist is documented");
+        for event in events {
+            let json = serde_json::to_value(&event).unwrap();
+            let kind = json["event"].as_str().unwrap();
+            let fields: BTreeSet<&str> =
+                json.as_object().unwrap().keys().map(String::as_str).filter(|key| *key != "event").collect();
+            assert_eq!(documented.get(kind), Some(&fields), "{kind}");
+            if let Event::Committed { stages, .. } = &event {
+                let stage = serde_json::to_value(&stages[0]).unwrap();
+                let text = include_str!("../../../docs/events.md");
+                for key in stage.as_object().unwrap().keys().chain(stage["pace"].as_object().unwrap().keys())
+                {
+                    assert!(text.contains(&format!("`{key}`")), "{key}");
+                }
+            }
+        }
+    }
 }

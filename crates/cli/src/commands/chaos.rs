@@ -12,7 +12,7 @@ use skipstone_worlds::live::chaos::{ChaosReport, Evidence, Times, judge};
 use skipstone_worlds::live::{ChaosPlan, Fault, KillScript, RunOptions, run};
 
 use crate::commands::audit::order_of;
-use crate::commands::replay::replay_run;
+use crate::commands::replay::{decide_again, replay_run};
 use crate::failure::{Failure, Outcome};
 use crate::output::{print, print_json, say, threads};
 use crate::run_flags::parse_seconds;
@@ -97,6 +97,7 @@ impl Chaos {
         let entries = read_journal(dir).map_err(Failure::failed)?;
         let audited = audit(&entries, order_of(dir)?.as_ref());
         let replayed = replay_run(dir, threads(None))?;
+        let decided = decide_again(dir)?;
         let told = Run::read(dir)?;
         let report = judge(&Evidence {
             ended: &outcome.ended,
@@ -105,6 +106,7 @@ impl Chaos {
             entries: &entries,
             audit: &audited,
             replay: &replayed,
+            decisions: &decided,
             goodput: Summary::of(&told.state()).goodput,
         });
         let json = serde_json::json!({ "report": &report, "memory": &outcome.chaos.memory });

@@ -1,14 +1,18 @@
 //! `skipstone replay`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use skipstone_protocol::decode_inputs;
 use skipstone_worlds::audit::read_journal;
 use skipstone_worlds::config::RunConfig;
 use skipstone_worlds::live::folder::read_facts;
+use skipstone_worlds::live::inputs_file::{inputs_path, recorded_terms};
 use skipstone_worlds::live::publish::read_state;
 use skipstone_worlds::live::store::EngineSetup;
-use skipstone_worlds::replay::{ReplayError, ReplayReport, ReplaySource, replay};
+use skipstone_worlds::replay::{
+    DecisionsReport, OtherDecision, ReplayError, ReplayReport, ReplaySource, replay,
+};
 
 use crate::failure::{Failure, Outcome};
 use crate::output::{Progress, print, print_json, threads};
@@ -20,7 +24,7 @@ Examples:
 
 Computes a run again from its own commit records, in this process: the paths that were taken, sums in the order in which
 nodes added them, rebuilt stages by their recipes. Every digest of a gradient and of a state that the records hold is
-checked. Needs the run's journal/, run.toml and data/. Exit code 1: something differs; the first place is named.";
+checked. The coordinator's state machine gets its recorded inputs again, and must write the same journal. Needs the run's journal/, run.toml and data/. Exit code 1: something differs; the first place is named.";
 
 /// Options of `replay`.
 #[derive(Debug, Args)]
@@ -38,14 +42,24 @@ pub(crate) struct Replay {
 
 impl Replay {
     pub(crate) fn run(self) -> Outcome {
+        let decisions = match decide_again(&self.dir)? {
+            Ok(decisions) => decisions,
+            Err(error) => {
+                if self.json {
+                    print_json(&serde_json::json!({ "agrees": false, "why": error.to_string() }))?;
+                }
+                return Err(Failure::failed(error));
+            }
+        };
         let report = replay_run(&self.dir, threads(self.threads.map(usize::from)))?;
         match report {
             Ok(report) if self.json => {
                 let mut json = serde_json::to_value(&report).map_err(Failure::failed)?;
                 json["agrees"] = true.into();
+                json["decisions"] = serde_json::to_value(decisions).map_err(Failure::failed)?;
                 print_json(&json)
             }
-            Ok(report) => print(&text(&report)),
+            Ok(report) => print(&text(&report, &decisions)),
             Err(error) => {
                 if self.json {
                     let place = error.place();
@@ -62,14 +76,35 @@ impl Replay {
     }
 }
 
+/// Feeds the inputs that coordinators got to their state machine again: what came of it, or the first other decision.
+///
+/// # Errors
+/// A folder that is not a run's, or that can't be read.
+pub(crate) fn decide_again(dir: &Path) -> Outcome<Result<DecisionsReport, OtherDecision>> {
+    let journal = read_journal(dir).map_err(Failure::input)?;
+    let mut report = DecisionsReport::default();
+    for term in recorded_terms(dir) {
+        let path = inputs_path(dir, term);
+        let bytes = std::fs::read(&path).map_err(|error| {
+            Failure::input(format!("{} can't be read ({error}); check its permissions", path.display()))
+        })?;
+        let decoded = decode_inputs(&bytes).map_err(|error| {
+            Failure::input(format!("{}: {error}; remove it to go on without it", path.display()))
+        })?;
+        let Some((opening, inputs)) = decoded else { continue };
+        if let Err(error) = report.feed(&journal, &opening, inputs) {
+            return Ok(Err(error));
+        }
+    }
+    report.entries_without_inputs = journal.len() as u64 - report.entries;
+    Ok(Ok(report))
+}
+
 /// Replays the run in `dir`: what it found, or the first difference.
 ///
 /// # Errors
 /// A folder that is not a run's, or that can't be read.
-pub(crate) fn replay_run(
-    dir: &std::path::Path,
-    threads: usize,
-) -> Outcome<Result<ReplayReport, ReplayError>> {
+pub(crate) fn replay_run(dir: &Path, threads: usize) -> Outcome<Result<ReplayReport, ReplayError>> {
     let entries = read_journal(dir).map_err(Failure::input)?;
     let config = RunConfig::read(&dir.join("run.toml"))?;
     let facts = read_facts(dir)?;
@@ -80,7 +115,7 @@ pub(crate) fn replay_run(
     Ok(replay(&source, &mut |done, total| progress.update(done, total, " records")))
 }
 
-fn text(report: &ReplayReport) -> String {
+fn text(report: &ReplayReport, decisions: &DecisionsReport) -> String {
     use std::fmt::Write;
     let mut text = format!(
         "the same bits: {} records computed again up to {}; {} gradients and {} states agree ({} rebuilds, {} rollbacks, \
@@ -96,6 +131,14 @@ fn text(report: &ReplayReport) -> String {
     for stage in &report.stages {
         let _ = writeln!(text, "  {:<9} lineage {}  {}", stage.stage.to_string(), stage.lineage, stage.state);
     }
+    let _ = writeln!(
+        text,
+        "the coordinator made {} of the journal's {} entries again from {} recorded inputs of {} terms",
+        decisions.entries,
+        decisions.entries + decisions.entries_without_inputs,
+        decisions.inputs,
+        decisions.terms
+    );
     text += if report.saved_state_checked {
         "state/ holds the same bits\n"
     } else {

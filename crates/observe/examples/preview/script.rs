@@ -246,7 +246,7 @@ impl Script {
                 };
                 let gradient_norm =
                     if microbatches == 0 { 0.0 } else { 0.3 + f64::from(stage) * 0.07 + self.random() * 0.1 };
-                CommittedStage { stage: StageId(stage), microbatches, nodes, gradient_norm }
+                CommittedStage { stage: StageId(stage), microbatches, nodes, gradient_norm, pace: None }
             })
             .collect();
         let nodes = self.serving.len() as u64;

@@ -36,6 +36,10 @@ pub(super) struct StageAttempt {
     /// What followers reported for the current reduction.
     pub(super) listeners: BTreeMap<NodeId, Digest>,
     pub(super) spent: BTreeMap<NodeId, Spent>,
+    /// Whose share came last, when all were there, and when all members agreed on their sum.
+    pub(super) last: Option<NodeId>,
+    pub(super) shares_us: u64,
+    pub(super) agreed_us: u64,
     mismatches: u32,
 }
 
@@ -173,6 +177,9 @@ impl Coordinator {
                 phase: ReducePhase::Open,
                 listeners: BTreeMap::new(),
                 spent: BTreeMap::new(),
+                last: None,
+                shares_us: 0,
+                agreed_us: 0,
                 mismatches: 0,
             })
             .collect();
@@ -265,6 +272,7 @@ impl Coordinator {
             return;
         }
         done.push(microbatch);
+        part.last = Some(node);
         if let Some(loss) = loss {
             attempt.losses.insert(microbatch, loss);
         }
@@ -279,6 +287,7 @@ impl Coordinator {
         let part = attempt.stage(stage);
         let done: usize = part.done.values().map(Vec::len).sum();
         if agreed && part.phase == ReducePhase::Open && done == part.owners.len() && done > 0 {
+            part.shares_us = self.now_us;
             self.seal(stage);
         }
     }
@@ -388,6 +397,7 @@ impl Coordinator {
         let (digest, norm) = said[0];
         if said.iter().all(|(other, _)| *other == digest) {
             part.phase = ReducePhase::Agreed { digest, norm };
+            part.agreed_us = self.now_us;
             self.commit_if_complete();
             return;
         }

@@ -1,6 +1,6 @@
 //! Deciding an iteration: the record is journalled, then heard.
 
-use super::attempt::{AttemptState, ReducePhase};
+use super::attempt::{AttemptState, ReducePhase, StageAttempt};
 use super::roster::{JoinKind, Role};
 use super::{Coordinator, HISTORY_ITERATIONS, STRIKES_MAX};
 use crate::journal::Entry;
@@ -8,7 +8,7 @@ use crate::message::{LossShare, ToWorker};
 use crate::record::{CommitRecord, LossAdded, Share, StageRecord};
 use crate::worker::LAG_ITERATIONS_MAX;
 use skipstone_types::{
-    Attempt, CommittedStage, Digest, Event, Iteration, Microbatch, NodeId, Path, StageId, Visit,
+    Attempt, CommittedStage, Digest, Event, Iteration, Microbatch, NodeId, Path, StageId, StagePace, Visit,
 };
 use std::collections::BTreeMap;
 
@@ -25,6 +25,18 @@ fn losses_of(done: &[Microbatch], losses: &BTreeMap<Microbatch, LossShare>) -> V
         .collect();
     added.sort_by_key(|loss| (loss.place, loss.microbatch));
     added
+}
+
+/// How a stage's shares and their sum came about.
+fn pace(attempt: &AttemptState, part: &StageAttempt) -> Option<StagePace> {
+    let last = part.last?;
+    let spent = part.spent.get(&last).copied().unwrap_or_default();
+    Some(StagePace {
+        shares_ms: part.shares_us.saturating_sub(attempt.began_us) / 1000,
+        last,
+        last_busy_ms: (spent.busy_us + spent.replay_us) / 1000,
+        reduced_ms: part.agreed_us.saturating_sub(part.shares_us) / 1000,
+    })
 }
 
 impl Coordinator {
@@ -173,6 +185,7 @@ impl Coordinator {
                     microbatches: part.microbatches(),
                     nodes: part.members.clone(),
                     gradient_norm: part.gradient_norm,
+                    pace: pace(attempt, &attempt.stages[usize::from(part.stage.0)]),
                 })
                 .collect(),
             busy_us: spent().map(|spent| spent.busy_us).sum(),

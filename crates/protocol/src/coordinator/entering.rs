@@ -1,7 +1,7 @@
 //! Nodes find a stage, get its state, and enter at the start of an attempt.
 
 use super::attempt::{ReducePhase, majority};
-use super::roster::{Join, JoinKind, Node, Role};
+use super::roster::{Join, JoinKind, Making, Node, Role};
 use super::{Base, Coordinator, FOLLOWER_WAITS_MAX, HISTORY_ITERATIONS, Phase};
 use crate::journal::{Entry, Rebuild};
 use crate::message::{Holding, Method, ToWorker, TransferId};
@@ -184,7 +184,8 @@ impl Coordinator {
             recipe.sources.iter().map(|source| (source.stage, source.coefficient)).collect();
         let source_lineages =
             sources.iter().map(|(stage, _)| self.stages[usize::from(stage.0)].lineage).collect();
-        let kind = JoinKind::Rebuild { recipe: recipe.clone(), from: self.iteration, source_lineages };
+        let making = Making { recipe: recipe.clone(), from: self.iteration, source_lineages };
+        let kind = JoinKind::Rebuild(Box::new(making));
         self.log(Event::RebuildStarted { stage, node, sources });
         let method = Method::Rebuild { recipe, donors: donors.clone() };
         self.assign(node, stage, kind, method, donors, "rebuild");
@@ -428,7 +429,7 @@ impl Coordinator {
             }
             JoinKind::Keep => !self.stepped_since(join.stage, held),
             // Nobody stepped the stage meanwhile, so what was made for an earlier iteration is as good for this one.
-            JoinKind::First | JoinKind::Rebuild { .. } => true,
+            JoinKind::First | JoinKind::Rebuild(_) => true,
         }
     }
 
@@ -492,7 +493,7 @@ impl Coordinator {
         let iteration = self.iteration;
         self.log(Event::NodeEntered { node, stage, iteration, took_ms });
         let known = &mut self.stages[usize::from(stage.0)];
-        if let (JoinKind::First | JoinKind::Rebuild { .. } | JoinKind::Keep, Some((_, digest))) =
+        if let (JoinKind::First | JoinKind::Rebuild(_) | JoinKind::Keep, Some((_, digest))) =
             (&join.kind, join.ready)
         {
             if join.kind != JoinKind::First {
@@ -505,24 +506,22 @@ impl Coordinator {
         }
         let copied = join.stepped.or(join.ready).filter(|_| join.kind == JoinKind::Copy);
         let lost_since_us = known.lost_since_us.take();
-        if let (JoinKind::Rebuild { recipe, from, source_lineages }, Some((_, state))) =
-            (&join.kind, join.ready)
-        {
+        if let (JoinKind::Rebuild(making), Some((_, state))) = (&join.kind, join.ready) {
             known.lineage += 1;
             let rebuild = Rebuild {
                 stage,
                 lineage: known.lineage,
-                from: *from,
-                recipe: recipe.clone(),
-                source_lineages: source_lineages.clone(),
+                from: making.from,
+                recipe: making.recipe.clone(),
+                source_lineages: making.source_lineages.clone(),
                 state,
             };
             self.journal(Entry::Rebuilt(Box::new(rebuild)));
         }
         if let Some(since_us) = lost_since_us {
             let (kind, sources) = match join.kind {
-                JoinKind::Rebuild { recipe, .. } => {
-                    (self.strategy.name(), recipe.sources.iter().map(|source| source.stage).collect())
+                JoinKind::Rebuild(making) => {
+                    (self.strategy.name(), making.recipe.sources.iter().map(|source| source.stage).collect())
                 }
                 JoinKind::Keep => ("return", Vec::new()),
                 JoinKind::Copy | JoinKind::First => ("copy", Vec::new()),

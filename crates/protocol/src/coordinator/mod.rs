@@ -4,6 +4,7 @@
 
 mod attempt;
 mod commit;
+mod condense;
 mod entering;
 mod repair;
 mod restart;
@@ -16,6 +17,7 @@ use crate::journal::Entry;
 use crate::message::{ReduceId, ToCoordinator, ToWorker, TransferId};
 use crate::record::{CommitRecord, SavedState};
 use attempt::AttemptState;
+pub use condense::condense;
 use restart::Returning;
 use roster::{Node, Role};
 use saving::Saving;

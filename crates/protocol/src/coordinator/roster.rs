@@ -15,9 +15,19 @@ pub(super) enum JoinKind {
     /// From replicas, following their gradients.
     Copy,
     /// From other stages.
-    Rebuild { recipe: Recipe, from: Iteration, source_lineages: Vec<u32> },
+    Rebuild(Box<Making>),
     /// It came back with what it had.
     Keep,
+}
+
+/// How a lost stage is made again.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Making {
+    pub(super) recipe: Recipe,
+    /// The sources' states are those before this iteration.
+    pub(super) from: Iteration,
+    /// Of the recipe's sources, in its order.
+    pub(super) source_lineages: Vec<u32>,
 }
 
 /// A node on its way to a stage.

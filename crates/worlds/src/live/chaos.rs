@@ -2,7 +2,7 @@
 
 use super::{ChaosTrace, Ended, MemorySample};
 use crate::audit::AuditReport;
-use crate::replay::{ReplayError, ReplayReport};
+use crate::replay::{DecisionsReport, OtherDecision, ReplayError, ReplayReport};
 use serde::Serialize;
 use skipstone_protocol::Entry;
 use skipstone_types::{Digest, Event, EventRecord, Iteration, StageId};
@@ -32,6 +32,8 @@ pub struct Evidence<'a> {
     pub audit: &'a AuditReport,
     /// The weights, computed again.
     pub replay: &'a Result<ReplayReport, ReplayError>,
+    /// The journal, decided again from the coordinators' recorded inputs.
+    pub decisions: &'a Result<DecisionsReport, OtherDecision>,
     /// Share of node time that ended in commits.
     pub goodput: f64,
 }
@@ -133,6 +135,7 @@ pub fn judge(evidence: &Evidence<'_>) -> ChaosReport {
         equal_replicas(events),
         never_changed(events, evidence.entries),
         same_weights(evidence.replay),
+        same_decisions(evidence.decisions),
     ];
     checks.extend(memory.as_ref().map(steady_memory));
     ChaosReport {
@@ -234,6 +237,20 @@ fn same_weights(replay: &Result<ReplayReport, ReplayError>) -> Check {
         Err(error) => (false, error.to_string()),
     };
     Check { name: "the weights come out again by replay", pass, detail }
+}
+
+fn same_decisions(decisions: &Result<DecisionsReport, OtherDecision>) -> Check {
+    let (pass, detail) = match decisions {
+        Ok(report) => (
+            report.entries > 0,
+            format!(
+                "{} journal entries made again from {} inputs of {} terms, {} entries without recorded inputs",
+                report.entries, report.inputs, report.terms, report.entries_without_inputs
+            ),
+        ),
+        Err(error) => (false, error.to_string()),
+    };
+    Check { name: "the coordinator decides the same again", pass, detail }
 }
 
 fn steady_memory(growth: &Growth) -> Check {

@@ -1,5 +1,6 @@
 //! The coordinator's process: the core, its journal, and a connection to every node.
 
+use super::inputs_file::InputsFile;
 use super::journal_file::JournalFile;
 use super::publish::{StateManifest, discard, publish};
 use super::roll::Roll;
@@ -10,7 +11,7 @@ use skipstone_net::{
 };
 use skipstone_planner::{BalancedChooser, PathChooser};
 use skipstone_protocol::{
-    Coordinator, CoordinatorCommand, CoordinatorInput, End, Entry, Envelope, MESSAGE_BYTES_MAX,
+    Coordinator, CoordinatorCommand, CoordinatorInput, End, Entry, Envelope, MESSAGE_BYTES_MAX, Opening,
     ToCoordinator, ToWorker, WIRE_VERSION, decode, encode,
 };
 use skipstone_types::{Event, NodeId};
@@ -92,6 +93,7 @@ struct Driver {
     core: Coordinator,
     transport: TcpTransport,
     journal: JournalFile,
+    inputs: InputsFile,
     roll: Roll,
     start: Instant,
     queue: VecDeque<CoordinatorInput>,
@@ -115,7 +117,11 @@ impl Driver {
         tell(&CoordinatorReady { address: transport.local_address() })?;
         let start = Instant::now();
         let (core, commands) = Coordinator::open(order.settings.clone(), &entries, order.resume.clone(), 0);
+        let opening =
+            Opening { term: core.term(), settings: order.settings.clone(), resume: order.resume.clone() };
+        let inputs = InputsFile::start(&order.dir, &opening);
         let mut driver = Self {
+            inputs,
             order,
             core,
             transport,
@@ -152,6 +158,7 @@ impl Driver {
             }
             while let Some(input) = self.queue.pop_front() {
                 let now_us = self.start.elapsed().as_micros() as u64;
+                self.inputs.record(now_us, &input);
                 let commands = self.core.on(input, now_us);
                 self.carry_out(commands)?;
             }
@@ -265,6 +272,7 @@ impl Driver {
     }
 
     fn append(&mut self, entry: &Entry) {
+        self.inputs.flush();
         insist("the journal", || self.journal.append(entry));
     }
 }

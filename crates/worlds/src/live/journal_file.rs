@@ -1,8 +1,10 @@
 //! The journal on disk: one file, one owner, every entry synced before what follows from it is heard.
 
-use skipstone_protocol::{Entry, JOURNAL_HEADER, JournalError, decode_journal, encode_entry};
+use skipstone_protocol::{
+    Decoded, Entry, JOURNAL_HEADER, JournalError, condense, decode_entry, encode_entry,
+};
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use thiserror::Error;
@@ -45,7 +47,8 @@ pub struct JournalFile {
 }
 
 impl JournalFile {
-    /// Opens (or starts) the journal under the run's folder `dir`, drops a torn tail, and gives the entries.
+    /// Opens (or starts) the journal under the run's folder `dir`, drops a torn tail, and gives those entries that a
+    /// coordinator needs to take over. However long the run, they are few, and the file is never in memory as a whole.
     ///
     /// # Errors
     /// See [`JournalFileError`].
@@ -61,11 +64,15 @@ impl JournalFile {
             .open(&path)
             .map_err(failed)?;
         lock(&file, &path)?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(failed)?;
-        let (entries, valid) = decode_journal(&bytes)
-            .map_err(|source| JournalFileError::Content { path: path.clone(), source })?;
-        file.set_len(valid as u64).map_err(failed)?;
+        let (entries, valid) = condense(|each| {
+            file.rewind().map_err(failed)?;
+            let length = file.metadata().map_err(failed)?.len();
+            match scan(&mut BufReader::new(&file), length, each).map_err(failed)? {
+                Ok(valid) => Ok(valid),
+                Err(source) => Err(JournalFileError::Content { path: path.clone(), source }),
+            }
+        })?;
+        file.set_len(valid).map_err(failed)?;
         file.seek(SeekFrom::End(0)).map_err(failed)?;
         if valid == 0 {
             file.write_all(JOURNAL_HEADER).map_err(failed)?;
@@ -87,6 +94,38 @@ impl JournalFile {
             self.file.seek(SeekFrom::Start(end))?;
         }
         written
+    }
+}
+
+/// Gives every entry to `each`; answers with the bytes that are sound (what follows is a torn tail).
+fn scan(
+    reader: &mut impl Read,
+    length: u64,
+    each: &mut dyn FnMut(Entry),
+) -> io::Result<Result<u64, JournalError>> {
+    let mut buffer = vec![0; length.min(JOURNAL_HEADER.len() as u64) as usize];
+    reader.read_exact(&mut buffer)?;
+    if buffer != JOURNAL_HEADER {
+        let torn = JOURNAL_HEADER.starts_with(&buffer);
+        return Ok(if torn { Ok(0) } else { Err(JournalError::Header) });
+    }
+    let mut at = buffer.len() as u64;
+    buffer.clear();
+    loop {
+        match decode_entry(&buffer, (length - at) as usize) {
+            Decoded::Entry { entry, bytes } => {
+                at += bytes as u64;
+                buffer.clear();
+                each(*entry);
+            }
+            Decoded::Needs(bytes) => {
+                let have = buffer.len();
+                buffer.resize(bytes, 0);
+                reader.read_exact(&mut buffer[have..])?;
+            }
+            Decoded::End => return Ok(Ok(at)),
+            Decoded::Damaged => return Ok(Err(JournalError::Damaged(at as usize))),
+        }
     }
 }
 
@@ -132,5 +171,9 @@ mod tests {
         drop(journal);
         let (_, entries) = JournalFile::open(dir.path()).expect("the journal");
         assert_eq!(entries, [entry, Entry::NodesBelow { node: NodeId(7) }]);
+        let mut bytes = std::fs::read(&path).expect("the file");
+        bytes[30] ^= 1;
+        std::fs::write(&path, &bytes).expect("written");
+        assert!(matches!(JournalFile::open(dir.path()), Err(JournalFileError::Content { .. })));
     }
 }

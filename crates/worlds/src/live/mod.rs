@@ -12,6 +12,7 @@ pub mod chaos;
 mod control;
 mod coordinator;
 pub mod folder;
+pub mod inputs_file;
 pub mod journal_file;
 mod node;
 pub mod publish;

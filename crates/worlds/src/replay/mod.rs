@@ -5,11 +5,13 @@
 //! again. That decides every bit of the weights (DESIGN §4, "Determinism"): the tasks are those of a live run, carried
 //! out by the same [`Engine`](crate::live::store::Engine), and each digest in the records is checked on the way.
 
+mod decisions;
 mod error;
 mod iteration;
 mod machine;
 mod needs;
 
+pub use decisions::{DecisionsReport, OtherDecision};
 pub use error::ReplayError;
 
 use crate::live::publish::StateManifest;

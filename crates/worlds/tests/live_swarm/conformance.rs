@@ -69,3 +69,16 @@ fn nothing_is_left_behind_and_learning_happens() {
     // A state, a sum, a reduced gradient: what an idle node may hold does not grow with the iterations.
     assert!(swarm.tensors_max() <= 8, "{}", swarm.tensors_max());
 }
+
+/// A reduced part is shorter than any tensor of the backend: once, the backend kept one more for each iteration.
+#[test]
+fn buffers_for_reuse_do_not_grow_with_the_iterations() {
+    let idle = |steps| {
+        let config = RunConfig { steps, ..small(2, 0, 2) };
+        let dir = tempfile::tempdir().unwrap();
+        Swarm::new(&config, None, dir.path().to_owned()).run().idle_bytes_max()
+    };
+    let early = idle(5);
+    assert!(early > 0);
+    assert_eq!(idle(25), early);
+}

@@ -200,6 +200,11 @@ impl Swarm {
             .unwrap_or(0)
     }
 
+    /// Bytes that nodes keep for reuse, at most.
+    pub(crate) fn idle_bytes_max(&self) -> u64 {
+        self.processes.iter().map(|process| process.engine.idle_bytes()).max().unwrap_or(0)
+    }
+
     fn tell_coordinator(&mut self, input: CoordinatorInput) {
         let commands = self.coordinator.on(input, self.now_us);
         self.carry_out(commands);

@@ -14,8 +14,8 @@ use skipstone_recovery::{Moments, Recipe};
 use skipstone_types::{Digest, Iteration, Microbatch, StageId};
 use std::sync::Arc;
 
-/// Buffers as long as the stage that are kept for reuse: a sum and a reduced gradient.
-const SPARE_MAX: usize = 2;
+/// Buffers kept for reuse beside those of the backend: a sum, a reduced gradient, a reduced part.
+const SPARE_MAX: usize = 3;
 
 /// Computes tasks for one node.
 pub struct Engine {
@@ -76,13 +76,17 @@ impl Engine {
 
     fn recycle(&mut self, buffers: Vec<Vec<f32>>) {
         let Some((_, backend)) = &mut self.backend else { return };
-        let flat = backend.layout().len();
+        let boundary = self.setup.shape.tokens() * self.setup.shape.model.hidden_size;
         for buffer in buffers {
-            if buffer.len() != flat {
+            if buffer.len() == boundary {
                 backend.recycle(buffer);
-            } else if self.spare.len() < SPARE_MAX {
-                self.spare.push(buffer);
+                continue;
             }
+            // The newest lengths are those in use: the number of members, and with it a part's length, changes.
+            if self.spare.len() == SPARE_MAX {
+                self.spare.remove(0);
+            }
+            self.spare.push(buffer);
         }
     }
 
@@ -92,6 +96,12 @@ impl Engine {
             Some(index) => self.spare.swap_remove(index),
             None => vec![0.0; len],
         }
+    }
+
+    /// Bytes of buffers that wait for reuse.
+    pub fn idle_bytes(&self) -> u64 {
+        let spare: usize = self.spare.iter().map(|buffer| 4 * buffer.len()).sum();
+        spare as u64 + self.backend.as_ref().map_or(0, |(_, backend)| backend.idle_bytes())
     }
 
     fn layout(&self, stage: StageId) -> StageLayout {

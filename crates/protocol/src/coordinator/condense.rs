@@ -1,0 +1,208 @@
+//! What of a journal a coordinator needs to take over, so that its memory does not grow with the run.
+
+use super::HISTORY_ITERATIONS;
+use crate::journal::Entry;
+use crate::record::CommitRecord;
+use skipstone_types::{Iteration, NodeId, RunId, StageId, Term};
+use std::collections::BTreeMap;
+
+/// Goes through a journal twice with `scan`, and keeps what [`super::Coordinator::open`] makes the same of as of all of it:
+/// the last term, bound of node ids and rollback, the last records, for each stage the last record in which it stepped,
+/// and rebuilds after the last record.
+///
+/// # Errors
+/// Those of `scan`.
+pub fn condense<T, E>(
+    mut scan: impl FnMut(&mut dyn FnMut(Entry)) -> Result<T, E>,
+) -> Result<(Vec<Entry>, T), E> {
+    let mut rollbacks = Vec::new();
+    let mut index = 0_usize;
+    scan(&mut |entry| {
+        if let Entry::RolledBack { iteration, .. } = entry {
+            rollbacks.push((index, iteration));
+        }
+        index += 1;
+    })?;
+    let mut kept = Kept::default();
+    let mut index = 0_usize;
+    let scanned = scan(&mut |entry| {
+        let discarded =
+            |iteration: Iteration| rollbacks.iter().any(|(at, target)| *at > index && *target <= iteration);
+        kept.take(entry, discarded);
+        index += 1;
+    })?;
+    Ok((kept.entries(), scanned))
+}
+
+#[derive(Default)]
+struct Kept {
+    opened: Option<(RunId, Term)>,
+    node_ids_below: Option<NodeId>,
+    rolled_back: Option<Entry>,
+    rebuilt: Vec<Entry>,
+    records: BTreeMap<Iteration, Box<CommitRecord>>,
+    /// The last iteration in which each stage stepped.
+    stepped: BTreeMap<StageId, Iteration>,
+}
+
+impl Kept {
+    fn take(&mut self, entry: Entry, discarded: impl Fn(Iteration) -> bool) {
+        match entry {
+            Entry::Opened { run, term } => {
+                let highest = self.opened.map_or(term, |(_, before)| before.max(term));
+                self.opened = Some((run, highest));
+            }
+            Entry::NodesBelow { node } => self.node_ids_below = self.node_ids_below.max(Some(node)),
+            Entry::RolledBack { .. } => {
+                self.rebuilt.clear();
+                self.rolled_back = Some(entry);
+            }
+            Entry::Rebuilt(_) => self.rebuilt.push(entry),
+            Entry::Committed(record) if discarded(record.iteration) => self.rebuilt.clear(),
+            Entry::Committed(record) => {
+                self.rebuilt.clear();
+                let steps = record.stages.iter().filter(|part| part.step).map(|part| part.stage);
+                self.stepped.extend(steps.map(|stage| (stage, record.iteration)));
+                self.records.insert(record.iteration, record);
+                self.forget_old_records();
+            }
+        }
+    }
+
+    fn forget_old_records(&mut self) {
+        let old = self.records.len().saturating_sub(HISTORY_ITERATIONS);
+        let gone: Vec<_> = self
+            .records
+            .keys()
+            .take(old)
+            .copied()
+            .filter(|iteration| !self.stepped.values().any(|last| last == iteration))
+            .collect();
+        for iteration in gone {
+            self.records.remove(&iteration);
+        }
+    }
+
+    fn entries(self) -> Vec<Entry> {
+        let opened = self.opened.map(|(run, term)| Entry::Opened { run, term });
+        let below = self.node_ids_below.map(|node| Entry::NodesBelow { node });
+        let records = self.records.into_values().map(Entry::Committed);
+        opened.into_iter().chain(below).chain(self.rolled_back).chain(records).chain(self.rebuilt).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Coordinator;
+    use super::*;
+    use crate::journal::Rebuild;
+    use crate::record::{SavedStage, StageRecord};
+    use skipstone_recovery::{Moments, Recipe};
+    use skipstone_types::{Attempt, Digest, LearningRate, PlanEpoch, RateShape, Settings, WhileLost};
+
+    fn settings() -> Settings {
+        Settings {
+            run: RunId(5),
+            seed: 0,
+            relay_stages: 2,
+            origin_like_relay: false,
+            origin_has_layers: false,
+            replicas: 1,
+            spares: 0,
+            microbatches: 1,
+            steps: 100,
+            skip: 0.0,
+            full_every: 0,
+            slots: 2,
+            while_lost: WhileLost::Skip,
+            recovery: "checkfree".to_owned(),
+            clip_norm_max: 1.0,
+            learning_rate: LearningRate {
+                peak: 1.0,
+                floor: 1.0,
+                warmup_iterations: 0,
+                total_iterations: 100,
+                shape: RateShape::Constant,
+            },
+            save_every_iterations: 0,
+            deterministic: false,
+            respawn: true,
+        }
+    }
+
+    /// A record in which the stages step that `steps` names.
+    fn record(iteration: u64, mark: u8, steps: &[u16], lineage: u32) -> Entry {
+        let stages = (0..3)
+            .map(|stage| StageRecord {
+                stage: StageId(stage),
+                members: vec![NodeId(u32::from(stage) + 1)],
+                shares: Vec::new(),
+                gradient: Digest([mark; 32]),
+                gradient_norm: f64::from(mark) + f64::from(stage),
+                clip_factor: 1.0,
+                step: steps.contains(&stage),
+                state: Some(Digest([mark ^ stage as u8; 32])),
+                lineage: if stage == 2 { lineage } else { 0 },
+            })
+            .collect();
+        Entry::Committed(Box::new(CommitRecord {
+            run: RunId(5),
+            term: Term(1),
+            generation: 0,
+            iteration: Iteration(iteration),
+            attempt: Attempt(0),
+            plan_epoch: PlanEpoch(1),
+            paths: Vec::new(),
+            stages,
+            loss_sum: 0.0,
+            tokens: 1,
+            learning_rate: 1.0,
+            previous: Digest([mark; 32]),
+        }))
+    }
+
+    fn rebuilt(lineage: u32) -> Entry {
+        let recipe = Recipe { sources: Vec::new(), moments: Moments::Zero, learning_rate_factor: 1.0 };
+        Entry::Rebuilt(Box::new(Rebuild {
+            stage: StageId(2),
+            lineage,
+            from: Iteration(0),
+            recipe,
+            source_lineages: Vec::new(),
+            state: Digest([lineage as u8; 32]),
+        }))
+    }
+
+    #[test]
+    fn a_coordinator_makes_the_same_of_what_is_kept() {
+        let mut journal =
+            vec![Entry::Opened { run: RunId(5), term: Term(1) }, Entry::NodesBelow { node: NodeId(65) }];
+        // Stage 2 steps for the last time long before the end.
+        journal.extend((0..60).map(|t| record(t, t as u8, if t < 7 { &[0, 1, 2] } else { &[0, 1] }, 0)));
+        journal.push(rebuilt(1));
+        journal.extend((60..90).map(|t| record(t, t as u8, &[0], 1)));
+        let stages =
+            (0..3).map(|stage| SavedStage { stage: StageId(stage), state: Digest::default(), lineage: 0 });
+        let rolled = Entry::RolledBack { iteration: Iteration(50), generation: 1, stages: stages.collect() };
+        journal.extend([Entry::Opened { run: RunId(5), term: Term(2) }, rolled]);
+        journal.extend((50..95).map(|t| record(t, t as u8 + 100, &[0, 1], 0)));
+        journal.extend([rebuilt(1), Entry::NodesBelow { node: NodeId(129) }]);
+        for end in 0..=journal.len() {
+            let all = &journal[..end];
+            let (kept, ()) = condense(|each: &mut dyn FnMut(Entry)| {
+                all.iter().cloned().for_each(each);
+                Ok::<_, ()>(())
+            })
+            .unwrap_or_else(|()| unreachable!());
+            assert!(kept.len() <= HISTORY_ITERATIONS + 3 + 4, "{} of {end}", kept.len());
+            let (full, commands) = Coordinator::open(settings(), all, None, 0);
+            let (short, same) = Coordinator::open(settings(), &kept, None, 0);
+            assert_eq!(commands, same, "{end} entries");
+            assert_eq!(format!("{:?}", full.stages), format!("{:?}", short.stages), "{end} entries");
+            assert_eq!(full.records, short.records);
+            assert_eq!(format!("{full:?}"), format!("{short:?}"));
+            let known = |c: &Coordinator| (c.generation, c.last_digest, c.next_node, c.node_ids_below);
+            assert_eq!(known(&full), known(&short));
+        }
+    }
+}
