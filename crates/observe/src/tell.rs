@@ -24,6 +24,10 @@ impl RunState {
                 let text = injected(fault, &node_of(*node, stage), *peer, *for_ms);
                 self.stories.tell(Subject::Run, now_ms, text);
             }
+            Event::Leaving { node, stage } => {
+                let text = format!("{} is about to leave", node_of(*node, *stage));
+                self.stories.tell(Subject::Node(*node, *stage), now_ms, text);
+            }
             Event::NodeLost { node, stage, why, .. } => self.tell_lost(*node, *stage, why),
             Event::Repaired { stage, lost, microbatches } => self.tell_repair(*stage, *lost, *microbatches),
             Event::StageLost { stage, .. } => self.tell_stage_lost(*stage),
@@ -134,6 +138,9 @@ impl RunState {
     }
 
     fn tell_lost(&mut self, node: NodeId, stage: Option<StageId>, why: &str) {
+        if why == "left" && self.stories.add(Subject::Node(node, stage), "left".to_owned()) {
+            return;
+        }
         let known = self
             .stories
             .iter()
@@ -145,6 +152,7 @@ impl RunState {
         let text = match why {
             "connection" => format!("{} lost its connection", node_of(node, stage)),
             "silence" => format!("{} fell silent", node_of(node, stage)),
+            "stuck" => format!("{} lives but gets nothing done: set aside", node_of(node, stage)),
             "hash" => format!("{} was fenced: its numbers differ from its replicas'", node_of(node, stage)),
             "left" => format!("{} left", node_of(node, stage)),
             why => format!("{} lost: {}", node_of(node, stage), words::clean(why, 80)),

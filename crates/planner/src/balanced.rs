@@ -3,7 +3,7 @@
 use crate::chooser::{PathChooser, PlanError};
 use crate::random::Random;
 use crate::subset::{DECISIVE, heaviest_path};
-use skipstone_types::{NodeId, Path, Plan, PlanProblem, StageId, Visit};
+use skipstone_types::{NodeId, Pace, Path, Plan, PlanProblem, StageId, Visit};
 
 /// How often a plan is drawn anew when the jump limit has kept it from being balanced.
 const DRAWS: u64 = 8;
@@ -11,7 +11,8 @@ const DRAWS: u64 = 8;
 /// Chooses at random among the plans in which
 /// - microbatches are spread evenly over the origins,
 /// - every served relay stage is visited equally often (±1) wherever the jump limit allows it,
-/// - the visits of a stage are spread evenly over its nodes,
+/// - the visits of a stage are spread evenly over its nodes, and where one is known to be slow, in proportion to their
+///   speeds: each visit goes to the node that would be through with it first,
 /// - a path visits the origin, then relays in ascending order: no swaps. As all paths climb in the same order and
 ///   come back the same way, a microbatch that waits for a slot waits only for stages above, and the last one
 ///   never waits: slots can't deadlock.
@@ -40,7 +41,7 @@ impl PathChooser for BalancedChooser {
         let relays = problem.served_relays();
         let routes = routes(problem, &relays, &mut random);
         let mut turns: Vec<Turns> =
-            problem.nodes.iter().map(|nodes| Turns::new(nodes, &mut random)).collect();
+            problem.nodes.iter().map(|nodes| Turns::new(nodes, &problem.paces, &mut random)).collect();
         let paths = routes
             .into_iter()
             .map(|route| {
@@ -53,22 +54,53 @@ impl PathChooser for BalancedChooser {
 }
 
 /// The nodes of a stage, taking turns in a random order.
-struct Turns {
-    nodes: Vec<NodeId>,
-    taken: usize,
+struct Turns(Vec<Turn>);
+
+struct Turn {
+    node: NodeId,
+    taken: u64,
+    /// Time of a visit: that of the stage's fastest node is [`FAST`].
+    visit: u64,
+    probe: bool,
 }
 
+/// The time of a visit at a stage's fastest node.
+const FAST: u64 = 1000;
+
+/// Below this, differences are taken for chance.
+const SLOW: u64 = 1500;
+
 impl Turns {
-    fn new(nodes: &[NodeId], random: &mut Random) -> Self {
+    fn new(nodes: &[NodeId], paces: &[Pace], random: &mut Random) -> Self {
         let mut nodes = nodes.to_vec();
         random.shuffle(&mut nodes);
-        Self { nodes, taken: 0 }
+        let pace = |node: NodeId| paces.iter().find(|pace| pace.node == node);
+        let fastest = nodes
+            .iter()
+            .filter_map(|node| pace(*node))
+            .map(|pace| pace.microbatch_us.max(1))
+            .min()
+            .unwrap_or(1);
+        let turn = |node: NodeId| {
+            let visit = pace(node).map_or(FAST, |pace| pace.microbatch_us.saturating_mul(FAST) / fastest);
+            Turn {
+                node,
+                taken: 0,
+                visit: if visit < SLOW { FAST } else { visit },
+                probe: pace(node).is_some_and(|pace| pace.probe),
+            }
+        };
+        Self(nodes.into_iter().map(turn).collect())
     }
 
     fn next(&mut self, stage: StageId) -> Option<Visit> {
-        let node = *self.nodes.get(self.taken % self.nodes.len().max(1))?;
-        self.taken += 1;
-        Some(Visit { stage, node })
+        let through = |turn: &Turn| (turn.taken + 1).saturating_mul(turn.visit);
+        let turn = self
+            .0
+            .iter_mut()
+            .min_by_key(|turn| (!(turn.probe && turn.taken == 0), through(turn), turn.taken))?;
+        turn.taken += 1;
+        Some(Visit { stage, node: turn.node })
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The trainer asks a [`PathChooser`] with a [`PlanProblem`](skipstone_types::PlanProblem): which nodes live, how
 //! long a path is, which orders of stages are allowed. [`BalancedChooser`] answers with paths that load every
-//! stage and every node equally; it knows nothing of speeds and links.
+//! stage equally, and every node by its speed; it knows nothing of links.
 
 mod balanced;
 mod bounds;

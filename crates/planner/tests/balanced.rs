@@ -4,7 +4,7 @@
 
 use proptest::prelude::*;
 use skipstone_planner::{BalancedChooser, PathChooser, PlanError};
-use skipstone_types::{Attempt, Iteration, NodeId, PathRules, Plan, PlanEpoch, PlanProblem, StageId};
+use skipstone_types::{Attempt, Iteration, NodeId, Pace, PathRules, Plan, PlanEpoch, PlanProblem, StageId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// `replicas[s]` nodes serve stage s.
@@ -31,6 +31,7 @@ fn problem(replicas: &[usize], microbatches: u32, path_length: u16, iteration: u
         path_length,
         full: false,
         rules: PathRules::default(),
+        paces: vec![],
     }
 }
 
@@ -163,4 +164,36 @@ fn impossible_problems_are_refused() {
     assert_eq!(BalancedChooser.choose(&problem(&[], 4, 2, 0)), Err(PlanError::NoOrigin));
     assert_eq!(BalancedChooser.choose(&problem(&[1, 1], 0, 2, 0)), Err(PlanError::NoMicrobatches));
     assert_eq!(BalancedChooser.choose(&problem(&[1, 1], 4, 0, 0)), Err(PlanError::NoVisits));
+}
+
+/// Microbatches of each node of stage 1, which has nodes 2, 3, 4, when they take so long for one.
+fn shares(microbatch_us: [u64; 3], probe: bool, microbatches: u32) -> [usize; 3] {
+    let mut problem = problem(&[1, 3], microbatches, 2, 3);
+    problem.paces = [2, 3, 4]
+        .into_iter()
+        .zip(microbatch_us)
+        .map(|(node, microbatch_us)| Pace { node: NodeId(node), microbatch_us, probe: probe && node == 4 })
+        .collect();
+    let plan = choose(&problem);
+    [2, 3, 4].map(|node| plan.paths.iter().filter(|path| path.0[1].node == NodeId(node)).count())
+}
+
+#[test]
+fn a_slow_node_gets_its_share_of_the_work() {
+    assert_eq!(shares([1000, 1000, 2000], false, 10), [4, 4, 2]);
+    assert_eq!(shares([500, 1000, 2000], false, 14), [8, 4, 2]);
+    assert_eq!(shares([1000, 1000, 1400], false, 9), [3, 3, 3], "a small difference is chance");
+    assert_eq!(shares([1000, 1000, 50_000], false, 12), [6, 6, 0]);
+    assert_eq!(shares([1000, 1000, 50_000], true, 12).iter().sum::<usize>(), 12);
+    assert_eq!(shares([1000, 1000, 50_000], true, 12)[2], 1, "a probe");
+    // Numbers that make no sense do no harm.
+    assert_eq!(shares([0, 0, u64::MAX], false, 8), [4, 4, 0]);
+}
+
+#[test]
+fn equal_speeds_give_the_plan_that_unknown_ones_give() {
+    let unknown = problem(&[2, 3, 2], 9, 3, 4);
+    let mut known = unknown.clone();
+    known.paces = (1..=7).map(|node| Pace { node: NodeId(node), microbatch_us: 700, probe: false }).collect();
+    assert_eq!(choose(&unknown), choose(&known));
 }

@@ -14,6 +14,8 @@ pub enum WorkerInput {
     CoordinatorUp,
     /// The coordinator can't be reached; what was given is finished meanwhile.
     CoordinatorDown,
+    /// The machine is about to be taken away: leave as soon as others have what is needed of this node.
+    Leave,
     /// The coordinator says something, in its term.
     Coordinator {
         /// The term of the sender.
@@ -101,7 +103,7 @@ pub enum WorkerCommand {
 /// What happens to a coordinator.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum CoordinatorInput {
-    /// Time passes. Drivers send one at least every 100 ms.
+    /// Time passes. Drivers send one at least every 100 ms; what is longer is not counted as anybody's silence.
     Tick,
     /// A worker says hello on a new connection. The driver names connections; the answer goes to that name until
     /// [`CoordinatorCommand::Bind`] gives it a node id.

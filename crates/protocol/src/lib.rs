@@ -11,16 +11,19 @@
 
 mod command;
 mod coordinator;
+mod detector;
 mod inputs;
 mod journal;
 mod message;
 mod record;
+mod statistics;
 mod task;
 mod wire;
 mod worker;
 
 pub use command::{CoordinatorCommand, CoordinatorInput, End, WorkerCommand, WorkerInput};
 pub use coordinator::{Coordinator, Owner, Wait, condense};
+pub use detector::{PhiAccrual, RunningClock, Suspicion};
 pub use inputs::{
     INPUTS_HEADER, InputsError, Opening, TimedInputs, decode_inputs, encode_input, encode_opening,
 };

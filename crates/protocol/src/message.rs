@@ -170,6 +170,10 @@ pub enum ToWorker {
         /// The iteration.
         iteration: Iteration,
     },
+    /// Nothing depends on you any more: go.
+    Leave,
+    /// Say which task is under way ([`ToCoordinator::Computing`]).
+    Poll,
     /// The run is over.
     Finish,
 }
@@ -250,6 +254,15 @@ pub enum ToCoordinator {
         iteration: Iteration,
         /// Why.
         why: String,
+    },
+    /// The sender is about to leave: its work is to be moved ([`ToWorker::Leave`] ends the wait).
+    Leaving,
+    /// The answer to [`ToWorker::Poll`].
+    Computing {
+        /// The number of the task under way; tasks count up.
+        task: Option<u64>,
+        /// Whether it is part of a microbatch.
+        duty: bool,
     },
     /// The worker can't go on (its compute failed): count it as lost.
     Broken {

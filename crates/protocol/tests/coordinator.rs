@@ -43,6 +43,9 @@ struct Bench {
     now_us: u64,
     connections: u64,
     reduces: std::collections::BTreeMap<NodeId, ReduceId>,
+    problems: Vec<PlanProblem>,
+    /// A node that gets no share.
+    idle: Option<NodeId>,
 }
 
 impl Bench {
@@ -61,6 +64,8 @@ impl Bench {
             now_us: 0,
             connections: 0,
             reduces: std::collections::BTreeMap::new(),
+            problems: vec![],
+            idle: None,
         };
         bench.carry_out(commands);
         bench
@@ -78,7 +83,9 @@ impl Bench {
                 CoordinatorCommand::Journal { entry } => self.journal.push(entry),
                 CoordinatorCommand::Log { event } => self.events.push(event),
                 CoordinatorCommand::End { end } => self.end = Some(end),
-                CoordinatorCommand::Plan { problem } => {
+                CoordinatorCommand::Plan { mut problem } => {
+                    self.problems.push(problem.clone());
+                    problem.nodes.iter_mut().for_each(|nodes| nodes.retain(|node| Some(*node) != self.idle));
                     // Every microbatch through the first living node of every served stage, but the second
                     // microbatch through the second where there is one.
                     let paths = (0..problem.microbatches as usize)
@@ -852,7 +859,9 @@ fn a_last_save_that_fails_is_tried_again_until_the_disk_takes_it() {
         let failed = ToCoordinator::SaveFailed { stage: StageId(1), iteration: Iteration(1), why };
         let failed_us = bench.now_us;
         bench.says(nodes[1], failed);
-        while bench.sent.is_empty() {
+        let saves =
+            |bench: &Bench| bench.sent.iter().any(|(_, message)| matches!(message, ToWorker::Save { .. }));
+        while !saves(&bench) {
             bench.now_us += 50_000;
             bench.input(CoordinatorInput::Tick);
             assert_eq!(bench.end, None, "what was trained must not be lost to a full disk");
@@ -899,4 +908,300 @@ fn a_state_saved_with_a_hole_is_gone_on_from_and_lineages_with_it() {
         _ => None,
     });
     assert_eq!(entries.collect::<Vec<_>>(), [(StageId(2), 1, vec![4])]);
+}
+
+/// A coordinator that is asked about time: ticks every 50 ms, for so long.
+fn pass_ms(bench: &mut Bench, ms: u64) -> Vec<(NodeId, ToWorker)> {
+    let sent = bench.sent.len();
+    for _ in 0..ms / 50 {
+        bench.now_us += 49_000;
+        bench.input(CoordinatorInput::Tick);
+    }
+    bench.sent[sent..].to_vec()
+}
+
+fn paced_iteration(bench: &mut Bench, nodes: &[NodeId], busy_us: &dyn Fn(NodeId) -> u64) {
+    let duties: Vec<_> = nodes.iter().map(|node| (*node, begun(bench, *node))).collect();
+    for (node, duties) in &duties {
+        let origin = bench.last_assignment(*node).1.is_origin();
+        for duty in duties {
+            bench.share(*node, duty.microbatch.0, origin);
+        }
+    }
+    let (iteration, attempt) = bench.current();
+    for (node, duties) in &duties {
+        let stage = bench.last_assignment(*node).1;
+        let busy_us = busy_us(*node) * duties.len() as u64;
+        let message = ToCoordinator::Reduced {
+            iteration,
+            attempt,
+            reduce: bench.reduces[node],
+            digest: Digest([stage.0 as u8; 32]),
+            norm: 1.0,
+            spent: Spent { busy_us, ..Spent::default() },
+        };
+        bench.says(*node, message);
+    }
+    all_step(bench, nodes);
+}
+
+/// The duties that the node was given with the last attempt.
+fn begun(bench: &Bench, node: NodeId) -> Vec<Duty> {
+    bench
+        .sent
+        .iter()
+        .rev()
+        .find_map(|(to, message)| match message {
+            ToWorker::Begin { duties, .. } if *to == node => Some(duties.clone()),
+            _ => None,
+        })
+        .unwrap_or_default()
+}
+
+#[test]
+fn plans_are_asked_for_with_the_paces_of_the_last_iterations() {
+    let settings = Settings { steps: 30, ..settings(2, 1) };
+    let (mut bench, nodes) = Bench::started(&settings);
+    let slow = nodes[3];
+    assert_eq!(bench.problems.last().unwrap().paces, [], "nothing is known yet");
+    for _ in 0..6 {
+        paced_iteration(&mut bench, &nodes, &|node| if node == slow { 9000 } else { 1000 });
+    }
+    let paces = &bench.problems.last().unwrap().paces;
+    let pace =
+        |node| paces.iter().find(|pace| pace.node == node).map(|pace| (pace.microbatch_us, pace.probe));
+    assert_eq!(pace(nodes[0]), Some((1000, false)));
+    assert_eq!(pace(slow), Some((9000, false)));
+    // It recovers: after four iterations that is all that counts.
+    for _ in 0..4 {
+        paced_iteration(&mut bench, &nodes, &|_| 1000);
+    }
+    let recovered = bench.problems.last().unwrap().paces.iter().all(|pace| pace.microbatch_us == 1000);
+    assert!(recovered, "{:?}", bench.problems.last());
+
+    // Without a share for four iterations it is to get one, so that a recovery shows.
+    bench.idle = Some(slow);
+    let probes: Vec<_> = (0..6)
+        .map(|_| {
+            paced_iteration(&mut bench, &nodes, &|_| 1000);
+            bench.problems.last().unwrap().paces.iter().any(|pace| pace.node == slow && pace.probe)
+        })
+        .collect();
+    assert_eq!(probes, [false, false, false, true, true, true]);
+}
+
+#[test]
+fn a_deterministic_run_plans_without_speeds() {
+    let settings = Settings { steps: 30, deterministic: true, ..settings(2, 1) };
+    let (mut bench, nodes) = Bench::started(&settings);
+    for _ in 0..6 {
+        paced_iteration(&mut bench, &nodes, &|node| u64::from(node.0) * 1000);
+    }
+    assert!(bench.problems.len() > 6 && bench.problems.iter().all(|problem| problem.paces.is_empty()));
+}
+
+/// Four nodes, the origins' first; one iteration took 1 ms a microbatch.
+fn known_paces() -> (Bench, Vec<NodeId>) {
+    let settings = Settings { steps: 30, ..settings(2, 1) };
+    let (mut bench, nodes) = Bench::started(&settings);
+    paced_iteration(&mut bench, &nodes, &|_| 1000);
+    (bench, nodes)
+}
+
+fn answer(bench: &mut Bench, node: NodeId, task: Option<u64>, duty: bool) {
+    bench.says(node, ToCoordinator::Computing { task, duty });
+}
+
+#[test]
+fn a_node_whose_task_never_ends_is_set_aside_and_its_share_replayed() {
+    let (mut bench, nodes) = known_paces();
+    let asked = pass_ms(&mut bench, 1000);
+    assert_eq!(asked.len(), 4, "everyone is quiet: {asked:?}");
+    assert!(asked.iter().all(|(_, message)| *message == ToWorker::Poll));
+    answer(&mut bench, nodes[2], Some(7), true);
+    for second in 1..=10 {
+        assert_eq!(bench.events.iter().filter(|event| matches!(event, Event::NodeLost { .. })).count(), 0);
+        let asked = pass_ms(&mut bench, 1000);
+        assert!(asked.contains(&(nodes[2], ToWorker::Poll)), "second {second}: {asked:?}");
+        answer(&mut bench, nodes[2], Some(7), true);
+    }
+    let stuck = bench.events.iter().find(|event| matches!(event, Event::Stuck { .. })).cloned();
+    let numbers = Event::Stuck { node: nodes[2], waited_ms: 10_000.0, late_ms: 8.0, limit_ms: 10_000.0 };
+    assert_eq!(stuck, Some(numbers));
+    assert!(bench.events.iter().any(
+        |event| matches!(event, Event::NodeLost { node, why, .. } if *node == nodes[2] && why == "stuck")
+    ));
+    assert!(
+        bench
+            .events
+            .iter()
+            .any(|event| matches!(event, Event::Repaired { lost, microbatches: 1, .. } if *lost == nodes[2]))
+    );
+}
+
+#[test]
+fn a_node_that_works_on_is_never_set_aside() {
+    let (mut bench, nodes) = known_paces();
+    for second in 0..100 {
+        pass_ms(&mut bench, 1000);
+        // One finishes a task a second, one is idle now and then, one saves, and one says nothing (its heartbeats are
+        // another's business).
+        answer(&mut bench, nodes[0], Some(second), true);
+        answer(&mut bench, nodes[1], (second % 9 > 0).then_some(7), true);
+        if second < 39 {
+            answer(&mut bench, nodes[2], Some(3), false);
+        }
+    }
+    assert!(!bench.events.iter().any(|event| matches!(event, Event::Stuck { .. })), "{:?}", bench.events);
+}
+
+#[test]
+fn the_last_of_a_stage_is_given_more_time_and_the_last_origin_all_of_it() {
+    let settings = Settings { steps: 30, ..settings(1, 1) };
+    let (mut bench, nodes) = Bench::started(&settings);
+    paced_iteration(&mut bench, &nodes, &|_| 1000);
+    let mut lost_after = [None, None];
+    for second in 0..100 {
+        pass_ms(&mut bench, 1000);
+        for (index, node) in nodes.iter().enumerate() {
+            answer(&mut bench, *node, Some(7), true);
+            let lost = bench
+                .events
+                .iter()
+                .any(|event| matches!(event, Event::NodeLost { node: lost, .. } if lost == node));
+            lost_after[index] = lost_after[index].or(lost.then_some(second));
+        }
+    }
+    assert_eq!(lost_after, [None, Some(40)]);
+}
+
+#[test]
+fn while_the_coordinator_stood_still_nobody_was_quiet() {
+    let (mut bench, nodes) = known_paces();
+    for node in &nodes {
+        answer(&mut bench, *node, Some(7), true);
+    }
+    let sent = bench.sent.len();
+    bench.now_us += 60_000_000;
+    bench.input(CoordinatorInput::Tick);
+    assert_eq!(bench.sent.len(), sent, "a minute of standing still is a fifth of a second");
+}
+
+fn is_told(bench: &Bench, node: NodeId, message: &ToWorker) -> bool {
+    bench.sent.iter().any(|(to, told)| *to == node && told == message)
+}
+
+fn has_left(bench: &Bench, node: NodeId) -> bool {
+    let lost = bench.events.iter().any(
+        |event| matches!(event, Event::NodeLost { node: lost, why, .. } if *lost == node && why == "left"),
+    );
+    assert_eq!(lost, is_told(bench, node, &ToWorker::Leave));
+    lost
+}
+
+#[test]
+fn a_node_with_a_replica_leaves_at_the_next_boundary_with_its_share_done() {
+    let settings = Settings { steps: 30, ..settings(2, 1) };
+    let (mut bench, nodes) = Bench::started(&settings);
+    let (leaver, stays) = (nodes[2], nodes[3]);
+    bench.says(leaver, ToCoordinator::Leaving);
+    bench.says(leaver, ToCoordinator::Leaving);
+    let leaving = Event::Leaving { node: leaver, stage: Some(StageId(1)) };
+    assert_eq!(bench.events.iter().filter(|event| **event == leaving).count(), 1);
+    assert!(!has_left(&bench, leaver), "it owns a microbatch of this iteration");
+    paced_iteration(&mut bench, &nodes, &|_| 1000);
+    assert_eq!(bench.commits()[0].stages[1].shares.len(), 2, "its share counts");
+    assert!(has_left(&bench, leaver));
+    assert!(!bench.events.iter().any(|event| matches!(event, Event::Repaired { .. })));
+    assert_eq!(begun(&bench, stays).len(), 2, "the other one takes both microbatches");
+    assert_eq!(bench.problems.last().unwrap().nodes[1], [stays]);
+}
+
+/// A follower of stage 1 has the reduced gradient of an iteration.
+fn follows(bench: &mut Bench, node: NodeId, iteration: Iteration) {
+    let (reduce, digest, spent) = (bench.reduces[&node], Digest([1; 32]), Spent::default());
+    let message = ToCoordinator::Reduced { iteration, attempt: Attempt(0), reduce, digest, norm: 1.0, spent };
+    bench.says(node, message);
+}
+
+#[test]
+fn a_spare_takes_the_place_before_the_node_goes() {
+    let settings = Settings { steps: 30, spares: 1, ..settings(2, 1) };
+    let mut bench = Bench::open(&settings, &[]);
+    let mut nodes: Vec<_> = (0..4).map(|_| bench.hello(None)).collect();
+    let spare = bench.hello(None);
+    for node in &nodes {
+        bench.holds(*node);
+    }
+    nodes.sort_by_key(|node| bench.last_assignment(*node).1);
+    let leaver = nodes[2];
+    bench.says(leaver, ToCoordinator::Leaving);
+    let (transfer, stage, method) = bench.last_assignment(spare);
+    assert_eq!((stage, method), (StageId(1), Method::Copy { donors: nodes[2..].to_vec() }));
+    assert!(is_told(&bench, leaver, &ToWorker::Donate { transfer, iteration: Iteration(0), to: spare }));
+    paced_iteration(&mut bench, &nodes, &|_| 1000);
+    assert!(!has_left(&bench, leaver), "it still donates");
+    assert_eq!(begun(&bench, leaver), [], "but it works no more");
+    bench.says(
+        spare,
+        ToCoordinator::Holds {
+            transfer: Some(transfer),
+            stage,
+            iteration: Iteration(0),
+            digest: Digest([2; 32]),
+        },
+    );
+    // The spare follows the gradients of the iterations that it missed, and enters.
+    follows(&mut bench, spare, Iteration(0));
+    for node in &nodes[..2] {
+        for duty in begun(&bench, *node) {
+            bench.share(*node, duty.microbatch.0, true);
+        }
+    }
+    for duty in begun(&bench, nodes[3]) {
+        bench.share(nodes[3], duty.microbatch.0, false);
+    }
+    follows(&mut bench, spare, Iteration(1));
+    for (node, digest) in [(nodes[0], 0), (nodes[1], 0), (nodes[2], 1), (nodes[3], 1)] {
+        bench.reduced(node, digest);
+    }
+    assert!(bench.events.iter().any(
+        |event| matches!(event, Event::NodeEntered { node, iteration: Iteration(2), .. } if *node == spare)
+    ));
+    assert!(has_left(&bench, leaver));
+    assert!(
+        !bench.events.iter().any(|event| matches!(event, Event::StageLost { .. } | Event::Repaired { .. }))
+    );
+}
+
+#[test]
+fn the_last_of_a_stage_works_on_until_someone_comes() {
+    let settings = Settings { steps: 30, ..settings(1, 1) };
+    let (mut bench, nodes) = Bench::started(&settings);
+    bench.says(nodes[1], ToCoordinator::Leaving);
+    for _ in 0..3 {
+        paced_iteration(&mut bench, &nodes, &|_| 1000);
+    }
+    assert!(!has_left(&bench, nodes[1]));
+    let comes = bench.hello(None);
+    let (_, stage, method) = bench.last_assignment(comes);
+    assert_eq!((stage, method), (StageId(1), Method::Copy { donors: vec![nodes[1]] }));
+    assert!(!has_left(&bench, nodes[1]), "it is a donor now");
+}
+
+#[test]
+fn a_spare_and_a_joiner_may_go_at_once() {
+    let settings = Settings { steps: 30, spares: 1, ..settings(1, 1) };
+    let mut bench = Bench::open(&settings, &[]);
+    let nodes: Vec<_> = (0..3).map(|_| bench.hello(None)).collect();
+    for node in &nodes[..2] {
+        bench.holds(*node);
+    }
+    bench.says(nodes[2], ToCoordinator::Leaving);
+    assert!(has_left(&bench, nodes[2]));
+    bench.input(CoordinatorInput::Lost { node: nodes[1], why: "connection".to_owned() });
+    let rebuilds = bench.hello(None);
+    assert!(matches!(bench.last_assignment(rebuilds).2, Method::Rebuild { .. }));
+    bench.says(rebuilds, ToCoordinator::Leaving);
+    assert!(has_left(&bench, rebuilds));
 }

@@ -299,7 +299,7 @@ fn a_state_that_no_attempt_began_with_counts_for_nobody() {
 }
 
 #[test]
-fn a_new_coordinator_finds_no_transfers_of_the_old_one() {
+fn under_a_new_id_nothing_is_kept_for_transfers_of_the_old_one() {
     let mut bench = Bench::serving();
     let transfer = TransferId { term: Term(1), number: 2 };
     let commands = bench.told(ToWorker::Donate { transfer, iteration: T, to: AFTER });
@@ -307,6 +307,13 @@ fn a_new_coordinator_finds_no_transfers_of_the_old_one() {
     bench.done(1, Outcome::Frozen { chunks: 3 });
     let message = ToWorker::Welcome { node: NodeId(9), settings: settings(), empty: false };
     let commands = bench.on(WorkerInput::Coordinator { term: Term(2), message });
+    assert_eq!(commands, [WorkerCommand::Drop { handles: vec![Handle(1)] }]);
+
+    // The same in the same term: the node was set aside, and came back.
+    let mut bench = Bench::serving();
+    bench.told(ToWorker::Donate { transfer, iteration: T, to: AFTER });
+    bench.done(1, Outcome::Frozen { chunks: 3 });
+    let commands = bench.told(ToWorker::Welcome { node: NodeId(9), settings: settings(), empty: false });
     assert_eq!(commands, [WorkerCommand::Drop { handles: vec![Handle(1)] }]);
 }
 
@@ -452,4 +459,51 @@ fn a_deterministic_run_keeps_the_order_until_a_node_is_lost() {
     let starts =
         |command: &WorkerCommand| matches!(command, WorkerCommand::Compute { task: Task::NewSum, .. });
     assert!(commands.iter().any(starts), "no order is kept any more: {commands:?}");
+}
+
+#[test]
+fn a_worker_says_what_it_is_at() {
+    let mut bench = Bench::serving();
+    let answer =
+        |task, duty| [WorkerCommand::SendCoordinator { message: ToCoordinator::Computing { task, duty } }];
+    assert_eq!(bench.told(ToWorker::Poll), answer(None, false));
+    bench.boundary(BEFORE, 0, Direction::Forward);
+    assert_eq!(bench.told(ToWorker::Poll), answer(Some(1), true));
+    assert_eq!(bench.told(ToWorker::Poll), answer(Some(1), true), "asking changes nothing");
+    bench.done(1, Outcome::Done);
+    bench.told(ToWorker::Save { iteration: T });
+    assert_eq!(bench.told(ToWorker::Poll), answer(Some(2), false));
+}
+
+#[test]
+fn a_task_that_does_not_end_holds_up_no_drops_but_those_of_what_it_reads() {
+    let mut bench = Bench::serving();
+    let (first, _) = bench.boundary(BEFORE, 0, Direction::Forward);
+    let (second, commands) = bench.boundary(BEFORE, 1, Direction::Forward);
+    assert_eq!(commands, [], "the first is under way");
+    let commands = bench.told(ToWorker::Abort { iteration: T, attempt: A });
+    assert_eq!(commands, [WorkerCommand::Drop { handles: vec![second] }]);
+    let commands = bench.done(1, Outcome::Done);
+    let Some(WorkerCommand::Drop { handles }) = commands.first() else { panic!("{commands:?}") };
+    assert!(handles.contains(&first), "{commands:?}");
+}
+
+#[test]
+fn a_worker_that_is_to_leave_says_so_to_everyone_who_takes_it_in_and_goes_when_it_may() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.on(WorkerInput::Leave), [], "it is nobody yet");
+    let says = WorkerCommand::SendCoordinator { message: ToCoordinator::Leaving };
+    let welcome = || ToWorker::Welcome { node: ME, settings: settings(), empty: true };
+    assert_eq!(bench.told(welcome()), std::slice::from_ref(&says));
+    assert_eq!(bench.on(WorkerInput::Leave), [], "once is enough");
+    assert_eq!(bench.told(welcome()), [says]);
+    let exit = WorkerCommand::Exit { why: "left".to_owned(), success: true };
+    assert_eq!(bench.told(ToWorker::Leave), [exit]);
+
+    let mut bench = Bench::serving();
+    let says = WorkerCommand::SendCoordinator { message: ToCoordinator::Leaving };
+    assert_eq!(bench.on(WorkerInput::Leave), [says]);
+    let (payload, commands) = bench.boundary(BEFORE, 0, Direction::Forward);
+    let forward = Task::Forward { microbatch: Microbatch(0) };
+    assert_eq!(commands, [compute(1, forward, &[0, payload.0], &[1, 2])], "it works on");
 }

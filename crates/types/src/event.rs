@@ -113,10 +113,41 @@ pub enum Event {
         node: NodeId,
         /// The stage that it served or was about to.
         stage: Option<StageId>,
-        /// What made it known: `connection`, `silence`, `hash`, `left`.
+        /// What made it known: `connection`, `silence`, `stuck`, `hash`, `left`.
         why: String,
         /// Busy microseconds of the current attempt that are thrown away with it.
         wasted_us: u64,
+    },
+    /// A node has been silent for longer than its heartbeats make credible: it is about to be declared lost.
+    Silent {
+        /// The node.
+        node: NodeId,
+        /// −log₁₀ of the probability that a living node is silent for so long (phi accrual).
+        phi: f64,
+        /// Milliseconds of silence, as far as the coordinator itself was running.
+        silence_ms: f64,
+        /// The mean interval between the node's heartbeats, in milliseconds.
+        interval_ms: f64,
+        /// Its deviation, in milliseconds.
+        deviation_ms: f64,
+    },
+    /// A node has said that it is about to leave; once others have its place it is lost with `left`.
+    Leaving {
+        /// The node.
+        node: NodeId,
+        /// The stage that it serves or is about to.
+        stage: Option<StageId>,
+    },
+    /// A node lives, but one of its tasks does not end: it is about to be declared lost.
+    Stuck {
+        /// The node.
+        node: NodeId,
+        /// Milliseconds for which the task has been seen under way.
+        waited_ms: f64,
+        /// When a whole microbatch would be late, by the node's own history, in milliseconds.
+        late_ms: f64,
+        /// The limit that follows from it, in milliseconds.
+        limit_ms: f64,
     },
     /// The share of a lost node is replayed by living replicas.
     Repaired {
@@ -285,6 +316,9 @@ mod tests {
             Event::NodeAssigned { node, stage, how: String::new() },
             Event::NodeEntered { node, stage, iteration, took_ms },
             Event::NodeLost { node, stage: None, why: why.clone(), wasted_us: 0 },
+            Event::Silent { node, phi: 9.0, silence_ms: 1.0, interval_ms: 1.0, deviation_ms: 1.0 },
+            Event::Leaving { node, stage: Some(stage) },
+            Event::Stuck { node, waited_ms: 1.0, late_ms: 1.0, limit_ms: 1.0 },
             Event::Repaired { stage, lost: node, microbatches: 1 },
             Event::StageLost { stage, iteration },
             Event::RebuildStarted { stage, node, sources: Vec::new() },
@@ -333,6 +367,9 @@ mod tests {
             | Event::NodeAssigned { .. }
             | Event::NodeEntered { .. }
             | Event::NodeLost { .. }
+            | Event::Silent { .. }
+            | Event::Leaving { .. }
+            | Event::Stuck { .. }
             | Event::Repaired { .. }
             | Event::StageLost { .. }
             | Event::RebuildStarted { .. }
@@ -348,7 +385,7 @@ mod tests {
             | Event::Injected { .. }
             | Event::Respawned { .. }
             | Event::Validated { .. }
-            | Event::Finished { .. } => 23,
+            | Event::Finished { .. } => 26,
         }
     }
 

@@ -16,6 +16,6 @@ pub use event::{CommittedStage, EVENT_SCHEMA, Event, EventRecord, StagePace};
 pub use hash::Digest;
 pub use ids::{Attempt, Iteration, Microbatch, NodeId, PlanEpoch, RunId, StageId, Term};
 pub use path::{Path, PathRules, PathViolation, Visit};
-pub use plan::{Plan, PlanProblem};
+pub use plan::{Pace, Plan, PlanProblem};
 pub use schedule::{LearningRate, RateShape};
 pub use settings::{Settings, SettingsError, WhileLost};

@@ -24,6 +24,20 @@ pub struct PlanProblem {
     pub full: bool,
     /// The orders of stages that are allowed.
     pub rules: PathRules,
+    /// What is known of how fast nodes are; one that is not named counts as as fast as any.
+    #[serde(default)]
+    pub paces: Vec<Pace>,
+}
+
+/// How fast a node is, as its last iterations show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pace {
+    /// The node.
+    pub node: NodeId,
+    /// Computing time of a microbatch, forward and backward, in microseconds.
+    pub microbatch_us: u64,
+    /// Whether it must get a microbatch, however slow it is: else nobody would notice that it has recovered.
+    pub probe: bool,
 }
 
 impl PlanProblem {

@@ -6,7 +6,7 @@ mod error;
 mod memory;
 mod shape;
 
-pub use churn::{Churn, TraceKill, TraceTarget};
+pub use churn::{Churn, TraceLine, TraceTarget};
 pub use error::ConfigError;
 pub(crate) use memory::bytes_in_units;
 pub use memory::{MemoryPlan, NodeMemory};

@@ -97,6 +97,7 @@ impl Coordinator {
             return;
         }
         self.admit_joiners();
+        self.release_leavers();
         if self.attempt_must_wait() || self.waits_for_followers() {
             return;
         }
@@ -108,11 +109,12 @@ impl Coordinator {
             seed: self.settings.seed,
             iteration: self.iteration,
             attempt: self.next_attempt,
-            nodes: self.stage_ids().map(|stage| self.serving(stage)).collect(),
+            nodes: self.stage_ids().map(|stage| self.workers_of(stage)).collect(),
             microbatches: self.settings.microbatches,
             path_length: self.settings.path_length(),
             full: every > 0 && self.iteration.0 % every == every - 1,
             rules: PathRules::default(),
+            paces: self.paces(),
         };
         self.out.push(CoordinatorCommand::Plan { problem });
     }
@@ -200,6 +202,7 @@ impl Coordinator {
             losses: BTreeMap::new(),
         };
         self.next_attempt = self.next_attempt.next();
+        self.note_shares(&attempt);
         let holes = self.holes();
         self.log(Event::AttemptStarted { iteration: attempt.iteration, attempt: attempt.attempt, holes });
         self.tell_duties(attempt);

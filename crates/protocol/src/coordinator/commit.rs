@@ -56,6 +56,7 @@ impl Coordinator {
         self.last_commit_us = (self.now_us, self.now_us.saturating_sub(attempt.began_us));
         self.journal(Entry::Committed(Box::new(record.clone())));
         self.log_commit(&attempt, &record);
+        self.learn_paces(&attempt);
         self.send_to_workers(&ToWorker::Commit { record: Box::new(record.clone()) });
         for part in &record.stages {
             let stage = &mut self.stages[usize::from(part.stage.0)];

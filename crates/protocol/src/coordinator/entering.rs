@@ -31,18 +31,18 @@ impl Coordinator {
         self.nodes.iter().filter(|(_, node)| matches!(node.role, Role::Spare)).map(|(id, _)| *id).collect()
     }
 
-    /// Nodes that serve the stage or are about to.
+    /// Nodes that serve the stage and stay, or are about to.
     fn population(&self, stage: StageId) -> usize {
         let joining = self
             .nodes
             .values()
             .filter(|node| matches!(&node.role, Role::Joining(join) if join.stage == stage))
             .count();
-        self.serving(stage).len() + joining
+        self.staying(stage).len() + joining
     }
 
     pub(super) fn is_coming(&self, stage: StageId) -> bool {
-        self.population(stage) > 0
+        self.is_served(stage) || self.population(stage) > 0
     }
 
     fn place_first(&mut self, base: Base) {

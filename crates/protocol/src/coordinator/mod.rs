@@ -6,6 +6,8 @@ mod attempt;
 mod commit;
 mod condense;
 mod entering;
+mod leaving;
+mod pace;
 mod repair;
 mod restart;
 mod roster;
@@ -231,7 +233,7 @@ impl Coordinator {
         self.now_us += now_us.saturating_sub(self.heard_us).min(PAUSE_US_MAX);
         self.heard_us = now_us;
         match input {
-            CoordinatorInput::Tick => {}
+            CoordinatorInput::Tick => self.ask_quiet_nodes(),
             CoordinatorInput::Hello { connection, hello } => self.on_hello(connection, hello),
             CoordinatorInput::Worker { node, message } => {
                 if self.nodes.contains_key(&node) {
@@ -250,6 +252,7 @@ impl Coordinator {
     }
 
     fn on_worker(&mut self, node: NodeId, message: ToCoordinator) {
+        self.note_heard(node);
         match message {
             // A second hello on a bound connection is out of order.
             ToCoordinator::Hello { .. } => self.lose(node, "out of order"),
@@ -269,6 +272,8 @@ impl Coordinator {
             ToCoordinator::SaveFailed { stage, iteration, why } => {
                 self.on_save_failed(stage, iteration, &why);
             }
+            ToCoordinator::Computing { task, duty } => self.on_computing(node, task, duty),
+            ToCoordinator::Leaving => self.on_leaving(node),
             ToCoordinator::Broken { why } => self.lose(node, &why),
         }
     }
@@ -277,6 +282,7 @@ impl Coordinator {
     fn advance(&mut self) {
         self.end_returning_if_due();
         self.end_gathering_if_due();
+        self.release_idle_leavers();
         self.place_nodes();
         self.publish_if_written();
         self.begin_if_possible();

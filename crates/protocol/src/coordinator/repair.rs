@@ -11,7 +11,7 @@ impl Coordinator {
     /// paths still miss is made again either way.
     pub(super) fn repair(&mut self, stage: StageId, lost: NodeId) {
         let counts = self.share_counts(stage);
-        let members = self.serving(stage);
+        let members = self.workers_of(stage);
         let Some(attempt) = self.attempt.as_mut() else { return };
         if !counts {
             let part = attempt.stage(stage);

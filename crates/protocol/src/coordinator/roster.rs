@@ -1,5 +1,6 @@
 //! Who belongs to the run: arrivals and losses.
 
+use super::pace::Speed;
 use super::{Coordinator, NODE_IDS_RESERVED, Phase};
 use crate::command::CoordinatorCommand;
 use crate::journal::Entry;
@@ -68,6 +69,9 @@ pub(super) struct Node {
     pub(super) told: u64,
     /// Transfers to it that failed.
     pub(super) failures: u32,
+    pub(super) speed: Speed,
+    /// Whether it has said that it is about to leave.
+    pub(super) leaving: bool,
 }
 
 /// A process that says hello.
@@ -136,7 +140,9 @@ impl Coordinator {
     pub(super) fn welcome(&mut self, arrival: Arrival, node: NodeId, empty: bool) {
         let Arrival { connection, address, process, was } = arrival;
         self.roster_version += 1;
-        self.nodes.insert(node, Node { address, role: Role::Spare, told: 0, failures: 0 });
+        let speed = Speed::new(self.iteration, self.now_us);
+        let (role, leaving) = (Role::Spare, false);
+        self.nodes.insert(node, Node { address, role, told: 0, failures: 0, speed, leaving });
         self.out.push(CoordinatorCommand::Bind { connection, node });
         let settings = Box::new(self.settings.clone());
         self.send(node, ToWorker::Welcome { node, settings, empty });

@@ -37,6 +37,11 @@ impl Saving {
         let owing = self.writers.iter().filter(|(stage, _)| !self.done.contains_key(stage));
         owing.map(|(_, (writer, _))| *writer).collect()
     }
+
+    /// Whether this node is still to write.
+    pub(super) fn waits_for(&self, node: NodeId) -> bool {
+        self.writers.iter().any(|(stage, (writer, _))| *writer == node && !self.done.contains_key(stage))
+    }
 }
 
 impl Coordinator {

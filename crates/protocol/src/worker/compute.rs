@@ -1,4 +1,4 @@
-//! One task at a time, in the order of urgency; drops wait until no task may read what they drop.
+//! One task at a time, in the order of urgency; drops wait until the task under way no longer reads what they drop.
 
 use super::Worker;
 use crate::command::WorkerCommand;
@@ -78,6 +78,7 @@ struct Queued {
 struct Running {
     id: TaskId,
     purpose: Purpose,
+    inputs: Vec<Handle>,
     outputs: Vec<Handle>,
     started_us: u64,
 }
@@ -138,8 +139,8 @@ impl Compute {
 impl Worker {
     /// Starts the next task, if none is under way.
     pub(super) fn dispatch(&mut self, now_us: u64) {
+        self.flush_drops();
         if self.compute.running.is_none() {
-            self.flush_drops();
             if let Some(queued) = self.compute.urgent.pop_front() {
                 self.start(queued, now_us);
             } else if let Some((purpose, task, inputs, outputs)) = self.next_leg() {
@@ -156,6 +157,7 @@ impl Worker {
         self.compute.running = Some(Running {
             id,
             purpose: queued.purpose,
+            inputs: queued.inputs.clone(),
             outputs: queued.outputs.clone(),
             started_us: now_us,
         });
@@ -176,9 +178,23 @@ impl Worker {
         self.work.as_ref().is_none_or(|work| (work.iteration, work.attempt) != (*iteration, *attempt))
     }
 
+    /// Tells which task is under way.
+    pub(super) fn tell_task(&mut self) {
+        let running = self.compute.running.as_ref();
+        let task = running.map(|running| running.id.0);
+        let duty = running
+            .is_some_and(|running| matches!(running.purpose, Purpose::Leg { .. } | Purpose::NewSum { .. }));
+        self.report(ToCoordinator::Computing { task, duty });
+    }
+
     fn flush_drops(&mut self) {
-        if !self.compute.drops.is_empty() {
-            let handles = std::mem::take(&mut self.compute.drops);
+        // A task may take long, or never end: only what it reads itself waits for it.
+        let read = self.compute.running.as_ref().map_or(&[][..], |running| &running.inputs);
+        let (waiting, handles) = std::mem::take(&mut self.compute.drops)
+            .into_iter()
+            .partition::<Vec<_>, _>(|drop| read.contains(drop));
+        self.compute.drops = waiting;
+        if !handles.is_empty() {
             self.out.push(WorkerCommand::Drop { handles });
         }
     }

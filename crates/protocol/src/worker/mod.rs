@@ -87,6 +87,8 @@ pub struct Worker {
     fenced: BTreeSet<NodeId>,
     compute: Compute,
     spending: Spending,
+    /// Whether we are about to leave; every coordinator that takes us in is told.
+    leaving: bool,
     exited: bool,
     out: Vec<WorkerCommand>,
 }
@@ -119,6 +121,7 @@ impl Worker {
             fenced: BTreeSet::new(),
             compute: Compute::default(),
             spending: Spending::default(),
+            leaving: false,
             exited: false,
             out: Vec::new(),
         }
@@ -142,6 +145,7 @@ impl Worker {
         match input {
             WorkerInput::CoordinatorUp => self.say_hello(),
             WorkerInput::CoordinatorDown => {}
+            WorkerInput::Leave => self.leave(),
             WorkerInput::Coordinator { term, message } => {
                 if term >= self.term {
                     self.term = term;
@@ -193,7 +197,10 @@ impl Worker {
                     // Another coordinator may count attempts anew.
                     self.newest = (Iteration(0), Attempt(0));
                 }
-                self.forget_transfers_of_older_terms();
+                self.forget_donations_of_former_ids();
+                if self.leaving {
+                    self.report(ToCoordinator::Leaving);
+                }
             }
             ToWorker::Refuse { why } => self.exit(why, false),
             ToWorker::Finish => self.exit("the run is over".to_owned(), true),
@@ -216,6 +223,8 @@ impl Worker {
                 self.seal(iteration, reduction);
             }
             ToWorker::Commit { record } => self.commit(record),
+            ToWorker::Leave => self.exit("left".to_owned(), true),
+            ToWorker::Poll => self.tell_task(),
             ToWorker::Save { iteration } => {
                 self.saves.insert(iteration);
             }
@@ -407,6 +416,13 @@ impl Worker {
         self.last_record = None;
     }
 
+    fn leave(&mut self) {
+        // Who is nobody yet is told when it is welcome.
+        if !std::mem::replace(&mut self.leaving, true) && self.me != NodeId(0) {
+            self.report(ToCoordinator::Leaving);
+        }
+    }
+
     fn report(&mut self, message: ToCoordinator) {
         self.out.push(WorkerCommand::SendCoordinator { message });
     }
@@ -427,7 +443,7 @@ impl Worker {
         }
     }
 
-    /// Forgets tensors, once no task under way may still read them.
+    /// Forgets tensors, once the task under way does not read them.
     fn drop_handles(&mut self, handles: impl IntoIterator<Item = Handle>) {
         self.compute.drop_later(handles);
     }

@@ -378,11 +378,12 @@ impl Worker {
         self.drop_handles(outputs);
     }
 
-    /// A new coordinator knows nothing of the transfers of those before it.
-    pub(super) fn forget_transfers_of_older_terms(&mut self) {
+    /// Under a new id nobody waits for what was promised under the old one, and nobody would ever release it: whoever
+    /// lost the old id chose other donors.
+    pub(super) fn forget_donations_of_former_ids(&mut self) {
         let term = self.term;
-        let older: Vec<_> = self.donations.keys().copied().filter(|transfer| transfer.term < term).collect();
-        for transfer in older {
+        let former: Vec<_> = self.donations.keys().copied().collect();
+        for transfer in former {
             self.release(transfer);
         }
         self.early_requests.retain(|(_, wanted, _)| wanted.term >= term);

@@ -1,4 +1,4 @@
-//! Kills on purpose: a rate, an interval, or a trace.
+//! Kills and notices on purpose: a rate, an interval, or a trace.
 
 use super::ConfigError;
 use serde::Deserialize;
@@ -6,7 +6,7 @@ use skipstone_types::StageId;
 use std::path::Path;
 use std::time::Duration;
 
-/// Who is killed by a trace's line.
+/// Whom a trace's line is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TraceTarget {
     /// The n-th node of those that live, in the order of their ids, counted from 0 (round again past the end).
@@ -17,11 +17,13 @@ pub enum TraceTarget {
 
 /// A line of a trace.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct TraceKill {
+pub struct TraceLine {
     /// When, from the start of training.
     pub at: Duration,
     /// Whom.
     pub target: TraceTarget,
+    /// Whether the node is given notice (`drain`) instead of being killed.
+    pub notice: bool,
 }
 
 /// When nodes are killed.
@@ -32,7 +34,7 @@ pub enum Churn {
     /// A random node each time.
     Every(Duration),
     /// As written down.
-    Trace(Vec<TraceKill>),
+    Trace(Vec<TraceLine>),
 }
 
 #[derive(Deserialize)]
@@ -79,7 +81,7 @@ impl Churn {
     }
 
     fn trace(text: &str) -> Result<Self, (usize, String)> {
-        let mut kills = Vec::new();
+        let mut lines = Vec::new();
         for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
             let number = index + 1;
             let line: Line = serde_json::from_str(line).map_err(|why| (number, why.to_string()))?;
@@ -90,13 +92,14 @@ impl Churn {
                 _ => return Err((number, "name either a node or a stage".to_owned())),
             };
             match line.event.as_str() {
-                "kill" => kills.push(TraceKill { at, target }),
+                "kill" => lines.push(TraceLine { at, target, notice: false }),
+                "drain" => lines.push(TraceLine { at, target, notice: true }),
                 // A local swarm starts a new process for each that dies.
                 "join" => {}
-                other => return Err((number, format!("event '{other}' is not kill or join"))),
+                other => return Err((number, format!("event '{other}' is not kill, drain or join"))),
             }
         }
-        kills.sort_by_key(|kill| kill.at);
-        Ok(Self::Trace(kills))
+        lines.sort_by_key(|line| line.at);
+        Ok(Self::Trace(lines))
     }
 }

@@ -81,12 +81,12 @@ fn churn_in_all_its_forms() {
     let path = dir.path().join("trace.jsonl");
     std::fs::write(
         &path,
-        "{\"t_s\":2,\"stage\":1,\"event\":\"kill\"}\n{\"t_s\":1,\"node\":3,\"event\":\"kill\"}\n",
+        "{\"t_s\":2,\"stage\":1,\"event\":\"kill\"}\n{\"t_s\":1,\"node\":3,\"event\":\"drain\"}\n",
     )
     .unwrap();
-    let Churn::Trace(kills) = Churn::parse(path.to_str().unwrap()).unwrap() else { panic!() };
-    assert_eq!(kills[0].target, TraceTarget::Node(3));
-    assert_eq!(kills[1].target, TraceTarget::Stage(StageId(1)));
+    let Churn::Trace(lines) = Churn::parse(path.to_str().unwrap()).unwrap() else { panic!() };
+    assert_eq!((lines[0].target, lines[0].notice), (TraceTarget::Node(3), true));
+    assert_eq!((lines[1].target, lines[1].notice), (TraceTarget::Stage(StageId(1)), false));
     for bad in ["0%/h", "x%/h", "every", "every -1s"] {
         assert!(Churn::parse(bad).is_err(), "{bad}");
     }

@@ -4,7 +4,7 @@ use super::hub::HubEvent;
 use super::kinds::Fault;
 use super::node::{Node, NodeEvent, Pid, Wrong};
 use super::world::{Checked, Event, World};
-use skipstone_protocol::{CoordinatorCommand, Entry, Method, ToWorker};
+use skipstone_protocol::{CoordinatorCommand, Entry, Method, ToWorker, WorkerInput};
 use skipstone_types::{NodeId, StageId};
 
 /// How the coordinator will die.
@@ -63,10 +63,12 @@ impl World {
             node.crash_in = None;
             node.fail_next_task = false;
             node.wrong = None;
-            node.slow = (1, 0);
             node.hub_blocked_until = 0;
             if node.alive && node.stalled {
                 self.schedule(0, Event::Node(pid, NodeEvent::Wake));
+            }
+            if self.nodes[pid].alive {
+                self.speed_up(pid);
             }
         }
     }
@@ -119,13 +121,15 @@ impl World {
             | Fault::Restore
             | Fault::Stop
             | Fault::Slow
+            | Fault::Hang
+            | Fault::Drain
             | Fault::Task
             | Fault::Numbers
             | Fault::Clock
             | Fault::Transfer
             | Fault::Stage
             | Fault::Adjacent
-            | Fault::Origins => self.harm_nodes(fault),
+            | Fault::Origins => return self.harm_nodes(fault),
             Fault::Cut
             | Fault::Partition
             | Fault::Delay
@@ -149,14 +153,20 @@ impl World {
         Ok(())
     }
 
-    fn harm_nodes(&mut self, fault: Fault) {
+    fn harm_nodes(&mut self, fault: Fault) -> Checked {
         match fault {
-            Fault::Transfer => return self.chaos.ambush = true,
-            Fault::Stage | Fault::Adjacent | Fault::Origins => return self.kill_stage(fault),
+            Fault::Transfer => {
+                self.chaos.ambush = true;
+                return Ok(());
+            }
+            Fault::Stage | Fault::Adjacent | Fault::Origins => {
+                self.kill_stage(fault);
+                return Ok(());
+            }
             _ => {}
         }
-        let deadly = matches!(fault, Fault::Kill | Fault::Restore | Fault::Task);
-        let Some(pid) = self.victim(deadly) else { return };
+        let deadly = matches!(fault, Fault::Kill | Fault::Restore | Fault::Task | Fault::Drain);
+        let Some(pid) = self.victim(deadly) else { return Ok(()) };
         // Counted when they come to pass.
         if !matches!(fault, Fault::Task | Fault::Numbers) {
             self.count(fault);
@@ -176,10 +186,8 @@ impl World {
                 self.schedule(wait, Event::Relapse { pid, image });
             }
             Fault::Stop => self.stall(pid),
-            Fault::Slow => {
-                let (factor, time) = (self.random.between(2, 50), self.draw(self.plan.tempo.stall_us));
-                self.nodes[pid].slow = (factor, self.now + time);
-            }
+            Fault::Slow | Fault::Hang => self.slow_down(pid, fault),
+            Fault::Drain => return self.drain(pid),
             Fault::Task => self.nodes[pid].fail_next_task = true,
             Fault::Numbers => {
                 self.nodes[pid].wrong =
@@ -195,6 +203,7 @@ impl World {
             }
             _ => {}
         }
+        Ok(())
     }
 
     /// All replicas of a stage die, or of two, or all origins but one.
@@ -301,6 +310,16 @@ impl World {
         }
     }
 
+    /// A node's machine is about to be taken away.
+    fn drain(&mut self, pid: Pid) -> Checked {
+        let before = std::mem::replace(&mut self.nodes[pid].drained, true);
+        if self.plan.settings.respawn && !before {
+            let (delay, invocation) = (self.draw(self.plan.tempo.respawn_us), self.invocation.number);
+            self.schedule(delay, Event::Spawn { invocation });
+        }
+        self.tell(pid, WorkerInput::Leave)
+    }
+
     fn stall(&mut self, pid: Pid) {
         self.nodes[pid].stalled = true;
         let wait = self.draw(self.plan.tempo.stall_us);
@@ -356,7 +375,8 @@ impl World {
     /// Whether a process may be killed: not the last origin if that is protected, and, where nobody takes the place
     /// of the dead, only as long as every stage can be served without it.
     fn may_die(&self, pid: Pid) -> bool {
-        let stays = |node: &&Node| node.alive && node.crash_in.is_none() && !node.fail_next_task;
+        let stays =
+            |node: &&Node| node.alive && node.crash_in.is_none() && !node.fail_next_task && !node.drained;
         let enough = self.plan.settings.respawn
             || self.nodes.iter().filter(stays).count() > usize::from(self.plan.settings.relay_stages) + 1;
         enough && !self.is_spared(pid)
@@ -373,6 +393,7 @@ impl World {
             let node = &self.nodes[pid];
             node.alive
                 && !node.stalled
+                && !node.drained
                 && node.crash_in.is_none()
                 && !node.fail_next_task
                 && node.connection.is_some()

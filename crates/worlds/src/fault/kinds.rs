@@ -23,6 +23,8 @@ faults! {
     Restore "restore" "a node's process dies and comes back as it was a while before",
     Stop "stop" "a node stands still for a while, and goes on where it stood",
     Slow "slow" "a node computes 2 to 50 times slower for a while",
+    Hang "hang" "a node lives, and answers, but its tasks do not end for a while",
+    Drain "drain" "a node is told that its machine is about to be taken away",
     Task "task" "a task of a node fails",
     Numbers "numbers" "a node computes wrong numbers",
     Clock "clock" "the clock of a node or of the coordinator jumps",

@@ -23,6 +23,7 @@ mod queue;
 mod random;
 mod report;
 mod seeds;
+mod slow;
 mod store;
 mod tamper;
 mod truth;

@@ -2,6 +2,7 @@
 
 use super::compute::{Context, Effects, run};
 use super::invariants::Observation;
+use super::slow::Haste;
 use super::store::Store;
 use super::value::{Kind, Value};
 use super::world::{Broken, Checked, Event, World};
@@ -73,17 +74,24 @@ pub(super) struct Node {
     pub(super) crash_in: Option<u32>,
     pub(super) fail_next_task: bool,
     pub(super) stalled: bool,
-    /// Its tasks take so many times as long, until when.
-    pub(super) slow: (u64, u64),
+    pub(super) haste: Haste,
     /// How far its clock is off.
     pub(super) clock_us: i64,
     pub(super) wrong: Option<Wrong>,
     /// Whether its state is not what it should be.
     pub(super) tainted: bool,
+    /// Whether it was told to leave: its successor is started then, not when it is gone.
+    pub(super) drained: bool,
     inbox: Vec<NodeEvent>,
     running: Option<Running>,
     /// The newest attempt begun.
     attempt: (Iteration, Attempt),
+}
+
+impl Node {
+    pub(super) fn task_under_way(&self) -> Option<TaskId> {
+        self.running.as_ref().map(|running| running.id)
+    }
 }
 
 fn address(machine: usize) -> String {
@@ -108,10 +116,11 @@ impl World {
             crash_in: None,
             fail_next_task: false,
             stalled: false,
-            slow: (1, 0),
+            haste: Haste::new(),
             clock_us: 0,
             wrong: None,
             tainted: false,
+            drained: false,
             inbox: Vec::new(),
             running: None,
             attempt: (Iteration(0), Attempt(0)),
@@ -147,7 +156,11 @@ impl World {
 
     /// The process is gone, and replaced if that is the way of the run.
     pub(super) fn kill(&mut self, pid: Pid) {
-        if self.nodes[pid].alive && self.plan.settings.respawn && !self.hub.ended() {
+        if self.nodes[pid].alive
+            && self.plan.settings.respawn
+            && !self.hub.ended()
+            && !self.nodes[pid].drained
+        {
             let (delay, invocation) = (self.draw(self.plan.tempo.respawn_us), self.invocation.number);
             self.schedule(delay, Event::Spawn { invocation });
         }
@@ -387,11 +400,7 @@ impl World {
             self.observe(&Observation::Loaded { iteration, stage, digest })?;
         }
         self.nodes[pid].running = Some(Running { id, outputs, effects });
-        let mut took = self.draw(self.plan.tempo.task_us);
-        let (factor, until) = self.nodes[pid].slow;
-        if until > self.now {
-            took *= factor;
-        }
+        let took = self.task_time(pid);
         self.schedule(took, Event::Node(pid, NodeEvent::Computed { id }));
         Ok(())
     }

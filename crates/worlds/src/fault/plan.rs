@@ -121,7 +121,7 @@ fn weight(fault: Fault) -> f64 {
     match fault {
         Fault::Kill | Fault::Cut => 3.0,
         Fault::Stop | Fault::Journal => 2.0,
-        Fault::Stage | Fault::Adjacent | Fault::Origins | Fault::Disk | Fault::Task => 0.4,
+        Fault::Stage | Fault::Adjacent | Fault::Origins | Fault::Disk | Fault::Task | Fault::Hang => 0.4,
         Fault::Interrupt | Fault::Blackout => 0.1,
         _ => 1.0,
     }

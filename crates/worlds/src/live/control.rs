@@ -16,6 +16,8 @@ pub(super) enum Control {
     Corrupt { peer: NodeId },
     /// Take longer by `pause` for every task, for a while.
     Slow { pause: Duration, time: Duration },
+    /// Leave, once others have what is needed of it.
+    Leave,
 }
 
 impl fmt::Display for Control {
@@ -31,6 +33,7 @@ impl fmt::Display for Control {
             }
             Self::Corrupt { peer } => write!(f, "corrupt {}", peer.0),
             Self::Slow { pause, time } => write!(f, "slow {} {}", pause.as_millis(), time.as_millis()),
+            Self::Leave => f.write_str("leave"),
         }
     }
 }
@@ -43,6 +46,7 @@ impl FromStr for Control {
         let number = |word: &str| word.parse::<u32>().map_err(drop);
         let millis = |word: &str| number(word).map(|millis| Duration::from_millis(u64::from(millis)));
         match words[..] {
+            ["leave"] => Ok(Self::Leave),
             ["cut", peer, direction, time] => {
                 let direction = match direction {
                     "outgoing" => CutDirection::Outgoing,

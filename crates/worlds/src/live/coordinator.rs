@@ -12,7 +12,7 @@ use skipstone_net::{
 use skipstone_planner::{BalancedChooser, PathChooser};
 use skipstone_protocol::{
     Coordinator, CoordinatorCommand, CoordinatorInput, End, Entry, Envelope, MESSAGE_BYTES_MAX, Opening,
-    ToCoordinator, ToWorker, WIRE_VERSION, decode, encode,
+    RunningClock, ToCoordinator, ToWorker, WIRE_VERSION, decode, encode,
 };
 use skipstone_types::{Event, NodeId};
 use std::collections::VecDeque;
@@ -23,6 +23,9 @@ use std::time::{Duration, Instant};
 
 /// How often time passes for the core.
 const TICK: Duration = Duration::from_millis(50);
+
+/// Two readings of the failure detector's clock are never further apart while this process is running.
+const STRIDE_US: u64 = 2 * TICK.as_micros() as u64;
 
 /// How long the port of a killed predecessor is waited for.
 const PORT_PATIENCE: Duration = Duration::from_secs(10);
@@ -58,10 +61,18 @@ pub fn run_coordinator() -> ExitCode {
     }
 }
 
-fn bind(order: &CoordinatorStart, inputs: &mpsc::Sender<Input>) -> io::Result<TcpTransport> {
+fn net_config(order: &CoordinatorStart) -> io::Result<NetConfig> {
     let secret = RunSecret::from_hex(&order.secret).map_err(io::Error::other)?;
     let mut config = NetConfig::new(PeerId(0), order.settings.run.0, secret);
     config.max_header = MESSAGE_BYTES_MAX;
+    Ok(config)
+}
+
+fn bind(
+    config: &NetConfig,
+    order: &CoordinatorStart,
+    inputs: &mpsc::Sender<Input>,
+) -> io::Result<TcpTransport> {
     let address = format!("127.0.0.1:{}", order.port);
     let start = Instant::now();
     loop {
@@ -96,6 +107,8 @@ struct Driver {
     inputs: InputsFile,
     roll: Roll,
     start: Instant,
+    /// The failure detector's time.
+    running: RunningClock,
     queue: VecDeque<CoordinatorInput>,
     /// Whether the run ended as it should, once it has.
     end: Option<bool>,
@@ -113,7 +126,8 @@ impl Driver {
         })?;
         // The lock comes before the port: who has both is the run's only coordinator.
         let (journal, entries) = JournalFile::open(&order.dir).map_err(io::Error::other)?;
-        let transport = bind(&order, &inputs)?;
+        let config = net_config(&order)?;
+        let transport = bind(&config, &order, &inputs)?;
         tell(&CoordinatorReady { address: transport.local_address() })?;
         let start = Instant::now();
         let (core, commands) = Coordinator::open(order.settings.clone(), &entries, order.resume.clone(), 0);
@@ -126,8 +140,9 @@ impl Driver {
             core,
             transport,
             journal,
-            roll: Roll::default(),
+            roll: Roll::new(config.heartbeat_interval),
             start,
+            running: RunningClock::new(STRIDE_US, 0),
             queue: VecDeque::new(),
             end: None,
         };
@@ -167,13 +182,19 @@ impl Driver {
 
     fn take(&mut self, event: NetEvent) {
         match event {
-            NetEvent::Up { peer, connection, .. } => self.roll.up(peer, connection),
+            NetEvent::Up { peer, connection, .. } => {
+                let now_us = self.running_us();
+                self.roll.up(peer, connection, now_us);
+            }
             NetEvent::Down { peer, connection, .. } => {
                 if let Some(node) = self.roll.down(peer, connection) {
                     self.queue.push_back(CoordinatorInput::Lost { node, why: "connection".to_owned() });
                 }
             }
-            NetEvent::Heard { peer, .. } => self.roll.heard(peer, Instant::now()),
+            NetEvent::Heard { peer, .. } => {
+                let now_us = self.running_us();
+                self.roll.heard(peer, now_us);
+            }
             NetEvent::Frame { peer, connection, frame, .. } => self.take_frame(peer, connection, &frame),
             NetEvent::Refused { address, why, .. } => {
                 let why = format!("{address}: {why}");
@@ -204,11 +225,22 @@ impl Driver {
         }
     }
 
+    fn running_us(&mut self) -> u64 {
+        self.running.read(self.start.elapsed().as_micros() as u64)
+    }
+
     /// Nodes that have said nothing for too long are lost, although their connection stands.
     fn note_silence(&mut self) {
+        let now_us = self.running_us();
         let transport = &self.transport;
-        let silent = self.roll.silent(|peer| transport.silence(peer));
-        for node in silent {
+        for (node, suspicion) in self.roll.silent(now_us, |peer| transport.silence(peer)) {
+            log(&Event::Silent {
+                node,
+                phi: suspicion.phi,
+                silence_ms: suspicion.silence_us as f64 / 1e3,
+                interval_ms: suspicion.interval_us / 1e3,
+                deviation_ms: suspicion.deviation_us / 1e3,
+            });
             self.queue.push_back(CoordinatorInput::Lost { node, why: "silence".to_owned() });
         }
     }

@@ -22,6 +22,10 @@ use std::time::{Duration, Instant};
 /// The coordinator's name in the transport.
 pub(super) const COORDINATOR: PeerId = PeerId(0);
 
+/// Exit code of a node that was told twice to go: 128 + SIGTERM, as shells have it.
+#[cfg(unix)]
+const NOTICE_EXIT: i32 = 143;
+
 /// Least payload that peers accept from each other; stages may need more.
 const PAYLOAD_BYTES_MIN: usize = 64 << 20;
 
@@ -53,6 +57,7 @@ fn serve() -> io::Result<bool> {
             drop(control.send(Input::Told(told)));
         }
     })?;
+    leave_on_notice(inputs.clone())?;
     let me = PeerAddress::draw_id()?;
     let config = net_config(me, &order, &setup)?;
     let brake = Arc::new(Brake::default());
@@ -90,6 +95,27 @@ fn serve() -> io::Result<bool> {
         }
     }
     Ok(node.exit.unwrap_or(false))
+}
+
+/// SIGTERM, which is how clouds and service managers give notice: the node leaves once others have what is needed of it.
+/// A second one ends it at once.
+#[cfg(unix)]
+fn leave_on_notice(inputs: mpsc::Sender<Input>) -> io::Result<()> {
+    let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGTERM])?;
+    std::thread::Builder::new().name("notice".to_owned()).spawn(move || {
+        for (count, _) in signals.forever().enumerate() {
+            if count > 0 || inputs.send(Input::Told(Control::Leave)).is_err() {
+                std::process::exit(NOTICE_EXIT);
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// Elsewhere the parent gives notice.
+#[cfg(not(unix))]
+fn leave_on_notice(_inputs: mpsc::Sender<Input>) -> io::Result<()> {
+    Ok(())
 }
 
 /// The compute thread: one task at a time.
@@ -223,6 +249,7 @@ impl Node {
                 }
             }
             Control::Slow { pause, time } => self.brake.set(pause, time),
+            Control::Leave => self.queue.push_back(WorkerInput::Leave),
         }
     }
 

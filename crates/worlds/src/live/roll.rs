@@ -1,37 +1,36 @@
 //! Which connection is which node's, and who has fallen silent.
 
 use skipstone_net::PeerId;
+use skipstone_protocol::{PhiAccrual, Suspicion};
 use skipstone_types::NodeId;
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
-
-/// The least silence that counts as death.
-const SILENCE_MIN: Duration = Duration::from_secs(2);
-
-/// Silence of so many usual intervals counts as death.
-const SILENCE_INTERVALS: u32 = 10;
+use std::time::Duration;
 
 #[derive(Debug)]
 struct Line {
     connection: u64,
     node: Option<NodeId>,
-    /// When a heartbeat was answered last.
-    heard: Option<Instant>,
-    /// The usual time between two answers.
-    interval: Duration,
+    detector: PhiAccrual,
 }
 
-/// All connections.
-#[derive(Debug, Default)]
+/// All connections. Times are microseconds of a [`RunningClock`](skipstone_protocol::RunningClock).
+#[derive(Debug)]
 pub(crate) struct Roll {
+    /// How often heartbeats come.
+    heartbeat: Duration,
     lines: BTreeMap<PeerId, Line>,
     nodes: BTreeMap<NodeId, PeerId>,
 }
 
 impl Roll {
-    pub(crate) fn up(&mut self, peer: PeerId, connection: u64) {
-        let line = Line { connection, node: None, heard: None, interval: Duration::ZERO };
-        self.lines.insert(peer, line);
+    /// No connections yet; their heartbeats will come at this interval.
+    pub(crate) fn new(heartbeat: Duration) -> Self {
+        Self { heartbeat, lines: BTreeMap::new(), nodes: BTreeMap::new() }
+    }
+
+    pub(crate) fn up(&mut self, peer: PeerId, connection: u64, now_us: u64) {
+        let detector = PhiAccrual::new(self.heartbeat.as_micros() as u64, now_us);
+        self.lines.insert(peer, Line { connection, node: None, detector });
     }
 
     /// A connection is gone; answers with the node that it was bound to.
@@ -73,21 +72,27 @@ impl Roll {
         self.lines.iter().find(|(_, line)| line.connection == connection).map(|(peer, _)| *peer)
     }
 
-    pub(crate) fn heard(&mut self, peer: PeerId, now: Instant) {
-        let Some(line) = self.lines.get_mut(&peer) else { return };
-        if let Some(before) = line.heard.replace(now) {
-            // A moving average that follows a slowdown within a few heartbeats.
-            line.interval = (line.interval * 7 + now.duration_since(before)) / 8;
+    /// A heartbeat was answered.
+    pub(crate) fn heard(&mut self, peer: PeerId, now_us: u64) {
+        if let Some(line) = self.lines.get_mut(&peer) {
+            line.detector.heard(now_us);
         }
     }
 
-    /// Nodes that have been silent for longer than they may.
-    pub(crate) fn silent(&self, silence: impl Fn(PeerId) -> Option<Duration>) -> Vec<NodeId> {
+    /// Nodes that have been silent for longer than their own history makes credible. `silence` tells how long nothing
+    /// at all has come from a peer: what is read but not yet handled counts too.
+    pub(crate) fn silent(
+        &self,
+        now_us: u64,
+        silence: impl Fn(PeerId) -> Option<Duration>,
+    ) -> Vec<(NodeId, Suspicion)> {
         self.lines
             .iter()
             .filter_map(|(peer, line)| {
-                let limit = SILENCE_MIN.max(line.interval * SILENCE_INTERVALS);
-                (silence(*peer)? > limit).then_some(line.node).flatten()
+                let node = line.node?;
+                let unheard_us = silence(*peer)?.as_micros() as u64;
+                let suspicion = line.detector.suspicion(line.detector.silence_us(now_us).min(unheard_us));
+                suspicion.is_lost().then_some((node, suspicion))
             })
             .collect()
     }
@@ -99,10 +104,10 @@ mod tests {
 
     #[test]
     fn a_node_is_its_connection_and_a_fenced_one_loses_only_its_own() {
-        let mut roll = Roll::default();
+        let mut roll = Roll::new(Duration::from_millis(100));
         let (peer, other) = (PeerId(9), PeerId(8));
-        roll.up(peer, 1);
-        roll.up(other, 2);
+        roll.up(peer, 1, 0);
+        roll.up(other, 2, 0);
         roll.bind(1, NodeId(5));
         roll.bind(2, NodeId(6));
         assert_eq!((roll.node(peer), roll.peer(NodeId(5))), (Some(NodeId(5)), Some(peer)));
@@ -110,24 +115,30 @@ mod tests {
         assert_eq!(roll.release(NodeId(6)), None);
         // The process comes again: what is known of the old connection does not touch the new one.
         assert_eq!(roll.down(peer, 1), Some(NodeId(5)));
-        roll.up(peer, 3);
+        roll.up(peer, 3, 0);
         assert_eq!(roll.down(peer, 1), None);
         assert_eq!(roll.release(NodeId(5)), None);
         assert_eq!(roll.peer_of_connection(3), Some(peer));
     }
 
     #[test]
-    fn silence_is_measured_by_the_usual_interval() {
-        let mut roll = Roll::default();
+    fn silence_counts_as_far_as_both_the_detector_and_the_transport_have_seen_it() {
         let peer = PeerId(9);
-        roll.up(peer, 1);
+        let mut roll = Roll::new(Duration::from_millis(100));
+        roll.up(peer, 1, 0);
+        (1..=100).for_each(|beat| roll.heard(peer, beat * 100_000));
+        let silent = |roll: &Roll, running_ms: u64, transport_ms| {
+            roll.silent(10_000_000 + running_ms * 1000, |_| Some(Duration::from_millis(transport_ms)))
+                .into_iter()
+                .map(|(node, suspicion)| (node, suspicion.silence_us))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(silent(&roll, 900, 900), [], "nobody is bound");
         roll.bind(1, NodeId(5));
-        let silent = |roll: &Roll, seconds| roll.silent(|_| Some(Duration::from_secs(seconds)));
-        assert_eq!(silent(&roll, 1), []);
-        assert_eq!(silent(&roll, 3), [NodeId(5)]);
-        let start = Instant::now();
-        (0..40).for_each(|second| roll.heard(peer, start + Duration::from_secs(second)));
-        assert_eq!(silent(&roll, 3), []);
-        assert_eq!(silent(&roll, 11), [NodeId(5)]);
+        assert_eq!(silent(&roll, 900, 850), [(NodeId(5), 850_000)]);
+        assert_eq!(silent(&roll, 700, 700), []);
+        assert_eq!(silent(&roll, 100, 60_000), [], "the detector stood still");
+        assert_eq!(silent(&roll, 60_000, 100), [], "what came is not yet handled");
+        assert_eq!(roll.silent(60_000_000, |_| None), [], "no connection");
     }
 }

@@ -8,8 +8,8 @@ use crate::live::start::{CoordinatorReady, CoordinatorStart, NodeStart, write_st
 use serde::Serialize;
 use skipstone_net::RunSecret;
 use skipstone_protocol::SavedState;
-use skipstone_types::{Event, Settings};
-use std::collections::{BTreeSet, VecDeque};
+use skipstone_types::{Event, NodeId, Settings};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
@@ -46,6 +46,8 @@ struct Process {
     /// Held open: a child ends when it closes.
     stdin: ChildStdin,
     slot: usize,
+    /// Whether its successor was started when it said that it leaves.
+    succeeded: bool,
 }
 
 /// The processes of a swarm.
@@ -65,6 +67,8 @@ pub(super) struct Children {
     words: Receiver<Word>,
     speaker: Sender<Word>,
     welcomed: BTreeSet<u32>,
+    /// Processes of the nodes that were welcomed.
+    processes: BTreeMap<NodeId, u32>,
     deaths_at_start: VecDeque<Instant>,
     /// Whether the run has ended: nobody is replaced any more.
     over: bool,
@@ -99,6 +103,7 @@ impl Children {
             words,
             speaker,
             welcomed: BTreeSet::new(),
+            processes: BTreeMap::new(),
             deaths_at_start: VecDeque::new(),
             over: false,
             stops: false,
@@ -134,7 +139,7 @@ impl Children {
             let speaker = self.speaker.clone();
             std::thread::spawn(move || listen(stdout, &speaker));
         }
-        self.coordinator = Some(Process { child, stdin, slot: 0 });
+        self.coordinator = Some(Process { child, stdin, slot: 0, succeeded: false });
         if self.stops {
             self.tell_coordinator("stop");
         }
@@ -184,7 +189,7 @@ impl Children {
         let mut child =
             self.command("internal-node").stdout(Stdio::null()).stderr(log).spawn().map_err(failed)?;
         let stdin = hand_over(&mut child, &start).map_err(failed)?;
-        self.nodes.push(Process { child, stdin, slot });
+        self.nodes.push(Process { child, stdin, slot, succeeded: false });
         Ok(())
     }
 
@@ -224,7 +229,11 @@ impl Children {
                 Word::Ready(ready) => self.take_address(ready),
                 Word::Event(event) => {
                     self.note(&event);
+                    let leaves = if let Event::Leaving { node, .. } = &event { Some(*node) } else { None };
                     news.push(News::Event(event));
+                    if let Some(node) = leaves {
+                        self.succeed(node, &mut news)?;
+                    }
                 }
             }
             word = self.words.try_recv().ok();
@@ -237,12 +246,31 @@ impl Children {
     fn note(&mut self, event: &Event) {
         match event {
             Event::CoordinatorStarted { .. } => self.resume = None,
-            Event::NodeJoined { process, .. } => {
+            Event::NodeJoined { node, process, .. } => {
                 self.welcomed.insert(*process);
+                self.processes.insert(*node, *process);
+            }
+            Event::NodeLost { node, .. } => {
+                self.processes.remove(node);
             }
             Event::Finished { .. } => self.over = true,
             _ => {}
         }
+    }
+
+    /// A node leaves with notice: its successor comes first, so that it can take over while the node still serves.
+    fn succeed(&mut self, node: NodeId, news: &mut Vec<News>) -> Result<(), RunError> {
+        let process = self.processes.get(&node);
+        let leaver = self.nodes.iter_mut().find(|other| Some(&other.child.id()) == process);
+        let Some(leaver) = leaver.filter(|leaver| !leaver.succeeded && self.config.respawn && !self.over)
+        else {
+            return Ok(());
+        };
+        leaver.succeeded = true;
+        let slot = leaver.slot;
+        self.start_node(slot)?;
+        news.push(News::Respawned("node"));
+        Ok(())
     }
 
     fn replace_dead_nodes(&mut self, news: &mut Vec<News>) -> Result<(), RunError> {
@@ -250,15 +278,15 @@ impl Children {
         self.nodes.retain_mut(|process| {
             let alive = matches!(process.child.try_wait(), Ok(None));
             if !alive {
-                dead.push((process.child.id(), process.slot));
+                dead.push((process.child.id(), process.slot, process.succeeded));
             }
             alive
         });
-        for (process, slot) in dead {
+        for (process, slot, succeeded) in dead {
             if !self.welcomed.remove(&process) && !self.over {
                 self.note_death_at_start("a node", &format!("node-{slot}"))?;
             }
-            if self.config.respawn && !self.over {
+            if self.config.respawn && !self.over && !succeeded {
                 self.start_node(slot)?;
                 news.push(News::Respawned("node"));
             }
@@ -316,6 +344,11 @@ impl Children {
             // A coordinator that is just dying hears nothing: its successor is told to stop, and a save is put off.
             let _ = writeln!(process.stdin, "{word}").and_then(|()| process.stdin.flush());
         }
+    }
+
+    /// Gives a node notice: it leaves once others have what is needed of it. Whether there was such a node.
+    pub(super) fn drain_node(&mut self, process: u32) -> bool {
+        self.tell_node(process, Control::Leave)
     }
 
     /// SIGKILL. Whether there was such a node.

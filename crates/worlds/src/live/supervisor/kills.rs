@@ -1,6 +1,6 @@
-//! Kills on purpose: the demo's script, and `--churn`.
+//! Kills and notices on purpose: the demo's script, and `--churn`.
 
-use crate::config::{Churn, TraceTarget};
+use crate::config::{Churn, TraceLine, TraceTarget};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use skipstone_types::{Event, Iteration, NodeId, StageId};
@@ -27,6 +27,15 @@ pub enum When {
     Iteration(Iteration),
     /// So long after the start.
     At(Duration),
+}
+
+/// What is done to a victim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Deed {
+    /// SIGKILL.
+    Kill(Option<NodeId>),
+    /// Notice: it leaves once others have what is needed of it.
+    Drain(NodeId),
 }
 
 /// One line of a script.
@@ -111,13 +120,8 @@ impl Killer {
         Self { script, churn, next: None, random: ChaCha8Rng::seed_from_u64(seed ^ 0x006b_696c_6c73) }
     }
 
-    /// Those to be killed now: `node` with its id, or `coordinator`.
-    pub(super) fn due(
-        &mut self,
-        elapsed: Duration,
-        iteration: Iteration,
-        roster: &Roster,
-    ) -> Vec<(&'static str, Option<NodeId>)> {
+    /// What is to be done now; a kill that names no node is the coordinator's.
+    pub(super) fn due(&mut self, elapsed: Duration, iteration: Iteration, roster: &Roster) -> Vec<Deed> {
         let is_due = |when: When| match when {
             When::Iteration(at) => iteration >= at,
             When::At(at) => elapsed >= at,
@@ -128,21 +132,21 @@ impl Killer {
         let mut victims = Vec::new();
         for kill in due {
             match kill.target {
-                Target::Coordinator => victims.push(("coordinator", None)),
+                Target::Coordinator => victims.push(Deed::Kill(None)),
                 Target::Stage(stage) => {
                     let nodes = roster.of_stage(stage);
-                    victims.extend(self.one_of(&nodes).map(|node| ("node", Some(node))));
+                    victims.extend(self.one_of(&nodes).map(|node| Deed::Kill(Some(node))));
                 }
                 Target::WholeStage(stage) => {
-                    victims.extend(roster.of_stage(stage).into_iter().map(|node| ("node", Some(node))));
+                    victims.extend(roster.of_stage(stage).into_iter().map(|node| Deed::Kill(Some(node))));
                 }
                 Target::AnyNode => {
                     let nodes = roster.mortal();
-                    victims.extend(self.one_of(&nodes).map(|node| ("node", Some(node))));
+                    victims.extend(self.one_of(&nodes).map(|node| Deed::Kill(Some(node))));
                 }
             }
         }
-        victims.extend(self.churned(elapsed, iteration, roster).map(|node| ("node", Some(node))));
+        victims.extend(self.churned(elapsed, iteration, roster));
         victims
     }
 
@@ -150,18 +154,19 @@ impl Killer {
         if nodes.is_empty() { None } else { Some(nodes[self.random.random_range(0..nodes.len())]) }
     }
 
-    fn churned(&mut self, elapsed: Duration, iteration: Iteration, roster: &Roster) -> Option<NodeId> {
+    fn churned(&mut self, elapsed: Duration, iteration: Iteration, roster: &Roster) -> Option<Deed> {
         if iteration == Iteration(0) {
             return None;
         }
         match self.churn.take()? {
             Churn::Trace(mut trace) => {
-                let due = trace.first().copied().filter(|kill| elapsed >= kill.at);
+                let due = trace.first().copied().filter(|line| elapsed >= line.at);
                 if due.is_some() {
                     trace.remove(0);
                 }
                 self.churn = Some(Churn::Trace(trace));
-                match due?.target {
+                let TraceLine { target, notice, .. } = due?;
+                let node = match target {
                     TraceTarget::Stage(stage) => {
                         let nodes = roster.of_stage(stage);
                         self.one_of(&nodes)
@@ -170,7 +175,8 @@ impl Killer {
                         let nodes: Vec<_> = roster.nodes.keys().copied().collect();
                         nodes.get(index as usize % nodes.len().max(1)).copied()
                     }
-                }
+                };
+                node.map(|node| if notice { Deed::Drain(node) } else { Deed::Kill(Some(node)) })
             }
             churn => {
                 let nodes = roster.mortal();
@@ -181,7 +187,7 @@ impl Killer {
                     return None;
                 }
                 self.next = Some(next + pause);
-                self.one_of(&nodes)
+                self.one_of(&nodes).map(|node| Deed::Kill(Some(node)))
             }
         }
     }
@@ -227,11 +233,24 @@ mod tests {
         ];
         let mut killer = Killer::new(script, None, 1);
         assert_eq!(killer.due(Duration::ZERO, Iteration(4), &roster()), []);
-        let all: Vec<_> = (2..=4).map(|node| ("node", Some(NodeId(node)))).collect();
+        let all: Vec<_> = (2..=4).map(|node| Deed::Kill(Some(NodeId(node)))).collect();
         assert_eq!(killer.due(Duration::ZERO, Iteration(5), &roster()), all);
-        assert_eq!(killer.due(Duration::from_secs(2), Iteration(5), &roster()), [("coordinator", None)]);
+        assert_eq!(killer.due(Duration::from_secs(2), Iteration(5), &roster()), [Deed::Kill(None)]);
         assert_eq!(killer.due(Duration::from_secs(9), Iteration(9), &roster()), []);
         assert!(!roster().mortal().contains(&NodeId(1)));
+    }
+
+    #[test]
+    fn a_trace_gives_notice_where_it_says_drain() {
+        let line =
+            |at_s, notice| TraceLine { at: Duration::from_secs(at_s), target: TraceTarget::Node(1), notice };
+        let trace = Churn::Trace(vec![line(1, true), line(2, false)]);
+        let mut killer = Killer::new(vec![], Some(trace), 1);
+        let mut due = |at_s| killer.due(Duration::from_secs(at_s), Iteration(1), &roster());
+        assert_eq!(due(0), []);
+        assert_eq!(due(1), [Deed::Drain(NodeId(2))]);
+        assert_eq!(due(3), [Deed::Kill(Some(NodeId(2)))]);
+        assert_eq!(due(9), []);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::publish::{StateManifest, read_state};
 use crate::config::RunConfig;
 use chaos::Injector;
 use children::{Children, News};
-use kills::{Killer, Roster};
+use kills::{Deed, Killer, Roster};
 use memory::MemoryWatch;
 use signals::Signals;
 use skipstone_observe::{Observer, Outcome, Progress, RunInfo};
@@ -264,13 +264,23 @@ impl Parent<'_> {
     }
 
     fn kill_on_purpose(&mut self, children: &mut Children) {
-        for (target, node) in self.killer.due(self.began.elapsed(), self.iteration, &self.roster) {
-            let stage = node.and_then(|node| self.roster.stage_of(node));
-            let killed = match node {
-                Some(node) => self.roster.process_of(node).is_some_and(|process| children.kill_node(process)),
-                None => children.kill_coordinator(),
+        for deed in self.killer.due(self.began.elapsed(), self.iteration, &self.roster) {
+            let (target, node, done) = match deed {
+                Deed::Kill(None) => ("coordinator", None, children.kill_coordinator()),
+                Deed::Kill(Some(node)) => {
+                    let process = self.roster.process_of(node);
+                    ("node", Some(node), process.is_some_and(|process| children.kill_node(process)))
+                }
+                Deed::Drain(node) => {
+                    // The node says itself that it leaves.
+                    if let Some(process) = self.roster.process_of(node) {
+                        children.drain_node(process);
+                    }
+                    continue;
+                }
             };
-            if killed {
+            if done {
+                let stage = node.and_then(|node| self.roster.stage_of(node));
                 let elapsed_ms = self.elapsed_ms();
                 self.observer.record(elapsed_ms, Event::Killed { target: target.to_owned(), node, stage });
             }
