@@ -8,6 +8,7 @@ mod balanced;
 mod bounds;
 mod chooser;
 mod compiled;
+mod generate;
 mod instance;
 mod json;
 mod plan;
@@ -20,6 +21,7 @@ pub use balanced::BalancedChooser;
 pub use bounds::{InstanceBounds, LowerBounds, PathBounds, PlacementBounds};
 pub use chooser::{PathChooser, PlanError};
 pub use compiled::{CompiledInstance, MICROSECONDS};
+pub use generate::{DrawnSize, draw_instance};
 pub use instance::{
     EdgeSwaps, INSTANCE_SCHEMA, Instance, InstanceError, InstanceNode, Link, Quota, RegionLink, Regions,
     SwapRules,
@@ -27,5 +29,7 @@ pub use instance::{
 pub use plan::{
     DispatchPolicy, PipelinePlan, PlanMode, PlanViolation, PlannedMicrobatch, TaskKind, check_plan,
 };
-pub use search::{Found, Objective, SearchError, SearchOptions, replan, search};
+pub use search::{
+    EXACT_NODES_MAX, Exact, Found, Objective, SearchError, SearchOptions, exact, replan, search,
+};
 pub use simulate::{Evaluation, MemoryWait, TaskInterval, Trace, TransferInterval, evaluate};

@@ -12,7 +12,8 @@ const EXAMPLES: &str = "\
 Examples:
   skipstone bench stage --width 512 --layers 3 --heads 8 --ffn 1408 --context 512 --batch 4 --threads 1
   skipstone bench data
-  skipstone bench net --json";
+  skipstone bench net --json
+  skipstone bench plan INSTANCES/*.json --time-limit 10";
 
 /// Options of `bench`.
 #[derive(Debug, Args)]
@@ -33,6 +34,9 @@ enum What {
     /// Frames over loopback, against plain TCP
     #[command(after_help = EXAMPLES)]
     Net(Net),
+    /// Plans of instances: makespan, iteration, proven gap, speed of the search
+    #[command(after_help = EXAMPLES)]
+    Plan(super::bench_plan::BenchPlan),
 }
 
 #[derive(Debug, Args)]
@@ -104,6 +108,7 @@ impl Bench {
             What::Stage(stage) => stage.run(),
             What::Data(data) => data.run(),
             What::Net(net) => net.run(),
+            What::Plan(plan) => plan.run(),
         }
     }
 }

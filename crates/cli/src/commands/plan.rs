@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use skipstone_planner::{
     CompiledInstance, Instance, LowerBounds, MICROSECONDS, Objective, PipelinePlan, SearchOptions, evaluate,
-    search,
+    exact, search,
 };
 
 use crate::failure::{Failure, Outcome};
@@ -27,6 +27,9 @@ rule, which is named.";
 /// Largest file read.
 const BYTES_MAX: u64 = 256 << 20;
 
+/// The share of an exact search that anneals first.
+const ANNEALED_SHARE: f64 = 0.1;
+
 /// What is made small.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Goal {
@@ -41,6 +44,8 @@ enum Goal {
 enum Method {
     /// Placement, paths and starts together, annealed.
     Skipstone,
+    /// The same, then branch and bound: how far from the optimum the plan is (up to 8 nodes).
+    Exact,
 }
 
 /// Options of `plan`.
@@ -98,6 +103,16 @@ struct Effort {
     seed: u64,
     work: u64,
     search_s: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proof: Option<Proof>,
+}
+
+/// What the exact method proves, for the objective.
+#[derive(Debug, Serialize)]
+struct Proof {
+    objective_s: f64,
+    lower_bound_s: f64,
+    complete: bool,
 }
 
 /// The lower bounds one by one, seconds.
@@ -135,9 +150,7 @@ struct Document<'a> {
 
 impl Plan {
     pub(crate) fn run(self) -> Outcome {
-        let instance =
-            Instance::from_json(&read(&self.instance)?).map_err(|error| refused(&self.instance, &error))?;
-        let compiled = CompiledInstance::new(&instance).map_err(|error| refused(&self.instance, &error))?;
+        let compiled = read_instance(&self.instance)?;
         let (plan, effort) = match &self.evaluate {
             Some(path) => {
                 (PipelinePlan::from_json(&read(path)?).map_err(|error| refused(path, &error))?, None)
@@ -162,7 +175,6 @@ impl Plan {
 
     /// Searches for a plan.
     fn search(&self, compiled: &CompiledInstance) -> Outcome<(PipelinePlan, Option<Effort>)> {
-        let Method::Skipstone = self.method;
         let objective = match self.objective {
             Goal::Iteration => Objective::Iteration,
             Goal::Makespan => Objective::Makespan,
@@ -185,15 +197,31 @@ impl Plan {
             done
         };
         let options = SearchOptions { objective, seed: self.seed };
-        let found = pool
-            .install(|| search(compiled, &options, &mut progress))
-            .map_err(|error| refused(&self.instance, &error))?;
-        let effort = Effort { seed: self.seed, work: found.work, search_s: started.elapsed().as_secs_f64() };
-        Ok((found.plan, Some(effort)))
+        let refused = |error| refused(&self.instance, &error);
+        let (found, proof) = match self.method {
+            Method::Skipstone => {
+                (pool.install(|| search(compiled, &options, &mut progress)).map_err(refused)?, None)
+            }
+            Method::Exact => {
+                let mut first = |work: u64| progress(work) / ANNEALED_SHARE;
+                let start = pool.install(|| search(compiled, &options, &mut first)).map_err(refused)?;
+                let mut rest = |work: u64| progress(start.work + work);
+                let exact = exact(compiled, &options, &start.plan, &mut rest).map_err(refused)?;
+                let proof = Proof {
+                    objective_s: exact.objective_us as f64 / MICROSECONDS,
+                    lower_bound_s: exact.bound_us as f64 / MICROSECONDS,
+                    complete: exact.complete,
+                };
+                (exact.found, Some(proof))
+            }
+        };
+        let search_s = started.elapsed().as_secs_f64();
+        Ok((found.plan, Some(Effort { seed: self.seed, work: found.work, search_s, proof })))
     }
 }
 
-fn parse_seconds(text: &str) -> Result<f64, String> {
+/// Seconds above 0.
+pub(super) fn parse_seconds(text: &str) -> Result<f64, String> {
     let seconds: f64 = text.parse().map_err(|_| "write seconds, as 10 or 0.5".to_owned())?;
     if seconds.is_finite() && seconds > 0.0 { Ok(seconds) } else { Err("it must be above 0".to_owned()) }
 }
@@ -222,7 +250,14 @@ fn figures(
 fn text(document: &Document) -> String {
     let Document { plan, figures } = document;
     let effort = figures.search.as_ref().map_or(String::new(), |effort| {
-        format!("{} candidates in {:.1} s, seed {}\n", effort.work, effort.search_s, effort.seed)
+        let proof = effort.proof.as_ref().map_or(String::new(), |proof| {
+            let rest = if proof.complete { "" } else { "; more --work or time may raise that" };
+            format!(
+                "objective {:.3} s; no plan of any placement is below {:.3} s{rest}\n",
+                proof.objective_s, proof.lower_bound_s
+            )
+        });
+        format!("{proof}{} candidates in {:.1} s, seed {}\n", effort.work, effort.search_s, effort.seed)
     });
     format!(
         "{} ({}): makespan {:.3} s + all-reduce {:.3} s = {:.3} s an iteration\n\
@@ -235,6 +270,12 @@ fn text(document: &Document) -> String {
         figures.lower_bound_s,
         100.0 * figures.gap
     )
+}
+
+/// Reads, checks and compiles an instance.
+pub(super) fn read_instance(path: &Path) -> Outcome<CompiledInstance> {
+    let instance = Instance::from_json(&read(path)?).map_err(|error| refused(path, &error))?;
+    CompiledInstance::new(&instance).map_err(|error| refused(path, &error))
 }
 
 fn refused(path: &Path, why: &dyn std::fmt::Display) -> Failure {

@@ -33,6 +33,16 @@ pub enum SearchError {
         /// The least found.
         least: f64,
     },
+    /// An instance too large for the exact method.
+    #[error(
+        "the exact method takes instances of at most {most} nodes, and this one has {nodes}; use the method skipstone"
+    )]
+    NotSmall {
+        /// In the instance.
+        nodes: usize,
+        /// The most.
+        most: usize,
+    },
     /// The old plan is not for this instance.
     #[error(
         "the old plan has {found} nodes, and the list of what became of them has {listed}; give one entry for each"
