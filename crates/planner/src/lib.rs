@@ -11,6 +11,7 @@ mod compiled;
 mod generate;
 mod instance;
 mod json;
+mod methods;
 mod plan;
 mod random;
 mod search;
@@ -26,6 +27,7 @@ pub use instance::{
     EdgeSwaps, INSTANCE_SCHEMA, Instance, InstanceError, InstanceNode, Link, Quota, RegionLink, Regions,
     SwapRules,
 };
+pub use methods::{AsPublished, Method, MethodError, MethodOptions, MethodPlan, Tried, plan_with};
 pub use plan::{
     DispatchPolicy, PipelinePlan, PlanMode, PlanViolation, PlannedMicrobatch, TaskKind, check_plan,
 };

@@ -1,122 +1,179 @@
-//! `skipstone bench plan`.
+//! `skipstone bench plan`: every planner on every instance.
 
-use std::path::PathBuf;
-use std::time::Instant;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
-use skipstone_planner::{CompiledInstance, LowerBounds, Objective, SearchOptions, evaluate, search};
+use skipstone_planner::MICROSECONDS;
 
-use super::plan::{parse_seconds, read_instance};
+use super::plan::judge;
 use crate::failure::{Failure, Outcome};
-use crate::output::{print, print_json, threads};
+use crate::output::{print, print_json, say};
+use crate::planning::{Planner, SearchFlags, read_instance, refused};
+
+const EXAMPLES: &str = "\
+Examples:
+  skipstone bench plan --instances DIR --time-limit 10
+  skipstone bench plan --instances DIR --methods skipstone,skippipe --objective makespan --json";
+
+/// Most instances of a folder.
+const INSTANCES_MAX: usize = 1_000;
 
 /// Options of `bench plan`.
 #[derive(Debug, Args)]
-pub(crate) struct BenchPlan {
-    /// The instances
-    #[arg(value_name = "INSTANCE", required = true)]
-    instances: Vec<PathBuf>,
-    /// Seconds of search for each instance and objective
-    #[arg(long, value_name = "S", default_value = "10", value_parser = parse_seconds)]
-    time_limit: f64,
-    /// Where chance begins
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    seed: u64,
-    /// Threads of the search [default: the machine's cores]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    threads: Option<u16>,
+#[command(after_help = EXAMPLES)]
+pub(super) struct BenchPlan {
+    /// Folder of instances, as INSTANCE.json
+    #[arg(long, value_name = "DIR")]
+    instances: PathBuf,
+    /// Planners to compare [default: all but exact, which is for small instances]
+    #[arg(long, value_name = "NAMES", value_enum, value_delimiter = ',')]
+    methods: Vec<Planner>,
+    #[command(flatten)]
+    search: SearchFlags,
     /// One JSON document on stdout
     #[arg(long)]
     json: bool,
 }
 
-/// One search.
+/// One planner on one instance.
 #[derive(Debug, Serialize)]
 struct Row {
     instance: String,
-    objective: &'static str,
-    makespan_s: f64,
-    allreduce_s: f64,
-    iteration_s: f64,
-    lower_bound_s: f64,
-    gap: f64,
-    search_s: f64,
-    candidates_per_s: f64,
+    nodes: usize,
+    method: &'static str,
+    seed: u64,
+    #[serde(flatten)]
+    result: Result,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Result {
+    Plan {
+        makespan_s: f64,
+        allreduce_s: f64,
+        iteration_s: f64,
+        lower_bound_s: f64,
+        gap: f64,
+        work: u64,
+        search_s: f64,
+        notes: Vec<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        as_published_makespan_s: Option<f64>,
+    },
+    None {
+        error: String,
+    },
+}
+
+#[derive(Debug, Serialize)]
+struct Table {
+    rows: Vec<Row>,
 }
 
 impl BenchPlan {
-    pub(crate) fn run(self) -> Outcome {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads(self.threads.map(usize::from)))
-            .build()
-            .map_err(|error| {
-                Failure::failed(format!("can't start threads ({error}); ask for fewer with --threads"))
-            })?;
+    pub(super) fn run(self) -> Outcome {
+        let methods =
+            if self.methods.is_empty() { Planner::ALL_SIZES.to_vec() } else { self.methods.clone() };
         let mut rows = Vec::new();
-        for path in &self.instances {
-            let compiled = read_instance(path)?;
-            for objective in [Objective::Makespan, Objective::Iteration] {
-                rows.push(pool.install(|| self.row(&compiled, objective))?);
+        for path in instances(&self.instances)? {
+            for method in &methods {
+                let row = self.row(&path, *method)?;
+                if !self.json {
+                    say(&format!("{}: {} done", row.instance, row.method));
+                }
+                rows.push(row);
             }
         }
-        if self.json {
-            return print_json(&rows);
-        }
-        let mut text = format!(
-            "{:<28} {:<9} {:>10} {:>10} {:>10} {:>10} {:>7} {:>9} {:>12}\n",
-            "instance",
-            "objective",
-            "makespan",
-            "all-reduce",
-            "iteration",
-            "bound",
-            "gap",
-            "search",
-            "candidates/s"
-        );
-        for row in &rows {
-            text += &format!(
-                "{:<28} {:<9} {:>8.2} s {:>8.2} s {:>8.2} s {:>8.2} s {:>5.1} % {:>7.2} s {:>12.0}\n",
-                row.instance,
-                row.objective,
-                row.makespan_s,
-                row.allreduce_s,
-                row.iteration_s,
-                row.lower_bound_s,
-                100.0 * row.gap,
-                row.search_s,
-                row.candidates_per_s
-            );
-        }
-        print(&text)
+        if self.json { print_json(&Table { rows }) } else { print(&markdown(&rows)) }
     }
 
-    fn row(&self, compiled: &CompiledInstance, objective: Objective) -> Outcome<Row> {
-        let started = Instant::now();
-        let options = SearchOptions { objective, seed: self.seed };
-        let mut progress = |_| started.elapsed().as_secs_f64() / self.time_limit;
-        let found = search(compiled, &options, &mut progress).map_err(Failure::input)?;
-        let search_s = started.elapsed().as_secs_f64();
-        let evaluation = evaluate(compiled, &found.plan).map_err(|broken| {
-            Failure::failed(
-                broken.first().map_or("the plan can't be evaluated".to_owned(), ToString::to_string),
-            )
-        })?;
-        let bounds = LowerBounds::of_plan(compiled, &found.plan);
-        Ok(Row {
-            instance: found.plan.instance,
-            objective: match objective {
-                Objective::Makespan => "makespan",
-                Objective::Iteration => "iteration",
-            },
-            makespan_s: evaluation.makespan_s(),
-            allreduce_s: evaluation.allreduce_s,
-            iteration_s: evaluation.iteration_s(),
-            lower_bound_s: bounds.placement_us() as f64 / 1e6,
-            gap: evaluation.makespan_us as f64 / (bounds.placement_us() as f64).max(1.0) - 1.0,
-            search_s,
-            candidates_per_s: found.work as f64 / search_s,
-        })
+    fn row(&self, path: &Path, method: Planner) -> Outcome<Row> {
+        let compiled = read_instance(path)?;
+        let result = match self.search.search(path, &compiled, method) {
+            Ok(searched) => {
+                let (_, figures) = judge(&compiled, &searched.plan).map_err(|broken| {
+                    Failure::failed(format!(
+                        "{}: {} made a plan against its rules: {}",
+                        path.display(),
+                        method.name(),
+                        broken.join("; ")
+                    ))
+                })?;
+                Result::Plan {
+                    makespan_s: figures.makespan_s,
+                    allreduce_s: figures.allreduce_s,
+                    iteration_s: figures.iteration_s,
+                    lower_bound_s: figures.lower_bound_s,
+                    gap: figures.gap,
+                    work: searched.work,
+                    search_s: searched.search_s,
+                    notes: searched.notes,
+                    as_published_makespan_s: searched
+                        .published_makespan_us
+                        .map(|us| us as f64 / MICROSECONDS),
+                }
+            }
+            Err(failure) => Result::None { error: failure.to_string() },
+        };
+        let instance = compiled.instance().name.clone();
+        Ok(Row { instance, nodes: compiled.nodes(), method: method.name(), seed: self.search.seed, result })
     }
+}
+
+/// The instance files of a folder, by name.
+fn instances(folder: &Path) -> Outcome<Vec<PathBuf>> {
+    let unreadable = |error| refused(folder, &format!("can't be read ({error}); name a folder of instances"));
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        if path.extension().is_some_and(|extension| extension == "json") {
+            paths.push(path);
+        }
+        if paths.len() > INSTANCES_MAX {
+            return Err(refused(folder, &format!("it has more than {INSTANCES_MAX} instances; split it")));
+        }
+    }
+    if paths.is_empty() {
+        return Err(refused(folder, &"it has no instance (*.json); name a folder of instances"));
+    }
+    paths.sort_unstable();
+    Ok(paths)
+}
+
+/// The table, an instance after the other, the quickest iteration of each in bold.
+fn markdown(rows: &[Row]) -> String {
+    let mut text =
+        "| instance | method | makespan, s | all-reduce, s | iteration, s | above bound | search, s |\n\
+                    |---|---|---:|---:|---:|---:|---:|\n"
+            .to_owned();
+    let iteration = |row: &Row| match row.result {
+        Result::Plan { iteration_s, .. } => iteration_s,
+        Result::None { .. } => f64::INFINITY,
+    };
+    let mut reasons = String::new();
+    for row in rows {
+        let best = rows
+            .iter()
+            .filter(|other| other.instance == row.instance)
+            .map(iteration)
+            .fold(f64::INFINITY, f64::min);
+        match &row.result {
+            Result::Plan { makespan_s, allreduce_s, iteration_s, gap, search_s, .. } => {
+                let bold = if *iteration_s <= best { "**" } else { "" };
+                text += &format!(
+                    "| {} | {} | {makespan_s:.2} | {allreduce_s:.2} | {bold}{iteration_s:.2}{bold} | {:.1} % | {search_s:.1} |\n",
+                    row.instance,
+                    row.method,
+                    100.0 * gap
+                );
+            }
+            Result::None { error } => {
+                text += &format!("| {} | {} | no plan | | | | |\n", row.instance, row.method);
+                reasons += &format!("- {error}\n");
+            }
+        }
+    }
+    if reasons.is_empty() { text } else { format!("{text}\n{reasons}") }
 }

@@ -17,6 +17,7 @@ use crate::compiled::CompiledInstance;
 use crate::plan::PipelinePlan;
 use crate::random::Random;
 use anneal::{Annealed, Cooling, anneal};
+pub(crate) use construct::stage_sizes;
 use draft::Draft;
 pub use error::SearchError;
 pub use exact::{EXACT_NODES_MAX, Exact, exact};
