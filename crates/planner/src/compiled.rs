@@ -8,6 +8,34 @@ use skipstone_types::PathRules;
 /// Microseconds of a second.
 pub const MICROSECONDS: f64 = 1_000_000.0;
 
+/// A rule that paths keep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PathRule {
+    /// `max_jump`: how far ahead of the highest stage so far a path may go.
+    MaxJump,
+    /// `swap`: how far and how often a path may go back.
+    Swap,
+    /// `edge_swaps`: CheckFree+'s order of the first and last two relays.
+    EdgeSwaps,
+    /// `stage_visits_max`: most visits of a stage.
+    StageVisitsMax,
+}
+
+impl PathRule {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::MaxJump, Self::Swap, Self::EdgeSwaps, Self::StageVisitsMax];
+
+    /// The field of an instance that says it.
+    pub fn field(self) -> &'static str {
+        match self {
+            Self::MaxJump => "max_jump",
+            Self::Swap => "swap",
+            Self::EdgeSwaps => "edge_swaps",
+            Self::StageVisitsMax => "stage_visits_max",
+        }
+    }
+}
+
 /// An instance with every duration rounded once to microseconds (half to even), as `PLANNER.md` asks.
 #[derive(Debug, Clone)]
 pub struct CompiledInstance {
@@ -312,6 +340,25 @@ impl CompiledInstance {
             instance,
             ..self.clone()
         }
+    }
+
+    /// The same instance with one rule of paths lifted.
+    pub(crate) fn without(&self, rule: PathRule) -> Self {
+        let mut free = self.clone();
+        match rule {
+            PathRule::MaxJump => free.rules.jump_max = u16::MAX,
+            PathRule::Swap => {
+                free.rules.swap_distance_max = u16::MAX;
+                free.rules.swap_count_max = u16::MAX;
+                free.rules.swap_total_distance_max = u16::MAX;
+            }
+            PathRule::EdgeSwaps => free.instance.edge_swaps = None,
+            PathRule::StageVisitsMax => {
+                free.instance.stage_visits_max = None;
+                free.visits_max = vec![u32::MAX; self.stages()];
+            }
+        }
+        free
     }
 
     /// Other nodes serve beyond this part now.

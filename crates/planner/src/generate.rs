@@ -17,8 +17,8 @@ pub struct DrawnSize {
 }
 
 /// An instance of this size: a quarter more origins than nodes of a relay stage, speeds between half and double, links of
-/// 0.01–0.3 s and 5–60 MB/s, three slots a node, six microbatches an origin, and no more visits of a stage than an
-/// equal share needs. The same numbers give the same instance on every machine.
+/// 0.01–0.3 s and 5–60 MB/s, three slots a node, six microbatches an origin, no more visits of a stage than an
+/// equal share needs, and jumps that reach every choice of stages. The same numbers give the same instance on every machine.
 pub fn draw_instance(size: DrawnSize, seed: u64) -> Instance {
     let DrawnSize { nodes, stages, path_len, regions } = size;
     let random = &mut Random::new(&[seed, nodes as u64, stages as u64, 0x6472_6177]);
@@ -77,7 +77,7 @@ pub fn draw_instance(size: DrawnSize, seed: u64) -> Instance {
             .then(|| (total * (path_len as u32 - 1)).div_ceil(relays as u32).max(1)),
         dp_allreduce_max_s: None,
         swap: SwapRules { max_distance: 1, max_count: 2, max_total_distance: 2 },
-        max_jump: 4,
+        max_jump: (stages + 1).saturating_sub(path_len).max(4) as u32,
         regions: Regions { intra: Link { latency_s: 0.001, bandwidth_bytes_per_s: 2.0e9 }, links },
     }
 }

@@ -21,7 +21,7 @@ mod subset;
 pub use balanced::BalancedChooser;
 pub use bounds::{InstanceBounds, LowerBounds, PathBounds, PlacementBounds};
 pub use chooser::{PathChooser, PlanError};
-pub use compiled::{CompiledInstance, MICROSECONDS};
+pub use compiled::{CompiledInstance, MICROSECONDS, PathRule};
 pub use generate::{DrawnSize, draw_instance};
 pub use instance::{
     EdgeSwaps, INSTANCE_SCHEMA, Instance, InstanceError, InstanceNode, Link, Quota, RegionLink, Regions,

@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 use skipstone_planner::{
-    CompiledInstance, DrawnSize, EdgeSwaps, Instance, LowerBounds, Objective, PipelinePlan, Quota,
+    CompiledInstance, DrawnSize, EdgeSwaps, Instance, LowerBounds, Objective, PathRule, PipelinePlan, Quota,
     SearchError, SearchOptions, SwapRules, draw_instance, evaluate, exact, replan, search,
 };
 
@@ -144,7 +146,9 @@ fn what_has_no_plan_is_refused_with_the_constraint() {
     instance.max_jump = 1;
     let compiled = CompiledInstance::new(&instance).unwrap();
     let refused = search(&compiled, &options(Objective::Makespan, 0), &mut |_| 1.0).unwrap_err();
-    assert!(matches!(refused, SearchError::NoPaths { max_jump: 1, .. }), "{refused}");
+    let SearchError::NoPaths { failing, .. } = &refused else { panic!("{refused}") };
+    assert_eq!(failing, &[PathRule::MaxJump, PathRule::StageVisitsMax]);
+    assert!(refused.to_string().contains("raise `max_jump` or `stage_visits_max`"), "{refused}");
     instance.max_jump = 4;
     instance.dp_allreduce_max_s = Some(0.001);
     let compiled = CompiledInstance::new(&instance).unwrap();
@@ -181,5 +185,81 @@ fn a_lost_node_is_planned_around() {
             warm.iteration_s(),
             anew.iteration_s()
         );
+    }
+}
+
+/// Whether legal sequences of stages for `left` more microbatches keep the limits, by trying all of them.
+fn has_routes(instance: &Instance, sets: &[Vec<BTreeSet<u32>>; 2], visits: &mut [u32], at: u32) -> bool {
+    if at == instance.total_microbatches {
+        return true;
+    }
+    let most = instance.stage_visits_max.unwrap_or(u32::MAX);
+    let odd = usize::from(instance.edge_swaps.is_some() && at % 2 == 1);
+    sets[odd].iter().any(|set| {
+        if set.iter().any(|stage| visits[*stage as usize] >= most) {
+            return false;
+        }
+        set.iter().for_each(|stage| visits[*stage as usize] += 1);
+        let found = has_routes(instance, sets, visits, at + 1);
+        set.iter().for_each(|stage| visits[*stage as usize] -= 1);
+        found
+    })
+}
+
+/// The sets of relay stages that a microbatch can visit, by trying all sequences.
+fn legal_sets(instance: &Instance, odd: bool) -> Vec<BTreeSet<u32>> {
+    let (mut found, mut open) = (BTreeSet::new(), vec![vec![0_u32]]);
+    while let Some(sequence) = open.pop() {
+        let (mut count, mut total, mut frontier, mut legal) = (0, 0, 0_u32, true);
+        for stage in &sequence[1..] {
+            legal &= stage.abs_diff(frontier) <= instance.max_jump;
+            if *stage < frontier {
+                count += 1;
+                total += frontier - stage;
+                legal &= frontier - stage <= instance.swap.max_distance;
+            }
+            frontier = frontier.max(*stage);
+        }
+        legal &= count <= instance.swap.max_count && total <= instance.swap.max_total_distance;
+        let place = |stage: u32| sequence.iter().position(|visited| *visited == stage);
+        let in_order = |first: u32, second: u32| match (place(first), place(second)) {
+            (Some(one), Some(other)) => one < other,
+            _ => true,
+        };
+        let last = instance.n_stages - 1;
+        if sequence.len() as u32 == instance.path_len {
+            if legal && (!odd || (in_order(2, 1) && in_order(last, last - 1))) {
+                found.insert(sequence[1..].iter().copied().collect());
+            }
+        } else if legal {
+            let next = (1..instance.n_stages).filter(|stage| !sequence.contains(stage));
+            open.extend(next.map(|stage| [sequence.as_slice(), &[stage]].concat()));
+        }
+    }
+    found.into_iter().collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn a_plan_is_found_wherever_there_is_one(
+        (stages, length, jump, swaps, odd) in (2_u32..7, 1_u32..7, 1_u32..5, 0_u32..3, any::<bool>()),
+        (total, more) in (1_u32..7, 0_u32..3),
+    ) {
+        let path_len = length.min(stages) as usize;
+        let size = DrawnSize { nodes: stages as usize, stages: stages as usize, path_len, regions: 2 };
+        let mut instance = draw_instance(size, 0);
+        instance.max_jump = jump;
+        instance.swap = SwapRules { max_distance: swaps, max_count: swaps, max_total_distance: swaps + 1 };
+        instance.edge_swaps = (odd && stages > 2).then_some(EdgeSwaps::Odd);
+        instance.microbatches_per_origin = Quota::Each(total);
+        instance.total_microbatches = total;
+        instance.stage_visits_max = Some((total * (path_len as u32 - 1)).div_ceil(stages - 1).max(1) + more);
+        let compiled = CompiledInstance::new(&instance).unwrap();
+        let sets = [legal_sets(&instance, false), legal_sets(&instance, true)];
+        let found = search(&compiled, &options(Objective::Iteration, 0), &mut |work| work as f64);
+        let there_is = has_routes(&instance, &sets, &mut vec![0; stages as usize], 0);
+        prop_assert_eq!(found.is_ok(), there_is, "{:?} {}", found.err(), serde_json::to_string(&instance).unwrap());
     }
 }

@@ -29,6 +29,14 @@ pub(crate) fn stage_sizes(compiled: &CompiledInstance) -> Vec<usize> {
         .collect()
 }
 
+/// Whether there are paths that keep the rules, for any placement of the usual sizes.
+pub(crate) fn has_paths(compiled: &CompiledInstance) -> bool {
+    let mut nodes = 0..;
+    let sizes = stage_sizes(compiled).into_iter();
+    let stages: Vec<Vec<u32>> = sizes.map(|size| nodes.by_ref().take(size).collect()).collect();
+    super::routes::balanced_routes(compiled, &stages, &mut Random::new(&[0x7061_7468])).is_some()
+}
+
 /// Balanced paths for a placement.
 pub(crate) fn with_stages(
     compiled: &CompiledInstance,
