@@ -6,6 +6,7 @@ mod failure;
 mod finish;
 mod model_folder;
 mod output;
+mod planning;
 mod run_flags;
 mod run_folder;
 

@@ -6,6 +6,8 @@
 //! run, `report.html` ([`report`]) and the account of an iteration ([`explain`]). The same fold over a log that
 //! was read back ([`read_events`]) gives the same answers, so `skipstone show` needs nothing but the folder.
 //!
+//! Plans have pictures too: a lane for every node ([`gantt`]), and stages over regions ([`map`]).
+//!
 //! Words for events live in one place, the incidents ([`Story`]); where the node-seconds went is decided in one place,
 //! [`NodeTime`].
 //!
@@ -22,6 +24,7 @@ mod history;
 mod info;
 mod log;
 mod observer;
+mod plan_picture;
 mod read;
 mod report;
 mod screen;
@@ -42,6 +45,7 @@ pub use history::{History, Point};
 pub use info::RunInfo;
 pub use log::EventLog;
 pub use observer::{Observer, Outcome, Progress};
+pub use plan_picture::{PlannedIteration, gantt, map};
 pub use read::{ReadError, read_events};
 pub use report::{report, write_report};
 pub use screen::{Line, PlainView, Style, TerminalView, frame};

@@ -2,11 +2,39 @@
 
 use std::collections::BTreeMap;
 
-use crate::instance::{EdgeSwaps, Instance, InstanceError, Link};
+use crate::instance::{EdgeSwaps, Instance, InstanceError, InstanceNode, Link, Quota};
 use skipstone_types::PathRules;
 
 /// Microseconds of a second.
 pub const MICROSECONDS: f64 = 1_000_000.0;
+
+/// A rule that paths keep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PathRule {
+    /// `max_jump`: how far ahead of the highest stage so far a path may go.
+    MaxJump,
+    /// `swap`: how far and how often a path may go back.
+    Swap,
+    /// `edge_swaps`: CheckFree+'s order of the first and last two relays.
+    EdgeSwaps,
+    /// `stage_visits_max`: most visits of a stage.
+    StageVisitsMax,
+}
+
+impl PathRule {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::MaxJump, Self::Swap, Self::EdgeSwaps, Self::StageVisitsMax];
+
+    /// The field of an instance that says it.
+    pub fn field(self) -> &'static str {
+        match self {
+            Self::MaxJump => "max_jump",
+            Self::Swap => "swap",
+            Self::EdgeSwaps => "edge_swaps",
+            Self::StageVisitsMax => "stage_visits_max",
+        }
+    }
+}
 
 /// An instance with every duration rounded once to microseconds (half to even), as `PLANNER.md` asks.
 #[derive(Debug, Clone)]
@@ -36,6 +64,10 @@ pub struct CompiledInstance {
     links: Vec<Link>,
     /// The path rules.
     pub(crate) rules: PathRules,
+    /// Most visits, by stage.
+    visits_max: Vec<u32>,
+    /// Nodes of each stage and region beyond this part of an instance; empty: there are none.
+    outside: Vec<Vec<u32>>,
 }
 
 /// `round()` of Python: half to even.
@@ -117,6 +149,10 @@ impl CompiledInstance {
                 swap_total_distance_max: small(instance.swap.max_total_distance),
                 jump_max: small(instance.max_jump),
             },
+            visits_max: std::iter::once(u32::MAX)
+                .chain((1..instance.n_stages).map(|_| instance.stage_visits_max.unwrap_or(u32::MAX)))
+                .collect(),
+            outside: Vec::new(),
             instance: instance.clone(),
         })
     }
@@ -153,9 +189,27 @@ impl CompiledInstance {
         if from == to { 0 } else { self.sending[self.between(from, to)] }
     }
 
+    /// Microseconds of a transfer between nodes of two regions.
+    pub(crate) fn region_transfer_us(&self, from: usize, to: usize) -> u64 {
+        self.transfer[from * self.regions + to]
+    }
+
     #[inline]
     fn between(&self, from: usize, to: usize) -> usize {
         self.region[from] as usize * self.regions + self.region[to] as usize
+    }
+
+    /// Whether two nodes are the same but for their ids.
+    pub(crate) fn is_alike(&self, a: usize, b: usize) -> bool {
+        self.region[a] == self.region[b]
+            && self.instance.nodes[a].compute_s_per_layer_sample
+                == self.instance.nodes[b].compute_s_per_layer_sample
+            && self.memory[a] == self.memory[b]
+    }
+
+    /// Most visits of a stage in an iteration.
+    pub(crate) fn visits_max(&self, stage: usize) -> u32 {
+        self.visits_max[stage]
     }
 
     /// Whether forward and backward of origins take another time than those of relays.
@@ -181,33 +235,46 @@ impl CompiledInstance {
 
     /// Seconds of one ring all-reduce of a stage's gradient among `members`.
     pub fn allreduce_of_stage_s(&self, members: &[u32]) -> f64 {
-        let replicas = members.len();
-        if replicas < 2 {
-            return 0.0;
-        }
-        // Nodes of each region present: a link inside a region counts where two of its nodes are members.
-        let mut present: BTreeMap<usize, usize> = BTreeMap::new();
+        let mut present: BTreeMap<u32, u32> = BTreeMap::new();
         for member in members {
-            *present.entry(self.region[*member as usize] as usize).or_default() += 1;
+            *present.entry(self.region[*member as usize]).or_default() += 1;
         }
-        let (mut slowest, mut longest) = (f64::INFINITY, 0.0_f64);
-        for (a, count) in &present {
-            for b in present.keys() {
-                if a != b || *count > 1 {
-                    let link = &self.links[a * self.regions + b];
+        self.ring_s(&present.iter().map(|(region, count)| (*region, *count)))
+    }
+
+    /// The same, with the nodes of the stage beyond this part of an instance.
+    pub(crate) fn allreduce_with_outside_s(&self, stage: usize, members: &[u32]) -> f64 {
+        let Some(outside) = self.outside.get(stage) else { return self.allreduce_of_stage_s(members) };
+        let mut counts = outside.clone();
+        members.iter().for_each(|member| counts[self.region[*member as usize] as usize] += 1);
+        self.allreduce_of_regions_s(&counts)
+    }
+
+    /// The same for a stage with so many nodes in each region.
+    pub(crate) fn allreduce_of_regions_s(&self, counts: &[u32]) -> f64 {
+        let present = (0..).zip(counts.iter().copied()).filter(|(_, count)| *count > 0);
+        self.ring_s(&present)
+    }
+
+    /// Seconds of a ring all-reduce among the nodes of these regions: (region, its nodes). A link inside a region
+    /// counts where two of its nodes take part.
+    fn ring_s(&self, present: &(impl Iterator<Item = (u32, u32)> + Clone)) -> f64 {
+        let (mut slowest, mut longest, mut replicas) = (f64::INFINITY, 0.0_f64, 0);
+        for (a, count) in present.clone() {
+            replicas += count;
+            for (b, _) in present.clone() {
+                if a != b || count > 1 {
+                    let link = &self.links[a as usize * self.regions + b as usize];
                     slowest = slowest.min(link.bandwidth_bytes_per_s);
                     longest = longest.max(link.latency_s);
                 }
             }
         }
-        self.ring_s(replicas, slowest, longest)
-    }
-
-    /// Seconds of a ring all-reduce among `replicas` nodes over a link of these figures.
-    pub(crate) fn ring_s(&self, replicas: usize, bandwidth_bytes_per_s: f64, latency_s: f64) -> f64 {
-        let rounds = 2.0 * (replicas as f64 - 1.0);
-        rounds / replicas as f64 * self.instance.param_bytes_per_stage / bandwidth_bytes_per_s
-            + rounds * latency_s
+        if replicas < 2 {
+            return 0.0;
+        }
+        let rounds = 2.0 * (f64::from(replicas) - 1.0);
+        rounds / f64::from(replicas) * self.instance.param_bytes_per_stage / slowest + rounds * longest
     }
 
     /// Seconds of the slowest stage's all-reduce.
@@ -235,5 +302,67 @@ impl CompiledInstance {
                 (node, duration, nodes.get(task + 1).map_or(0, |next| self.transfer_us(node, *next)))
             })
             .collect()
+    }
+}
+
+impl CompiledInstance {
+    /// The part of an instance that has these nodes, which serve these stages (as places in `nodes`), with quotas for its
+    /// own origins, limits of visits, and the nodes of each stage and region beyond it.
+    pub(crate) fn part(
+        &self,
+        nodes: &[u32],
+        stages: &[Vec<u32>],
+        quotas: &[u32],
+        visits_max: Vec<u32>,
+        outside: Vec<Vec<u32>>,
+    ) -> Self {
+        let pick = |times: &[u64]| -> Vec<u64> { nodes.iter().map(|node| times[*node as usize]).collect() };
+        let mut instance = self.instance.clone();
+        instance.nodes = (0..)
+            .zip(nodes)
+            .map(|(id, node)| InstanceNode { id, ..self.instance.nodes[*node as usize].clone() })
+            .collect();
+        if instance.stage_sizes.is_some() {
+            instance.stage_sizes = Some(stages.iter().map(|stage| stage.len() as u32).collect());
+        }
+        instance.total_microbatches = quotas.iter().sum();
+        instance.microbatches_per_origin = Quota::List(quotas.to_vec());
+        Self {
+            memory: nodes.iter().map(|node| self.memory[*node as usize]).collect(),
+            forward: pick(&self.forward),
+            backward: pick(&self.backward),
+            loss: pick(&self.loss),
+            origin_forward: pick(&self.origin_forward),
+            origin_backward: pick(&self.origin_backward),
+            region: nodes.iter().map(|node| self.region[*node as usize]).collect(),
+            visits_max,
+            outside,
+            instance,
+            ..self.clone()
+        }
+    }
+
+    /// The same instance with one rule of paths lifted.
+    pub(crate) fn without(&self, rule: PathRule) -> Self {
+        let mut free = self.clone();
+        match rule {
+            PathRule::MaxJump => free.rules.jump_max = u16::MAX,
+            PathRule::Swap => {
+                free.rules.swap_distance_max = u16::MAX;
+                free.rules.swap_count_max = u16::MAX;
+                free.rules.swap_total_distance_max = u16::MAX;
+            }
+            PathRule::EdgeSwaps => free.instance.edge_swaps = None,
+            PathRule::StageVisitsMax => {
+                free.instance.stage_visits_max = None;
+                free.visits_max = vec![u32::MAX; self.stages()];
+            }
+        }
+        free
+    }
+
+    /// Other nodes serve beyond this part now.
+    pub(crate) fn set_outside(&mut self, outside: Vec<Vec<u32>>) {
+        self.outside = outside;
     }
 }

@@ -8,8 +8,10 @@ mod balanced;
 mod bounds;
 mod chooser;
 mod compiled;
+mod generate;
 mod instance;
 mod json;
+mod methods;
 mod plan;
 mod random;
 mod search;
@@ -19,13 +21,17 @@ mod subset;
 pub use balanced::BalancedChooser;
 pub use bounds::{InstanceBounds, LowerBounds, PathBounds, PlacementBounds};
 pub use chooser::{PathChooser, PlanError};
-pub use compiled::{CompiledInstance, MICROSECONDS};
+pub use compiled::{CompiledInstance, MICROSECONDS, PathRule};
+pub use generate::{DrawnSize, draw_instance};
 pub use instance::{
     EdgeSwaps, INSTANCE_SCHEMA, Instance, InstanceError, InstanceNode, Link, Quota, RegionLink, Regions,
     SwapRules,
 };
+pub use methods::{AsPublished, Method, MethodError, MethodOptions, MethodPlan, Tried, plan_with};
 pub use plan::{
     DispatchPolicy, PipelinePlan, PlanMode, PlanViolation, PlannedMicrobatch, TaskKind, check_plan,
 };
-pub use search::{Found, Objective, SearchError, SearchOptions, replan, search};
+pub use search::{
+    EXACT_NODES_MAX, Exact, Found, Objective, SearchError, SearchOptions, exact, replan, search,
+};
 pub use simulate::{Evaluation, MemoryWait, TaskInterval, Trace, TransferInterval, evaluate};

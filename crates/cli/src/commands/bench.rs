@@ -5,6 +5,7 @@ use skipstone_data::bench_data;
 use skipstone_model::{BenchShape, bench_stage};
 use skipstone_net as net;
 
+use super::bench_plan::BenchPlan;
 use crate::failure::{Failure, Outcome};
 use crate::output::{print, print_json, threads};
 
@@ -12,7 +13,8 @@ const EXAMPLES: &str = "\
 Examples:
   skipstone bench stage --width 512 --layers 3 --heads 8 --ffn 1408 --context 512 --batch 4 --threads 1
   skipstone bench data
-  skipstone bench net --json";
+  skipstone bench net --json
+  skipstone bench plan --instances DIR --time-limit 10";
 
 /// Options of `bench`.
 #[derive(Debug, Args)]
@@ -33,6 +35,8 @@ enum What {
     /// Frames over loopback, against plain TCP
     #[command(after_help = EXAMPLES)]
     Net(Net),
+    /// Every planner on every instance of a folder: makespan, all-reduce, gap, search time
+    Plan(BenchPlan),
 }
 
 #[derive(Debug, Args)]
@@ -104,6 +108,7 @@ impl Bench {
             What::Stage(stage) => stage.run(),
             What::Data(data) => data.run(),
             What::Net(net) => net.run(),
+            What::Plan(plan) => plan.run(),
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::failure::Outcome;
 
 mod audit;
 mod bench;
+mod bench_plan;
 mod chaos;
 mod config;
 mod demo;

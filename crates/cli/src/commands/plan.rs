@@ -1,47 +1,27 @@
 //! `skipstone plan`.
 
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde::Serialize;
-use skipstone_planner::{
-    CompiledInstance, Instance, LowerBounds, MICROSECONDS, Objective, PipelinePlan, SearchOptions, evaluate,
-    search,
-};
+use skipstone_observe::{PlannedIteration, gantt, map};
+use skipstone_planner::{CompiledInstance, Evaluation, LowerBounds, MICROSECONDS, PipelinePlan, evaluate};
 
 use crate::failure::{Failure, Outcome};
-use crate::output::{Progress, print, print_json, say, threads};
+use crate::output::{print, print_json, say};
+use crate::planning::{Planner, Proof, SearchFlags, Searched, read, read_instance, refused};
 
 const EXAMPLES: &str = "\
 Examples:
   skipstone plan INSTANCE.json --time-limit 10 --out PLAN.json
   skipstone plan INSTANCE.json --objective makespan --work 200000 --seed 1 --json
-  skipstone plan INSTANCE.json --evaluate PLAN.json
+  skipstone plan INSTANCE.json --evaluate PLAN.json --gantt LANES.svg --map MAP.svg
+  skipstone plan INSTANCE.json --method skippipe --time-limit 60 --seed 5
+  skipstone plan INSTANCE.json --method full --as-published=matching,microbatches
 
-The same seed and --work give the same plan, on any number of threads. Exit code 2: the instance or the plan breaks a
-rule, which is named.";
-
-/// Largest file read.
-const BYTES_MAX: u64 = 256 << 20;
-
-/// What is made small.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Goal {
-    /// Makespan and all-reduce.
-    Iteration,
-    /// The makespan alone, as the papers do.
-    Makespan,
-}
-
-/// Who plans.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Method {
-    /// Placement, paths and starts together, annealed.
-    Skipstone,
-}
+The same seed and --work give the same plan, on any number of threads. Exit code 1: the method found no plan. Exit
+code 2: the instance or the plan breaks a rule, which is named.";
 
 /// Options of `plan`.
 #[derive(Debug, Args)]
@@ -52,28 +32,22 @@ pub(crate) struct Plan {
     instance: PathBuf,
     /// Who plans
     #[arg(long, value_enum, default_value = "skipstone")]
-    method: Method,
-    /// What is made small
-    #[arg(long, value_enum, default_value = "iteration")]
-    objective: Goal,
-    /// Seconds of search [default: 10, where --work is not given]
-    #[arg(long, value_name = "S", value_parser = parse_seconds)]
-    time_limit: Option<f64>,
-    /// Candidates to try
-    #[arg(long, value_name = "N", conflicts_with = "time_limit")]
-    work: Option<u64>,
-    /// Where chance begins
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    seed: u64,
-    /// Threads of the search [default: the machine's cores]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    threads: Option<u16>,
+    method: Planner,
+    #[command(flatten)]
+    search: SearchFlags,
     /// Write the plan to this file
     #[arg(long, value_name = "PLAN")]
     out: Option<PathBuf>,
     /// Check this plan and print its figures
-    #[arg(long, value_name = "PLAN", conflicts_with_all = ["method", "time_limit", "work", "seed", "threads", "out"])]
+    #[arg(long, value_name = "PLAN",
+          conflicts_with_all = ["method", "time_limit", "work", "seed", "threads", "as_published", "out"])]
     evaluate: Option<PathBuf>,
+    /// Draw who computes what, and when
+    #[arg(long, value_name = "F.svg")]
+    gantt: Option<PathBuf>,
+    /// Draw which stage is served where, and what flows between regions
+    #[arg(long, value_name = "F.svg")]
+    map: Option<PathBuf>,
     /// One JSON document on stdout: the plan and its figures
     #[arg(long)]
     json: bool,
@@ -81,12 +55,12 @@ pub(crate) struct Plan {
 
 /// What `--json` adds to a plan.
 #[derive(Debug, Serialize)]
-struct Figures {
-    makespan_s: f64,
-    allreduce_s: f64,
-    iteration_s: f64,
-    lower_bound_s: f64,
-    gap: f64,
+pub(super) struct Figures {
+    pub(super) makespan_s: f64,
+    pub(super) allreduce_s: f64,
+    pub(super) iteration_s: f64,
+    pub(super) lower_bound_s: f64,
+    pub(super) gap: f64,
     lower_bounds_s: Bounds,
     #[serde(flatten)]
     search: Option<Effort>,
@@ -98,6 +72,25 @@ struct Effort {
     seed: u64,
     work: u64,
     search_s: f64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    as_published_makespan_s: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proof: Option<Proof>,
+}
+
+impl Effort {
+    fn new(seed: u64, searched: &Searched) -> Self {
+        Self {
+            seed,
+            work: searched.work,
+            search_s: searched.search_s,
+            notes: searched.notes.clone(),
+            as_published_makespan_s: searched.published_makespan_us.map(|us| us as f64 / MICROSECONDS),
+            proof: searched.proof,
+        }
+    }
 }
 
 /// The lower bounds one by one, seconds.
@@ -135,94 +128,82 @@ struct Document<'a> {
 
 impl Plan {
     pub(crate) fn run(self) -> Outcome {
-        let instance =
-            Instance::from_json(&read(&self.instance)?).map_err(|error| refused(&self.instance, &error))?;
-        let compiled = CompiledInstance::new(&instance).map_err(|error| refused(&self.instance, &error))?;
-        let (plan, effort) = match &self.evaluate {
-            Some(path) => {
-                (PipelinePlan::from_json(&read(path)?).map_err(|error| refused(path, &error))?, None)
-            }
-            None => self.search(&compiled)?,
+        let compiled = read_instance(&self.instance)?;
+        let (plan, effort) = if let Some(path) = &self.evaluate {
+            (PipelinePlan::from_json(&read(path)?).map_err(|error| refused(path, &error))?, None)
+        } else {
+            let searched = self.search.search(&self.instance, &compiled, self.method)?;
+            let effort = Effort::new(self.search.seed, &searched);
+            (searched.plan, Some(effort))
         };
-        let figures = figures(&compiled, &plan, effort).map_err(|broken| {
+        let (evaluation, figures) = judge(&compiled, &plan).map_err(|broken| {
             broken.iter().skip(1).take(19).for_each(|rule| say(rule));
             let why = broken.first().map_or("it can't be evaluated", String::as_str);
             refused(self.evaluate.as_ref().unwrap_or(&self.instance), &why)
         })?;
-        let document = Document { plan: &plan, figures };
+        let iteration = PlannedIteration {
+            compiled: &compiled,
+            plan: &plan,
+            evaluation: &evaluation,
+            bound_us: (figures.lower_bound_s * MICROSECONDS).round() as u64,
+        };
+        if let Some(path) = &self.gantt {
+            write(path, &gantt(&iteration))?;
+        }
+        if let Some(path) = &self.map {
+            write(path, &map(&iteration))?;
+        }
+        let document = Document { plan: &plan, figures: Figures { search: effort, ..figures } };
         if let Some(path) = &self.out {
-            let unwritable = |error: &dyn std::fmt::Display| {
-                Failure::failed(format!("{}: can't be written ({error}); check the folder", path.display()))
-            };
-            let text = serde_json::to_string(&document).map_err(|error| unwritable(&error))?;
-            fs::write(path, text + "\n").map_err(|error| unwritable(&error))?;
+            let text = serde_json::to_string(&document).map_err(|error| unwritable(path, &error))?;
+            write(path, &(text + "\n"))?;
         }
         if self.json { print_json(&document) } else { print(&text(&document)) }
     }
-
-    /// Searches for a plan.
-    fn search(&self, compiled: &CompiledInstance) -> Outcome<(PipelinePlan, Option<Effort>)> {
-        let Method::Skipstone = self.method;
-        let objective = match self.objective {
-            Goal::Iteration => Objective::Iteration,
-            Goal::Makespan => Objective::Makespan,
-        };
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads(self.threads.map(usize::from)))
-            .build()
-            .map_err(|error| {
-                Failure::failed(format!("can't start threads ({error}); ask for fewer with --threads"))
-            })?;
-        let started = Instant::now();
-        let mut shown = Progress::new("percent of the search");
-        let limit_s = self.time_limit.unwrap_or(10.0);
-        let mut progress = |work: u64| {
-            let done = match self.work {
-                Some(budget) => work as f64 / budget as f64,
-                None => started.elapsed().as_secs_f64() / limit_s,
-            };
-            shown.update((100.0 * done.min(1.0)) as u64, 100, &format!(", {work} candidates"));
-            done
-        };
-        let options = SearchOptions { objective, seed: self.seed };
-        let found = pool
-            .install(|| search(compiled, &options, &mut progress))
-            .map_err(|error| refused(&self.instance, &error))?;
-        let effort = Effort { seed: self.seed, work: found.work, search_s: started.elapsed().as_secs_f64() };
-        Ok((found.plan, Some(effort)))
-    }
 }
 
-fn parse_seconds(text: &str) -> Result<f64, String> {
-    let seconds: f64 = text.parse().map_err(|_| "write seconds, as 10 or 0.5".to_owned())?;
-    if seconds.is_finite() && seconds > 0.0 { Ok(seconds) } else { Err("it must be above 0".to_owned()) }
+fn unwritable(path: &Path, error: &dyn std::fmt::Display) -> Failure {
+    Failure::failed(format!("{}: can't be written ({error}); check the folder", path.display()))
 }
 
-/// The figures of a plan, or the rules that it breaks.
-fn figures(
+fn write(path: &Path, text: &str) -> Outcome {
+    fs::write(path, text).map_err(|error| unwritable(path, &error))
+}
+
+/// The evaluation and figures of a plan, or the rules that it breaks.
+pub(super) fn judge(
     compiled: &CompiledInstance,
     plan: &PipelinePlan,
-    search: Option<Effort>,
-) -> Result<Figures, Vec<String>> {
+) -> Result<(Evaluation, Figures), Vec<String>> {
     let evaluation = evaluate(compiled, plan)
         .map_err(|violations| violations.iter().map(ToString::to_string).collect::<Vec<_>>())?;
     let bounds = LowerBounds::of_plan(compiled, plan);
     let bound_us = bounds.placement_us();
-    Ok(Figures {
+    let figures = Figures {
         makespan_s: evaluation.makespan_s(),
         allreduce_s: evaluation.allreduce_s,
         iteration_s: evaluation.iteration_s(),
         lower_bound_s: bound_us as f64 / MICROSECONDS,
         gap: evaluation.makespan_us as f64 / (bound_us as f64).max(1.0) - 1.0,
         lower_bounds_s: Bounds::new(&bounds),
-        search,
-    })
+        search: None,
+    };
+    Ok((evaluation, figures))
 }
 
 fn text(document: &Document) -> String {
     let Document { plan, figures } = document;
     let effort = figures.search.as_ref().map_or(String::new(), |effort| {
-        format!("{} candidates in {:.1} s, seed {}\n", effort.work, effort.search_s, effort.seed)
+        let mut text = effort.proof.as_ref().map_or(String::new(), |proof| {
+            let rest = if proof.complete { "" } else { "; more --work or time may raise that" };
+            format!(
+                "objective {:.3} s; no plan of any placement is below {:.3} s{rest}\n",
+                proof.objective_s, proof.lower_bound_s
+            )
+        });
+        text += &format!("{} candidates in {:.1} s, seed {}\n", effort.work, effort.search_s, effort.seed);
+        effort.notes.iter().for_each(|note| text += &format!("{note}\n"));
+        text
     });
     format!(
         "{} ({}): makespan {:.3} s + all-reduce {:.3} s = {:.3} s an iteration\n\
@@ -235,21 +216,4 @@ fn text(document: &Document) -> String {
         figures.lower_bound_s,
         100.0 * figures.gap
     )
-}
-
-fn refused(path: &Path, why: &dyn std::fmt::Display) -> Failure {
-    Failure::input(format!("{}: {why}", path.display()))
-}
-
-/// A file's text, if it is not too large.
-fn read(path: &Path) -> Outcome<String> {
-    let unreadable =
-        |error| refused(path, &format!("can't be read ({error}); check the path and its permissions"));
-    let file = File::open(path).map_err(unreadable)?;
-    let mut text = String::new();
-    let length = file.take(BYTES_MAX + 1).read_to_string(&mut text).map_err(unreadable)? as u64;
-    if length > BYTES_MAX {
-        return Err(refused(path, &format!("it is larger than {} MiB; make it smaller", BYTES_MAX >> 20)));
-    }
-    Ok(text)
 }

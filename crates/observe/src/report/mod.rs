@@ -1,7 +1,7 @@
 //! `report.html`: a run on one page that needs nothing else.
 
 mod curve;
-mod svg;
+pub(crate) mod svg;
 mod time;
 mod timeline;
 

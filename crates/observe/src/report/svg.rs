@@ -1,9 +1,9 @@
-//! What the report's drawings share.
+//! What drawings share.
 
 use std::fmt::Write as _;
 
 /// Text as it may stand in HTML and in attributes.
-pub(super) fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -20,7 +20,7 @@ pub(super) fn escape(text: &str) -> String {
 }
 
 /// Round numbers from `low` to `high`, about `count` of them.
-pub(super) fn ticks(low: f64, high: f64, count: usize) -> Vec<f64> {
+pub(crate) fn ticks(low: f64, high: f64, count: usize) -> Vec<f64> {
     let span = high - low;
     if !span.is_finite() || span <= 0.0 {
         return vec![low];
@@ -37,7 +37,7 @@ pub(super) fn ticks(low: f64, high: f64, count: usize) -> Vec<f64> {
 }
 
 /// Round times from 0 to `seconds`, about `count` of them.
-pub(super) fn time_ticks(seconds: f64, count: usize) -> Vec<f64> {
+pub(crate) fn time_ticks(seconds: f64, count: usize) -> Vec<f64> {
     const STEPS: [u32; 14] = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200];
     let rough = seconds / count.max(1) as f64;
     match STEPS.iter().map(|step| f64::from(*step)).find(|step| *step >= rough) {
@@ -48,18 +48,43 @@ pub(super) fn time_ticks(seconds: f64, count: usize) -> Vec<f64> {
 
 /// An SVG under construction: a drawing of `width` × `height` that scales with the page.
 #[derive(Debug)]
-pub(super) struct Svg {
+pub(crate) struct Svg {
     body: String,
 }
 
 impl Svg {
-    pub(super) fn new(width: f64, height: f64, label: &str) -> Self {
+    pub(crate) fn new(width: f64, height: f64, label: &str) -> Self {
         let label = escape(label);
         let body = format!("<svg viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{label}\">\n");
         Self { body }
     }
 
-    pub(super) fn line(&mut self, class: &str, from: (f64, f64), to: (f64, f64)) {
+    /// A drawing that is a file of its own, of this size where nothing asks for another.
+    pub(crate) fn file(width: f64, height: f64, label: &str, style: &str) -> Self {
+        let label = escape(label);
+        let body = format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width:.0}\" height=\"{height:.0}\" \
+             viewBox=\"0 0 {width:.0} {height:.0}\" role=\"img\" aria-label=\"{label}\">\n<style>\n{style}</style>\n"
+        );
+        Self { body }
+    }
+
+    /// Markup as it is.
+    pub(crate) fn raw(&mut self, markup: &str) {
+        self.body.push_str(markup);
+        self.body.push('\n');
+    }
+
+    /// A path (`d` of SVG) with a tooltip; `style` is its style attribute.
+    pub(crate) fn path(&mut self, class: &str, style: &str, d: &str, tip: &str) {
+        let _ = writeln!(
+            self.body,
+            "<path class=\"{class}\" style=\"{style}\" d=\"{d}\"><title>{}</title></path>",
+            escape(tip)
+        );
+    }
+
+    pub(crate) fn line(&mut self, class: &str, from: (f64, f64), to: (f64, f64)) {
         let ((x1, y1), (x2, y2)) = (from, to);
         let _ = writeln!(
             self.body,
@@ -68,7 +93,7 @@ impl Svg {
     }
 
     /// A rectangle with a tooltip.
-    pub(super) fn rect(&mut self, class: &str, at: (f64, f64), size: (f64, f64), tip: &str) {
+    pub(crate) fn rect(&mut self, class: &str, at: (f64, f64), size: (f64, f64), tip: &str) {
         let ((x, y), (width, height)) = (at, size);
         let _ = writeln!(
             self.body,
@@ -79,13 +104,13 @@ impl Svg {
     }
 
     /// Text; `class` says where it is anchored.
-    pub(super) fn text(&mut self, class: &str, at: (f64, f64), text: &str) {
+    pub(crate) fn text(&mut self, class: &str, at: (f64, f64), text: &str) {
         let (x, y) = at;
         let _ =
             writeln!(self.body, "<text class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\">{}</text>", escape(text));
     }
 
-    pub(super) fn polyline(&mut self, class: &str, points: impl Iterator<Item = (f64, f64)>) {
+    pub(crate) fn polyline(&mut self, class: &str, points: impl Iterator<Item = (f64, f64)>) {
         let _ = write!(self.body, "<polyline class=\"{class}\" points=\"");
         points.for_each(|(x, y)| {
             let _ = write!(self.body, "{x:.1},{y:.1} ");
@@ -93,7 +118,7 @@ impl Svg {
         self.body.push_str("\"/>\n");
     }
 
-    pub(super) fn dot(&mut self, class: &str, at: (f64, f64), radius: f64, tip: &str) {
+    pub(crate) fn dot(&mut self, class: &str, at: (f64, f64), radius: f64, tip: &str) {
         let (x, y) = at;
         let _ = writeln!(
             self.body,
@@ -103,7 +128,7 @@ impl Svg {
     }
 
     /// A cross: something died here.
-    pub(super) fn cross(&mut self, class: &str, at: (f64, f64), radius: f64, tip: &str) {
+    pub(crate) fn cross(&mut self, class: &str, at: (f64, f64), radius: f64, tip: &str) {
         let ((x, y), r) = (at, radius);
         let _ = writeln!(
             self.body,
@@ -120,7 +145,7 @@ impl Svg {
         );
     }
 
-    pub(super) fn finish(mut self) -> String {
+    pub(crate) fn finish(mut self) -> String {
         self.body.push_str("</svg>\n");
         self.body
     }

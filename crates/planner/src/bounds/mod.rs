@@ -6,6 +6,7 @@ mod placement;
 mod round_trip;
 
 pub use paths::PathBounds;
+pub(crate) use paths::path_bounds;
 pub use placement::{InstanceBounds, PlacementBounds};
 
 use crate::compiled::CompiledInstance;
@@ -28,7 +29,7 @@ impl LowerBounds {
     pub fn of_plan(compiled: &CompiledInstance, plan: &PipelinePlan) -> Self {
         let schedule = Schedule::of_plan(compiled, plan);
         Self {
-            paths: paths::path_bounds(compiled, &schedule),
+            paths: path_bounds(compiled, &schedule),
             placement: PlacementBounds::new(compiled, &plan.stages, plan.is_full()),
             instance: (!plan.is_full()).then(|| InstanceBounds::new(compiled)),
         }

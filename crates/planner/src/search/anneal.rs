@@ -25,12 +25,12 @@ pub(crate) struct Cooling {
 
 impl Cooling {
     /// From a random draft.
-    pub(crate) const ANEW: Self = Self { hot: 0.02, cold: 0.0003 };
+    pub(crate) const ANEW: Self = Self { hot: 0.01, cold: 0.0003 };
     /// From a good draft of a slightly different problem.
     pub(crate) const WARM: Self = Self { hot: 0.003, cold: 0.0002 };
 
     /// The temperature when a part `done` of the search lies behind.
-    fn temperature(self, done: f64, scale: u64) -> f64 {
+    pub(crate) fn temperature(self, done: f64, scale: u64) -> f64 {
         let left = (1.0 - done).max(0.0);
         scale as f64 * (self.cold + (self.hot - self.cold) * left * left * left)
     }

@@ -45,6 +45,14 @@ impl Chain {
         }
     }
 
+    /// Counts again after the all-reduce of nodes beyond has changed.
+    pub(crate) fn refresh(&mut self, compiled: &CompiledInstance, guide: &Guide) {
+        for (draft, score) in [(&mut self.current, &mut self.score), (&mut self.best, &mut self.best_score)] {
+            draft.refresh(compiled);
+            *score = guide.score(compiled, draft, &mut self.simulator, u64::MAX).unwrap_or(Score::WORST);
+        }
+    }
+
     /// Tries `work` candidates at a temperature in units of cost.
     pub(crate) fn run(
         &mut self,

@@ -1,24 +1,17 @@
 //! A first draft.
 
+use skipstone_types::StageId;
+
 use super::draft::Draft;
 use super::objective::Guide;
+use super::placement::placed_by_regions;
 use crate::compiled::CompiledInstance;
 use crate::random::Random;
 use crate::simulate::Simulator;
 
-/// A random placement with balanced paths. None: no set of paths keeps the rules.
-pub(crate) fn random_draft(compiled: &CompiledInstance, guide: &Guide, random: &mut Random) -> Option<Draft> {
-    let mut order: Vec<u32> = (0..compiled.nodes() as u32).collect();
-    random.shuffle(&mut order);
-    let mut rest = order.as_slice();
-    let stages: Vec<Vec<u32>> = stage_sizes(compiled)
-        .into_iter()
-        .map(|size| {
-            let (members, others) = rest.split_at(size);
-            rest = others;
-            members.to_vec()
-        })
-        .collect();
+/// A sensible placement, drawn at random, with balanced paths. None: no set of paths keeps the rules.
+pub(crate) fn first_draft(compiled: &CompiledInstance, guide: &Guide, random: &mut Random) -> Option<Draft> {
+    let stages = placed_by_regions(compiled, guide.objective(), random);
     with_stages(compiled, guide, stages, random)
 }
 
@@ -36,6 +29,14 @@ pub(crate) fn stage_sizes(compiled: &CompiledInstance) -> Vec<usize> {
         .collect()
 }
 
+/// Whether there are paths that keep the rules, for any placement of the usual sizes.
+pub(crate) fn has_paths(compiled: &CompiledInstance) -> bool {
+    let mut nodes = 0..;
+    let sizes = stage_sizes(compiled).into_iter();
+    let stages: Vec<Vec<u32>> = sizes.map(|size| nodes.by_ref().take(size).collect()).collect();
+    super::routes::balanced_routes(compiled, &stages, &mut Random::new(&[0x7061_7468])).is_some()
+}
+
 /// Balanced paths for a placement.
 pub(crate) fn with_stages(
     compiled: &CompiledInstance,
@@ -44,17 +45,37 @@ pub(crate) fn with_stages(
     random: &mut Random,
 ) -> Option<Draft> {
     let routes = super::routes::balanced_routes(compiled, &stages, random)?;
+    with_routes(compiled, guide, stages, &routes)
+}
+
+/// Paths along these sequences of stages, each over the nodes that have the least to do and are near.
+pub(crate) fn with_routes(
+    compiled: &CompiledInstance,
+    guide: &Guide,
+    stages: Vec<Vec<u32>>,
+    routes: &[Vec<StageId>],
+) -> Option<Draft> {
     let instance = compiled.instance();
-    let mut turns: Vec<usize> = stages.iter().map(|members| random.below(members.len().max(1))).collect();
+    let mut busy_us = vec![0_u64; compiled.nodes()];
     let mut nodes = Vec::with_capacity(routes.len() * compiled.path_length());
-    let mut routes = routes.into_iter();
+    let mut routes = routes.iter();
     for (place, origin) in stages[0].iter().enumerate() {
         for route in routes.by_ref().take(instance.quota(place) as usize) {
             nodes.push(*origin);
+            let mut from = *origin as usize;
             for stage in &route[1..] {
-                let stage = usize::from(stage.0);
-                nodes.push(stages[stage][turns[stage] % stages[stage].len()]);
-                turns[stage] += 1;
+                // The node that would have answered first, with what it has been given already.
+                let answer = |node: &&u32| {
+                    let node = **node as usize;
+                    let work = compiled.forward[node] + compiled.backward[node];
+                    let ways =
+                        compiled.transfer_us(from, node) + compiled.transfer_us(node, *origin as usize);
+                    (busy_us[node] + work + ways, node)
+                };
+                let node = *stages[usize::from(stage.0)].iter().min_by_key(answer)?;
+                from = node as usize;
+                busy_us[from] += compiled.forward[from] + compiled.backward[from];
+                nodes.push(node);
             }
         }
     }

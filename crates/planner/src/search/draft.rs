@@ -91,7 +91,7 @@ impl Draft {
 
     /// Computes the all-reduce of one stage anew.
     pub(crate) fn refresh_allreduce(&mut self, compiled: &CompiledInstance, stage: usize) {
-        let seconds = compiled.allreduce_of_stage_s(&self.stages[stage]);
+        let seconds = compiled.allreduce_with_outside_s(stage, &self.stages[stage]);
         self.allreduce_us[stage] = (seconds * MICROSECONDS).ceil() as u64;
     }
 

@@ -2,26 +2,23 @@
 
 use thiserror::Error;
 
+use super::construct;
 use super::draft::Draft;
-use crate::compiled::{CompiledInstance, MICROSECONDS};
+use crate::compiled::{CompiledInstance, MICROSECONDS, PathRule};
 
 /// An instance for which no plan was found, and the constraint that fails.
 #[derive(Debug, Clone, PartialEq, Error)]
 #[non_exhaustive]
 pub enum SearchError {
     /// No set of paths keeps the rules.
-    #[error(
-        "no paths of `path_len` {path_len} over {n_stages} stages keep `max_jump` {max_jump}, `swap`, `edge_swaps` and `stage_visits_max` {stage_visits_max:?} together; raise one of them"
-    )]
+    #[error("no paths of `path_len` {path_len} over {n_stages} stages keep the rules; {}", lift(failing))]
     NoPaths {
         /// Nodes on a path.
         path_len: u32,
         /// Stages.
         n_stages: u32,
-        /// Largest jump.
-        max_jump: u32,
-        /// Most visits of a stage.
-        stage_visits_max: Option<u32>,
+        /// The rules of which lifting one alone would do; none: they fail only together.
+        failing: Vec<PathRule>,
     },
     /// No placement with a short enough all-reduce.
     #[error(
@@ -32,6 +29,16 @@ pub enum SearchError {
         most: f64,
         /// The least found.
         least: f64,
+    },
+    /// An instance too large for the exact method.
+    #[error(
+        "the exact method takes instances of at most {most} nodes, and this one has {nodes}; use the method skipstone"
+    )]
+    NotSmall {
+        /// In the instance.
+        nodes: usize,
+        /// The most.
+        most: usize,
     },
     /// The old plan is not for this instance.
     #[error(
@@ -45,6 +52,18 @@ pub enum SearchError {
     },
 }
 
+/// The remedy where paths fail at these rules.
+fn lift(failing: &[PathRule]) -> String {
+    let names = |rules: &[PathRule]| {
+        rules.iter().map(|rule| format!("`{}`", rule.field())).collect::<Vec<_>>().join(" or ")
+    };
+    match failing {
+        [] => format!("raise more than one of {}, or shorten `path_len`", names(&PathRule::ALL)),
+        [one] => format!("`{}` is what fails: raise it, or shorten `path_len`", one.field()),
+        several => format!("raise {}, any one of which would do", names(several)),
+    }
+}
+
 impl SearchError {
     /// No paths keep the rules of `compiled`.
     pub(crate) fn no_paths(compiled: &CompiledInstance) -> Self {
@@ -52,8 +71,10 @@ impl SearchError {
         Self::NoPaths {
             path_len: instance.path_len,
             n_stages: instance.n_stages,
-            max_jump: instance.max_jump,
-            stage_visits_max: instance.stage_visits_max,
+            failing: PathRule::ALL
+                .into_iter()
+                .filter(|rule| construct::has_paths(&compiled.without(*rule)))
+                .collect(),
         }
     }
 

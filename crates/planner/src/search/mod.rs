@@ -5,8 +5,11 @@ mod chain;
 mod construct;
 mod draft;
 mod error;
+mod exact;
+mod groups;
 mod moves;
 mod objective;
+mod placement;
 mod replan;
 mod routes;
 
@@ -14,8 +17,10 @@ use crate::compiled::CompiledInstance;
 use crate::plan::PipelinePlan;
 use crate::random::Random;
 use anneal::{Annealed, Cooling, anneal};
+pub(crate) use construct::stage_sizes;
 use draft::Draft;
 pub use error::SearchError;
+pub use exact::{EXACT_NODES_MAX, Exact, exact};
 use moves::Moves;
 use objective::Guide;
 pub use objective::Objective;
@@ -40,7 +45,12 @@ pub struct Found {
 }
 
 /// Chains that run side by side, whatever the number of threads.
-const CHAINS: u64 = 4;
+const CHAINS: u64 = 2;
+
+/// Up to so many nodes the groups' plans are annealed together at last.
+const WHOLE_NODES_MAX: usize = 128;
+/// The share of such a search that goes to the groups.
+const GROUPS_SHARE: f64 = 0.4;
 
 /// Searches for the best plan.
 ///
@@ -56,13 +66,37 @@ pub fn search(
     progress: &mut dyn FnMut(u64) -> f64,
 ) -> Result<Found, SearchError> {
     let guide = Guide::new(compiled, options.objective);
+    let groups = groups::group_count(compiled);
+    if groups > 1 {
+        return finish(compiled, in_groups(compiled, &guide, groups, options.seed, progress));
+    }
     let drafts: Option<Vec<Draft>> = (0..CHAINS)
-        .map(|chain| construct::random_draft(compiled, &guide, &mut Random::new(&[options.seed, chain, 1])))
+        .map(|chain| construct::first_draft(compiled, &guide, &mut Random::new(&[options.seed, chain, 1])))
         .collect();
     let drafts = drafts.ok_or_else(|| SearchError::no_paths(compiled))?;
     let moves = Moves::new(compiled);
     let annealed = anneal(compiled, &guide, &moves, drafts, Cooling::ANEW, options.seed, progress);
     finish(compiled, annealed)
+}
+
+/// Anneals groups of nodes, and then the whole, where that still pays.
+fn in_groups(
+    compiled: &CompiledInstance,
+    guide: &Guide,
+    groups: usize,
+    seed: u64,
+    progress: &mut dyn FnMut(u64) -> f64,
+) -> Option<Annealed> {
+    let whole = compiled.nodes() <= WHOLE_NODES_MAX;
+    let share = if whole { GROUPS_SHARE } else { 1.0 };
+    let apart = groups::anneal_groups(compiled, guide, groups, seed, &mut |work| progress(work) / share)?;
+    if !whole {
+        return Some(apart);
+    }
+    let drafts = vec![apart.draft.clone(); CHAINS as usize];
+    let mut rest = |work: u64| (progress(apart.work + work) - share) / (1.0 - share);
+    let together = anneal(compiled, guide, &Moves::new(compiled), drafts, Cooling::WARM, seed, &mut rest)?;
+    Some(Annealed { work: apart.work + together.work, ..together })
 }
 
 /// The plan of a search's outcome, if it may be handed out.

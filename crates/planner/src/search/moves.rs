@@ -22,8 +22,6 @@ pub(crate) struct Moves {
     placement: bool,
     /// Whether stages may change sizes.
     resize: bool,
-    /// Most visits of a relay stage.
-    visits_max: u32,
 }
 
 impl Moves {
@@ -32,7 +30,6 @@ impl Moves {
         Self {
             placement: compiled.nodes() > 1 && compiled.stages() > 1,
             resize: compiled.instance().stage_sizes.is_none() && compiled.stages() > 2,
-            visits_max: compiled.instance().stage_visits_max.unwrap_or(u32::MAX),
         }
     }
 
@@ -61,7 +58,7 @@ impl Moves {
         match kind {
             0 => Self::other_node(draft, random),
             1 => Self::exchange_stages(compiled, draft, random),
-            2 => self.change_stage(compiled, draft, random),
+            2 => Self::change_stage(compiled, draft, random),
             3 => Self::trade_ways(compiled, draft, random),
             4 => Self::turn(compiled, draft, random),
             5 => Self::trade_seats(compiled, draft, random),
@@ -102,12 +99,12 @@ impl Moves {
     }
 
     /// One visit goes to another stage.
-    fn change_stage(&self, compiled: &CompiledInstance, draft: &mut Draft, random: &mut Random) -> bool {
+    fn change_stage(compiled: &CompiledInstance, draft: &mut Draft, random: &mut Random) -> bool {
         let microbatch = random.below(draft.len());
         let place = 1 + random.below(compiled.path_length() - 1);
         let from = draft.stage_of(draft.path(microbatch)[place]);
         let to = 1 + random.below(draft.stages.len() - 1);
-        if to == from || draft.visits[to] >= self.visits_max || draft.stages[to].is_empty() {
+        if to == from || draft.visits[to] >= compiled.visits_max(to) || draft.stages[to].is_empty() {
             return false;
         }
         draft.path_mut(microbatch)[place] = draft.stages[to][random.below(draft.stages[to].len())];
@@ -150,10 +147,7 @@ impl Moves {
         let nodes = compiled.nodes();
         let (a, b) = (random.below(nodes), random.below(nodes));
         let same_stage = draft.stage_of(a as u32) == draft.stage_of(b as u32);
-        let same_kind = compiled.region[a] == compiled.region[b]
-            && compiled.forward[a] == compiled.forward[b]
-            && compiled.memory[a] == compiled.memory[b];
-        if same_stage || same_kind {
+        if same_stage || compiled.is_alike(a, b) {
             return false;
         }
         draft.trade_seats(compiled, a as u32, b as u32);

@@ -59,6 +59,18 @@ impl Guide {
         }
     }
 
+    /// What a placement's all-reduce adds to the objective, microseconds; none where it is above the limit.
+    pub(crate) fn allreduce_us(&self, compiled: &CompiledInstance, stages: &[Vec<u32>]) -> Option<u64> {
+        let allreduce_us = (compiled.allreduce_s(stages) * MICROSECONDS).ceil() as u64;
+        let counted = if self.counts_allreduce { allreduce_us } else { 0 };
+        (allreduce_us <= self.allreduce_us_max).then_some(counted)
+    }
+
+    /// What is made small.
+    pub(crate) fn objective(&self) -> Objective {
+        if self.counts_allreduce { Objective::Iteration } else { Objective::Makespan }
+    }
+
     /// The score of a draft; none where its cost is above `limit`, or where it never ends.
     pub(crate) fn score(
         &self,

@@ -6,6 +6,7 @@ mod schedule;
 mod simulator;
 mod tournament;
 mod trace;
+mod turns;
 
 pub use evaluation::{Evaluation, evaluate};
 pub(crate) use schedule::{NONE, Schedule};

@@ -3,6 +3,7 @@
 use super::links::SerialLinks;
 use super::schedule::{NONE, Schedule};
 use super::tournament::Tournament;
+use super::turns::Turns;
 use crate::compiled::CompiledInstance;
 use crate::plan::{DispatchPolicy, TaskKind};
 
@@ -113,6 +114,9 @@ pub(crate) struct Simulator {
     follower: Vec<u32>,
     follows: Vec<u32>,
     links: SerialLinks,
+    /// Who waits for a slot of its origin.
+    turns: Turns,
+    seen: Vec<bool>,
     /// Whether a microbatch's current task is ready; used with strict orders only.
     is_ready: Vec<bool>,
 }
@@ -182,9 +186,7 @@ impl Simulator {
                         }
                         let arrival = start + step.transfer;
                         let end = arrival + following.tail;
-                        finish_sum += end - self.finish[microbatch];
-                        self.finish[microbatch] = end;
-                        latest = latest.max(end);
+                        self.move_end(microbatch, end, &mut finish_sum, &mut latest);
                         let kind = kind_of(at + 1, length);
                         watch.transfer(start, arrival, step.node, following.node, microbatch as u32, kind);
                         self.events.set(microbatch, arrival << TIME_SHIFT | READY | microbatch as u64);
@@ -233,11 +235,11 @@ impl Simulator {
                 let state = &mut self.nodes[node as usize];
                 state.busy = true;
                 state.free -= u32::from(at < length / 2);
-                let end = now + step.tail;
-                finish_sum += end - self.finish[microbatch];
-                self.finish[microbatch] = end;
-                latest = latest.max(end);
-                let done = now + step.duration;
+                let (end, done) = (now + step.tail, now + step.duration);
+                if at == 0 {
+                    self.turns.start(microbatch);
+                }
+                self.move_end(microbatch, end, &mut finish_sum, &mut latest);
                 watch.task(now, done, node, microbatch as u32, kind_of(at, length));
                 self.events.set(microbatch, done << TIME_SHIFT | microbatch as u64);
             }
@@ -246,6 +248,24 @@ impl Simulator {
             return Verdict::Deadlock { left };
         }
         Verdict::Done { makespan_us: makespan, finish_us: finish_sum }
+    }
+
+    /// The earliest end of a microbatch is later than was known, perhaps, and so are those that wait for its slot.
+    #[inline]
+    fn move_end(&mut self, microbatch: usize, end: u64, finish_sum: &mut u64, latest: &mut u64) {
+        let known = self.finish[microbatch];
+        if end == known {
+            return;
+        }
+        *finish_sum += end - known;
+        self.finish[microbatch] = end;
+        *latest = end.max(*latest);
+        let Self { turns, finish, steps, first, .. } = self;
+        let tail = |microbatch: u32| steps[first[microbatch as usize] as usize].tail;
+        turns.moved(microbatch, finish, tail, &mut |by, to| {
+            *finish_sum += by;
+            *latest = to.max(*latest);
+        });
     }
 
     /// Empty nodes, every microbatch before its first task.
@@ -298,6 +318,8 @@ impl Simulator {
                 .enumerate()
                 .map(|(index, release)| release + steps[first[index] as usize].tail),
         );
+        self.turns.reset(schedule, &compiled.memory, &mut self.seen);
+        self.turns.bound_all(&mut self.finish, |microbatch| steps[first[microbatch as usize] as usize].tail);
         self.events.reset(schedule.release.iter().zip(&schedule.after).enumerate().map(
             |(microbatch, (release, after))| {
                 if *after == NONE {

@@ -1,0 +1,109 @@
+//! `skipstone plan` and `bench plan` from the outside: methods, pictures, tables, exit codes.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+
+fn skipstone(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_skipstone")).args(arguments).output().unwrap()
+}
+
+/// Two origins and three relay stages of two nodes each, in two regions.
+fn instance(memory: u32) -> Value {
+    let node = |id: u32| {
+        json!({"id": id, "region": if id.is_multiple_of(2) { "x" } else { "y" }, "compute_s_per_layer_sample": 0.1,
+               "memory": memory})
+    };
+    json!({
+        "schema": "skippipe-instance-1", "name": "small", "n_stages": 4, "stage_sizes": [2, 2, 2, 2],
+        "layers_per_stage": 2, "path_len": 3, "samples_per_mb": 4, "activation_bytes_per_sample": 1e6,
+        "param_bytes_per_stage": 1e7, "backward_ratio": 1.5, "loss_ratio": 0.25, "microbatches_per_origin": 4,
+        "total_microbatches": 8, "stage_visits_max": 6,
+        "swap": {"max_distance": 1, "max_count": 2, "max_total_distance": 2}, "max_jump": 4,
+        "regions": {"intra": {"latency_s": 0.001, "bandwidth_Bps": 1e9},
+                    "links": [{"a": "x", "b": "y", "latency_s": 0.1, "bandwidth_Bps": 1e7}]},
+        "nodes": (0..8).map(node).collect::<Vec<_>>()
+    })
+}
+
+fn write(folder: &Path, name: &str, value: &Value) -> String {
+    let path = folder.join(name);
+    std::fs::write(&path, value.to_string()).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn every_method_plans_and_draws() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(folder.path(), "small.json", &instance(2));
+    let (lanes, map) = (folder.path().join("lanes.svg"), folder.path().join("map.svg"));
+    for method in ["skipstone", "skippipe", "no-tc2", "random", "full"] {
+        let arguments = ["plan", &file, "--method", method, "--work", "3000", "--seed", "1", "--json"];
+        let pictures = ["--gantt", lanes.to_str().unwrap(), "--map", map.to_str().unwrap()];
+        let run = skipstone(&[arguments.as_slice(), &pictures].concat());
+        assert!(run.status.success(), "{method}: {}", String::from_utf8_lossy(&run.stderr));
+        let plan: Value = serde_json::from_slice(&run.stdout).unwrap();
+        assert_eq!(plan["method"], method);
+        assert_eq!(plan["seed"], 1);
+        assert!(plan["lower_bound_s"].as_f64() <= plan["makespan_s"].as_f64());
+        for picture in [&lanes, &map] {
+            let text = std::fs::read_to_string(picture).unwrap();
+            assert!(text.starts_with("<svg xmlns=") && text.contains(&format!("small · {method}")));
+        }
+    }
+}
+
+#[test]
+fn a_method_without_a_plan_ends_with_1_and_says_what_it_tried() {
+    let folder = tempfile::tempdir().unwrap();
+    // Two paths through every stage, and one slot a node of two; then a path too many for each stage's visits.
+    let mut value = instance(1);
+    value["stage_sizes"] = json!([5, 1, 1, 1]);
+    value["total_microbatches"] = json!(20);
+    value["path_len"] = json!(4);
+    value["stage_visits_max"] = Value::Null;
+    let file = write(folder.path(), "tight.json", &value);
+    let run = skipstone(&["plan", &file, "--method", "skippipe", "--work", "2000"]);
+    let text = String::from_utf8_lossy(&run.stderr).into_owned();
+    assert_eq!(run.status.code(), Some(1), "{text}");
+    assert!(run.stdout.is_empty());
+    assert!(text.contains("skippipe found no plan") && text.contains("paths searched"), "{text}");
+}
+
+#[test]
+fn published_errors_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(folder.path(), "small.json", &instance(3));
+    let run = skipstone(&["plan", &file, "--method", "full", "--work", "500", "--as-published", "--json"]);
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let plan: Value = serde_json::from_slice(&run.stdout).unwrap();
+    // Four microbatches for each of two pipelines, three of them a whole wave.
+    assert!(plan["as_published_makespan_s"].as_f64() < plan["makespan_s"].as_f64());
+    let run = skipstone(&["plan", &file, "--as-published=everything"]);
+    assert_eq!(run.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&run.stderr).contains("nl-london"));
+}
+
+#[test]
+fn the_table_has_a_row_for_every_method_and_instance() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "a.json", &instance(2));
+    write(folder.path(), "b.json", &instance(3));
+    let directory = folder.path().to_str().unwrap();
+    let run = skipstone(&["bench", "plan", "--instances", directory, "--work", "1000", "--json"]);
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let table: Value = serde_json::from_slice(&run.stdout).unwrap();
+    let rows = table["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 10);
+    assert!(rows.iter().all(|row| row["iteration_s"].as_f64() >= row["makespan_s"].as_f64()));
+    let run =
+        skipstone(&["bench", "plan", "--instances", directory, "--work", "500", "--methods", "full,random"]);
+    let text = String::from_utf8(run.stdout).unwrap();
+    assert_eq!(text.lines().filter(|line| line.starts_with("| small |")).count(), 4, "{text}");
+    let empty = tempfile::tempdir().unwrap();
+    let run = skipstone(&["bench", "plan", "--instances", empty.path().to_str().unwrap()]);
+    assert_eq!(run.status.code(), Some(2));
+}
