@@ -289,7 +289,9 @@ impl Coordinator {
         let Some(attempt) = self.attempt.as_mut() else { return };
         let part = attempt.stage(stage);
         let done: usize = part.done.values().map(Vec::len).sum();
-        if agreed && part.phase == ReducePhase::Open && done == part.owners.len() && done > 0 {
+        if part.owners.is_empty() {
+            self.commit_if_complete();
+        } else if agreed && part.phase == ReducePhase::Open && done == part.owners.len() {
             part.shares_us = self.now_us;
             self.seal(stage);
         }
