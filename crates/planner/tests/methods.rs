@@ -224,10 +224,7 @@ fn a_given_placement_is_kept() {
     stages[1].pop();
     let options = MethodOptions { stages: Some(stages), ..MethodOptions::new(Method::Full, 2) };
     let refused = run(&instance, &options, 12_000);
-    assert!(
-        matches!(refused, Err(MethodError::Invalid { violation: PlanViolation::NodeIdle(_), .. })),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Err(MethodError::Placement(PlanViolation::NodeIdle(_)))), "{refused:?}");
 }
 
 #[test]

@@ -25,7 +25,7 @@ pub use as_published::AsPublished;
 pub use error::{MethodError, Tried};
 
 use crate::compiled::CompiledInstance;
-use crate::plan::{PipelinePlan, check_plan};
+use crate::plan::{PipelinePlan, check_placement, check_plan};
 use crate::random::Random;
 use conflict::Constraints;
 use placement::Placement;
@@ -107,7 +107,12 @@ pub fn plan_with(
     let believed = options.as_published.believed(compiled);
     let mut budget = Budget { work: 0, spent: 0.0, progress };
     let placement = match &options.stages {
-        Some(stages) => Placement::given(stages.clone()),
+        Some(stages) => {
+            if let Some(violation) = check_placement(compiled, stages).into_iter().next() {
+                return Err(MethodError::Placement(violation));
+            }
+            Placement::given(stages.clone())
+        }
         None => placement::genetic(&believed, Random::new(&[options.seed, 1]), &mut budget)?,
     };
     let found = match options.method {
