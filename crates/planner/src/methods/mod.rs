@@ -9,9 +9,10 @@
 //!
 //! They follow the papers and the released code, in our own words and with exact integer times. Three errors of that
 //! code are repaired and can be switched back with [`AsPublished`]. Beyond those we differ from it where it would
-//! otherwise give up or go wrong without need: plans are judged by the exact evaluation instead of a coarser one, an
-//! instance whose limits nothing exceeds is no dead end, placements keep to the limit of the all-reduce, stages may have
-//! unequal sizes, and origins unequal quotas.
+//! otherwise give up or go wrong without need: plans are judged by the exact evaluation instead of a coarser one, full
+//! pipelines take the quickest of the good placements met instead of the best scored, an instance whose limits nothing
+//! exceeds is no dead end, placements keep to the limit of the all-reduce, stages may have unequal sizes, and origins
+//! unequal quotas.
 
 mod agents;
 mod as_published;
