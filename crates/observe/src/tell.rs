@@ -252,6 +252,7 @@ fn injected(fault: &str, node: &str, peer: Option<NodeId>, for_ms: u64) -> Strin
         "stop" => format!("{node} stopped for {lasts} (on purpose)"),
         "slow" => format!("{node} slowed down for {lasts} (on purpose)"),
         "partition" => format!("link of {node} to {to} cut for {lasts} (on purpose)"),
+        "drain" => format!("{node} told to leave (on purpose)"),
         "corrupt" => format!("a frame of {node} to {to} damaged (on purpose)"),
         other => format!("{other} at {node} (on purpose)"),
     }

@@ -25,7 +25,7 @@ Examples:
   skipstone chaos --for 30s --stages 3 --replicas 2 --spares 1 --json
 
 Trains a small model with real processes while faults are made at random times: nodes and the coordinator are killed
-(SIGKILL), nodes stand still (SIGSTOP) or slow down, links are cut both ways or one, frames are damaged. The run ends by
+(SIGKILL) or told to leave, stand still (SIGSTOP) or slow down, links are cut both ways or one, frames are damaged. The run ends by
 itself; then the event log, the ledger of the data and the journal are checked, and the weights are computed again from
 the journal. The last healthy origin is spared: no strategy makes it again. Exit code 1: a promise was broken.";
 
@@ -39,7 +39,7 @@ pub(crate) struct Chaos {
     /// Mean time between faults
     #[arg(long, value_name = "TIME", default_value = "3s", value_parser = parse_seconds)]
     mtbf: f64,
-    /// Kinds of faults: kill, stop, partition, slow, corrupt, coordinator [default: all]
+    /// Kinds of faults: kill, stop, partition, slow, corrupt, drain, coordinator [default: all]
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     faults: Vec<Fault>,
     /// Relay stages

@@ -27,14 +27,16 @@ pub enum Fault {
     Slow,
     /// A frame is damaged on its way.
     Corrupt,
+    /// A node is told that its machine is about to be taken away.
+    Drain,
     /// SIGKILL to the coordinator.
     Coordinator,
 }
 
 impl Fault {
     /// All kinds.
-    pub const ALL: [Self; 6] =
-        [Self::Kill, Self::Stop, Self::Partition, Self::Slow, Self::Corrupt, Self::Coordinator];
+    pub const ALL: [Self; 7] =
+        [Self::Kill, Self::Stop, Self::Partition, Self::Slow, Self::Corrupt, Self::Drain, Self::Coordinator];
 
     /// The name in options and logs.
     pub fn name(self) -> &'static str {
@@ -44,6 +46,7 @@ impl Fault {
             Self::Partition => "partition",
             Self::Slow => "slow",
             Self::Corrupt => "corrupt",
+            Self::Drain => "drain",
             Self::Coordinator => "coordinator",
         }
     }
@@ -239,9 +242,11 @@ impl Injector {
                 let pause = self.millis(5..60);
                 (children.tell_node(process, Control::Slow { pause, time }), None)
             }
+            Fault::Drain => (children.drain_node(process), None),
             _ => (children.tell_node(process, Control::Corrupt { peer }), Some(peer)),
         };
-        let lost_for_it = fault == Fault::Stop || (fault != Fault::Slow && to_coordinator);
+        let lost_for_it =
+            matches!(fault, Fault::Stop | Fault::Drain) || (fault != Fault::Slow && to_coordinator);
         if lost_for_it {
             self.afflicted.insert(node, elapsed + time + AFTERMATH);
         }
