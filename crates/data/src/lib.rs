@@ -16,6 +16,7 @@ mod permutation;
 mod prepare;
 pub mod story;
 mod tokenizer;
+mod tokenizer_file;
 mod validation;
 
 pub use bench::{DataBench, bench_data};

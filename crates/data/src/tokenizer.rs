@@ -1,6 +1,9 @@
 //! Text to tokens and back.
 
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
@@ -10,12 +13,19 @@ use tokenizers::{TokenizerBuilder, TokenizerImpl};
 
 use crate::corpus::{Corpus, END_OF_TEXT};
 use crate::error::TokenizerError;
+use crate::tokenizer_file;
 
 /// The end-of-text tokens known from published tokenizers, the first one found is taken.
 const ENDS: [&str; 6] = [END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "<|eot_id|>"];
 
 /// The most tokens a trained vocabulary may have.
 const MAX_VOCAB: usize = 1 << 20;
+
+/// The longest `tokenizer.json` that is read, in bytes; the largest published ones have about 35 MB.
+const FILE_BYTES_MAX: u64 = 256 << 20;
+
+/// The most tokens that a vocabulary from a file may have: an embedding of more fits nowhere.
+const MAX_FILE_VOCAB: usize = 1 << 24;
 
 /// Training looks at this many bytes of a larger corpus at most, spread evenly.
 const TRAINING_BYTES: usize = 4 << 20;
@@ -47,6 +57,9 @@ pub struct Tokenizer {
     divisible: bool,
     vocab_size: usize,
     eos: u32,
+    /// The `tokenizer.json` that it was read from, which is handed on as it is: the library writes another one, of
+    /// which tokens may be missing.
+    file: Option<Arc<str>>,
 }
 
 impl Tokenizer {
@@ -97,14 +110,29 @@ impl Tokenizer {
     /// # Errors
     /// When the file cannot be read, is not a tokenizer, or has no end-of-text token.
     pub fn from_file(path: &Path) -> Result<Self, TokenizerError> {
-        let json =
-            std::fs::read(path).map_err(|source| TokenizerError::Io { path: path.to_owned(), source })?;
+        let json = skipstone_files::read(path, FILE_BYTES_MAX)
+            .map_err(|source| TokenizerError::Io { path: path.to_owned(), source })?;
         let unusable = |why| TokenizerError::Unusable { path: path.to_owned(), why };
-        let mut inner =
-            tokenizers::Tokenizer::from_bytes(&json).map_err(|error| unusable(error.to_string()))?;
-        inner.with_padding(None);
-        inner.with_truncation(None).map_err(|error| unusable(error.to_string()))?;
-        Self::new(inner, false, false).map_err(unusable)
+        tokenizer_file::check(&json).map_err(unusable)?;
+        let read = guarded(|| {
+            let mut inner = tokenizers::Tokenizer::from_bytes(&json).map_err(|error| error.to_string())?;
+            inner.with_padding(None);
+            inner.with_truncation(None).map_err(|error| error.to_string())?;
+            Self::new(inner, false, false)
+        });
+        let mut tokenizer = read.and_then(|made| made).map_err(unusable)?;
+        if let Some(token) = tokenizer.number_twice() {
+            return Err(unusable(format!("two words of its vocabulary are token {token}")));
+        }
+        if tokenizer.vocab_size > MAX_FILE_VOCAB {
+            let last = tokenizer.vocab_size - 1;
+            return Err(unusable(format!(
+                "its largest token is {last}, and tokens below {MAX_FILE_VOCAB} are read"
+            )));
+        }
+        let text = String::from_utf8(json).map_err(|error| unusable(error.to_string()))?;
+        tokenizer.file = Some(text.into());
+        Ok(tokenizer)
     }
 
     fn new(mut inner: tokenizers::Tokenizer, bytes: bool, divisible: bool) -> Result<Self, String> {
@@ -114,7 +142,13 @@ impl Tokenizer {
             .ok_or_else(|| format!("it has no end-of-text token; add one of {} to it", ENDS.join(", ")))?;
         let last = inner.get_vocab(true).into_values().max().unwrap_or(eos);
         inner.set_encode_special_tokens(true);
-        Ok(Self { inner, bytes, divisible, vocab_size: last as usize + 1, eos })
+        Ok(Self { inner, bytes, divisible, vocab_size: last as usize + 1, eos, file: None })
+    }
+
+    /// A token that stands for two words: the library would choose one of them at random.
+    fn number_twice(&self) -> Option<u32> {
+        let mut seen = BTreeSet::new();
+        self.inner.get_vocab(false).into_values().find(|token| !seen.insert(*token))
     }
 
     /// The tokens of a text. What looks like a special token in it is text like any other.
@@ -126,8 +160,8 @@ impl Tokenizer {
             return Ok(text.bytes().map(u32::from).collect());
         }
         let encode = |piece: &str| {
-            let encoding = self.inner.encode_fast(piece, false).map_err(|error| library(&*error))?;
-            Ok(encoding.get_ids().to_vec())
+            let encode = || self.inner.encode_fast(piece, false).map(|encoding| encoding.get_ids().to_vec());
+            guarded(encode).map_err(|why| TokenizerError::Library { why })?.map_err(|error| library(&*error))
         };
         if !self.divisible || text.len() <= PIECE {
             return encode(text);
@@ -159,7 +193,8 @@ impl Tokenizer {
     /// # Errors
     /// When the library cannot decode.
     pub fn decode(&self, tokens: &[u32]) -> Result<String, TokenizerError> {
-        self.inner.decode(tokens, false).map_err(|error| library(&*error))
+        let decode = || self.inner.decode(tokens, false);
+        guarded(decode).map_err(|why| TokenizerError::Library { why })?.map_err(|error| library(&*error))
     }
 
     /// One more than the greatest token: the rows of the embedding.
@@ -172,12 +207,15 @@ impl Tokenizer {
         self.eos
     }
 
-    /// The contents of `tokenizer.json`.
+    /// The contents of `tokenizer.json`: those that it was read from, if it was.
     ///
     /// # Errors
     /// When the library cannot write it.
     pub fn to_json(&self) -> Result<String, TokenizerError> {
-        self.inner.to_string(true).map_err(|error| library(&*error))
+        match &self.file {
+            Some(text) => Ok(text.as_ref().to_owned()),
+            None => self.inner.to_string(true).map_err(|error| library(&*error)),
+        }
     }
 
     /// The contents of `tokenizer_config.json`, with which `transformers.AutoTokenizer` opens the model's folder.
@@ -216,6 +254,12 @@ fn letter_of(byte: u8) -> char {
 
 fn end_of_text() -> AddedToken {
     AddedToken::from(END_OF_TEXT, true)
+}
+
+/// What a call of the library gives. It panics at some files that contradict themselves (a merge longer than any token, a
+/// damaged table of characters); that must cost the file, not the process.
+fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(call)).map_err(|_| "the library can't cope with it".to_owned())
 }
 
 fn library(error: &(dyn std::error::Error + Send + Sync)) -> TokenizerError {

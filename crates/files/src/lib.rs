@@ -6,8 +6,34 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+
+/// The bytes of a file, if there are no more than `bytes_max` of them. What a path names may be anything, a device
+/// without an end too: no more than that is ever read.
+///
+/// # Errors
+/// The file system's, or [`io::ErrorKind::FileTooLarge`].
+pub fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 <= bytes_max {
+        return Ok(bytes);
+    }
+    let why = format!("it is larger than {bytes_max} bytes, the most that is read");
+    Err(io::Error::new(io::ErrorKind::FileTooLarge, why))
+}
+
+/// The text of a file, if it has no more than `bytes_max` bytes.
+///
+/// # Errors
+/// As [`read`], and [`io::ErrorKind::InvalidData`] where it is not UTF-8.
+pub fn read_text(path: &Path, bytes_max: u64) -> io::Result<String> {
+    String::from_utf8(read(path, bytes_max)?).map_err(|error| {
+        let why = format!("it is not UTF-8 at byte {}", error.utf8_error().valid_up_to());
+        io::Error::new(io::ErrorKind::InvalidData, why)
+    })
+}
 
 /// Makes `path` a file of `parts`, one after the other.
 ///
@@ -87,6 +113,19 @@ mod tests {
         write(&path, &[b"3"]).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"3");
         assert_eq!(names(dir.path()), ["a.json"]);
+    }
+
+    #[test]
+    fn no_more_is_read_than_the_bound() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        write(&path, &[b"caf\xc3\xa9"]).unwrap();
+        assert_eq!(read_text(&path, 5).unwrap(), "caf\u{e9}");
+        assert_eq!(read(&path, 4).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        write(&path, &[b"caf\xe9"]).unwrap();
+        assert_eq!(read_text(&path, 5).unwrap_err().to_string(), "it is not UTF-8 at byte 3");
+        #[cfg(target_os = "linux")]
+        assert!(read(Path::new("/dev/zero"), 1 << 16).unwrap_err().to_string().contains("larger than 65536"));
     }
 
     #[test]

@@ -180,10 +180,17 @@ pub enum ConfigError {
     UnknownPreset(String),
 }
 
-/// The usual width of a SwiGLU MLP: 8/3 of the model width, rounded up to a multiple of 64.
+/// The usual width of a SwiGLU MLP: 8/3 of the model width, rounded up to a multiple of 64. A width that no model has
+/// (2^31 or more) gives one that [`LlamaConfig::validate`] refuses too.
 pub fn swiglu_width(hidden_size: usize) -> usize {
-    (8 * hidden_size).div_ceil(3).next_multiple_of(64)
+    hidden_size.min(SIZE_MAX).saturating_mul(8).div_ceil(3).next_multiple_of(64)
 }
+
+/// Sizes are below this.
+const SIZE_MAX: usize = 1 << 31;
+
+/// The most parameters of a model: their bytes, moments and gradients can be counted in 64 bits.
+const PARAMETERS_MAX: u128 = 1 << 48;
 
 impl LlamaConfig {
     /// A LLaMA configuration with the usual defaults: MLP of [`swiglu_width`], as many key as query heads,
@@ -280,7 +287,7 @@ impl LlamaConfig {
             if value == 0 {
                 return Err(ConfigError::Zero(name));
             }
-            if value >= 1 << 31 {
+            if value >= SIZE_MAX {
                 return Err(ConfigError::Range { name, value: value.to_string(), range: "below 2^31" });
             }
         }
@@ -289,6 +296,11 @@ impl LlamaConfig {
         }
         if !self.head_width().is_multiple_of(2) {
             return Err(ConfigError::OddHeadDim(self.head_width()));
+        }
+        let parameters = self.parameters_wide();
+        if parameters >= PARAMETERS_MAX {
+            let value = parameters.to_string();
+            return Err(ConfigError::Range { name: "parameters", value, range: "below 2^48" });
         }
         if !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {
             return Err(ConfigError::Groups {
@@ -331,6 +343,17 @@ impl LlamaConfig {
         }
     }
 
+    /// Parameters of the whole model, of whatever sizes below 2^31.
+    fn parameters_wide(&self) -> u128 {
+        let wide = |size: usize| size as u128;
+        let width = wide(self.hidden_size);
+        let heads = 2 * (wide(self.num_attention_heads) + wide(self.num_key_value_heads));
+        let layer =
+            2 * width + heads * wide(self.head_width()) * width + 3 * wide(self.intermediate_size) * width;
+        let tables = if self.tie_word_embeddings { 1 } else { 2 };
+        wide(self.num_hidden_layers) * layer + tables * wide(self.vocab_size) * width + width
+    }
+
     /// Parameters of one layer: four projections, three MLP matrices, two norms.
     pub fn layer_parameters(&self) -> usize {
         let d = self.hidden_size;
@@ -357,6 +380,7 @@ mod tests {
             LlamaConfig::preset(name).unwrap().validate().unwrap();
         }
         assert_eq!(LlamaConfig::b8().parameters(), 8_030_261_248); // Meta-Llama-3-8B
+        assert_eq!(LlamaConfig::b8().parameters_wide(), 8_030_261_248);
         assert!(LlamaConfig::preset("9b").unwrap_err().to_string().contains("config.json"));
     }
 

@@ -9,7 +9,7 @@ use crate::config::LlamaConfig;
 use crate::error::ModelError;
 use crate::hf_error::HfError;
 use crate::hf_names::parts;
-use crate::hf_shards::{Shards, read_json};
+use crate::hf_shards::{Shards, read_bounded, read_json};
 use crate::whole::WholeModel;
 
 /// A model that was read, and what its folder says besides.
@@ -101,7 +101,9 @@ fn config_of(path: &Path) -> Result<(LlamaConfig, Value), HfError> {
     if fs::metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
         return Err(HfError::Missing { path: path.to_owned() });
     }
-    let json: Value = read_json(path, "config.json")?;
+    let text = read_bounded(path, "config.json")?;
+    let unreadable = |why: String| HfError::Json { path: path.to_owned(), what: "config.json", why };
+    let json: Value = serde_json::from_slice(&text).map_err(|error| unreadable(error.to_string()))?;
     let unsupported = |why: String| Err(HfError::Unsupported { path: path.to_owned(), why });
     match json.get("model_type").map(|family| family.as_str().unwrap_or("?")) {
         None | Some("llama") => {}
@@ -116,11 +118,10 @@ fn config_of(path: &Path) -> Result<(LlamaConfig, Value), HfError> {
             "the model is quantised; dequantise it first, and save it in F32 or BF16".to_owned(),
         );
     }
-    let config: LlamaConfig = serde_json::from_value(json.clone()).map_err(|error| HfError::Json {
-        path: path.to_owned(),
-        what: "config.json",
-        why: error.to_string(),
-    })?;
+    // From the text, not from the tree of values: of a field that is given twice that would take the last.
+    let config: LlamaConfig =
+        serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_slice(&text))
+            .map_err(|error| unreadable(error.to_string()))?;
     config
         .validate()
         .map_err(|error| HfError::Config { path: path.to_owned(), source: ModelError::Config(error) })?;

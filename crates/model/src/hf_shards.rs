@@ -47,13 +47,18 @@ pub(crate) fn read_json<T: serde::de::DeserializeOwned>(
     what: &'static str,
 ) -> Result<T, HfError> {
     let json = |why: String| HfError::Json { path: path.to_owned(), what, why };
-    let file = File::open(path).map_err(HfError::read(path))?;
-    let mut bytes = Vec::new();
-    file.take(JSON_MAX + 1).read_to_end(&mut bytes).map_err(HfError::read(path))?;
-    if bytes.len() as u64 > JSON_MAX {
-        return Err(json(format!("it is longer than {JSON_MAX} bytes")));
-    }
-    serde_json::from_slice(&bytes).map_err(|error| json(error.to_string()))
+    serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_slice(&read_bounded(path, what)?))
+        .map_err(|error| json(error.to_string()))
+}
+
+/// The bytes of a JSON file of a model folder.
+pub(crate) fn read_bounded(path: &Path, what: &'static str) -> Result<Vec<u8>, HfError> {
+    skipstone_files::read(path, JSON_MAX).map_err(|source| match source.kind() {
+        std::io::ErrorKind::FileTooLarge => {
+            HfError::Json { path: path.to_owned(), what, why: source.to_string() }
+        }
+        _ => HfError::read(path)(source),
+    })
 }
 
 #[derive(serde::Deserialize)]

@@ -155,7 +155,7 @@ fn configurations_that_cannot_be() {
     });
     // As many layers as fit an i32, and a width of 2³⁰: nothing may be allocated for them.
     for (name, value) in
-        [("num_hidden_layers", 2_147_483_647u64), ("hidden_size", 1 << 30), ("vocab_size", 1 << 30)]
+        [("num_hidden_layers", 2_147_483_647u64), ("hidden_size", 1 << 20), ("vocab_size", 1 << 30)]
     {
         refused(name, &[file, "parameters", "do not belong together"], |f| {
             edit_config(f, |c| c[name] = json!(value));

@@ -82,13 +82,18 @@ pub(crate) fn scan(path: &Path, mut each: impl FnMut(EventRecord, u64)) -> Resul
     Ok(())
 }
 
+/// What events of all schemas have.
+#[derive(serde::Deserialize)]
+struct Schema {
+    schema: Option<u64>,
+}
+
 fn parse(bytes: &[u8], path: &Path, line: usize) -> Result<EventRecord, ReadError> {
     let damaged =
         |why: serde_json::Error| ReadError::Line { path: path.to_owned(), line, why: why.to_string() };
     // The schema is looked at first: an event of another schema needn't parse as one of ours.
-    let value: serde_json::Value = serde_json::from_slice(bytes).map_err(damaged)?;
-    match value.get("schema").and_then(serde_json::Value::as_u64) {
-        Some(schema) if schema == u64::from(EVENT_SCHEMA) => serde_json::from_value(value).map_err(damaged),
+    match serde_json::from_slice::<Schema>(bytes).map_err(damaged)?.schema {
+        Some(schema) if schema == u64::from(EVENT_SCHEMA) => serde_json::from_slice(bytes).map_err(damaged),
         Some(found) => Err(ReadError::Schema { path: path.to_owned(), line, found }),
         None => Err(ReadError::Line { path: path.to_owned(), line, why: "it has no \"schema\"".to_owned() }),
     }

@@ -43,7 +43,8 @@ impl<'de> Deserialize<'de> for Digest {
         }
         let text = String::deserialize(deserializer)?;
         let mut bytes = [0_u8; 32];
-        if text.len() != 64 || !text.is_ascii() {
+        // `from_str_radix` would take a sign for a digit.
+        if text.len() != 64 || !text.bytes().all(|letter| letter.is_ascii_hexdigit()) {
             return Err(de::Error::custom("a digest has 64 hexadecimal digits"));
         }
         for (index, byte) in bytes.iter_mut().enumerate() {

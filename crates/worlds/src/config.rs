@@ -12,6 +12,7 @@ pub(crate) use memory::bytes_in_units;
 pub use memory::{MemoryPlan, NodeMemory};
 pub use shape::RunShape;
 
+use crate::text;
 use serde::{Deserialize, Serialize};
 use skipstone_data::{BatchShape, DataRequest, Limits, TokenizerSource};
 use skipstone_model::LlamaConfig;
@@ -183,10 +184,9 @@ impl RunConfig {
     /// # Errors
     /// A file that can't be read, or that is not a `run.toml`.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
+        let text = skipstone_files::read_text(path, text::FILE_BYTES_MAX)
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        toml::from_str(&text)
-            .map_err(|why| ConfigError::Parse { path: path.to_owned(), why: why.message().to_owned() })
+        text::from_toml(&text).map_err(|why| ConfigError::Parse { path: path.to_owned(), why })
     }
 
     /// The text of a `run.toml`.

@@ -5,3 +5,4 @@ pub mod config;
 pub mod fault;
 pub mod live;
 pub mod replay;
+mod text;

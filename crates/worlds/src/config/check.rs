@@ -6,6 +6,9 @@ use std::fmt::Display;
 /// The most processes that one machine is asked to run.
 const NODES_MAX: usize = 1024;
 
+/// The longest time between saves, in seconds: more than a duration holds would end the run.
+const SAVE_EVERY_S_MAX: f64 = 1e9;
+
 pub(super) fn check(config: &RunConfig) -> Result<(), ConfigError> {
     if config.device != "cpu" {
         return Err(ConfigError::Device(config.device.clone()));
@@ -80,8 +83,8 @@ fn numbers(config: &RunConfig) -> Result<(), ConfigError> {
     if !from_zero(config.clip) {
         return Err(range("clip", config.clip, "0 (no clipping) or more"));
     }
-    if !from_zero(config.save_every_s) {
-        return Err(range("save-every", config.save_every_s, "0 (only at the end) or more seconds"));
+    if !from_zero(config.save_every_s) || config.save_every_s > SAVE_EVERY_S_MAX {
+        return Err(range("save-every", config.save_every_s, "between 0 (only at the end) and 1e9 seconds"));
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Kills and notices on purpose: a rate, an interval, or a trace.
 
 use super::ConfigError;
+use crate::text::{FILE_BYTES_MAX, from_json};
 use serde::Deserialize;
 use skipstone_types::StageId;
 use std::path::Path;
@@ -75,7 +76,7 @@ impl Churn {
                 .map(Self::Every)
                 .map_err(|why| wrong(why.to_string()));
         }
-        let trace = std::fs::read_to_string(Path::new(text))
+        let trace = skipstone_files::read_text(Path::new(text), FILE_BYTES_MAX)
             .map_err(|why| wrong(format!("it is not a rate, and there is no such trace ({why})")))?;
         Self::trace(&trace).map_err(|(line, why)| wrong(format!("line {line}: {why}")))
     }
@@ -84,7 +85,7 @@ impl Churn {
         let mut lines = Vec::new();
         for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
             let number = index + 1;
-            let line: Line = serde_json::from_str(line).map_err(|why| (number, why.to_string()))?;
+            let line: Line = from_json(line).map_err(|why| (number, why))?;
             let at = Duration::try_from_secs_f64(line.t_s).map_err(|why| (number, format!("t_s: {why}")))?;
             let target = match (line.node, line.stage) {
                 (Some(node), None) => TraceTarget::Node(node),

@@ -1,11 +1,15 @@
 //! How the model is cut.
 
 use super::{ConfigError, RunConfig};
+use crate::text;
 use serde::{Deserialize, Serialize};
 use skipstone_data::BatchShape;
 use skipstone_model::{LlamaConfig, Role, StageSpec};
 use skipstone_types::StageId;
 use std::path::Path;
+
+/// The most relay stages of a run.
+pub(super) const STAGES_MAX: usize = 1000;
 
 /// Stands for a vocabulary that is not known yet, and has no bearing.
 pub(super) const ANY_VOCABULARY: usize = 1;
@@ -113,10 +117,9 @@ pub(super) fn model_config(config: &RunConfig, tokens: usize) -> Result<LlamaCon
 }
 
 fn read_model(path: &Path) -> Result<LlamaConfig, ConfigError> {
-    let text = std::fs::read_to_string(path)
+    let text = skipstone_files::read_text(path, text::FILE_BYTES_MAX)
         .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    serde_json::from_str(&text)
-        .map_err(|why| ConfigError::ModelFile { path: path.to_owned(), why: why.to_string() })
+    text::from_json(&text).map_err(|why| ConfigError::ModelFile { path: path.to_owned(), why })
 }
 
 /// Layers of each relay stage, if they can be shared out equally.
@@ -133,14 +136,15 @@ pub(super) fn layers_per_relay(config: &RunConfig, layers: usize) -> Result<usiz
 fn remedy(layers: usize, origin: usize, stages: usize) -> String {
     let relays = layers.saturating_sub(origin);
     let fits = |stages: usize| stages > 0 && relays.is_multiple_of(stages) && stages <= relays;
-    let below = (1..stages).rev().find(|stages| fits(*stages));
-    let above = (stages + 1..=relays).find(|stages| fits(*stages));
+    // No run has more stages, and nobody waits while a model of 2^61 layers is looked through.
+    let below = (1..stages.min(STAGES_MAX)).rev().find(|stages| fits(*stages));
+    let above = (stages + 1..=relays.min(STAGES_MAX)).find(|stages| fits(*stages));
     let mut ways: Vec<String> =
         [below, above].into_iter().flatten().map(|stages| format!("--stages {stages}")).collect();
     let rounded_down = relays / stages * stages;
-    for total in [rounded_down, rounded_down + stages] {
+    for total in [rounded_down, rounded_down.saturating_add(stages)] {
         if total > 0 {
-            ways.push(format!("--layers {}", total + origin));
+            ways.push(format!("--layers {}", total.saturating_add(origin)));
         }
     }
     ways.join(" or ")

@@ -1,6 +1,7 @@
 //! A run's folder: who may use it, and what lies in it before training starts.
 
 use crate::config::{ConfigError, RunConfig, RunShape};
+use crate::text::{FILE_BYTES_MAX, from_json};
 use serde::{Deserialize, Serialize};
 use skipstone_data::{DataError, DatasetError, TokenDataset, TokenizerError, bigram_loss, prepare};
 use skipstone_types::RunId;
@@ -218,8 +219,14 @@ pub fn tokens_path(dir: &Path) -> PathBuf {
 /// [`FolderError::NoRun`] or [`FolderError::Damaged`].
 pub fn read_facts(dir: &Path) -> Result<DataFacts, FolderError> {
     let path = dir.join("data").join("data.json");
-    let text = fs::read_to_string(&path).map_err(|_| FolderError::NoRun { dir: dir.to_owned() })?;
-    serde_json::from_str(&text).map_err(|why| FolderError::Damaged { path, why: why.to_string() })
+    let text = match skipstone_files::read_text(&path, FILE_BYTES_MAX) {
+        Ok(text) => text,
+        Err(why) if matches!(why.kind(), io::ErrorKind::InvalidData | io::ErrorKind::FileTooLarge) => {
+            return Err(FolderError::Damaged { path, why: why.to_string() });
+        }
+        Err(_) => return Err(FolderError::NoRun { dir: dir.to_owned() }),
+    };
+    from_json(&text).map_err(|why| FolderError::Damaged { path, why })
 }
 
 fn lock(dir: &Path) -> Result<File, FolderError> {

@@ -1,5 +1,6 @@
 //! `state/state.json`: names the saved iteration that is whole. Written last, so that a crash leaves the older one.
 
+use crate::text::{FILE_BYTES_MAX, from_json};
 use serde::{Deserialize, Serialize};
 use skipstone_protocol::{SavedStage, SavedState};
 use skipstone_types::Iteration;
@@ -34,6 +35,12 @@ impl StateManifest {
     pub fn saved(&self) -> SavedState {
         SavedState { iteration: self.iteration, stages: self.stages.clone() }
     }
+}
+
+/// What manifests of all formats have.
+#[derive(Deserialize)]
+struct Format {
+    format: Option<u64>,
 }
 
 /// Why there is no state to go on from.
@@ -96,7 +103,7 @@ pub fn discard(dir: &Path, iteration: Iteration) {
 /// See [`StateError`].
 pub fn read_state(dir: &Path) -> Result<StateManifest, StateError> {
     let path = dir.join("state").join("state.json");
-    let text = match fs::read_to_string(&path) {
+    let text = match skipstone_files::read_text(&path, FILE_BYTES_MAX) {
         Ok(text) => text,
         Err(why) if why.kind() == io::ErrorKind::NotFound => {
             return Err(StateError::Missing { dir: dir.to_owned() });
@@ -105,11 +112,8 @@ pub fn read_state(dir: &Path) -> Result<StateManifest, StateError> {
     };
     // The format is looked at first: a manifest of another one needn't parse as one of ours.
     let unreadable = |why: String| StateError::Unreadable { path: path.clone(), why };
-    let value: serde_json::Value = serde_json::from_str(&text).map_err(|why| unreadable(why.to_string()))?;
-    match value.get("format").and_then(serde_json::Value::as_u64) {
-        Some(format) if format == u64::from(STATE_FORMAT) => {
-            serde_json::from_value(value).map_err(|why| unreadable(why.to_string()))
-        }
+    match from_json::<Format>(&text).map_err(unreadable)?.format {
+        Some(format) if format == u64::from(STATE_FORMAT) => from_json(&text).map_err(unreadable),
         Some(format) => {
             Err(unreadable(format!("it is of format {format}, this version reads {STATE_FORMAT}")))
         }

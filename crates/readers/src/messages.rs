@@ -1,0 +1,210 @@
+//! Messages between coordinator, workers and peers (`skipstone-protocol`, `wire`).
+
+use crate::{Broken, Reader, Seed, SeedError, Verdict, journal, lost, refused, same, within};
+use skipstone_protocol::{
+    Direction, Duty, Envelope, Holding, LossShare, Message, Method, ReduceId, Spent, ToCoordinator, ToPeer,
+    ToWorker, TransferId, WIRE_VERSION, decode, encode,
+};
+use skipstone_recovery::{Moments, Recipe, Source};
+use skipstone_types::{
+    Attempt, Digest, Iteration, LearningRate, Microbatch, NodeId, RateShape, RunId, Settings, StageId, Term,
+    WhileLost,
+};
+use std::fmt::Debug;
+
+/// The run that messages belong to.
+const RUN: RunId = RunId(7);
+
+/// A list takes 1 MiB at most before its elements have been seen, and lists nest three deep; an element takes at most
+/// 64 times its bytes.
+fn memory_max(input: usize) -> usize {
+    (4 << 20) + 64 * input
+}
+
+pub(crate) const TO_WORKER: Reader =
+    reader("to_worker", "messages of the coordinator", read::<ToWorker>, to_worker);
+pub(crate) const TO_COORDINATOR: Reader =
+    reader("to_coordinator", "messages of a worker", read::<ToCoordinator>, to_coordinator);
+pub(crate) const TO_PEER: Reader = reader("to_peer", "messages of a peer", read::<ToPeer>, to_peer);
+
+const fn reader(
+    name: &'static str,
+    what: &'static str,
+    read: fn(&[u8]) -> Result<Verdict, Broken>,
+    seeds: fn() -> Result<Vec<Seed>, SeedError>,
+) -> Reader {
+    Reader { name, what, text: false, memory_max, read, mend: None, seeds }
+}
+
+fn read<M: Message + Debug>(bytes: &[u8]) -> Result<Verdict, Broken> {
+    let envelope = match within(memory_max(bytes.len()), bytes, || decode::<M>(bytes, RUN))? {
+        Ok(envelope) => envelope,
+        Err(why) => return refused(why),
+    };
+    // Bytes are compared, not values: a NaN is not equal to itself.
+    let once = encode(&envelope).map_err(lost)?;
+    let again = encode(&decode::<M>(&once, RUN).map_err(lost)?).map_err(lost)?;
+    same(&once, &again)
+}
+
+fn all<M: Message>(messages: Vec<(&str, M)>) -> Result<Vec<Seed>, SeedError> {
+    let envelope =
+        |message| Envelope { version: WIRE_VERSION, run: RUN, term: Term(2), sender: NodeId(3), message };
+    messages.into_iter().map(|(name, message)| Ok((name.to_owned(), encode(&envelope(message))?))).collect()
+}
+
+fn transfer() -> TransferId {
+    TransferId { term: Term(2), number: 5 }
+}
+
+fn reduce() -> ReduceId {
+    ReduceId { term: Term(2), number: 9 }
+}
+
+pub(crate) fn recipe() -> Recipe {
+    let source = |stage, coefficient| Source { stage: StageId(stage), coefficient };
+    Recipe { sources: vec![source(1, 0.5), source(3, 0.5)], moments: Moments::Mix, learning_rate_factor: 1.1 }
+}
+
+fn settings() -> Settings {
+    Settings {
+        run: RUN,
+        seed: 1,
+        relay_stages: 4,
+        origin_like_relay: false,
+        origin_has_layers: false,
+        replicas: 2,
+        spares: 1,
+        microbatches: 8,
+        steps: 100,
+        skip: 0.25,
+        full_every: 10,
+        slots: 4,
+        while_lost: WhileLost::Skip,
+        recovery: "checkfree".to_owned(),
+        clip_norm_max: 1.0,
+        learning_rate: LearningRate {
+            peak: 1e-3,
+            floor: 1e-4,
+            warmup_iterations: 5,
+            total_iterations: 100,
+            shape: RateShape::Cosine,
+        },
+        save_every_iterations: 0,
+        deterministic: true,
+        respawn: true,
+    }
+}
+
+fn to_worker() -> Result<Vec<Seed>, SeedError> {
+    let (iteration, attempt) = (Iteration(4), Attempt(1));
+    let addresses =
+        vec![(NodeId(3), "7f@127.0.0.1:4001".to_owned()), (NodeId(4), "80@127.0.0.1:4002".to_owned())];
+    let duty = |microbatch| Duty {
+        microbatch: Microbatch(microbatch),
+        counted: true,
+        replay: false,
+        previous: NodeId(3),
+        next: NodeId(4),
+    };
+    let assign = |method| ToWorker::Assign {
+        transfer: transfer(),
+        stage: StageId(2),
+        iteration,
+        method,
+        addresses: addresses.clone(),
+    };
+    let rebuild = Method::Rebuild { recipe: recipe(), donors: vec![NodeId(3), NodeId(4)] };
+    all(vec![
+        ("welcome", ToWorker::Welcome { node: NodeId(5), settings: Box::new(settings()), empty: false }),
+        ("refuse", ToWorker::Refuse { why: "another run".to_owned() }),
+        ("initialise", assign(Method::Initialise)),
+        ("copy", assign(Method::Copy { donors: vec![NodeId(3)] })),
+        ("rebuild", assign(rebuild)),
+        ("donate", ToWorker::Donate { transfer: transfer(), iteration, to: NodeId(9) }),
+        ("begin", ToWorker::Begin { iteration, attempt, duties: vec![duty(0), duty(3)], addresses }),
+        ("reroute", ToWorker::Reroute { iteration, attempt, duties: vec![duty(1)] }),
+        ("fence", ToWorker::Fence { nodes: vec![NodeId(3)] }),
+        (
+            "seal",
+            ToWorker::Seal {
+                iteration,
+                attempt,
+                reduce: reduce(),
+                members: vec![NodeId(3), NodeId(4)],
+                contributors: vec![NodeId(4)],
+                listeners: vec![NodeId(9)],
+                microbatches: 8,
+            },
+        ),
+        ("commit", ToWorker::Commit { record: Box::new(journal::record()) }),
+        ("finish", ToWorker::Finish),
+    ])
+}
+
+fn to_coordinator() -> Result<Vec<Seed>, SeedError> {
+    let (iteration, attempt) = (Iteration(4), Attempt(1));
+    let holding = Holding {
+        run: RUN,
+        term: Term(1),
+        node: NodeId(3),
+        stage: StageId(2),
+        iteration,
+        attempt,
+        state: Digest::of(b"state"),
+        reduced: Some(Digest::of(b"gradient")),
+        record: Some(Box::new(journal::record())),
+    };
+    let hello = |holding| ToCoordinator::Hello {
+        holding,
+        address: "7f@127.0.0.1:4001".to_owned(),
+        process: 77,
+        was: Some(NodeId(2)),
+    };
+    let spent = Spent { busy_us: 9, replay_us: 8, memory_wait_us: 7, link_us: 6 };
+    let loss = Some(LossShare { loss_sum: 12.5, tokens: 64, place: 1 });
+    all(vec![
+        ("hello", hello(None)),
+        ("hello-again", hello(Some(Box::new(holding)))),
+        ("share", ToCoordinator::ShareDone { iteration, attempt, microbatch: Microbatch(2), loss }),
+        (
+            "reduced",
+            ToCoordinator::Reduced {
+                iteration,
+                attempt,
+                reduce: reduce(),
+                digest: Digest::of(b"gradient"),
+                norm: 0.5,
+                spent,
+            },
+        ),
+        (
+            "holds",
+            ToCoordinator::Holds {
+                transfer: Some(transfer()),
+                stage: StageId(1),
+                iteration,
+                digest: Digest::of(b"state"),
+            },
+        ),
+        (
+            "transfer-failed",
+            ToCoordinator::TransferFailed { transfer: transfer(), why: "no donor".to_owned() },
+        ),
+        ("broken", ToCoordinator::Broken { why: "no memory".to_owned() }),
+    ])
+}
+
+fn to_peer() -> Result<Vec<Seed>, SeedError> {
+    let (iteration, attempt, stage) = (Iteration(4), Attempt(1), StageId(2));
+    let boundary =
+        |direction| ToPeer::Boundary { iteration, attempt, microbatch: Microbatch(3), stage, direction };
+    all(vec![
+        ("forward", boundary(Direction::Forward)),
+        ("backward", boundary(Direction::Backward)),
+        ("part", ToPeer::Part { iteration, attempt, reduce: reduce(), index: 1 }),
+        ("reduced", ToPeer::Reduced { iteration, attempt, reduce: reduce(), index: 1, count: 2 }),
+        ("chunk-request", ToPeer::ChunkRequest { transfer: transfer(), index: 1 }),
+        ("chunk", ToPeer::Chunk { transfer: transfer(), index: 1, count: 2 }),
+    ])
+}

@@ -1,0 +1,5 @@
+//! `--churn`.
+
+#![no_main]
+
+skipstone_fuzz::target!("churn");

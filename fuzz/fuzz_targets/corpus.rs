@@ -1,0 +1,5 @@
+//! Text to train on.
+
+#![no_main]
+
+skipstone_fuzz::target!("corpus");

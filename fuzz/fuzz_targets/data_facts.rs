@@ -1,0 +1,5 @@
+//! `data.json` of a run.
+
+#![no_main]
+
+skipstone_fuzz::target!("data_facts");

@@ -1,0 +1,5 @@
+//! The planner's instance.
+
+#![no_main]
+
+skipstone_fuzz::target!("instance");

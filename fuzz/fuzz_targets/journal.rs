@@ -1,0 +1,5 @@
+//! The coordinator's journal.
+
+#![no_main]
+
+skipstone_fuzz::target!("journal");

@@ -1,0 +1,5 @@
+//! A model's `config.json`.
+
+#![no_main]
+
+skipstone_fuzz::target!("model_config");

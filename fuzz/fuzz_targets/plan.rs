@@ -1,0 +1,5 @@
+//! The planner's plan, with its check and evaluation.
+
+#![no_main]
+
+skipstone_fuzz::target!("plan");

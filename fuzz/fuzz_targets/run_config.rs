@@ -1,0 +1,5 @@
+//! `run.toml`.
+
+#![no_main]
+
+skipstone_fuzz::target!("run_config");

@@ -1,0 +1,5 @@
+//! Messages of the coordinator.
+
+#![no_main]
+
+skipstone_fuzz::target!("to_worker");

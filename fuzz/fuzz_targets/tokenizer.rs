@@ -1,0 +1,5 @@
+//! `tokenizer.json`.
+
+#![no_main]
+
+skipstone_fuzz::target!("tokenizer");

@@ -1,0 +1,5 @@
+//! `tokens.bin` of a run.
+
+#![no_main]
+
+skipstone_fuzz::target!("tokens");

@@ -1,0 +1,5 @@
+//! A model's `model.safetensors`.
+
+#![no_main]
+
+skipstone_fuzz::target!("weights");
