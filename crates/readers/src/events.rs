@@ -55,6 +55,7 @@ fn every_kind() -> Vec<Event> {
         microbatches: 8,
         nodes: vec![NodeId(u32::from(stage))],
         gradient_norm: 0.5,
+        pace: None,
     };
     vec![
         Event::SwarmStarted { cores: 2 },
