@@ -39,6 +39,8 @@ impl Invariant for RunsEndAsTheyShould {
             Observation::Bound { node, .. } => drop(self.nodes.insert(*node)),
             Observation::Disconnected { node } => drop(self.nodes.remove(node)),
             Observation::Told { message: ToWorker::Save { .. }, .. } => self.nodes_at_save = self.nodes.len(),
+            // Nodes say hello to each coordinator anew.
+            Observation::Restored { .. } => self.nodes.clear(),
             Observation::Interrupted => (self.asked, self.since_asked) = (true, 0),
             Observation::BegunAnew => {
                 self.asked = false;
