@@ -1,6 +1,7 @@
 //! Deciding an iteration: the record is journalled, then heard.
 
 use super::attempt::{AttemptState, ReducePhase, StageAttempt};
+use super::guard::Doubts;
 use super::roster::{JoinKind, Role};
 use super::{Coordinator, HISTORY_ITERATIONS, STRIKES_MAX};
 use crate::journal::Entry;
@@ -75,6 +76,7 @@ impl Coordinator {
                 }
             }
         }
+        let struck = self.strike_doubted(record.iteration);
         self.committed(record);
         self.restart_laggards();
         for (index, part) in attempt.stages.iter().enumerate() {
@@ -85,12 +87,14 @@ impl Coordinator {
                 self.nothing_to_follow(StageId(index as u16), attempt.iteration);
             }
         }
+        self.set_aside(&struck);
     }
 
     /// Takes a decided record as the latest.
     pub(super) fn committed(&mut self, record: CommitRecord) {
         self.iteration = record.iteration.next();
         self.next_attempt = Attempt(0);
+        self.doubts = Doubts::default();
         self.last_digest = record.digest();
         self.records.insert(record.iteration, record);
         while self.records.len() > HISTORY_ITERATIONS {
@@ -126,6 +130,7 @@ impl Coordinator {
                             } else {
                                 Vec::new()
                             },
+                            norm: part.measured.get(node).map_or(0.0, |(_, norm)| *norm),
                         })
                         .collect(),
                     gradient,
