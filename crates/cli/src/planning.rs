@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use skipstone_planner::{
     AsPublished, CompiledInstance, Instance, MICROSECONDS, Method, MethodError, MethodOptions, Objective,
-    PipelinePlan, SearchOptions, exact, plan_with, search,
+    PipelinePlan, SearchOptions, exact, plan_with, search, search_placed,
 };
 
 use crate::failure::{Failure, Outcome};
@@ -132,12 +132,13 @@ pub(crate) struct Proof {
 }
 
 impl SearchFlags {
-    /// Plans an instance that was read from `path`.
+    /// Plans an instance that was read from `path`; on these stages, if there are any.
     pub(crate) fn search(
         &self,
         path: &Path,
         compiled: &CompiledInstance,
         planner: Planner,
+        stages: Option<&[Vec<u32>]>,
     ) -> Outcome<Searched> {
         let started = Instant::now();
         let mut shown = Progress::new("percent of the search");
@@ -151,8 +152,8 @@ impl SearchFlags {
             done
         };
         let mut searched = match planner.published() {
-            None => self.anneal(path, compiled, planner == Planner::Exact, &mut progress)?,
-            Some(method) => self.publish(path, compiled, method, &mut progress)?,
+            None => self.anneal(path, compiled, planner == Planner::Exact, stages, &mut progress)?,
+            Some(method) => self.publish(path, compiled, method, stages, &mut progress)?,
         };
         searched.search_s = started.elapsed().as_secs_f64();
         Ok(searched)
@@ -164,6 +165,7 @@ impl SearchFlags {
         path: &Path,
         compiled: &CompiledInstance,
         proves: bool,
+        stages: Option<&[Vec<u32>]>,
         progress: &mut (dyn FnMut(u64) -> f64 + Send),
     ) -> Outcome<Searched> {
         let pool = rayon::ThreadPoolBuilder::new()
@@ -180,7 +182,12 @@ impl SearchFlags {
         let refused = |error| refused(path, &error);
         let share = if proves { ANNEALED_SHARE } else { 1.0 };
         let mut first = |work: u64| progress(work) / share;
-        let mut found = pool.install(|| search(compiled, &options, &mut first)).map_err(refused)?;
+        let mut found = pool
+            .install(|| match stages {
+                Some(stages) => search_placed(compiled, stages, &options, &mut first),
+                None => search(compiled, &options, &mut first),
+            })
+            .map_err(refused)?;
         let mut proof = None;
         if proves {
             let mut rest = |work: u64| progress(found.work + work);
@@ -208,6 +215,7 @@ impl SearchFlags {
         path: &Path,
         compiled: &CompiledInstance,
         method: Method,
+        stages: Option<&[Vec<u32>]>,
         progress: &mut dyn FnMut(u64) -> f64,
     ) -> Outcome<Searched> {
         let keeps = |error: PublishedError| {
@@ -218,11 +226,12 @@ impl SearchFlags {
             matching: keeps(PublishedError::Matching),
             microbatches: keeps(PublishedError::Microbatches),
         };
-        let options = MethodOptions { as_published, ..MethodOptions::new(method, self.seed) };
+        let stages = stages.map(<[Vec<u32>]>::to_vec);
+        let options = MethodOptions { as_published, stages, ..MethodOptions::new(method, self.seed) };
         let found = plan_with(compiled, &options, progress).map_err(|error| {
             let why = format!("{}: {error}", path.display());
-            // A stage without a node is the instance's fault; the rest is the method's.
-            if matches!(error, MethodError::EmptyStage { .. }) {
+            // A stage without a node or a wrong placement is the input's fault; the rest is the method's.
+            if matches!(error, MethodError::EmptyStage { .. } | MethodError::Placement(_)) {
                 Failure::input(why)
             } else {
                 Failure::failed(why)

@@ -74,6 +74,34 @@ fn a_method_without_a_plan_ends_with_1_and_says_what_it_tried() {
 }
 
 #[test]
+fn a_method_runs_on_the_placement_of_another_plan() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(folder.path(), "small.json", &instance(2));
+    let first = folder.path().join("first.json");
+    let first = first.to_str().unwrap();
+    let run = skipstone(&["plan", &file, "--method", "full", "--work", "500", "--seed", "3", "--out", first]);
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let placed: Value = serde_json::from_str(&std::fs::read_to_string(first).unwrap()).unwrap();
+    for method in ["skipstone", "skippipe", "random"] {
+        let arguments =
+            ["plan", &file, "--method", method, "--stages-from", first, "--work", "2000", "--json"];
+        let run = skipstone(&arguments);
+        assert!(run.status.success(), "{method}: {}", String::from_utf8_lossy(&run.stderr));
+        let plan: Value = serde_json::from_slice(&run.stdout).unwrap();
+        assert_eq!(plan["stages"], placed["stages"], "{method}");
+    }
+    // A placement of another instance is refused.
+    let mut other = placed.clone();
+    other["stages"][0] = json!([0, 1, 99]);
+    let wrong = write(folder.path(), "wrong.json", &other);
+    for method in ["skipstone", "random"] {
+        let run = skipstone(&["plan", &file, "--method", method, "--stages-from", &wrong, "--work", "100"]);
+        assert_eq!(run.status.code(), Some(2));
+        assert!(String::from_utf8_lossy(&run.stderr).contains("unknown node 99"));
+    }
+}
+
+#[test]
 fn published_errors_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let file = write(folder.path(), "small.json", &instance(3));
@@ -103,6 +131,28 @@ fn the_table_has_a_row_for_every_method_and_instance() {
         skipstone(&["bench", "plan", "--instances", directory, "--work", "500", "--methods", "full,random"]);
     let text = String::from_utf8(run.stdout).unwrap();
     assert_eq!(text.lines().filter(|line| line.starts_with("| small |")).count(), 4, "{text}");
+    // On one placement; the table says whose.
+    let run = skipstone(&[
+        "bench",
+        "plan",
+        "--instances",
+        directory,
+        "--work",
+        "500",
+        "--placement-of",
+        "full",
+        "--json",
+    ]);
+    let table: Value = serde_json::from_slice(&run.stdout).unwrap();
+    let rows = table["rows"].as_array().unwrap();
+    assert!(rows.len() == 10 && rows.iter().all(|row| row["placement"] == "full"));
+    let allreduces = |name: &str| {
+        rows.iter()
+            .filter(|row| row["method"] == name)
+            .map(|row| row["allreduce_s"].as_f64())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(allreduces("skipstone"), allreduces("random"));
     let empty = tempfile::tempdir().unwrap();
     let run = skipstone(&["bench", "plan", "--instances", empty.path().to_str().unwrap()]);
     assert_eq!(run.status.code(), Some(2));

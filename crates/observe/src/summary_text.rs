@@ -154,12 +154,17 @@ impl Summary {
             return String::new();
         }
         let out = shell_quoted(&self.out.display().to_string());
-        let model = shell_quoted(&self.out.join("model").display().to_string());
-        format!(
-            "\nNext:\n  skipstone generate {model} --prompt \"Once\"\n  skipstone eval {model} --data FILE --skip 0,0.25,0.5\n  \
-             skipstone show {out}          (and open {})\n",
-            shell_quoted(&self.out.join("report.html").display().to_string())
-        )
+        let mut text = String::from("\nNext:\n");
+        // Only a model that was exported has been evaluated.
+        if self.val_loss.is_some() {
+            let model = shell_quoted(&self.out.join("model").display().to_string());
+            text.push_str(&format!(
+                "  skipstone generate {model} --prompt \"Once\"\n  skipstone eval {model} --data FILE --skip 0,0.25,0.5\n"
+            ));
+        }
+        let report = shell_quoted(&self.out.join("report.html").display().to_string());
+        text.push_str(&format!("  skipstone show {out}          (and open {report})\n"));
+        text
     }
 }
 

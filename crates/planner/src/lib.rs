@@ -33,5 +33,6 @@ pub use plan::{
 };
 pub use search::{
     EXACT_NODES_MAX, Exact, Found, Objective, SearchError, SearchOptions, exact, replan, search,
+    search_placed,
 };
 pub use simulate::{Evaluation, MemoryWait, TaskInterval, Trace, TransferInterval, evaluate};

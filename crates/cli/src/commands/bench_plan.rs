@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
-use skipstone_planner::MICROSECONDS;
+use skipstone_planner::{CompiledInstance, MICROSECONDS};
 
 use super::plan::judge;
 use crate::failure::{Failure, Outcome};
@@ -14,6 +14,7 @@ use crate::planning::{Planner, SearchFlags, read_instance, refused};
 const EXAMPLES: &str = "\
 Examples:
   skipstone bench plan --instances DIR --time-limit 10
+  skipstone bench plan --instances DIR --placement-of skippipe --objective makespan
   skipstone bench plan --instances DIR --methods skipstone,skippipe --objective makespan --json";
 
 /// Most instances of a folder.
@@ -29,6 +30,9 @@ pub(super) struct BenchPlan {
     /// Planners to compare [default: all but exact, which is for small instances]
     #[arg(long, value_name = "NAMES", value_enum, value_delimiter = ',')]
     methods: Vec<Planner>,
+    /// Compare them on the placement that this planner finds, not each on its own
+    #[arg(long, value_name = "NAME", value_enum)]
+    placement_of: Option<Planner>,
     #[command(flatten)]
     search: SearchFlags,
     /// One JSON document on stdout
@@ -42,6 +46,8 @@ struct Row {
     instance: String,
     nodes: usize,
     method: &'static str,
+    /// Whose placement.
+    placement: &'static str,
     seed: u64,
     #[serde(flatten)]
     result: Result,
@@ -78,8 +84,14 @@ impl BenchPlan {
             if self.methods.is_empty() { Planner::ALL_SIZES.to_vec() } else { self.methods.clone() };
         let mut rows = Vec::new();
         for path in instances(&self.instances)? {
+            let compiled = read_instance(&path)?;
+            // A planner that finds no placement leaves the others without one: each row says so.
+            let stages = self.placement_of.map(|planner| {
+                let searched = self.search.search(&path, &compiled, planner, None);
+                searched.map(|searched| searched.plan.stages).map_err(|failure| failure.to_string())
+            });
             for method in &methods {
-                let row = self.row(&path, *method)?;
+                let row = self.row(&path, &compiled, *method, stages.as_ref())?;
                 if !self.json {
                     say(&format!("{}: {} done", row.instance, row.method));
                 }
@@ -89,11 +101,21 @@ impl BenchPlan {
         if self.json { print_json(&Table { rows }) } else { print(&markdown(&rows)) }
     }
 
-    fn row(&self, path: &Path, method: Planner) -> Outcome<Row> {
-        let compiled = read_instance(path)?;
-        let result = match self.search.search(path, &compiled, method) {
+    fn row(
+        &self,
+        path: &Path,
+        compiled: &CompiledInstance,
+        method: Planner,
+        stages: Option<&std::result::Result<Vec<Vec<u32>>, String>>,
+    ) -> Outcome<Row> {
+        let searched = match stages {
+            Some(Err(why)) => Err(Failure::failed(why)),
+            Some(Ok(stages)) => self.search.search(path, compiled, method, Some(stages)),
+            None => self.search.search(path, compiled, method, None),
+        };
+        let result = match searched {
             Ok(searched) => {
-                let (_, figures) = judge(&compiled, &searched.plan).map_err(|broken| {
+                let (_, figures) = judge(compiled, &searched.plan).map_err(|broken| {
                     Failure::failed(format!(
                         "{}: {} made a plan against its rules: {}",
                         path.display(),
@@ -118,7 +140,14 @@ impl BenchPlan {
             Err(failure) => Result::None { error: failure.to_string() },
         };
         let instance = compiled.instance().name.clone();
-        Ok(Row { instance, nodes: compiled.nodes(), method: method.name(), seed: self.search.seed, result })
+        Ok(Row {
+            instance,
+            nodes: compiled.nodes(),
+            method: method.name(),
+            placement: self.placement_of.map_or("own", Planner::name),
+            seed: self.search.seed,
+            result,
+        })
     }
 }
 
@@ -145,8 +174,8 @@ fn instances(folder: &Path) -> Outcome<Vec<PathBuf>> {
 /// The table, an instance after the other, the quickest iteration of each in bold.
 fn markdown(rows: &[Row]) -> String {
     let mut text =
-        "| instance | method | makespan, s | all-reduce, s | iteration, s | above bound | search, s |\n\
-                    |---|---|---:|---:|---:|---:|---:|\n"
+        "| instance | method | placement | makespan, s | all-reduce, s | iteration, s | above bound | search, s |\n\
+                    |---|---|---|---:|---:|---:|---:|---:|\n"
             .to_owned();
     let iteration = |row: &Row| match row.result {
         Result::Plan { iteration_s, .. } => iteration_s,
@@ -163,14 +192,16 @@ fn markdown(rows: &[Row]) -> String {
             Result::Plan { makespan_s, allreduce_s, iteration_s, gap, search_s, .. } => {
                 let bold = if *iteration_s <= best { "**" } else { "" };
                 text += &format!(
-                    "| {} | {} | {makespan_s:.2} | {allreduce_s:.2} | {bold}{iteration_s:.2}{bold} | {:.1} % | {search_s:.1} |\n",
+                    "| {} | {} | {} | {makespan_s:.2} | {allreduce_s:.2} | {bold}{iteration_s:.2}{bold} | {:.1} % | {search_s:.1} |\n",
                     row.instance,
                     row.method,
+                    row.placement,
                     100.0 * gap
                 );
             }
             Result::None { error } => {
-                text += &format!("| {} | {} | no plan | | | | |\n", row.instance, row.method);
+                text +=
+                    &format!("| {} | {} | {} | no plan | | | | |\n", row.instance, row.method, row.placement);
                 reasons += &format!("- {error}\n");
             }
         }

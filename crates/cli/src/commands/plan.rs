@@ -19,6 +19,7 @@ Examples:
   skipstone plan INSTANCE.json --evaluate PLAN.json --gantt LANES.svg --map MAP.svg
   skipstone plan INSTANCE.json --method skippipe --time-limit 60 --seed 5
   skipstone plan INSTANCE.json --method full --as-published=matching,microbatches
+  skipstone plan INSTANCE.json --method skippipe --stages-from PLAN.json
 
 The same seed and --work give the same plan, on any number of threads. Exit code 1: the method found no plan. Exit
 code 2: the instance or the plan breaks a rule, which is named.";
@@ -35,12 +36,15 @@ pub(crate) struct Plan {
     method: Planner,
     #[command(flatten)]
     search: SearchFlags,
+    /// Leave nodes where this plan has them, and plan only paths [not with exact]
+    #[arg(long, value_name = "PLAN")]
+    stages_from: Option<PathBuf>,
     /// Write the plan to this file
     #[arg(long, value_name = "PLAN")]
     out: Option<PathBuf>,
     /// Check this plan and print its figures
     #[arg(long, value_name = "PLAN",
-          conflicts_with_all = ["method", "time_limit", "work", "seed", "threads", "as_published", "out"])]
+          conflicts_with_all = ["method", "time_limit", "work", "seed", "threads", "as_published", "out", "stages_from"])]
     evaluate: Option<PathBuf>,
     /// Draw who computes what, and when
     #[arg(long, value_name = "F.svg")]
@@ -132,7 +136,8 @@ impl Plan {
         let (plan, effort) = if let Some(path) = &self.evaluate {
             (PipelinePlan::from_json(&read(path)?).map_err(|error| refused(path, &error))?, None)
         } else {
-            let searched = self.search.search(&self.instance, &compiled, self.method)?;
+            let stages = self.stages()?;
+            let searched = self.search.search(&self.instance, &compiled, self.method, stages.as_deref())?;
             let effort = Effort::new(self.search.seed, &searched);
             (searched.plan, Some(effort))
         };
@@ -159,6 +164,20 @@ impl Plan {
             write(path, &(text + "\n"))?;
         }
         if self.json { print_json(&document) } else { print(&text(&document)) }
+    }
+}
+
+impl Plan {
+    /// The placement asked for.
+    fn stages(&self) -> Outcome<Option<Vec<Vec<u32>>>> {
+        let Some(path) = &self.stages_from else { return Ok(None) };
+        if self.method == Planner::Exact {
+            return Err(Failure::input(
+                "--method exact tries every placement; leave --stages-from out".to_owned(),
+            ));
+        }
+        let plan = PipelinePlan::from_json(&read(path)?).map_err(|error| refused(path, &error))?;
+        Ok(Some(plan.stages))
     }
 }
 

@@ -21,6 +21,9 @@ pub enum MethodError {
         /// Placements scored.
         placements: u64,
     },
+    /// A given placement does not fit the instance.
+    #[error("the given placement can't be used: {0}; take the stages of a plan of this instance")]
+    Placement(PlanViolation),
     /// A full pipeline needs every stage.
     #[error(
         "a full pipeline visits every stage, and stage {stage} has no node; give it one, or use another method"

@@ -9,9 +9,10 @@
 //!
 //! They follow the papers and the released code, in our own words and with exact integer times. Three errors of that
 //! code are repaired and can be switched back with [`AsPublished`]. Beyond those we differ from it where it would
-//! otherwise give up or go wrong without need: plans are judged by the exact evaluation instead of a coarser one, an
-//! instance whose limits nothing exceeds is no dead end, placements keep to the limit of the all-reduce, stages may have
-//! unequal sizes, and origins unequal quotas.
+//! otherwise give up or go wrong without need: plans are judged by the exact evaluation instead of a coarser one, full
+//! pipelines take the quickest of the good placements met instead of the best scored, an instance whose limits nothing
+//! exceeds is no dead end, placements keep to the limit of the all-reduce, stages may have unequal sizes, and origins
+//! unequal quotas.
 
 mod agents;
 mod as_published;
@@ -25,7 +26,7 @@ pub use as_published::AsPublished;
 pub use error::{MethodError, Tried};
 
 use crate::compiled::CompiledInstance;
-use crate::plan::{PipelinePlan, check_plan};
+use crate::plan::{PipelinePlan, check_placement, check_plan};
 use crate::random::Random;
 use conflict::Constraints;
 use placement::Placement;
@@ -107,7 +108,12 @@ pub fn plan_with(
     let believed = options.as_published.believed(compiled);
     let mut budget = Budget { work: 0, spent: 0.0, progress };
     let placement = match &options.stages {
-        Some(stages) => Placement::given(stages.clone()),
+        Some(stages) => {
+            if let Some(violation) = check_placement(compiled, stages).into_iter().next() {
+                return Err(MethodError::Placement(violation));
+            }
+            Placement::given(stages.clone())
+        }
         None => placement::genetic(&believed, Random::new(&[options.seed, 1]), &mut budget)?,
     };
     let found = match options.method {

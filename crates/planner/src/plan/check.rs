@@ -13,7 +13,7 @@ const RELEASE_S_MAX: f64 = 4.0e6;
 /// Every rule that `plan` breaks; empty: it may be evaluated and run. Deadlocks show in the evaluation only.
 pub fn check_plan(compiled: &CompiledInstance, plan: &PipelinePlan) -> Vec<Violation> {
     let mut violations = Vec::new();
-    let stage_of = check_stages(compiled, plan, &mut violations);
+    let stage_of = check_stages(compiled, &plan.stages, &mut violations);
     check_microbatches(compiled, plan, &stage_of, &mut violations);
     if violations.is_empty() {
         check_counts(compiled, plan, &stage_of, &mut violations);
@@ -31,14 +31,21 @@ pub fn check_plan(compiled: &CompiledInstance, plan: &PipelinePlan) -> Vec<Viola
     violations
 }
 
+/// Every rule that a placement breaks: nodes of each stage, the origin's first. Empty: paths may be planned on it.
+pub(crate) fn check_placement(compiled: &CompiledInstance, stages: &[Vec<u32>]) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    check_stages(compiled, stages, &mut violations);
+    violations
+}
+
 /// The stage of each node.
 fn check_stages(
     compiled: &CompiledInstance,
-    plan: &PipelinePlan,
+    stages: &[Vec<u32>],
     violations: &mut Vec<Violation>,
 ) -> Vec<Option<usize>> {
     let mut stage_of = vec![None; compiled.nodes()];
-    for (stage, members) in plan.stages.iter().enumerate() {
+    for (stage, members) in stages.iter().enumerate() {
         for node in members {
             match stage_of.get_mut(*node as usize) {
                 None => {
@@ -52,11 +59,11 @@ fn check_stages(
     }
     let idle = stage_of.iter().enumerate().filter(|(_, stage)| stage.is_none());
     violations.extend(idle.map(|(node, _)| Violation::NodeIdle(node as u32)));
-    if plan.stages.len() != compiled.stages() {
-        violations.push(Violation::StageCount { found: plan.stages.len(), wanted: compiled.stages() });
+    if stages.len() != compiled.stages() {
+        violations.push(Violation::StageCount { found: stages.len(), wanted: compiled.stages() });
     }
     if let Some(wanted) = &compiled.instance().stage_sizes {
-        let found: Vec<usize> = plan.stages.iter().map(Vec::len).collect();
+        let found: Vec<usize> = stages.iter().map(Vec::len).collect();
         if !found.iter().zip(wanted).all(|(found, wanted)| *found == *wanted as usize) {
             violations.push(Violation::StageSizes { found, wanted: wanted.clone() });
         }

@@ -25,7 +25,7 @@ pub(crate) struct Cooling {
 
 impl Cooling {
     /// From a random draft.
-    pub(crate) const ANEW: Self = Self { hot: 0.01, cold: 0.0003 };
+    pub(crate) const ANEW: Self = Self { hot: 0.006, cold: 0.0003 };
     /// From a good draft of a slightly different problem.
     pub(crate) const WARM: Self = Self { hot: 0.003, cold: 0.0002 };
 

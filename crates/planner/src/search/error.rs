@@ -5,6 +5,7 @@ use thiserror::Error;
 use super::construct;
 use super::draft::Draft;
 use crate::compiled::{CompiledInstance, MICROSECONDS, PathRule};
+use crate::plan::PlanViolation;
 
 /// An instance for which no plan was found, and the constraint that fails.
 #[derive(Debug, Clone, PartialEq, Error)]
@@ -40,6 +41,9 @@ pub enum SearchError {
         /// The most.
         most: usize,
     },
+    /// A given placement does not fit the instance.
+    #[error("the given placement can't be used: {0}; take the stages of a plan of this instance")]
+    Placement(PlanViolation),
     /// The old plan is not for this instance.
     #[error(
         "the old plan has {found} nodes, and the list of what became of them has {listed}; give one entry for each"

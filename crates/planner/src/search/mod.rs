@@ -14,7 +14,7 @@ mod replan;
 mod routes;
 
 use crate::compiled::CompiledInstance;
-use crate::plan::PipelinePlan;
+use crate::plan::{PipelinePlan, check_placement};
 use crate::random::Random;
 use anneal::{Annealed, Cooling, anneal};
 pub(crate) use construct::stage_sizes;
@@ -77,6 +77,31 @@ pub fn search(
     let moves = Moves::new(compiled);
     let annealed = anneal(compiled, &guide, &moves, drafts, Cooling::ANEW, options.seed, progress);
     finish(compiled, annealed)
+}
+
+/// Searches for the best paths on a given placement: nodes of each stage, the origin's first. Nodes stay where they are,
+/// and large instances are not cut into groups.
+///
+/// # Errors
+/// See [`SearchError`].
+pub fn search_placed(
+    compiled: &CompiledInstance,
+    stages: &[Vec<u32>],
+    options: &SearchOptions,
+    progress: &mut dyn FnMut(u64) -> f64,
+) -> Result<Found, SearchError> {
+    if let Some(violation) = check_placement(compiled, stages).into_iter().next() {
+        return Err(SearchError::Placement(violation));
+    }
+    let guide = Guide::new(compiled, options.objective);
+    let draft = |chain| {
+        let random = &mut Random::new(&[options.seed, chain, 0x706c_6163_6564]);
+        construct::with_stages(compiled, &guide, stages.to_vec(), random)
+    };
+    let drafts: Option<Vec<Draft>> = (0..CHAINS).map(draft).collect();
+    let drafts = drafts.ok_or_else(|| SearchError::no_paths(compiled))?;
+    let moves = Moves::of_paths();
+    finish(compiled, anneal(compiled, &guide, &moves, drafts, Cooling::ANEW, options.seed, progress))
 }
 
 /// Anneals groups of nodes, and then the whole, where that still pays.

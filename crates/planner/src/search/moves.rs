@@ -33,6 +33,11 @@ impl Moves {
         }
     }
 
+    /// The steps that leave every node where it is.
+    pub(crate) fn of_paths() -> Self {
+        Self { placement: false, resize: false }
+    }
+
     /// Takes a random step; false where it turned out to be none. The draft is then of no use.
     pub(crate) fn step(&self, compiled: &CompiledInstance, draft: &mut Draft, random: &mut Random) -> bool {
         let length = compiled.path_length();

@@ -105,4 +105,4 @@ impl Guide {
 }
 
 /// Weight of the makespan against the mean of all ends.
-const SHARPNESS: u64 = 4;
+const SHARPNESS: u64 = 1;

@@ -26,7 +26,7 @@ struct Turn {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Turns {
     order: Vec<u32>,
-    turns: Vec<Turn>,
+    origins: Vec<Turn>,
     /// Turn of each microbatch; empty: turns are of no use for this schedule.
     turn_of: Vec<u32>,
 }
@@ -35,7 +35,7 @@ impl Turns {
     /// Starts over. Turns are kept only where every microbatch may start at once, and each origin's are neighbours.
     pub(crate) fn reset(&mut self, schedule: &Schedule, memory: &[u32], seen: &mut Vec<bool>) {
         self.order.clear();
-        self.turns.clear();
+        self.origins.clear();
         self.turn_of.clear();
         if schedule.release.iter().any(|release| *release > 0)
             || schedule.after.iter().any(|after| *after != NONE)
@@ -53,16 +53,16 @@ impl Turns {
                     return;
                 }
                 origin = own;
-                self.turns.push(Turn {
+                self.origins.push(Turn {
                     first: microbatch as u32,
                     length: 0,
                     slots: memory[own as usize],
                     started: 0,
                 });
             }
-            self.turn_of.push(self.turns.len() as u32 - 1);
+            self.turn_of.push(self.origins.len() as u32 - 1);
             self.order.push(microbatch as u32);
-            if let Some(turn) = self.turns.last_mut() {
+            if let Some(turn) = self.origins.last_mut() {
                 turn.length += 1;
                 // Insertion: the order is that of the list almost always.
                 let place = |m: u32| (schedule.rank[m as usize], schedule.id_rank[m as usize]);
@@ -78,7 +78,7 @@ impl Turns {
     /// Bounds all ends before the first event; `tail` is the unloaded time of a microbatch.
     pub(crate) fn bound_all(&self, finish: &mut [u64], tail: impl Fn(u32) -> u64) {
         if !self.turn_of.is_empty() {
-            for turn in &self.turns {
+            for turn in &self.origins {
                 self.bound(turn, finish, &tail, &mut |_, _| {});
             }
         }
@@ -88,7 +88,7 @@ impl Turns {
     #[inline]
     pub(crate) fn start(&mut self, microbatch: usize) {
         if let Some(turn) = self.turn_of.get(microbatch) {
-            self.turns[*turn as usize].started += 1;
+            self.origins[*turn as usize].started += 1;
         }
     }
 
@@ -103,7 +103,7 @@ impl Turns {
         moved: &mut impl FnMut(u64, u64),
     ) {
         if let Some(turn) = self.turn_of.get(microbatch) {
-            let turn = &self.turns[*turn as usize];
+            let turn = &self.origins[*turn as usize];
             if turn.started < turn.length {
                 self.bound(turn, finish, &tail, moved);
             }

@@ -310,8 +310,10 @@ impl Coordinator {
         let Some(attempt) = self.attempt.as_mut() else { return };
         let part = attempt.stage(stage);
         let done: usize = part.done.values().map(Vec::len).sum();
-        let complete = done == part.owners.len() && done > 0 && part.unmeasured().next().is_none();
-        if agreed && part.phase == ReducePhase::Open && complete {
+        let complete = done == part.owners.len() && part.unmeasured().next().is_none();
+        if part.owners.is_empty() {
+            self.commit_if_complete();
+        } else if agreed && part.phase == ReducePhase::Open && complete {
             part.shares_us = self.now_us;
             self.seal(stage);
         }

@@ -41,13 +41,14 @@ fn pace(attempt: &AttemptState, part: &StageAttempt) -> Option<StagePace> {
 }
 
 impl Coordinator {
-    /// Commits once every stage that anything reached has agreed.
+    /// Commits once every stage that anything reached has agreed, and the nodes of the others have come as far: nodes are at
+    /// most one step apart.
     pub(super) fn commit_if_complete(&mut self) {
         let complete = self.attempt.as_ref().is_some_and(|attempt| {
-            attempt
-                .stages
-                .iter()
-                .all(|part| part.owners.is_empty() || matches!(part.phase, ReducePhase::Agreed { .. }))
+            self.stage_ids().zip(&attempt.stages).all(|(stage, part)| {
+                matches!(part.phase, ReducePhase::Agreed { .. })
+                    || (part.owners.is_empty() && (!self.is_served(stage) || self.states_agree(stage)))
+            })
         });
         if !complete {
             return;

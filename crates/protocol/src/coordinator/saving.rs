@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 const RETRY_PAUSE_US_MIN: u64 = 1_000_000;
 
 /// The longest such pause.
-const RETRY_PAUSE_US_MAX: u64 = 30_000_000;
+const RETRY_PAUSE_US_MAX: u64 = 10_000_000;
 
 /// The last save has failed, and is tried again: the nodes hold all that was trained, and the run must not end without it.
 #[derive(Debug, Clone, Copy)]

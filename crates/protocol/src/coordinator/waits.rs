@@ -91,12 +91,16 @@ impl Coordinator {
     /// Per stage, what the attempt under way still lacks, and from whom.
     fn owed_to_attempt(&self) -> Vec<(&'static str, Vec<NodeId>)> {
         let Some(attempt) = &self.attempt else { return Vec::new() };
-        let parts = attempt.stages.iter().zip(0..).filter(|(part, _)| !part.owners.is_empty());
+        let parts = attempt.stages.iter().zip(0..);
         parts
             .filter_map(|(part, index)| {
                 let stage = StageId(index);
                 match &part.phase {
                     ReducePhase::Agreed { .. } => None,
+                    ReducePhase::Open if part.owners.is_empty() => {
+                        let silent = self.silent(stage);
+                        (!silent.is_empty()).then_some(("a state to start from", silent))
+                    }
                     ReducePhase::Sealed { reports, .. } => {
                         let owing = self.serving(stage).into_iter();
                         Some((

@@ -341,6 +341,7 @@ impl Worker {
         held.iteration = iteration.next();
         let digest = held.digest;
         self.report(ToCoordinator::Holds { transfer: None, stage, iteration: iteration.next(), digest });
+        self.keep_if_settled();
     }
 
     fn stepped(&mut self, iteration: Iteration, state: Handle, digest: Digest) {

@@ -384,8 +384,7 @@ impl World {
     /// Whether a process may be killed: not the last origin if that is protected, and, where nobody takes the place
     /// of the dead, only as long as every stage can be served without it.
     fn may_die(&self, pid: Pid) -> bool {
-        let stays =
-            |node: &&Node| node.alive && node.crash_in.is_none() && !node.fail_next_task && !node.drained;
+        let stays = |node: &&Node| node.alive && !node.is_doomed();
         let enough = self.plan.settings.respawn
             || self.nodes.iter().filter(stays).count() > usize::from(self.plan.settings.relay_stages) + 1;
         enough && !self.is_spared(pid)

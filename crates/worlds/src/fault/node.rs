@@ -104,6 +104,15 @@ pub(super) struct Node {
 }
 
 impl Node {
+    /// Whether it will be gone before long, as far as is known now: it dies, fails at its task, or leaves.
+    pub(super) fn is_doomed(&self) -> bool {
+        let fails = |running: &Running| matches!(running.effects.outcome, Outcome::Failed { .. });
+        self.crash_in.is_some()
+            || self.fail_next_task
+            || self.drained
+            || self.running.as_ref().is_some_and(fails)
+    }
+
     pub(super) fn task_under_way(&self) -> Option<TaskId> {
         self.running.as_ref().map(|running| running.id)
     }

@@ -14,6 +14,8 @@ const POPULATION: usize = 200;
 const TRIALS: usize = 8000;
 /// Nodes whose group a child takes from the first parent.
 const CROSSOVER: usize = 5;
+/// Most other placements kept.
+const OTHERS_MAX: usize = 64;
 /// Share of the budget that it takes at most.
 const SHARE_MAX: f64 = 0.5;
 
@@ -78,10 +80,20 @@ pub(in crate::methods) fn genetic(
         let found = most + best.score.excess_us as f64 / MICROSECONDS;
         return Err(MethodError::AllReduce { found, most, placements: scored });
     }
-    let groups = members(&best.group, sizes.len());
-    let (_, order) = score(compiled, &groups, &sizes);
+    let stages = |member: &Member| -> Vec<Vec<u32>> {
+        let groups = members(&member.group, sizes.len());
+        let (_, order) = score(compiled, &groups, &sizes);
+        order.into_iter().map(|group| groups[group].clone()).collect()
+    };
+    population.retain(|member| member.score.excess_us == 0);
+    population.sort_by(|a, b| (a.score, &a.group).cmp(&(b.score, &b.group)));
+    population.dedup_by(|a, b| a.group == b.group);
+    let stages_of_best = stages(&best);
+    let mut others: Vec<Vec<Vec<u32>>> = population.iter().take(OTHERS_MAX).map(stages).collect();
+    others.dedup();
     Ok(Placement {
-        stages: order.into_iter().map(|group| groups[group].clone()).collect(),
+        stages: stages_of_best,
+        others,
         notes: vec![format!(
             "placement: {scored} scored by the genetic search, best score {:.1} s",
             best.score.cost_us as f64 / MICROSECONDS

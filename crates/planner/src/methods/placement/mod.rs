@@ -14,6 +14,8 @@ pub(super) use matching::{Matching, match_rows};
 pub(super) struct Placement {
     /// Nodes of each stage, origin first.
     pub(super) stages: Vec<Vec<u32>>,
+    /// Other good ones that the search met, best score first.
+    pub(super) others: Vec<Vec<Vec<u32>>>,
     /// How it was found.
     pub(super) notes: Vec<String>,
 }
@@ -21,7 +23,7 @@ pub(super) struct Placement {
 impl Placement {
     /// A placement that someone else has made.
     pub(super) fn given(stages: Vec<Vec<u32>>) -> Self {
-        Self { stages, notes: vec!["placement: as given".to_owned()] }
+        Self { stages, others: Vec::new(), notes: vec!["placement: as given".to_owned()] }
     }
 
     /// The stage of each of `nodes` nodes.

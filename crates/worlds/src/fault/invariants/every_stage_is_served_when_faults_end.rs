@@ -32,6 +32,9 @@ impl Invariant for EveryStageIsServedWhenFaultsEnd {
         if let Some(record) = seen.committed() {
             self.hole = record.stages.iter().find(|part| part.members.is_empty()).map(|part| part.stage);
         }
+        if let Observation::Log { event: Event::NodeEntered { stage, .. } } = seen {
+            self.hole.take_if(|hole| hole == stage);
+        }
         if let Observation::Log { event: Event::RebuildRefused { stage, .. } } = seen {
             self.refused.insert(*stage);
         }

@@ -2,13 +2,17 @@
 
 use super::{Invariant, Observation};
 use crate::fault::truth::Truth;
-use skipstone_protocol::End;
-use skipstone_types::{Iteration, StageId};
+use skipstone_protocol::{End, ToWorker};
+use skipstone_types::{Iteration, NodeId, StageId};
+use std::collections::BTreeSet;
 
 /// See the file's name.
 #[derive(Debug, Default)]
 pub(super) struct RunsEndAsTheyShould {
     published: Option<(Iteration, usize)>,
+    /// Who belongs to the run, and how many did when the last save was asked for: who comes later finds it under way.
+    nodes: BTreeSet<NodeId>,
+    nodes_at_save: usize,
     /// Whether someone asked to stop.
     asked: bool,
     /// Iterations committed since.
@@ -32,8 +36,14 @@ impl Invariant for RunsEndAsTheyShould {
             Observation::Published { iteration, stages } => {
                 self.published = Some((*iteration, stages.len()));
             }
+            Observation::Bound { node, .. } => drop(self.nodes.insert(*node)),
+            Observation::Disconnected { node } => drop(self.nodes.remove(node)),
+            Observation::Told { message: ToWorker::Save { .. }, .. } => self.nodes_at_save = self.nodes.len(),
             Observation::Interrupted => (self.asked, self.since_asked) = (true, 0),
-            Observation::BegunAnew => self.asked = false,
+            Observation::BegunAnew => {
+                self.asked = false;
+                self.nodes.clear();
+            }
             _ => {}
         }
         if self.asked && seen.committed().is_some() {
@@ -53,14 +63,14 @@ impl Invariant for RunsEndAsTheyShould {
             }
             End::Done => {
                 let stages = usize::from(truth.settings.relay_stages) + 1;
-                let enough = truth.settings.respawn || bound.len() >= stages;
+                let enough = truth.settings.respawn || self.nodes_at_save >= stages;
                 match self.published {
                     Some((iteration, saved)) if iteration.0 == committed && (saved == stages || !enough) => {
                         Ok(())
                     }
                     published => Err(format!(
                         "{stages} stages, {} nodes, and the last state/ is {published:?}",
-                        bound.len()
+                        self.nodes_at_save
                     )),
                 }
             }
