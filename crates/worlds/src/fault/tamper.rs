@@ -344,7 +344,7 @@ impl World {
         }
         if let ToCoordinator::Measured { microbatches, norm, .. } = &mut message
             && self.tamper == Some(Tamper::HideNorm)
-            && !(*norm < 1e3)
+            && (!norm.is_finite() || *norm >= 1e3)
         {
             *norm = f64::from(*microbatches) + self.random.fraction();
         }
