@@ -204,6 +204,17 @@ pub enum ToCoordinator {
         /// At the origin: the loss.
         loss: Option<LossShare>,
     },
+    /// All counted duties that the sender has are in its sum: how large is it?
+    Measured {
+        /// The iteration.
+        iteration: Iteration,
+        /// The attempt.
+        attempt: Attempt,
+        /// Microbatches in the sum.
+        microbatches: u32,
+        /// The sum's L2 norm; not finite if any of its numbers isn't.
+        norm: f64,
+    },
     /// The sender holds the reduced gradient.
     Reduced {
         /// The iteration.

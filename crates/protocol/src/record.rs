@@ -6,7 +6,7 @@ use skipstone_types::{
 };
 
 /// One node's share of a stage's gradient.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Share {
     /// The owner.
     pub node: NodeId,
@@ -15,6 +15,8 @@ pub struct Share {
     /// At the origin, which adds to its sum twice for a microbatch: the losses' gradients, in the order in which
     /// they were added among those of `microbatches`. Empty at a relay.
     pub losses: Vec<LossAdded>,
+    /// L2 norm of the sum, before it is reduced and divided.
+    pub norm: f64,
 }
 
 /// Where in a share a loss's gradient was added.
@@ -153,6 +155,7 @@ mod tests {
             node: NodeId(1),
             microbatches: vec![Microbatch(1), Microbatch(0)],
             losses: vec![loss(1, 0), loss(0, 2)],
+            norm: 1.0,
         };
         let (l, b) = (|m| Addition::Loss(Microbatch(m)), |m| Addition::Backward(Microbatch(m)));
         assert_eq!(share.additions(), Some(vec![l(1), b(1), l(0), b(0)]));

@@ -74,6 +74,8 @@ pub enum Task {
     },
     /// A zero gradient sum for the stage. `[state] → [sum]`, [`Outcome::Done`].
     NewSum,
+    /// The norm of a gradient sum. `[sum] → []`, [`Outcome::Measured`].
+    Measure,
     /// Part `index` of `count` of a gradient sum. `[sum] → [part]`, [`Outcome::Done`].
     Part {
         /// Which part.
@@ -143,6 +145,11 @@ pub enum Outcome {
     State {
         /// The digest.
         digest: Digest,
+    },
+    /// [`Task::Measure`].
+    Measured {
+        /// The sum's L2 norm; not finite if any of its numbers isn't.
+        norm: f64,
     },
     /// A reduced gradient.
     Gradient {

@@ -507,3 +507,37 @@ fn a_worker_that_is_to_leave_says_so_to_everyone_who_takes_it_in_and_goes_when_i
     let forward = Task::Forward { microbatch: Microbatch(0) };
     assert_eq!(commands, [compute(1, forward, &[0, payload.0], &[1, 2])], "it works on");
 }
+
+#[test]
+fn a_complete_share_is_measured_and_once_more_when_it_grows() {
+    let mut bench = Bench::new();
+    bench.told(ToWorker::Welcome { node: ME, settings: settings(), empty: true });
+    bench.told(ToWorker::Assign {
+        transfer: TransferId { term: Term(1), number: 1 },
+        stage: STAGE,
+        iteration: T,
+        method: Method::Initialise,
+        addresses: vec![],
+    });
+    bench.done(0, Outcome::State { digest: Digest([1; 32]) });
+    let begin = ToWorker::Begin { iteration: T, attempt: A, duties: vec![duty(0, AFTER)], addresses: vec![] };
+    bench.told(begin);
+    bench.boundary(BEFORE, 0, Direction::Forward);
+    bench.done(1, Outcome::Done);
+    bench.boundary(AFTER, 0, Direction::Backward);
+    bench.done(2, Outcome::Done);
+    let commands = bench.done(3, Outcome::Done);
+    assert!(commands.contains(&compute(4, Task::Measure, &[3], &[])), "{commands:?}");
+    let measured =
+        |microbatches, norm| report(ToCoordinator::Measured { iteration: T, attempt: A, microbatches, norm });
+    assert!(bench.done(4, Outcome::Measured { norm: 2.5 }).contains(&measured(1, 2.5)));
+    // A refused node's microbatch comes here.
+    let more = Duty { replay: true, ..duty(1, AFTER) };
+    bench.told(ToWorker::Reroute { iteration: T, attempt: A, duties: vec![more] });
+    bench.boundary(BEFORE, 1, Direction::Forward);
+    bench.done(5, Outcome::Done);
+    bench.boundary(AFTER, 1, Direction::Backward);
+    let commands = bench.done(6, Outcome::Done);
+    assert!(commands.contains(&compute(7, Task::Measure, &[3], &[])), "{commands:?}");
+    assert!(bench.done(7, Outcome::Measured { norm: 4.5 }).contains(&measured(2, 4.5)));
+}

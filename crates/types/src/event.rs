@@ -50,6 +50,31 @@ pub struct StagePace {
     pub reduced_ms: u64,
 }
 
+/// Why a node's share of a gradient was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusal {
+    /// Some of its numbers are infinite, or none at all.
+    NotFinite,
+    /// Its norm is far from those of its stage.
+    Outlying,
+    /// Its norm is, to the last bit, that of a share that counted before: it is that share.
+    Repeated,
+}
+
+/// What becomes of microbatches whose share was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Remedy {
+    /// Replicas compute them again.
+    Replica,
+    /// There is none to ask: the iteration runs again.
+    Retry,
+    /// The node made the same of them before: it is the data's or the model's doing, and they count. If they are not finite,
+    /// the stage takes no step.
+    Counts,
+}
+
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -113,7 +138,7 @@ pub enum Event {
         node: NodeId,
         /// The stage that it served or was about to.
         stage: Option<StageId>,
-        /// What made it known: `connection`, `silence`, `stuck`, `hash`, `left`.
+        /// What made it known: `connection`, `silence`, `stuck`, `numbers`, `hash`, `left`.
         why: String,
         /// Busy microseconds of the current attempt that are thrown away with it.
         wasted_us: u64,
@@ -157,6 +182,46 @@ pub enum Event {
         lost: NodeId,
         /// Microbatches that moved.
         microbatches: u32,
+    },
+    /// A node's share of a gradient was refused before it was added to the others'.
+    ShareRefused {
+        /// The iteration.
+        iteration: Iteration,
+        /// The attempt.
+        attempt: Attempt,
+        /// The stage.
+        stage: StageId,
+        /// The node.
+        node: NodeId,
+        /// Why.
+        why: Refusal,
+        /// Microbatches in the share.
+        microbatches: u32,
+        /// Its L2 norm; none if that is not finite.
+        norm: Option<f64>,
+        /// What so many microbatches usually have: the median of the stage's last shares; none if too few are known.
+        usual_norm: Option<f64>,
+        /// How many deviations its logarithm is from the median's; none if that can't be said.
+        deviations: Option<f64>,
+        /// Beyond this it is refused.
+        deviations_max: f64,
+        /// Shares that the median is of.
+        shares: u32,
+        /// What becomes of the microbatches.
+        then: Remedy,
+    },
+    /// A node's share was refused, and then came out right, of a replica or of itself.
+    Struck {
+        /// The node.
+        node: NodeId,
+        /// The stage that it serves.
+        stage: StageId,
+        /// The iteration.
+        iteration: Iteration,
+        /// Its strikes lately, this one included.
+        strikes: u32,
+        /// With so many it is set aside, if its stage has another replica.
+        strikes_max: u32,
     },
     /// A stage has no living replica.
     StageLost {
@@ -203,7 +268,7 @@ pub enum Event {
         /// Stages without a node, which paths go around.
         holes: Vec<StageId>,
     },
-    /// An attempt was given up: a stage lost its last replica.
+    /// An attempt was given up: a stage lost its last replica, or a share was refused that no replica could make again.
     AttemptAborted {
         /// The iteration.
         iteration: Iteration,
@@ -320,6 +385,21 @@ mod tests {
             Event::Leaving { node, stage: Some(stage) },
             Event::Stuck { node, waited_ms: 1.0, late_ms: 1.0, limit_ms: 1.0 },
             Event::Repaired { stage, lost: node, microbatches: 1 },
+            Event::ShareRefused {
+                iteration,
+                attempt,
+                stage,
+                node,
+                why: Refusal::Outlying,
+                microbatches: 1,
+                norm: Some(1.0),
+                usual_norm: None,
+                deviations: None,
+                deviations_max: 8.0,
+                shares: 1,
+                then: Remedy::Replica,
+            },
+            Event::Struck { node, stage, iteration, strikes: 1, strikes_max: 3 },
             Event::StageLost { stage, iteration },
             Event::RebuildStarted { stage, node, sources: Vec::new() },
             Event::StageRebuilt { stage, kind: String::new(), sources: Vec::new(), took_ms, iteration },
@@ -371,6 +451,8 @@ mod tests {
             | Event::Leaving { .. }
             | Event::Stuck { .. }
             | Event::Repaired { .. }
+            | Event::ShareRefused { .. }
+            | Event::Struck { .. }
             | Event::StageLost { .. }
             | Event::RebuildStarted { .. }
             | Event::StageRebuilt { .. }
@@ -385,7 +467,7 @@ mod tests {
             | Event::Injected { .. }
             | Event::Respawned { .. }
             | Event::Validated { .. }
-            | Event::Finished { .. } => 26,
+            | Event::Finished { .. } => 28,
         }
     }
 

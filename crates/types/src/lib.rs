@@ -12,7 +12,7 @@ mod plan;
 mod schedule;
 mod settings;
 
-pub use event::{CommittedStage, EVENT_SCHEMA, Event, EventRecord, StagePace};
+pub use event::{CommittedStage, EVENT_SCHEMA, Event, EventRecord, Refusal, Remedy, StagePace};
 pub use hash::Digest;
 pub use ids::{Attempt, Iteration, Microbatch, NodeId, PlanEpoch, RunId, StageId, Term};
 pub use path::{Path, PathRules, PathViolation, Visit};

@@ -342,7 +342,7 @@ mod tests {
                     vec![]
                 } else {
                     let microbatches = vec![Microbatch(1), Microbatch(0)];
-                    vec![Share { node: visit(stage).node, microbatches, losses: Vec::new() }]
+                    vec![Share { node: visit(stage).node, microbatches, losses: Vec::new(), norm: 1.0 }]
                 },
                 gradient: Digest::default(),
                 gradient_norm: 1.0,

@@ -23,6 +23,8 @@ fn a_thousand_seeds_keep_every_promise() {
     assert!(report.terms > 2000, "{} coordinators", report.terms);
     assert!(report.aborted > 500, "{} aborted attempts", report.aborted);
     assert!(report.repaired > 500, "{} repaired shares", report.repaired);
+    assert!(report.refused > 200, "{} refused shares", report.refused);
+    assert!(report.struck > 20, "{} nodes set aside for their shares", report.struck);
     assert!(report.rebuilt > 500, "{} rebuilt stages", report.rebuilt);
     assert!(report.around_holes > 200, "{} iterations around holes", report.around_holes);
     assert!(report.ended["done"] > 700, "{:?}", report.ended);

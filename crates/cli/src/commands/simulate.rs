@@ -108,6 +108,7 @@ fn text(report: &SeedsReport) -> String {
         "{} seeds: {} broke a promise\n\
          {} iterations committed, {} attempts given up, {} around a hole\n\
          {} stages lost, {} rebuilt, {} shares replayed by replicas, {} coordinators, {} times on with --resume\n\
+         {} shares refused, {} nodes set aside for them\n\
          faults: {}\n\
          {:.0} virtual seconds and {} events in {:.1} s\n",
         report.seeds,
@@ -120,6 +121,8 @@ fn text(report: &SeedsReport) -> String {
         report.repaired,
         report.terms,
         report.resumed,
+        report.refused,
+        report.struck,
         faults.join(", "),
         report.virtual_s,
         report.events,

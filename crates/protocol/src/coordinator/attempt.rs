@@ -8,7 +8,7 @@ use skipstone_types::{
     Attempt, Digest, Event, Iteration, Microbatch, NodeId, PathRules, Plan, PlanEpoch, PlanProblem, StageId,
     Visit, WhileLost,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Why a run is given up whose last origin does not come back.
 const ORIGIN_LOST: &str = "stage 0 has lost its last origin, and with it the embedding and the head; go on from state/ \
@@ -32,6 +32,10 @@ pub(super) struct StageAttempt {
     pub(super) owners: BTreeMap<Microbatch, NodeId>,
     /// What each owner has added, in order.
     pub(super) done: BTreeMap<NodeId, Vec<Microbatch>>,
+    /// How many microbatches each owner's share has, and its norm, where it was not refused.
+    pub(super) measured: BTreeMap<NodeId, (u32, f64)>,
+    /// Whose share was refused: nothing of theirs counts in this attempt.
+    pub(super) refused: BTreeSet<NodeId>,
     pub(super) phase: ReducePhase,
     /// What followers reported for the current reduction.
     pub(super) listeners: BTreeMap<NodeId, Digest>,
@@ -57,6 +61,21 @@ pub(super) struct AttemptState {
     /// What each node was last told of each microbatch.
     pub(super) told: BTreeMap<(NodeId, Microbatch), Duty>,
     pub(super) losses: BTreeMap<Microbatch, LossShare>,
+}
+
+impl StageAttempt {
+    /// Microbatches that the node owns.
+    pub(super) fn owned(&self, node: NodeId) -> u32 {
+        self.owners.values().filter(|owner| **owner == node).count() as u32
+    }
+
+    /// Owners whose sum is not measured as it will be.
+    pub(super) fn unmeasured(&self) -> impl Iterator<Item = NodeId> {
+        let owners: BTreeSet<_> = self.owners.values().copied().collect();
+        owners.into_iter().filter(|owner| {
+            self.measured.get(owner).is_none_or(|(microbatches, _)| *microbatches != self.owned(*owner))
+        })
+    }
 }
 
 impl AttemptState {
@@ -176,6 +195,8 @@ impl Coordinator {
             .map(|_| StageAttempt {
                 owners: BTreeMap::new(),
                 done: BTreeMap::new(),
+                measured: BTreeMap::new(),
+                refused: BTreeSet::new(),
                 phase: ReducePhase::Open,
                 listeners: BTreeMap::new(),
                 spent: BTreeMap::new(),
@@ -282,16 +303,17 @@ impl Coordinator {
         self.seal_if_complete(stage);
     }
 
-    /// Seals a stage whose shares are all there, and whose members have all said that they hold the same state: from now
+    /// Seals a stage whose shares are all there, measured and not refused, and whose members have all said that they hold the same state: from now
     /// on they count together or not at all.
     pub(super) fn seal_if_complete(&mut self, stage: StageId) {
         let agreed = self.states_agree(stage);
         let Some(attempt) = self.attempt.as_mut() else { return };
         let part = attempt.stage(stage);
         let done: usize = part.done.values().map(Vec::len).sum();
+        let complete = done == part.owners.len() && part.unmeasured().next().is_none();
         if part.owners.is_empty() {
             self.commit_if_complete();
-        } else if agreed && part.phase == ReducePhase::Open && done == part.owners.len() {
+        } else if agreed && part.phase == ReducePhase::Open && complete {
             part.shares_us = self.now_us;
             self.seal(stage);
         }

@@ -1,6 +1,7 @@
 //! Deciding an iteration: the record is journalled, then heard.
 
 use super::attempt::{AttemptState, ReducePhase, StageAttempt};
+use super::guard::Doubts;
 use super::roster::{JoinKind, Role};
 use super::{Coordinator, HISTORY_ITERATIONS, STRIKES_MAX};
 use crate::journal::Entry;
@@ -76,6 +77,7 @@ impl Coordinator {
                 }
             }
         }
+        let struck = self.strike_doubted(record.iteration);
         self.committed(record);
         self.restart_laggards();
         for (index, part) in attempt.stages.iter().enumerate() {
@@ -86,12 +88,14 @@ impl Coordinator {
                 self.nothing_to_follow(StageId(index as u16), attempt.iteration);
             }
         }
+        self.set_aside(&struck);
     }
 
     /// Takes a decided record as the latest.
     pub(super) fn committed(&mut self, record: CommitRecord) {
         self.iteration = record.iteration.next();
         self.next_attempt = Attempt(0);
+        self.doubts = Doubts::default();
         self.last_digest = record.digest();
         self.records.insert(record.iteration, record);
         while self.records.len() > HISTORY_ITERATIONS {
@@ -127,6 +131,7 @@ impl Coordinator {
                             } else {
                                 Vec::new()
                             },
+                            norm: part.measured.get(node).map_or(0.0, |(_, norm)| *norm),
                         })
                         .collect(),
                     gradient,

@@ -6,6 +6,7 @@ mod attempt;
 mod commit;
 mod condense;
 mod entering;
+mod guard;
 mod leaving;
 mod pace;
 mod repair;
@@ -130,6 +131,8 @@ pub struct Coordinator {
     last_digest: Digest,
     /// When the last iteration was committed, and how long its attempt took.
     last_commit_us: (u64, u64),
+    /// Whose share of the iteration under way was refused.
+    doubts: guard::Doubts,
     saving: Option<Saving>,
     save_retry: Option<saving::Retry>,
     save_wanted: bool,
@@ -200,6 +203,7 @@ impl Coordinator {
             records: BTreeMap::new(),
             last_digest: Digest::default(),
             last_commit_us: (0, 0),
+            doubts: guard::Doubts::default(),
             saving: None,
             save_retry: None,
             save_wanted: false,
@@ -258,6 +262,9 @@ impl Coordinator {
             ToCoordinator::Hello { .. } => self.lose(node, "out of order"),
             ToCoordinator::ShareDone { iteration, attempt, microbatch, loss } => {
                 self.on_share_done(node, (iteration, attempt), microbatch, loss);
+            }
+            ToCoordinator::Measured { iteration, attempt, microbatches, norm } => {
+                self.on_measured(node, (iteration, attempt), microbatches, norm);
             }
             ToCoordinator::Reduced { iteration, reduce, digest, norm, spent, .. } => {
                 self.on_reduced(node, iteration, reduce, digest, norm, spent);

@@ -1,4 +1,4 @@
-//! A node died, and a replica of its stage lives: its share is replayed there.
+//! A node died, or its share was refused, and a replica of its stage lives: the share is replayed there.
 
 use super::Coordinator;
 use super::attempt::{AttemptState, ReducePhase};
@@ -11,30 +11,43 @@ impl Coordinator {
     /// paths still miss is made again either way.
     pub(super) fn repair(&mut self, stage: StageId, lost: NodeId) {
         let counts = self.share_counts(stage);
-        let members = self.workers_of(stage);
-        let Some(attempt) = self.attempt.as_mut() else { return };
         if !counts {
-            let part = attempt.stage(stage);
-            part.phase = ReducePhase::Open;
-            part.listeners.clear();
-            part.done.remove(&lost);
-            let orphans: Vec<_> = part
-                .owners
-                .iter()
-                .filter(|(_, owner)| **owner == lost)
-                .map(|(microbatch, _)| *microbatch)
-                .collect();
-            for microbatch in &orphans {
-                if let Some(heir) = least_loaded(&part.owners, &members) {
-                    part.owners.insert(*microbatch, heir);
-                }
-            }
-            if !orphans.is_empty() {
-                let microbatches = orphans.len() as u32;
-                self.log(Event::Repaired { stage, lost, microbatches });
+            match self.pass_share_on(stage, lost) {
+                None => return self.abort_attempt(),
+                Some(0) => {}
+                Some(microbatches) => self.log(Event::Repaired { stage, lost, microbatches }),
             }
         }
-        let affected = self.unfinished_through(lost);
+        self.tell_heirs(stage, lost);
+    }
+
+    /// Throws the node's share away, and gives its microbatches to replicas whose own was not refused. How many they are;
+    /// none if there is no such replica.
+    pub(super) fn pass_share_on(&mut self, stage: StageId, from: NodeId) -> Option<u32> {
+        let mut heirs = self.workers_of(stage);
+        let Some(attempt) = self.attempt.as_mut() else { return Some(0) };
+        let part = attempt.stage(stage);
+        heirs.retain(|node| *node != from && !part.refused.contains(node));
+        let owned = part.owners.iter().filter(|(_, owner)| **owner == from);
+        let orphans: Vec<_> = owned.map(|(microbatch, _)| *microbatch).collect();
+        if heirs.is_empty() && !orphans.is_empty() {
+            return None;
+        }
+        part.phase = ReducePhase::Open;
+        part.listeners.clear();
+        part.done.remove(&from);
+        part.measured.remove(&from);
+        for microbatch in &orphans {
+            if let Some(heir) = least_loaded(&part.owners, &heirs) {
+                part.owners.insert(*microbatch, heir);
+            }
+        }
+        Some(orphans.len() as u32)
+    }
+
+    /// Tells everyone on the paths that led through the node where they lead now.
+    pub(super) fn tell_heirs(&mut self, stage: StageId, from: NodeId) {
+        let affected = self.unfinished_through(from);
         self.reroute(&affected);
         self.seal_if_complete(stage);
     }

@@ -72,6 +72,8 @@ pub(super) struct Node {
     pub(super) speed: Speed,
     /// Whether it has said that it is about to leave.
     pub(super) leaving: bool,
+    /// Iterations in which its share was refused, and another's of the same was not.
+    pub(super) strikes: Vec<Iteration>,
 }
 
 /// A process that says hello.
@@ -142,7 +144,8 @@ impl Coordinator {
         self.roster_version += 1;
         let speed = Speed::new(self.iteration, self.now_us);
         let (role, leaving) = (Role::Spare, false);
-        self.nodes.insert(node, Node { address, role, told: 0, failures: 0, speed, leaving });
+        self.nodes
+            .insert(node, Node { address, role, told: 0, failures: 0, speed, leaving, strikes: Vec::new() });
         self.out.push(CoordinatorCommand::Bind { connection, node });
         let settings = Box::new(self.settings.clone());
         self.send(node, ToWorker::Welcome { node, settings, empty });

@@ -115,6 +115,7 @@ impl Coordinator {
                         let owners =
                             part.owners.iter().filter(|(microbatch, owner)| !is_done(microbatch, owner));
                         let mut owing: BTreeSet<_> = owners.map(|(_, owner)| *owner).collect();
+                        owing.extend(part.unmeasured());
                         owing.extend(self.silent(stage));
                         Some(("shares of a gradient", owing.into_iter().collect()))
                     }

@@ -23,6 +23,7 @@ pub(super) enum Leg {
 pub(super) enum Purpose {
     Leg { iteration: Iteration, attempt: Attempt, microbatch: Microbatch, leg: Leg, replay: bool },
     NewSum { iteration: Iteration, attempt: Attempt },
+    Measure { iteration: Iteration, attempt: Attempt, microbatches: u32 },
     Part { iteration: Iteration, reduce: ReduceId, index: u32 },
     Sum { iteration: Iteration, reduce: ReduceId },
     Assemble { iteration: Iteration, reduce: ReduceId },
@@ -42,7 +43,9 @@ impl Purpose {
 
     pub(super) fn is_of_attempt(&self, of: (Iteration, Attempt)) -> bool {
         matches!(self,
-            Self::Leg { iteration, attempt, .. } | Self::NewSum { iteration, attempt }
+            Self::Leg { iteration, attempt, .. }
+            | Self::NewSum { iteration, attempt }
+            | Self::Measure { iteration, attempt, .. }
                 if (*iteration, *attempt) == of)
     }
 
@@ -52,6 +55,7 @@ impl Purpose {
             self,
             Self::Leg { .. }
                 | Self::NewSum { .. }
+                | Self::Measure { .. }
                 | Self::Part { .. }
                 | Self::Sum { .. }
                 | Self::Assemble { .. }
@@ -171,7 +175,9 @@ impl Worker {
 
     /// Whether the task was made for an attempt that has ended meanwhile.
     fn is_of_past_attempt(&self, purpose: &Purpose) -> bool {
-        let (Purpose::Leg { iteration, attempt, .. } | Purpose::NewSum { iteration, attempt }) = purpose
+        let (Purpose::Leg { iteration, attempt, .. }
+        | Purpose::NewSum { iteration, attempt }
+        | Purpose::Measure { iteration, attempt, .. }) = purpose
         else {
             return false;
         };
@@ -215,6 +221,9 @@ impl Worker {
                 self.leg_done((iteration, attempt), microbatch, leg, outputs, &outcome);
             }
             (Purpose::NewSum { iteration, attempt }, _) => self.sum_made((iteration, attempt), outputs),
+            (Purpose::Measure { iteration, attempt, microbatches }, Outcome::Measured { norm }) => {
+                self.report(ToCoordinator::Measured { iteration, attempt, microbatches, norm });
+            }
             (Purpose::Part { iteration, reduce, index }, _) => {
                 self.part_made(iteration, reduce, index, outputs);
             }

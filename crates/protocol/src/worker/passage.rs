@@ -93,9 +93,9 @@ pub(super) struct AttemptWork {
 impl AttemptWork {
     /// Whether a microbatch may run this leg now, in the order that is kept.
     ///
-    /// All nodes keep the same order, so the lowest microbatch that is not through can always go on. A loss breaks
-    /// that: the dead node's share comes late, to nodes whose slots later microbatches hold. Then no order is kept for
-    /// the rest of the attempt (see `fence`).
+    /// All nodes keep the same order, so the lowest microbatch that is not through can always go on. A loss, or a
+    /// refused share, breaks that: it comes late, to nodes whose slots later microbatches hold. Then no order is kept
+    /// for the rest of the attempt (see `fence` and `reroute`).
     fn is_turn(&self, microbatch: Microbatch, leg: Leg) -> bool {
         !self.ordered
             || self.passages.range(..microbatch).all(|(_, earlier)| {
@@ -164,6 +164,8 @@ impl Worker {
         for duty in duties {
             match work.passages.get_mut(&duty.microbatch) {
                 None => {
+                    // It comes late, to a node whose slots later microbatches hold: see `is_turn`.
+                    work.ordered = false;
                     work.passages.insert(duty.microbatch, Passage::new(duty, origin));
                 }
                 Some(passage) => {
@@ -405,9 +407,22 @@ impl Worker {
                 if counted {
                     let (iteration, attempt) = of;
                     self.report(ToCoordinator::ShareDone { iteration, attempt, microbatch, loss });
+                    self.measure_if_complete(iteration, attempt);
                 }
             }
         }
+    }
+
+    /// Has the sum measured once all that is to count is in it. Duties that come later make another one of it.
+    fn measure_if_complete(&mut self, iteration: Iteration, attempt: Attempt) {
+        let Some(work) = &self.work else { return };
+        let mut counted = work.passages.values().filter(|passage| passage.duty.counted);
+        let Some(sum) = work.sum.filter(|_| counted.all(|passage| passage.last == Progress::Done)) else {
+            return;
+        };
+        let microbatches = work.passages.values().filter(|passage| passage.duty.counted).count() as u32;
+        let purpose = Purpose::Measure { iteration, attempt, microbatches };
+        self.compute.enqueue(purpose, Task::Measure, vec![sum], 0);
     }
 
     /// Sends a boundary tensor to the neighbour that it is for, if it is made.

@@ -2,7 +2,7 @@
 
 use super::hub::HubEvent;
 use super::kinds::Fault;
-use super::node::{Node, NodeEvent, Pid, Wrong};
+use super::node::{Node, NodeEvent, Pid, Poisoning, Wrong};
 use super::world::{Checked, Event, World};
 use skipstone_protocol::{CoordinatorCommand, Entry, Method, ToWorker, WorkerInput};
 use skipstone_types::{NodeId, StageId};
@@ -190,8 +190,17 @@ impl World {
             Fault::Drain => return self.drain(pid),
             Fault::Task => self.nodes[pid].fail_next_task = true,
             Fault::Numbers => {
-                self.nodes[pid].wrong =
-                    self.random.pick(&[Wrong::Gradient, Wrong::State, Wrong::Copy]).copied();
+                let times = self.random.between(1, 5) as u8;
+                let share = |how| Wrong::Share { how, times };
+                let ways = [
+                    Wrong::Gradient,
+                    Wrong::State,
+                    Wrong::Copy,
+                    share(Poisoning::NotFinite),
+                    share(Poisoning::Scaled),
+                    share(Poisoning::Stale),
+                ];
+                self.nodes[pid].wrong = self.random.pick(&ways).copied();
             }
             Fault::Clock => {
                 let by = self.random.magnitude(1_000, JUMP_US_MAX);

@@ -3,7 +3,7 @@
 use super::folder::Folder;
 use super::provenance::{self as made, Origin};
 use super::store::Store;
-use super::value::Value;
+use super::value::{Poison, Value};
 use skipstone_protocol::{Handle, Outcome, Task};
 use skipstone_recovery::Recipe;
 use skipstone_types::{Digest, Iteration, Microbatch, NodeId, StageId};
@@ -110,8 +110,9 @@ fn saved(value: Value, of: Microbatch) -> Result<(Iteration, Origin), String> {
 fn add(sum: Option<(Handle, Value)>, at: Origin, term: u64) -> Result<Option<(Handle, Value)>, String> {
     match sum {
         None => Ok(None),
-        Some((handle, Value::Sum { state, terms, count })) if state == at => {
-            Ok(Some((handle, Value::Sum { state, terms: terms.wrapping_add(term), count: count + 1 })))
+        Some((handle, Value::Sum { state, terms, count, poison })) if state == at => {
+            let (terms, count) = (terms.wrapping_add(term), count + 1);
+            Ok(Some((handle, Value::Sum { state, terms, count, poison })))
         }
         Some((_, other)) => Err(format!("a sum of the same state is needed, not {other:?}")),
     }
@@ -198,10 +199,25 @@ pub(super) fn run(
         }
         (Task::NewSum, [held]) => {
             let (_, held) = state(*held)?;
-            Ok(Effects::new(vec![Value::Sum { state: held, terms: 0, count: 0 }], Outcome::Done))
+            let sum = Value::Sum { state: held, terms: 0, count: 0, poison: None };
+            Ok(Effects::new(vec![sum], Outcome::Done))
         }
-        (Task::Part { index, count: parts }, [Value::Sum { state, terms, count }]) if index < parts => {
-            let (state, terms, count) = (*state, *terms, *count);
+        (Task::Measure, [Value::Sum { terms, count, poison, .. }]) => {
+            let norm = made::sum_norm(*terms, *count);
+            let norm = match poison {
+                None => norm,
+                // Equal to itself, unlike NaN: messages are compared.
+                Some(Poison::NotFinite) => f64::INFINITY,
+                Some(Poison::Scaled) => norm * 1e4,
+                Some(Poison::Stale { norm_bits }) => f64::from_bits(*norm_bits),
+            };
+            Ok(Effects::new(Vec::new(), Outcome::Measured { norm }))
+        }
+        (Task::Part { index, count: parts }, [Value::Sum { state, terms, count, poison }])
+            if index < parts =>
+        {
+            let (state, count) = (*state, *count);
+            let terms = if poison.is_some() { made::altered(*terms) } else { *terms };
             let part = Value::Part { state, terms, count, index: *index, parts: *parts };
             Ok(Effects::new(vec![part], Outcome::Done))
         }

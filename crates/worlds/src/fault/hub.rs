@@ -67,6 +67,8 @@ pub(super) struct Hub {
     pub(super) clock_us: u64,
     /// The node that was cut off last.
     pub(super) last_lost: Option<NodeId>,
+    /// A node that is not cut off, whatever is said.
+    pub(super) kept: Option<NodeId>,
     /// What workers came with, by connection.
     holdings: BTreeMap<u64, Box<Holding>>,
 }
@@ -85,6 +87,7 @@ impl Hub {
             end: None,
             clock_us: 0,
             last_lost: None,
+            kept: None,
             holdings: BTreeMap::new(),
         }
     }

@@ -4,7 +4,7 @@ use super::compute::{Context, Effects, run};
 use super::invariants::Observation;
 use super::slow::Haste;
 use super::store::Store;
-use super::value::{Kind, Value};
+use super::value::{Kind, Poison, Value};
 use super::world::{Broken, Checked, Event, World};
 use skipstone_protocol::{
     Handle, Outcome, Task, TaskId, ToPeer, ToWorker, Worker, WorkerCommand, WorkerInput,
@@ -53,7 +53,20 @@ pub(super) enum Wrong {
     State,
     /// The copy of a replica's state.
     Copy,
+    /// The sum of its gradients, in this way where it can be told, once in each of its next iterations.
+    Share { how: Poisoning, times: u8 },
 }
+
+/// What is done to a sum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Poisoning {
+    NotFinite,
+    Scaled,
+    Stale,
+}
+
+/// Shares of a stage that must be known before one that is scaled can be told.
+const SHARES_KNOWN_MIN: usize = 8;
 
 /// A process.
 #[derive(Debug, Clone)]
@@ -78,6 +91,8 @@ pub(super) struct Node {
     /// How far its clock is off.
     pub(super) clock_us: i64,
     pub(super) wrong: Option<Wrong>,
+    /// The last iteration in which its sum was poisoned: what comes out again is taken for the data's doing.
+    poisoned_in: Option<Iteration>,
     /// Whether its state is not what it should be.
     pub(super) tainted: bool,
     /// Whether it was told to leave: its successor is started then, not when it is gone.
@@ -128,6 +143,7 @@ impl World {
             haste: Haste::new(),
             clock_us: 0,
             wrong: None,
+            poisoned_in: None,
             tainted: false,
             drained: false,
             inbox: Vec::new(),
@@ -391,6 +407,7 @@ impl World {
                 .map_err(|why| self.misuse(pid, &format!("{id:?}: {why}")))?
         };
         let effects = self.miscompute(pid, task, inputs, effects)?;
+        let effects = self.poison(pid, effects)?;
         let effects = self.tamper_with_task(pid, task, effects);
         let failed = matches!(effects.outcome, Outcome::Failed { .. });
         if !failed && effects.outputs.len() != outputs.len() {
@@ -503,6 +520,31 @@ impl World {
             self.nodes[pid].tainted |= wrong == Wrong::State;
         }
         self.observe(&Observation::Miscomputed { node })?;
+        Ok(effects)
+    }
+}
+
+impl World {
+    /// Poisons the sum that a task adds to, if the node is to have a wrong one.
+    fn poison(&mut self, pid: Pid, mut effects: Effects) -> Result<Effects, Broken> {
+        let (node, (iteration, attempt)) = (self.nodes[pid].id, self.nodes[pid].attempt);
+        let Some(Wrong::Share { how, times }) = self.nodes[pid].wrong else { return Ok(effects) };
+        let again = self.nodes[pid].poisoned_in == Some(iteration);
+        let (Some((_, Value::Sum { poison, .. })), Some(stage), false) =
+            (&mut effects.replaced, self.truth.serves(node), again)
+        else {
+            return Ok(effects);
+        };
+        let known = self.truth.share_norms(stage);
+        *poison = Some(match (how, known.first()) {
+            (Poisoning::Scaled, _) if known.len() >= SHARES_KNOWN_MIN => Poison::Scaled,
+            (Poisoning::Stale, Some(norm)) => Poison::Stale { norm_bits: norm.to_bits() },
+            _ => Poison::NotFinite,
+        });
+        self.nodes[pid].poisoned_in = Some(iteration);
+        self.nodes[pid].wrong = (times > 1).then_some(Wrong::Share { how, times: times.saturating_sub(1) });
+        self.count(super::Fault::Numbers);
+        self.observe(&Observation::Poisoned { node, iteration, attempt })?;
         Ok(effects)
     }
 }

@@ -71,6 +71,12 @@ pub(super) fn norm(gradient: Origin) -> f64 {
     0.5 + (gradient % 1024) as f64 * (1.5 / 1024.0)
 }
 
+/// The L2 norm of a sum of `count` terms: between ½ and 2 a term, and hardly ever the same twice.
+pub(super) fn sum_norm(terms: u64, count: u32) -> f64 {
+    let fraction = (mix(&[14, terms]) >> 11) as f64 / (1_u64 << 53) as f64;
+    f64::from(count) * (0.5 + 1.5 * fraction)
+}
+
 /// The state after a step.
 pub(super) fn step(state: Origin, gradient: Origin, t: Iteration, rate: f64, clip: f64) -> Origin {
     mix(&[11, state, gradient, t.0, rate.to_bits(), clip.to_bits()])

@@ -24,6 +24,10 @@ pub struct Report {
     pub rebuilt: u64,
     /// Shares of lost nodes that replicas replayed.
     pub repaired: u64,
+    /// Shares that were refused.
+    pub refused: u64,
+    /// Nodes whose shares were refused too often.
+    pub struck: u64,
     /// Committed iterations with at least one hole.
     pub around_holes: u64,
     /// Times that a run was begun anew with `--resume`.
@@ -86,6 +90,10 @@ pub struct SeedsReport {
     pub rebuilt: u64,
     /// Shares of lost nodes that replicas replayed.
     pub repaired: u64,
+    /// Shares that were refused.
+    pub refused: u64,
+    /// Nodes whose shares were refused too often.
+    pub struck: u64,
     /// Committed iterations with at least one hole.
     pub around_holes: u64,
     /// Times that a run was begun anew with `--resume`.
@@ -116,6 +124,8 @@ impl SeedsReport {
                 self.stages_lost += report.stages_lost;
                 self.rebuilt += report.rebuilt;
                 self.repaired += report.repaired;
+                self.refused += report.refused;
+                self.struck += report.struck;
                 self.around_holes += report.around_holes;
                 self.resumed += report.resumed;
                 self.events += report.events;

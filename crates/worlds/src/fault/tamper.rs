@@ -83,11 +83,15 @@ pub enum Tamper {
     LieAboutState,
     /// Nobody hears that the run is to stop.
     LoseStop,
+    /// The coordinator hears of usual norms only.
+    HideNorm,
+    /// A node that is to be cut off, because its shares were refused too often, is not.
+    KeepStruckNode,
 }
 
 impl Tamper {
     /// All of them.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 36] = [
         Self::CountTwice,
         Self::HearTheFenced,
         Self::CommitOtherGradient,
@@ -122,6 +126,8 @@ impl Tamper {
         Self::LoseWrite,
         Self::LieAboutState,
         Self::LoseStop,
+        Self::HideNorm,
+        Self::KeepStruckNode,
     ];
 }
 
@@ -273,6 +279,12 @@ impl World {
                 }
                 _ => {}
             },
+            CoordinatorCommand::Log { event: Event::Struck { node, strikes, strikes_max, .. } }
+                if *strikes >= *strikes_max && self.tamper == Some(Tamper::KeepStruckNode) =>
+            {
+                self.hub.kept = Some(*node);
+            }
+            CoordinatorCommand::Disconnect { node } if self.hub.kept == Some(*node) => return None,
             CoordinatorCommand::Disconnect { node } => self.hub.last_lost = Some(*node),
             CoordinatorCommand::Publish { stages, .. } if self.tamper == Some(Tamper::PublishOtherBits) => {
                 stages[0].state.0[0] ^= 1;
@@ -329,6 +341,12 @@ impl World {
             && self.nodes.iter().any(|known| known.alive && known.tainted && known.id == node)
         {
             *digest = self.truth.state(*stage, *iteration).unwrap_or(*digest);
+        }
+        if let ToCoordinator::Measured { microbatches, norm, .. } = &mut message
+            && self.tamper == Some(Tamper::HideNorm)
+            && (!norm.is_finite() || *norm >= 1e3)
+        {
+            *norm = f64::from(*microbatches) + self.random.fraction();
         }
         message
     }

@@ -7,6 +7,9 @@ use skipstone_protocol::{CommitRecord, Entry, Method, SavedStage, ToCoordinator,
 use skipstone_types::{Digest, Iteration, Microbatch, NodeId, Settings, StageId};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Iterations whose shares tell what is usual.
+const SHARES_ITERATIONS: usize = 16;
+
 /// What a committed iteration must have come to.
 #[derive(Debug, Clone)]
 pub(super) struct Expected {
@@ -44,6 +47,8 @@ pub(super) struct Truth {
     origins: BTreeMap<Digest, Origin>,
     pub(super) held: BTreeMap<NodeId, Held>,
     assigned: BTreeMap<NodeId, StageId>,
+    /// Rebuilds of each stage.
+    lineages: Vec<u32>,
     /// The last `state/` that was published.
     pub(super) published: Option<(Iteration, Vec<SavedStage>)>,
 }
@@ -65,6 +70,7 @@ impl Truth {
                 .collect(),
             held: BTreeMap::new(),
             origins: states.iter().map(|state| (made::digest(*state), *state)).collect(),
+            lineages: vec![0; states.len()],
             states: vec![states],
             assigned: BTreeMap::new(),
             published: None,
@@ -88,6 +94,16 @@ impl Truth {
                 && held.iteration.0 >= self.committed()
                 && self.served(held.stage, held.iteration, held.digest)
         })
+    }
+
+    /// Norms of the shares that the stage's are compared with: those of its last iterations since it was rebuilt.
+    pub(super) fn share_norms(&self, stage: StageId) -> Vec<f64> {
+        let lineage = self.lineages.get(usize::from(stage.0));
+        let last = self.records.iter().rev().take(SHARES_ITERATIONS);
+        last.filter_map(|record| record.stage(stage))
+            .filter(|part| Some(&part.lineage) == lineage && part.step)
+            .flat_map(|part| part.shares.iter().map(|share| share.norm))
+            .collect()
     }
 
     /// The digest of a stage's state before an iteration.
@@ -121,6 +137,7 @@ impl Truth {
             }
             Observation::Written { entry: Entry::Rebuilt(rebuild) } => {
                 self.served.insert((rebuild.stage, self.committed(), rebuild.state));
+                self.lineages[usize::from(rebuild.stage.0)] = rebuild.lineage;
             }
             Observation::Rebuilt { rebuilt } => {
                 self.rebuilt.insert(made::digest(rebuilt.state), (*rebuilt).clone());
@@ -162,7 +179,8 @@ impl Truth {
         self.served.retain(|(_, t, _)| *t <= to.0);
         // A stage may have been rebuilt after it was saved, or before.
         let Some(states) = self.states.last_mut() else { return };
-        for SavedStage { stage, state: digest, .. } in saved {
+        for SavedStage { stage, state: digest, lineage } in saved {
+            self.lineages[usize::from(stage.0)] = *lineage;
             let rebuilt = self.rebuilt.get(digest).map(|rebuilt| rebuilt.state);
             if let Some(state) = self.origins.get(digest).copied().or(rebuilt) {
                 states[usize::from(stage.0)] = state;
@@ -178,6 +196,7 @@ impl Truth {
             return;
         };
         for part in &record.stages {
+            self.lineages[usize::from(part.stage.0)] = part.lineage;
             if let Some(rebuilt) = part.state.and_then(|digest| self.rebuilt.get(&digest))
                 && rebuilt.stage == part.stage
             {

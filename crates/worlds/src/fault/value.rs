@@ -3,6 +3,17 @@
 use super::provenance::Origin;
 use skipstone_types::{Iteration, Microbatch, StageId};
 
+/// How a sum is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Poison {
+    /// Some of its numbers are not finite.
+    NotFinite,
+    /// It is ten thousand times too large.
+    Scaled,
+    /// It is the sum of an earlier iteration, of this norm.
+    Stale { norm_bits: u64 },
+}
+
 /// A tensor, or a group of them, by how it was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Value {
@@ -19,7 +30,7 @@ pub(super) enum Value {
     /// A boundary tensor coming back.
     Gradient { iteration: Iteration, microbatch: Microbatch, origin: Origin },
     /// A sum of `count` gradient terms of the stage with this state.
-    Sum { state: Origin, terms: u64, count: u32 },
+    Sum { state: Origin, terms: u64, count: u32, poison: Option<Poison> },
     /// Part `index` of `parts` of a sum.
     Part { state: Origin, terms: u64, count: u32, index: u32, parts: u32 },
     /// The same part summed over contributors and divided.

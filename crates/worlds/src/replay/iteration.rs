@@ -359,12 +359,31 @@ impl<'a> Run<'a> {
                 .filter(|queue| queue.stage == part.stage)
                 .filter_map(|queue| queue.sum)
                 .collect();
+            self.check_norms(part, &sums)?;
             let failed = self.failed(part.stage);
             let microbatches = part.microbatches();
             let reduced = self.reduce_stage(part, &sums, microbatches).map_err(failed)?;
             gradients.insert(part.stage, reduced);
         }
         Ok(gradients)
+    }
+
+    /// Every share is as large as it was said to be.
+    fn check_norms(&mut self, part: &StageRecord, sums: &[Handle]) -> Result<(), ReplayError> {
+        let (iteration, stage) = (self.record.iteration, part.stage);
+        for (share, sum) in part.shares.iter().zip(sums) {
+            let failed = self.failed(stage);
+            let (outcome, _) = self.machine(stage).run(Task::Measure, &[*sum], 0).map_err(&failed)?;
+            let Outcome::Measured { norm } = outcome else {
+                return Err(failed("a sum was not measured".to_owned()));
+            };
+            let same = norm == share.norm || (norm.is_nan() && share.norm.is_nan());
+            if !same {
+                let (what, expected, got) = ("norm of a share", share.norm.to_string(), norm.to_string());
+                return Err(ReplayError::Differs { iteration, stage, what, expected, got });
+            }
+        }
+        Ok(())
     }
 
     fn reduce_stage(

@@ -16,6 +16,7 @@ mod no_two_terms_commit;
 mod node_ids_are_never_used_twice;
 mod nodes_one_step_apart;
 mod one_origin_and_a_spare_suffice;
+mod poisoned_shares_never_count;
 mod published_state_is_committed;
 mod queues_bounded;
 mod recovery_is_the_configured_one;
@@ -25,6 +26,7 @@ mod resume_goes_on_from_what_was_saved;
 mod runs_end_as_they_should;
 mod sample_order_independent;
 mod slots_never_exceeded;
+mod struck_nodes_are_set_aside;
 mod waits_have_an_owner_and_an_end;
 
 use super::compute::Rebuilt;
@@ -55,6 +57,8 @@ pub(super) enum Observation<'a> {
     Loaded { iteration: Iteration, stage: StageId, digest: Digest },
     /// A node has computed wrong numbers.
     Miscomputed { node: NodeId },
+    /// What a node adds up in an attempt is wrong, in a way that can be told.
+    Poisoned { node: NodeId, iteration: Iteration, attempt: Attempt },
     /// Time has passed; no fault has happened since then, if faults are over.
     /// So many nodes belong to it; so many of them are origins with the last state.
     Standing { now_us: u64, calm_since_us: Option<u64>, nodes: usize, origins: usize },
@@ -128,6 +132,8 @@ impl Invariants {
             Box::new(commit_is_journalled_first::CommitIsJournalledFirst),
             Box::new(repair_keeps_the_planned_stages::RepairKeepsThePlannedStages::default()),
             Box::new(fenced_nodes_never_count::FencedNodesNeverCount::default()),
+            Box::new(poisoned_shares_never_count::PoisonedSharesNeverCount::default()),
+            Box::new(struck_nodes_are_set_aside::StruckNodesAreSetAside::default()),
             Box::new(each_microbatch_counted_once::EachMicrobatchCountedOnce),
             Box::new(hashes_before_step::HashesBeforeStep::default()),
             Box::new(recovery_is_the_configured_one::RecoveryIsTheConfiguredOne::default()),

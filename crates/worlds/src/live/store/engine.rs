@@ -151,6 +151,10 @@ impl Engine {
                 sum.fill(0.0);
                 Ok((Outcome::Done, vec![Tensor::Flat(Flat::new(sum))]))
             }
+            Task::Measure => {
+                let norm = grad_norm(flat(inputs, 0)?.as_slice());
+                Ok((Outcome::Measured { norm }, Vec::new()))
+            }
             Task::Part { index, count } => {
                 let part = flat(inputs, 0)?.part(*index, *count);
                 Ok((Outcome::Done, vec![Tensor::Flat(part)]))
