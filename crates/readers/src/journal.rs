@@ -73,7 +73,8 @@ fn mend(bytes: &[u8]) -> Vec<u8> {
 /// A record with something in every list.
 pub(crate) fn record() -> CommitRecord {
     let visit = |stage, node| Visit { stage: StageId(stage), node: NodeId(node) };
-    let share = |node, losses| Share { node: NodeId(node), microbatches: vec![Microbatch(0)], losses };
+    let share =
+        |node, losses| Share { node: NodeId(node), microbatches: vec![Microbatch(0)], losses, norm: 0.75 };
     let stage = |stage, node, losses| StageRecord {
         stage: StageId(stage),
         members: vec![NodeId(node)],

@@ -191,6 +191,7 @@ fn to_coordinator() -> Result<Vec<Seed>, SeedError> {
             "transfer-failed",
             ToCoordinator::TransferFailed { transfer: transfer(), why: "no donor".to_owned() },
         ),
+        ("measured", ToCoordinator::Measured { iteration, attempt, microbatches: 1, norm: 0.75 }),
         ("broken", ToCoordinator::Broken { why: "no memory".to_owned() }),
     ])
 }
