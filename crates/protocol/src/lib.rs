@@ -12,6 +12,8 @@
 mod command;
 mod coordinator;
 mod detector;
+#[cfg(test)]
+mod fixtures;
 mod inputs;
 mod journal;
 mod message;

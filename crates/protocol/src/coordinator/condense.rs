@@ -95,40 +95,11 @@ impl Kept {
 mod tests {
     use super::super::Coordinator;
     use super::*;
+    use crate::fixtures::settings;
     use crate::journal::Rebuild;
     use crate::record::{SavedStage, StageRecord};
     use skipstone_recovery::{Moments, Recipe};
-    use skipstone_types::{Attempt, Digest, LearningRate, PlanEpoch, RateShape, Settings, WhileLost};
-
-    fn settings() -> Settings {
-        Settings {
-            run: RunId(5),
-            seed: 0,
-            relay_stages: 2,
-            origin_like_relay: false,
-            origin_has_layers: false,
-            replicas: 1,
-            spares: 0,
-            microbatches: 1,
-            steps: 100,
-            skip: 0.0,
-            full_every: 0,
-            slots: 2,
-            while_lost: WhileLost::Skip,
-            recovery: "checkfree".to_owned(),
-            clip_norm_max: 1.0,
-            learning_rate: LearningRate {
-                peak: 1.0,
-                floor: 1.0,
-                warmup_iterations: 0,
-                total_iterations: 100,
-                shape: RateShape::Constant,
-            },
-            save_every_iterations: 0,
-            deterministic: false,
-            respawn: true,
-        }
-    }
+    use skipstone_types::{Attempt, Digest, PlanEpoch};
 
     /// A record in which the stages step that `steps` names.
     fn record(iteration: u64, mark: u8, steps: &[u16], lineage: u32) -> Entry {
