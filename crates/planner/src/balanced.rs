@@ -49,7 +49,7 @@ impl PathChooser for BalancedChooser {
                 Path(stages.filter_map(|stage| turns[usize::from(stage.0)].next(stage)).collect())
             })
             .collect();
-        Ok(Plan { epoch: problem.epoch, paths })
+        Ok(Plan { epoch: problem.epoch, paths, expected_us: None })
     }
 }
 

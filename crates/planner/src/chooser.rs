@@ -5,8 +5,8 @@ use thiserror::Error;
 
 /// Finds a path for every microbatch of an attempt.
 ///
-/// An implementation is a function of the problem (and of what it was made with): the same problem gets the same
-/// plan, on every machine.
+/// An implementation is a function of the problem, of what it was made with and of the problems before: the same problems
+/// get the same plans, on every machine.
 pub trait PathChooser: Send {
     /// The paths for `problem`, under its epoch.
     ///

@@ -2,7 +2,8 @@
 //!
 //! The trainer asks a [`PathChooser`] with a [`PlanProblem`](skipstone_types::PlanProblem): which nodes live, how
 //! long a path is, which orders of stages are allowed. [`BalancedChooser`] answers with paths that load every
-//! stage equally, and every node by its speed; it knows nothing of links.
+//! stage equally, and every node by its speed; it knows nothing of links. [`SwarmChooser`] knows them, and searches for
+//! paths that end early.
 
 mod balanced;
 mod bounds;
@@ -17,6 +18,7 @@ mod random;
 mod search;
 mod simulate;
 mod subset;
+mod swarm;
 
 pub use balanced::BalancedChooser;
 pub use bounds::{InstanceBounds, LowerBounds, PathBounds, PlacementBounds};
@@ -36,3 +38,4 @@ pub use search::{
     search_placed,
 };
 pub use simulate::{Evaluation, MemoryWait, TaskInterval, Trace, TransferInterval, evaluate};
+pub use swarm::{StageCost, SwarmChooser, SwarmDescription, SwarmError, SwarmNode};

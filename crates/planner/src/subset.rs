@@ -29,6 +29,23 @@ fn may_jump(stages: &[StageId], from: Option<usize>, to: usize, jump_max: u16) -
     to == next || (to > next && stages[to].0 - start <= jump_max)
 }
 
+/// How many sets of stages one path may visit, roughly where there are very many.
+pub(crate) fn count_paths(stages: &[StageId], picks: usize, jump_max: u16) -> f64 {
+    if picks == 0 {
+        return 1.0;
+    }
+    let start = |to| f64::from(u8::from(may_jump(stages, None, to, jump_max)));
+    let mut ways: Vec<f64> = (0..stages.len()).map(start).collect();
+    for _ in 1..picks {
+        let from = |to: usize| -> f64 {
+            let before = (0..to).filter(|from| may_jump(stages, Some(*from), to, jump_max));
+            before.map(|from| ways[from]).sum()
+        };
+        ways = (0..stages.len()).map(from).collect();
+    }
+    ways.iter().sum::<f64>().min(1.0e300)
+}
+
 fn is_joined(stages: &[StageId], path: &[usize], jump_max: u16) -> bool {
     let mut from = None;
     path.iter().all(|to| {
@@ -86,6 +103,16 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn legal_sets_are_counted(
+            served in proptest::collection::btree_set(1_u16..16, 1..9), picks in 0_usize..9, jump_max in 1_u16..5,
+        ) {
+            let stages: Vec<_> = served.into_iter().map(StageId).collect();
+            let picks = picks.min(stages.len());
+            let legal = subsets(&stages, picks, jump_max).len();
+            prop_assert!((count_paths(&stages, picks, jump_max) - legal as f64).abs() < 0.5);
+        }
+
         #[test]
         fn no_legal_set_is_heavier(
             served in proptest::collection::btree_set(1_u16..16, 1..9),

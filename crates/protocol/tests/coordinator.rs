@@ -111,7 +111,7 @@ impl Bench {
                             )
                         })
                         .collect();
-                    self.input(CoordinatorInput::Planned { plan: Plan { epoch: problem.epoch, paths } });
+                    self.input(CoordinatorInput::Planned { plan: Plan { epoch: problem.epoch, paths, expected_us: None } });
                 }
                 CoordinatorCommand::Bind { .. }
                 | CoordinatorCommand::Reject { .. }

@@ -57,4 +57,7 @@ pub struct Plan {
     pub epoch: PlanEpoch,
     /// One path a microbatch.
     pub paths: Vec<Path>,
+    /// What the iteration is expected to take, from its start until all replicas agree, in microseconds; none: it was not
+    /// estimated.
+    pub expected_us: Option<u64>,
 }

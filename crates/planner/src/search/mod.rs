@@ -16,14 +16,15 @@ mod routes;
 use crate::compiled::CompiledInstance;
 use crate::plan::{PipelinePlan, check_placement};
 use crate::random::Random;
-use anneal::{Annealed, Cooling, anneal};
+pub(crate) use anneal::Cooling;
+use anneal::{Annealed, anneal};
 pub(crate) use construct::stage_sizes;
-use draft::Draft;
+pub(crate) use draft::Draft;
 pub use error::SearchError;
 pub use exact::{EXACT_NODES_MAX, Exact, exact};
-use moves::Moves;
-use objective::Guide;
+pub(crate) use moves::Moves;
 pub use objective::Objective;
+pub(crate) use objective::{Guide, Score};
 pub use replan::replan;
 
 /// What to search for.

@@ -22,6 +22,8 @@ pub(crate) struct Moves {
     placement: bool,
     /// Whether stages may change sizes.
     resize: bool,
+    /// Whether stages may be visited more or less often than the draft has it, and microbatches wait for each other.
+    free: bool,
 }
 
 impl Moves {
@@ -30,12 +32,18 @@ impl Moves {
         Self {
             placement: compiled.nodes() > 1 && compiled.stages() > 1,
             resize: compiled.instance().stage_sizes.is_none() && compiled.stages() > 2,
+            free: true,
         }
     }
 
     /// The steps that leave every node where it is.
     pub(crate) fn of_paths() -> Self {
-        Self { placement: false, resize: false }
+        Self { placement: false, resize: false, free: true }
+    }
+
+    /// The steps that also leave every stage its number of visits, and all microbatches equal in rank.
+    pub(crate) fn of_even_paths() -> Self {
+        Self { placement: false, resize: false, free: false }
     }
 
     /// Takes a random step; false where it turned out to be none. The draft is then of no use.
@@ -44,15 +52,16 @@ impl Moves {
         let seats = if self.placement { SEATS } else { 0 };
         let resize = if self.resize { RESIZE } else { 0 };
         let relays = usize::from(length > 1);
+        let free = usize::from(self.free);
         let kinds = [
             relays * NODE,
             relays * EXCHANGE,
-            relays * CHANGE,
+            free * relays * CHANGE,
             relays * TRADE_WAYS,
-            if length > 2 { TURN } else { 0 },
+            if length > 2 { free * TURN } else { 0 },
             seats,
             resize,
-            RANK,
+            free * RANK,
         ];
         let mut draw = random.below(kinds.iter().sum());
         let mut kind = 0;

@@ -1,0 +1,88 @@
+//! Paths by search, for a swarm whose links are known.
+
+use skipstone_types::{Path, Plan, PlanProblem};
+
+use super::description::SwarmDescription;
+use super::error::SwarmError;
+use super::refine::refine;
+use super::rotation::{Prices, Rotation};
+use super::start::start;
+use super::view::SwarmView;
+use crate::balanced::BalancedChooser;
+use crate::chooser::{PathChooser, PlanError};
+use crate::random::Random;
+use crate::search::{Guide, Objective};
+use crate::subset::count_paths;
+
+/// Candidates × visits of an iteration: 2500 candidates at 30 microbatches of 4 visits, less than a tenth of a second.
+const WORK: u64 = 300_000;
+/// Visits of the largest iteration that is searched over; beyond, the start is the plan.
+const VISITS_MAX: usize = 60_000;
+
+/// Chooses paths that end early, by the exact simulation of an iteration over the swarm's links and measured paces, and
+/// rotates among such plans.
+///
+/// - Paths ascend through the stages, so slots can't deadlock (see [`BalancedChooser`]); they keep the jump limit.
+/// - Each search begins at the last plan, mended for who is gone, came or was moved, so plans get better from iteration to
+///   iteration while the swarm stands still.
+/// - While the same stages are served, none is short of speed and no jump limit forbids it, visits of any two relay stages
+///   differ by at most one, in every iteration and in all of them together. A stage whose nodes would work for more than
+///   1.5 times the mean gets less, but at least half of its even share.
+/// - Sets of stages that were trained more often than others cost more, so that each gets its turn: in the long run
+///   between half and twice its even share. A node without a microbatch for four iterations gets one.
+///
+/// The plan is a function of the description, the problem and the problems before, whatever machine it runs on; the work is
+/// bounded by a count, not by time.
+#[derive(Debug, Clone)]
+pub struct SwarmChooser {
+    description: SwarmDescription,
+    rotation: Rotation,
+    last: Vec<Path>,
+}
+
+impl SwarmChooser {
+    /// A chooser for the swarm described.
+    ///
+    /// # Errors
+    /// See [`SwarmError`].
+    pub fn new(description: SwarmDescription) -> Result<Self, SwarmError> {
+        description.check()?;
+        Ok(Self { description, rotation: Rotation::default(), last: Vec::new() })
+    }
+
+    fn search(&self, problem: &PlanProblem, balanced: &Plan) -> Option<Plan> {
+        let served = problem.served_relays();
+        let picks = balanced.paths.first()?.0.len() - 1;
+        let visits = balanced.paths.len() * (picks + 1);
+        if visits > VISITS_MAX {
+            return None;
+        }
+        let origins = &problem.nodes[0];
+        let of_origin = |id| balanced.paths.iter().filter(|path| path.0[0].node == id).count() as u32;
+        let quotas: Vec<u32> = origins.iter().map(|id| of_origin(*id)).collect();
+        let view = SwarmView::new(&self.description, problem, quotas, picks)?;
+        let targets = self.rotation.targets(&served, picks, balanced.paths.len(), &view.speeds());
+        let idle = self.rotation.idle(problem, &view);
+        let draft = start(&view, problem, balanced, &self.last, &targets, &idle);
+        let guide = Guide::new(&view.compiled, Objective::Iteration);
+        let cost = guide.cost_of(&view.compiled, &draft)?;
+        let sets = count_paths(&served, picks, problem.rules.jump_max);
+        let mut prices = Prices::new(&self.rotation, &idle, &view, sets, cost);
+        let work = WORK / visits as u64;
+        let random =
+            &mut Random::new(&[problem.seed, problem.iteration.0, u64::from(problem.attempt.0), 0x7377_6172]);
+        let (draft, score) = refine(&view.compiled, &guide, &mut prices, draft, work, random)?;
+        Some(Plan { epoch: problem.epoch, paths: view.paths(&draft), expected_us: Some(score.objective_us) })
+    }
+}
+
+impl PathChooser for SwarmChooser {
+    fn choose(&mut self, problem: &PlanProblem) -> Result<Plan, PlanError> {
+        let balanced = BalancedChooser.choose(problem)?;
+        self.rotation.meet(problem);
+        let plan = self.search(problem, &balanced).unwrap_or(balanced);
+        self.rotation.count(problem, &plan);
+        self.last.clone_from(&plan.paths);
+        Ok(plan)
+    }
+}

@@ -1,0 +1,195 @@
+//! What is known of a swarm before it is measured.
+
+use serde::{Deserialize, Serialize};
+use skipstone_types::NodeId;
+
+use super::error::SwarmError;
+use crate::instance::{INSTANCE_SCHEMA, Instance, InstanceNode, Quota, Regions, SwapRules};
+
+/// Most nodes of a description.
+const NODES_MAX: usize = 20_000;
+/// Longest task, in seconds.
+const TASK_S_MAX: f64 = 1.0e5;
+
+/// Regions, links, and what a microbatch costs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SwarmDescription {
+    /// Latency and bandwidth between regions.
+    pub regions: Regions,
+    /// The nodes, the first one's id being 1. Ids beyond the end of the list count from its start again: a node
+    /// that takes another's place is where the list says for its own id.
+    pub nodes: Vec<SwarmNode>,
+    /// A microbatch at a relay stage, on a node of slowness 1.
+    pub relay: StageCost,
+    /// A microbatch at the origin, on a node of slowness 1.
+    pub origin: StageCost,
+    /// Bytes of a microbatch's activation, or of its gradient, between stages.
+    pub activation_bytes: f64,
+    /// Bytes of a stage's gradient, as replicas exchange them.
+    pub gradient_bytes: f64,
+    /// Seconds that every transfer takes beyond latency and bytes.
+    #[serde(default)]
+    pub link_overhead_s: f64,
+    /// Microbatches that a node holds between forward and backward.
+    pub slots: u32,
+}
+
+/// A node of a description.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SwarmNode {
+    /// Its region.
+    pub region: String,
+    /// How many times as long as the costs say it computes, as far as nothing is measured.
+    #[serde(default = "usual")]
+    pub slowness: f64,
+}
+
+fn usual() -> f64 {
+    1.0
+}
+
+/// Computing times of a microbatch at a stage. Of a node whose pace is measured only the proportions count.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StageCost {
+    /// Its forward, in seconds.
+    pub forward_s: f64,
+    /// Its loss, in seconds; 0 for a relay.
+    #[serde(default)]
+    pub loss_s: f64,
+    /// Its backward, in seconds.
+    pub backward_s: f64,
+}
+
+impl StageCost {
+    /// All of it, in seconds.
+    pub fn total_s(&self) -> f64 {
+        self.forward_s + self.loss_s + self.backward_s
+    }
+}
+
+impl SwarmDescription {
+    /// The nodes, links and costs of an instance; node `v` of it gets the id `v + 1`. All nodes get the least number of
+    /// slots.
+    pub fn of_instance(instance: &Instance) -> Self {
+        let cost = |layers: u32| {
+            let forward_s = f64::from(layers) * f64::from(instance.samples_per_mb);
+            let loss_s = 0.0;
+            StageCost { forward_s, loss_s, backward_s: forward_s * instance.backward_ratio }
+        };
+        let mut origin = cost(instance.layers_of_origin());
+        // A loss is a multiple of a relay's forward, whatever the origin's own.
+        origin.loss_s = cost(instance.layers_per_stage).forward_s * instance.loss_ratio;
+        Self {
+            regions: instance.regions.clone(),
+            nodes: instance
+                .nodes
+                .iter()
+                .map(|node| SwarmNode {
+                    region: node.region.clone(),
+                    slowness: node.compute_s_per_layer_sample,
+                })
+                .collect(),
+            relay: cost(instance.layers_per_stage),
+            origin,
+            activation_bytes: instance.activation_bytes_per_sample * f64::from(instance.samples_per_mb),
+            gradient_bytes: instance.param_bytes_per_stage,
+            link_overhead_s: instance.link_overhead_s,
+            slots: instance.nodes.iter().map(|node| node.memory).min().unwrap_or(1),
+        }
+    }
+
+    /// The node's entry.
+    pub fn node(&self, id: NodeId) -> Option<&SwarmNode> {
+        let place = (u64::from(id.0).max(1) - 1) % (self.nodes.len() as u64).max(1);
+        self.nodes.get(place as usize)
+    }
+
+    /// Checks every number and link.
+    ///
+    /// # Errors
+    /// The first thing wrong.
+    pub fn check(&self) -> Result<(), SwarmError> {
+        if self.nodes.is_empty() {
+            return Err(SwarmError::NoNodes);
+        }
+        if self.nodes.len() > NODES_MAX {
+            return Err(SwarmError::TooManyNodes { found: self.nodes.len(), most: NODES_MAX });
+        }
+        for (name, cost) in [("relay", self.relay), ("origin", self.origin)] {
+            for (part, value) in
+                [("forward_s", cost.forward_s), ("loss_s", cost.loss_s), ("backward_s", cost.backward_s)]
+            {
+                in_range(format!("{name}.{part}"), value, 0.0)?;
+            }
+            in_range(format!("{name} (forward_s + loss_s + backward_s)"), cost.total_s(), 1.0e-9)?;
+        }
+        for (place, node) in self.nodes.iter().enumerate() {
+            in_range(format!("nodes[{place}].slowness"), node.slowness, 1.0e-6)?;
+        }
+        // A single path through the nodes of all regions: links and sizes are checked as those of an instance.
+        let places = self.nodes.iter().map(|node| (node.region.clone(), 1.0e-3));
+        self.instance("swarm", &[self.nodes.len() as u32], places, 1, vec![1; self.nodes.len()], 1)
+            .check()
+            .map_err(SwarmError::from)
+    }
+
+    /// The instance of nodes in order of stages: (region, forward time in seconds).
+    pub(crate) fn instance(
+        &self,
+        name: &str,
+        sizes: &[u32],
+        nodes: impl Iterator<Item = (String, f64)>,
+        path_length: usize,
+        quotas: Vec<u32>,
+        jump_max: u32,
+    ) -> Instance {
+        Instance {
+            schema: INSTANCE_SCHEMA.to_owned(),
+            name: name.to_owned(),
+            note: None,
+            n_stages: sizes.len() as u32,
+            stage_sizes: Some(sizes.to_vec()),
+            layers_per_stage: 1,
+            origin_layers: None,
+            path_len: path_length as u32,
+            skip_ratio: None,
+            samples_per_mb: 1,
+            activation_bytes_per_sample: self.activation_bytes,
+            param_bytes_per_stage: self.gradient_bytes,
+            backward_ratio: self.relay.backward_s / self.relay.forward_s.max(1.0e-9),
+            loss_ratio: 0.0,
+            link_overhead_s: self.link_overhead_s,
+            task_gap_s: 0.0,
+            link_serial: false,
+            total_microbatches: quotas.iter().sum(),
+            microbatches_per_origin: Quota::List(quotas),
+            waves: None,
+            edge_swaps: None,
+            stage_visits_max: None,
+            dp_allreduce_max_s: None,
+            swap: SwapRules { max_distance: 0, max_count: 0, max_total_distance: 0 },
+            max_jump: jump_max,
+            regions: self.regions.clone(),
+            nodes: (0..)
+                .zip(nodes)
+                .map(|(id, (region, forward_s))| InstanceNode {
+                    id,
+                    region,
+                    compute_s_per_layer_sample: forward_s,
+                    memory: self.slots,
+                })
+                .collect(),
+        }
+    }
+}
+
+fn in_range(field: String, found: f64, least: f64) -> Result<(), SwarmError> {
+    if found.is_finite() && (least..=TASK_S_MAX).contains(&found) {
+        return Ok(());
+    }
+    let must = if least > 0.0 { "above 0, and at most 100000" } else { "0 or more, and at most 100000" };
+    Err(SwarmError::Number { field, found, must })
+}

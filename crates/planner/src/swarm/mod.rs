@@ -1,0 +1,13 @@
+//! The planner in the loop: paths for the swarm as it stands, iteration after iteration.
+
+mod chooser;
+mod description;
+mod error;
+mod refine;
+mod rotation;
+mod start;
+mod view;
+
+pub use chooser::SwarmChooser;
+pub use description::{StageCost, SwarmDescription, SwarmNode};
+pub use error::SwarmError;

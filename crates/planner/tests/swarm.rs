@@ -1,0 +1,216 @@
+//! Plans of a swarm in training: legal, the same again, quick and even.
+
+#![allow(clippy::unwrap_used)]
+
+use proptest::prelude::*;
+use skipstone_planner::{
+    BalancedChooser, CompiledInstance, DrawnSize, Instance, PathChooser, PipelinePlan, PlanMode,
+    PlannedMicrobatch, SwarmChooser, SwarmDescription, SwarmError, draw_instance, evaluate,
+};
+use skipstone_types::{Attempt, Iteration, NodeId, Pace, PathRules, Plan, PlanEpoch, PlanProblem, StageId};
+use std::collections::BTreeMap;
+
+/// An instance drawn with ascending paths and without a limit of visits.
+fn instance(stages: usize, nodes: usize, path_len: usize, seed: u64) -> Instance {
+    let mut instance = draw_instance(DrawnSize { nodes, stages, path_len, regions: 6 }, seed);
+    instance.swap.max_distance = 0;
+    instance.stage_visits_max = None;
+    instance
+}
+
+/// `replicas[s]` nodes serve stage s.
+fn problem(replicas: &[usize], microbatches: u32, path_length: u16, iteration: u64) -> PlanProblem {
+    let mut next = 0;
+    let nodes = replicas.iter().map(|count| {
+        next += *count as u32;
+        (next - *count as u32..next).map(|node| NodeId(node + 1)).collect()
+    });
+    PlanProblem {
+        epoch: PlanEpoch(9),
+        seed: 5,
+        iteration: Iteration(iteration),
+        attempt: Attempt(0),
+        nodes: nodes.collect(),
+        microbatches,
+        path_length,
+        full: false,
+        rules: PathRules::default(),
+        paces: vec![],
+    }
+}
+
+fn routes(plan: &Plan) -> Vec<Vec<StageId>> {
+    plan.paths.iter().map(|path| path.0.iter().map(|visit| visit.stage).collect()).collect()
+}
+
+fn visits(plan: &Plan, stages: usize) -> Vec<u32> {
+    let mut visits = vec![0; stages];
+    plan.paths.iter().flat_map(|path| &path.0).for_each(|visit| visits[usize::from(visit.stage.0)] += 1);
+    visits
+}
+
+/// Seconds of an iteration with these paths, by the exact evaluation.
+fn iteration_s(instance: &Instance, plan: &Plan, nodes: &[Vec<NodeId>]) -> f64 {
+    let mut instance = instance.clone();
+    let of_origin = |id: &NodeId| plan.paths.iter().filter(|path| path.0[0].node == *id).count() as u32;
+    instance.microbatches_per_origin =
+        skipstone_planner::Quota::List(nodes[0].iter().map(of_origin).collect());
+    instance.total_microbatches = plan.paths.len() as u32;
+    instance.stage_sizes = Some(nodes.iter().map(|nodes| nodes.len() as u32).collect());
+    let plan = PipelinePlan {
+        instance: instance.name.clone(),
+        method: String::new(),
+        mode: PlanMode::Partial,
+        policy: skipstone_planner::DispatchPolicy::default(),
+        stages: nodes.iter().map(|nodes| nodes.iter().map(|id| id.0 - 1).collect()).collect(),
+        microbatches: (0..)
+            .zip(&plan.paths)
+            .map(|(id, path)| PlannedMicrobatch {
+                id,
+                path: path.0.iter().map(|visit| visit.node.0 - 1).collect(),
+                after: None,
+                release: 0.0,
+                priority: 0.0,
+            })
+            .collect(),
+        node_order: BTreeMap::new(),
+    };
+    evaluate(&CompiledInstance::new(&instance).unwrap(), &plan).unwrap().iteration_s()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn rules_hold_while_nodes_come_and_go(
+        swarms in proptest::collection::vec(
+            (1_usize..4, proptest::collection::vec(0_usize..4, 6), any::<bool>()), 1..5),
+        microbatches in 1_u32..14, length in 1_u16..8, seed in 0_u64..100,
+    ) {
+        let description = SwarmDescription::of_instance(&instance(7, 24, 3, seed));
+        let mut chooser = SwarmChooser::new(description.clone()).unwrap();
+        let mut again = SwarmChooser::new(description).unwrap();
+        for (iteration, (origins, relays, full)) in (0..).zip(swarms) {
+            let replicas: Vec<_> = std::iter::once(origins).chain(relays).collect();
+            let mut problem = problem(&replicas, microbatches, length, iteration);
+            problem.full = full;
+            let plan = chooser.choose(&problem).unwrap();
+            let served = problem.served_relays();
+            let relays = if full { served.len() } else { served.len().min(usize::from(length) - 1) };
+            prop_assert_eq!(plan.epoch, problem.epoch);
+            prop_assert_eq!(plan.paths.len(), microbatches as usize);
+            for path in &plan.paths {
+                prop_assert_eq!(path.0.len(), 1 + relays);
+                prop_assert_eq!(path.0[0].stage, StageId::ORIGIN);
+                for visit in &path.0 {
+                    prop_assert!(problem.nodes[usize::from(visit.stage.0)].contains(&visit.node));
+                }
+                for pair in path.0.windows(2) {
+                    let (from, to) = (pair[0].stage.0, pair[1].stage.0);
+                    let passed_over = served.iter().any(|stage| (from + 1..to).contains(&stage.0));
+                    prop_assert!(from < to, "paths climb");
+                    prop_assert!(to - from <= problem.rules.jump_max || !passed_over, "{from} → {to}");
+                }
+            }
+            prop_assert_eq!(again.choose(&problem).unwrap(), plan);
+        }
+    }
+}
+
+#[test]
+fn stages_nodes_and_sets_of_stages_get_their_turns() {
+    let replicas = [4, 3, 3, 3, 3, 3];
+    let mut instance = instance(6, 19, 4, 3);
+    for node in &mut instance.nodes {
+        node.compute_s_per_layer_sample = 0.05 + 0.01 * f64::from(node.id % 4);
+    }
+    let mut chooser = SwarmChooser::new(SwarmDescription::of_instance(&instance)).unwrap();
+    let (mut total, mut sets) = (vec![0; 6], BTreeMap::new());
+    let mut owners: BTreeMap<NodeId, u32> = BTreeMap::new();
+    let iterations = 150;
+    for iteration in 0..iterations {
+        let plan = chooser.choose(&problem(&replicas, 16, 4, iteration)).unwrap();
+        let visits = visits(&plan, 6);
+        assert!(visits[1..].iter().max().unwrap() - visits[1..].iter().min().unwrap() <= 1, "{visits:?}");
+        total.iter_mut().zip(visits).for_each(|(total, visits)| *total += visits);
+        routes(&plan).into_iter().for_each(|route| *sets.entry(route).or_insert(0.0) += 1.0);
+        plan.paths
+            .iter()
+            .flat_map(|path| &path.0)
+            .for_each(|visit| *owners.entry(visit.node).or_default() += 1);
+    }
+    assert!(total[1..].iter().max().unwrap() - total[1..].iter().min().unwrap() <= 1, "{total:?}");
+    let even = 16.0 * iterations as f64 / 10.0;
+    assert_eq!(sets.len(), 10, "there are 10 ways to visit 3 of 5 relays");
+    assert!(sets.values().all(|taken| (0.5 * even..=2.0 * even).contains(taken)), "{even} {sets:?}");
+    assert_eq!(owners.len(), 19);
+    assert!(owners.values().all(|owned| u64::from(*owned) >= iterations / 5), "{owners:?}");
+}
+
+#[test]
+fn expected_times_are_those_of_the_evaluation_and_well_below_balanced_ones() {
+    let replicas = [4, 3, 3, 3, 3, 3];
+    for seed in 0..4 {
+        let instance = instance(6, 19, 4, seed);
+        let mut chooser = SwarmChooser::new(SwarmDescription::of_instance(&instance)).unwrap();
+        let (mut found, mut balanced) = (0.0, 0.0);
+        for iteration in 0..8 {
+            let problem = problem(&replicas, 16, 4, iteration);
+            let plan = chooser.choose(&problem).unwrap();
+            let (expected, exact) =
+                (plan.expected_us.unwrap() as f64 / 1e6, iteration_s(&instance, &plan, &problem.nodes));
+            assert!((expected / exact - 1.0).abs() < 1e-3, "{expected} {exact}");
+            found += exact;
+            balanced += iteration_s(&instance, &BalancedChooser.choose(&problem).unwrap(), &problem.nodes);
+        }
+        assert!(found < 0.85 * balanced, "seed {seed}: {found:.1} s against {balanced:.1} s");
+    }
+}
+
+#[test]
+fn a_stage_short_of_nodes_gets_less_but_half_of_its_share() {
+    let mut instance = instance(6, 19, 4, 1);
+    instance.nodes.iter_mut().for_each(|node| node.compute_s_per_layer_sample = 0.05);
+    let mut chooser = SwarmChooser::new(SwarmDescription::of_instance(&instance)).unwrap();
+    let whole = visits(&chooser.choose(&problem(&[4, 3, 3, 3, 3, 3], 30, 4, 0)).unwrap(), 6);
+    assert_eq!(whole[1..], [18; 5]);
+    let lost = visits(&chooser.choose(&problem(&[4, 3, 1, 3, 3, 3], 30, 4, 1)).unwrap(), 6);
+    assert!((9..15).contains(&lost[2]), "{lost:?}");
+    let hole = visits(&chooser.choose(&problem(&[4, 3, 0, 3, 3, 3], 30, 4, 2)).unwrap(), 6);
+    assert_eq!(hole[2], 0);
+    assert!(hole[3..].iter().all(|visits| (22..=23).contains(visits)), "{hole:?}");
+}
+
+#[test]
+fn measured_paces_move_work_away_from_slow_nodes_and_probes_are_kept() {
+    let instance = instance(3, 8, 3, 1);
+    let mut chooser = SwarmChooser::new(SwarmDescription::of_instance(&instance)).unwrap();
+    let mut problem = problem(&[2, 3, 3], 12, 3, 0);
+    let pace = |node, microbatch_us, probe| Pace { node: NodeId(node), microbatch_us, probe };
+    problem.paces = (1..=8).map(|node| pace(node, 2_000_000, false)).collect();
+    problem.paces[3] = pace(4, 60_000_000, false);
+    let owned = |plan: &Plan, node| {
+        plan.paths.iter().flat_map(|path| &path.0).filter(|visit| visit.node == NodeId(node)).count()
+    };
+    let plan = chooser.choose(&problem).unwrap();
+    assert!(owned(&plan, 4) <= 1 && owned(&plan, 3) >= 3, "{plan:?}");
+    problem.iteration = Iteration(1);
+    problem.paces[3].probe = true;
+    assert_eq!(owned(&chooser.choose(&problem).unwrap(), 4), 1);
+}
+
+#[test]
+fn bad_descriptions_are_refused_with_the_field() {
+    let good = SwarmDescription::of_instance(&instance(3, 8, 3, 1));
+    let refused = |change: fn(&mut SwarmDescription)| {
+        let mut bad = good.clone();
+        change(&mut bad);
+        SwarmChooser::new(bad).unwrap_err().to_string()
+    };
+    assert_eq!(refused(|bad| bad.nodes.clear()), SwarmError::NoNodes.to_string());
+    assert!(refused(|bad| bad.nodes[2].slowness = f64::NAN).contains("nodes[2].slowness"));
+    assert!(refused(|bad| bad.relay.forward_s = -1.0).contains("relay.forward_s"));
+    assert!(refused(|bad| bad.nodes[0].region = "Atlantis".to_owned()).contains("Atlantis"));
+    assert!(refused(|bad| bad.activation_bytes = f64::INFINITY).contains("activation_bytes"));
+    assert!(refused(|bad| bad.slots = 0).contains("memory"));
+}
