@@ -16,8 +16,9 @@ pub fn explain(info: &RunInfo, events: &[EventRecord], iteration: Iteration) -> 
     let mut before = Before::default();
     for record in events {
         match &record.event {
-            Event::AttemptStarted { iteration, .. } if iteration.0 == t && found.is_none() => {
+            Event::AttemptStarted { iteration, expected_ms, .. } if iteration.0 == t && found.is_none() => {
                 before.attempts += 1;
+                before.expected_ms = *expected_ms;
             }
             Event::Committed { iteration, took_ms, .. } if iteration.0 < t => {
                 before.took_ms.push(*took_ms);
@@ -62,6 +63,8 @@ struct Before {
     end_ms: u64,
     time: NodeTime,
     attempts: u32,
+    /// What the plan of the last of them expected.
+    expected_ms: Option<u64>,
     took_ms: Vec<u64>,
     open: Vec<Story>,
 }
@@ -99,7 +102,8 @@ impl Found {
     }
 
     fn tell(&self, before: &Before, state: &RunState) -> String {
-        let Event::Committed { iteration, attempt, loss, tokens, stages, replay_us, .. } = &self.record.event
+        let Event::Committed { iteration, attempt, loss, tokens, stages, replay_us, took_ms, .. } =
+            &self.record.event
         else {
             return String::new();
         };
@@ -125,6 +129,14 @@ impl Found {
             words::delay(wall_ms),
             words::plural(u64::from(attempts), "attempt")
         ));
+        if let Some(expected) = before.expected_ms {
+            let error = (*took_ms as f64 / expected.max(1) as f64 - 1.0) * 100.0;
+            text.push_str(&format!(
+                "  The plan expected {} of the last attempt, which took {} ({error:+.0} %).\n",
+                words::delay(expected),
+                words::delay(*took_ms)
+            ));
+        }
         for reason in &self.slow {
             text.push_str(&format!("  Slow, {reason}.\n"));
         }

@@ -230,7 +230,12 @@ mod tests {
             }
             let began = extra.iter().map(|(at, _)| *at).max().unwrap_or(0);
             let latest = paces.values().map(|pace| pace.shares_ms + pace.reduced_ms).max().unwrap_or(0);
-            let begin = Event::AttemptStarted { iteration: Iteration(t), attempt: Attempt(0), holes: vec![] };
+            let begin = Event::AttemptStarted {
+                iteration: Iteration(t),
+                attempt: Attempt(0),
+                holes: vec![],
+                expected_ms: None,
+            };
             events.extend(extra.into_iter().map(|(at, event)| (start + at, event)));
             events.push((start + began, begin));
             let commit = Event::Committed {

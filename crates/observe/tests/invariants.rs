@@ -85,7 +85,7 @@ fn event() -> impl Strategy<Value = Event> {
         }),
         1 => (stage(), text()).prop_map(|(stage, why)| Event::RebuildRefused { stage, why }),
         6 => (iteration(), prop::collection::vec(stage(), 0..3)).prop_map(|(iteration, holes)| {
-            Event::AttemptStarted { iteration, attempt: Attempt(0), holes }
+            Event::AttemptStarted { iteration, attempt: Attempt(0), holes, expected_ms: None }
         }),
         2 => iteration().prop_map(|iteration| {
             Event::AttemptAborted { iteration, attempt: Attempt(0), ran_ms: 1 }

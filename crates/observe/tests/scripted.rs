@@ -185,7 +185,15 @@ fn a_plain_incident_that_takes_long_is_told_twice_at_most() {
     take(event(0, Event::NodeJoined { node, process: 1, was: None }));
     let entered = |node| Event::NodeEntered { node, stage: StageId(1), iteration: Iteration(0), took_ms: 30 };
     take(event(0, entered(node)));
-    take(event(10, Event::AttemptStarted { iteration: Iteration(0), attempt: Attempt(0), holes: vec![] }));
+    take(event(
+        10,
+        Event::AttemptStarted {
+            iteration: Iteration(0),
+            attempt: Attempt(0),
+            holes: vec![],
+            expected_ms: None,
+        },
+    ));
     take(event(1000, Event::Killed { target: "node".into(), node: Some(node), stage }));
     take(event(1100, Event::NodeLost { node, stage, why: "connection".into(), wasted_us: 0 }));
     // Nothing follows for long: it is said once, whatever the ticks.
@@ -252,7 +260,15 @@ fn a_node_that_comes_back_out_of_date_is_no_replica_and_not_dead() {
         take(0, Event::NodeEntered { node, stage, iteration: Iteration(0), took_ms: 0 });
     }
     take(0, Event::NodeAssigned { node: NodeId(3), stage, how: "copy".into() });
-    take(5, Event::AttemptStarted { iteration: Iteration(0), attempt: Attempt(0), holes: vec![] });
+    take(
+        5,
+        Event::AttemptStarted {
+            iteration: Iteration(0),
+            attempt: Attempt(0),
+            holes: vec![],
+            expected_ms: None,
+        },
+    );
     take(10, Event::Killed { target: "coordinator".into(), node: None, stage: None });
     take(90, Event::CoordinatorStarted { term: skipstone_types::Term(2), iteration: Iteration(0) });
     for (was, node) in [(1, 65), (2, 66), (3, 67)] {
@@ -260,7 +276,15 @@ fn a_node_that_comes_back_out_of_date_is_no_replica_and_not_dead() {
     }
     take(110, Event::NodeEntered { node: NodeId(65), stage, iteration: Iteration(0), took_ms: 0 });
     take(110, Event::NodeEmptied { node: NodeId(66), stage });
-    take(120, Event::AttemptStarted { iteration: Iteration(0), attempt: Attempt(1), holes: vec![] });
+    take(
+        120,
+        Event::AttemptStarted {
+            iteration: Iteration(0),
+            attempt: Attempt(1),
+            holes: vec![],
+            expected_ms: None,
+        },
+    );
     take(130, Event::NodeAssigned { node: NodeId(66), stage, how: "copy".into() });
     take(400, Event::NodeEntered { node: NodeId(66), stage, iteration: Iteration(1), took_ms: 270 });
     assert_eq!((state.living(), state.spares(), state.losses()), (3, 1, 0), "the joiner begins anew");

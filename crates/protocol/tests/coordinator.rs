@@ -111,7 +111,9 @@ impl Bench {
                             )
                         })
                         .collect();
-                    self.input(CoordinatorInput::Planned { plan: Plan { epoch: problem.epoch, paths, expected_us: None } });
+                    self.input(CoordinatorInput::Planned {
+                        plan: Plan { epoch: problem.epoch, paths, expected_us: None },
+                    });
                 }
                 CoordinatorCommand::Bind { .. }
                 | CoordinatorCommand::Reject { .. }

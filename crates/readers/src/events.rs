@@ -63,7 +63,7 @@ fn every_kind() -> Vec<Event> {
         Event::NodeJoined { node, process: 77, was: None },
         Event::NodeAssigned { node, stage, how: "initialise".to_owned() },
         Event::NodeEntered { node, stage, iteration: Iteration(0), took_ms: 5 },
-        Event::AttemptStarted { iteration, attempt, holes: vec![StageId(2)] },
+        Event::AttemptStarted { iteration, attempt, holes: vec![StageId(2)], expected_ms: None },
         Event::Committed {
             iteration,
             attempt,

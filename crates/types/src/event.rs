@@ -267,6 +267,9 @@ pub enum Event {
         attempt: Attempt,
         /// Stages without a node, which paths go around.
         holes: Vec<StageId>,
+        /// Milliseconds until all replicas agree, as the plan expects; none: it was made without an estimate.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        expected_ms: Option<u64>,
     },
     /// An attempt was given up: a stage lost its last replica, or a share was refused that no replica could make again.
     AttemptAborted {
@@ -404,7 +407,7 @@ mod tests {
             Event::RebuildStarted { stage, node, sources: Vec::new() },
             Event::StageRebuilt { stage, kind: String::new(), sources: Vec::new(), took_ms, iteration },
             Event::RebuildRefused { stage, why: why.clone() },
-            Event::AttemptStarted { iteration, attempt, holes: Vec::new() },
+            Event::AttemptStarted { iteration, attempt, holes: Vec::new(), expected_ms: Some(1) },
             Event::AttemptAborted { iteration, attempt, ran_ms: 1 },
             Event::Committed {
                 iteration,

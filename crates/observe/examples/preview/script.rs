@@ -114,7 +114,12 @@ impl Script {
 
     fn attempt(&mut self, t: u64, attempt: u32) {
         let holes = self.holes();
-        self.push(Event::AttemptStarted { iteration: Iteration(t), attempt: Attempt(attempt), holes });
+        self.push(Event::AttemptStarted {
+            iteration: Iteration(t),
+            attempt: Attempt(attempt),
+            holes,
+            expected_ms: None,
+        });
     }
 
     fn kill(&mut self, node: u32, announced: bool) {

@@ -225,7 +225,12 @@ impl Coordinator {
         self.next_attempt = self.next_attempt.next();
         self.note_shares(&attempt);
         let holes = self.holes();
-        self.log(Event::AttemptStarted { iteration: attempt.iteration, attempt: attempt.attempt, holes });
+        self.log(Event::AttemptStarted {
+            iteration: attempt.iteration,
+            attempt: attempt.attempt,
+            holes,
+            expected_ms: plan.expected_us.map(|us| us / 1000),
+        });
         self.tell_duties(attempt);
         self.save_if_wanted();
     }

@@ -2,6 +2,7 @@
 
 use super::inputs_file::InputsFile;
 use super::journal_file::JournalFile;
+use super::planner::Planner;
 use super::publish::{StateManifest, discard, publish};
 use super::roll::Roll;
 use super::start::{CoordinatorReady, CoordinatorStart, follow_parent, read_start};
@@ -9,12 +10,12 @@ use serde::Serialize;
 use skipstone_net::{
     BindError, Frame, NetConfig, NetEvent, PeerId, Priority, RunSecret, TcpTransport, Transport,
 };
-use skipstone_planner::{BalancedChooser, PathChooser};
+use skipstone_planner::{PlanError, SwarmChooser};
 use skipstone_protocol::{
     Coordinator, CoordinatorCommand, CoordinatorInput, End, Entry, Envelope, MESSAGE_BYTES_MAX, Opening,
     RunningClock, ToCoordinator, ToWorker, WIRE_VERSION, decode, encode,
 };
-use skipstone_types::{Event, NodeId};
+use skipstone_types::{Event, NodeId, Plan};
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -38,6 +39,7 @@ const START_EXIT: u8 = 2;
 
 enum Input {
     Net(NetEvent),
+    Found(Result<Plan, PlanError>),
     Save,
     Stop,
 }
@@ -105,6 +107,7 @@ struct Driver {
     transport: TcpTransport,
     journal: JournalFile,
     inputs: InputsFile,
+    planner: Planner,
     roll: Roll,
     start: Instant,
     /// The failure detector's time.
@@ -129,6 +132,12 @@ impl Driver {
         let config = net_config(&order)?;
         let transport = bind(&config, &order, &inputs)?;
         tell(&CoordinatorReady { address: transport.local_address() })?;
+        let chooser = order.swarm.clone().map(SwarmChooser::new).transpose().map_err(io::Error::other)?;
+        let found = inputs.clone();
+        let planner =
+            Planner::start(order.dir.clone(), chooser, order.settings.deterministic, move |plan| {
+                drop(found.send(Input::Found(plan)));
+            })?;
         let start = Instant::now();
         let (core, commands) = Coordinator::open(order.settings.clone(), &entries, order.resume.clone(), 0);
         let opening =
@@ -136,6 +145,7 @@ impl Driver {
         let inputs = InputsFile::start(&order.dir, &opening);
         let mut driver = Self {
             inputs,
+            planner,
             order,
             core,
             transport,
@@ -161,10 +171,17 @@ impl Driver {
             if now >= next_tick {
                 next_tick = now + TICK;
                 self.note_silence();
+                if let Some(plan) = self.planner.overdue(now) {
+                    self.queue.push_back(CoordinatorInput::Planned { plan });
+                }
                 self.queue.push_back(CoordinatorInput::Tick);
             } else {
                 match arrivals.recv_timeout(next_tick - now) {
                     Ok(Input::Net(event)) => self.take(event),
+                    Ok(Input::Found(found)) => {
+                        let plan = self.planner.found(found.map_err(io::Error::other)?);
+                        self.queue.extend(plan.map(|plan| CoordinatorInput::Planned { plan }));
+                    }
                     Ok(Input::Save) => self.queue.push_back(CoordinatorInput::Save),
                     Ok(Input::Stop) => self.queue.push_back(CoordinatorInput::Stop),
                     Err(RecvTimeoutError::Timeout) => {}
@@ -266,10 +283,10 @@ impl Driver {
                     }
                 }
                 CoordinatorCommand::Journal { entry } => self.append(&entry),
-                CoordinatorCommand::Plan { problem } => match BalancedChooser.choose(&problem) {
-                    Ok(plan) => self.queue.push_back(CoordinatorInput::Planned { plan }),
-                    Err(error) => return Err(io::Error::other(error)),
-                },
+                CoordinatorCommand::Plan { problem } => {
+                    let plan = self.planner.ask(problem, Instant::now()).map_err(io::Error::other)?;
+                    self.queue.extend(plan.map(|plan| CoordinatorInput::Planned { plan }));
+                }
                 CoordinatorCommand::Publish { iteration, generation, stages } => {
                     let manifest = StateManifest::new(iteration, generation, stages);
                     let dir = self.order.dir.clone();

@@ -15,6 +15,8 @@ pub mod folder;
 pub mod inputs_file;
 pub mod journal_file;
 mod node;
+mod plan_file;
+mod planner;
 pub mod publish;
 mod roll;
 mod start;

@@ -5,13 +5,14 @@
 use crate::config::RunConfig;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use skipstone_planner::SwarmDescription;
 use skipstone_protocol::SavedState;
 use skipstone_types::{RunId, Settings};
 use std::io::{self, BufRead, Write};
 use std::path::PathBuf;
 
 /// Longest first line, in bytes.
-const LINE_BYTES_MAX: u64 = 1 << 20;
+const LINE_BYTES_MAX: u64 = 8 << 20;
 
 /// For a coordinator.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -26,6 +27,8 @@ pub(super) struct CoordinatorStart {
     pub(super) port: u16,
     /// Go back to what `state/` holds.
     pub(super) resume: Option<SavedState>,
+    /// What is known of links and speeds; none: paths are balanced.
+    pub(super) swarm: Option<SwarmDescription>,
 }
 
 /// For a node.

@@ -126,6 +126,7 @@ impl Children {
             dir: self.dir.clone(),
             port: self.port,
             resume: self.resume.clone(),
+            swarm: None,
         };
         let log = self.log("coordinator").map_err(failed)?;
         let mut child = self

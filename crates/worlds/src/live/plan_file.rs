@@ -1,0 +1,57 @@
+//! `plan.json`: the plan of the iteration in which the swarm's nodes last changed.
+
+use serde::Serialize;
+use skipstone_planner::{DispatchPolicy, PipelinePlan, PlanMode, PlannedMicrobatch};
+use skipstone_types::{NodeId, Plan, PlanProblem};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+
+/// A plan in the format of `skipstone plan`, nodes by their place in `node_ids`, and when it was made.
+#[derive(Debug, Serialize)]
+struct PlanFile {
+    #[serde(flatten)]
+    plan: PipelinePlan,
+    /// The iteration that it was made for.
+    iteration: u64,
+    /// The run's ids of the nodes.
+    node_ids: Vec<NodeId>,
+    /// Seconds that the iteration was expected to take, all-reduce included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iteration_s: Option<f64>,
+}
+
+/// Writes the file, whole or not at all.
+///
+/// # Errors
+/// A disk that refuses.
+pub(super) fn write_plan(dir: &Path, problem: &PlanProblem, plan: &Plan) -> io::Result<()> {
+    let node_ids: Vec<NodeId> = problem.nodes.iter().flatten().copied().collect();
+    let places: BTreeMap<NodeId, u32> = node_ids.iter().copied().zip(0..).collect();
+    let place = |node: &NodeId| places.get(node).copied();
+    let stages = problem.nodes.iter().map(|nodes| nodes.iter().filter_map(place).collect()).collect();
+    let microbatches = (0..).zip(&plan.paths).map(|(id, path)| PlannedMicrobatch {
+        id,
+        path: path.0.iter().filter_map(|visit| place(&visit.node)).collect(),
+        after: None,
+        release: 0.0,
+        priority: 0.0,
+    });
+    let whole = problem.full && problem.nodes.iter().all(|nodes| !nodes.is_empty());
+    let file = PlanFile {
+        plan: PipelinePlan {
+            instance: "swarm".to_owned(),
+            method: if plan.expected_us.is_some() { "skipstone" } else { "balanced" }.to_owned(),
+            mode: if whole { PlanMode::Full } else { PlanMode::Partial },
+            policy: DispatchPolicy::default(),
+            stages,
+            microbatches: microbatches.collect(),
+            node_order: BTreeMap::new(),
+        },
+        iteration: problem.iteration.0,
+        node_ids,
+        iteration_s: plan.expected_us.map(|us| us as f64 / 1e6),
+    };
+    let text = serde_json::to_vec_pretty(&file).map_err(io::Error::other)?;
+    skipstone_files::write(&dir.join("plan.json"), &[&text, b"\n"])
+}
