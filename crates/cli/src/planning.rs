@@ -99,6 +99,9 @@ pub(crate) struct SearchFlags {
     /// Where chance begins
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) seed: u64,
+    /// Seconds of an iteration to give for each stage that one region could take away, and again for each two adjacent ones
+    #[arg(long, value_name = "S", value_parser = parse_seconds)]
+    domain_price: Option<f64>,
     /// Threads of the search [default: the machine's cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
@@ -178,7 +181,8 @@ impl SearchFlags {
             Goal::Iteration => Objective::Iteration,
             Goal::Makespan => Objective::Makespan,
         };
-        let options = SearchOptions { objective, seed: self.seed };
+        let options =
+            SearchOptions { objective, seed: self.seed, domain_price_s: self.domain_price.unwrap_or(0.0) };
         let refused = |error| refused(path, &error);
         let share = if proves { ANNEALED_SHARE } else { 1.0 };
         let mut first = |work: u64| progress(work) / share;

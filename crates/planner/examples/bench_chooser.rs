@@ -7,8 +7,8 @@
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)]
 
 use skipstone_planner::{
-    CompiledInstance, Instance, Objective, PathChooser, SearchOptions, SwarmChooser, SwarmDescription,
-    evaluate, search, search_placed,
+    CompiledInstance, Instance, PathChooser, SearchOptions, SwarmChooser, SwarmDescription, evaluate, search,
+    search_placed,
 };
 use skipstone_types::{Attempt, Iteration, NodeId, PathRules, Plan, PlanEpoch, PlanProblem};
 use std::collections::BTreeMap;
@@ -50,7 +50,7 @@ fn ids(stage: &[u32]) -> Vec<NodeId> {
 
 fn best_iteration_s(instance: &Instance, stages: &[Vec<u32>]) -> Result<f64, Box<dyn Error>> {
     let compiled = CompiledInstance::new(instance)?;
-    let options = SearchOptions { objective: Objective::Iteration, seed: 1 };
+    let options = SearchOptions { seed: 1, ..SearchOptions::default() };
     let found = search_placed(&compiled, stages, &options, &mut |work| work as f64 / WORK as f64)?;
     let figures = evaluate(&compiled, &found.plan).map_err(|_| "a plan against the rules")?;
     Ok(figures.iteration_s())

@@ -34,8 +34,11 @@ pub use plan::{
     DispatchPolicy, PipelinePlan, PlanMode, PlanViolation, PlannedMicrobatch, TaskKind, check_plan,
 };
 pub use search::{
-    EXACT_NODES_MAX, Exact, Found, Objective, SearchError, SearchOptions, exact, replan, search,
-    search_placed,
+    EXACT_NODES_MAX, Exact, Found, Objective, SearchError, SearchOptions, exact, lost_with_a_region, replan,
+    search, search_placed,
 };
 pub use simulate::{Evaluation, MemoryWait, TaskInterval, Trace, TransferInterval, evaluate};
-pub use swarm::{StageCost, SwarmChooser, SwarmDescription, SwarmError, SwarmNode};
+pub use swarm::{
+    Placement, PlacementError, StageCost, SwarmChooser, SwarmDescription, SwarmError, SwarmNode, SwarmShape,
+    place,
+};

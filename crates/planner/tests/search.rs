@@ -11,7 +11,7 @@ use skipstone_planner::{
 };
 
 fn options(objective: Objective, seed: u64) -> SearchOptions {
-    SearchOptions { objective, seed }
+    SearchOptions { objective, seed, ..SearchOptions::default() }
 }
 
 fn plan(compiled: &CompiledInstance, work: u64, seed: u64) -> PipelinePlan {

@@ -5,7 +5,8 @@
 use proptest::prelude::*;
 use skipstone_planner::{
     BalancedChooser, CompiledInstance, DrawnSize, Instance, PathChooser, PipelinePlan, PlanMode,
-    PlannedMicrobatch, SwarmChooser, SwarmDescription, SwarmError, draw_instance, evaluate,
+    PlannedMicrobatch, SearchOptions, SwarmChooser, SwarmDescription, SwarmError, SwarmNode, SwarmShape,
+    draw_instance, evaluate, place,
 };
 use skipstone_types::{Attempt, Iteration, NodeId, Pace, PathRules, Plan, PlanEpoch, PlanProblem, StageId};
 use std::collections::BTreeMap;
@@ -200,6 +201,24 @@ fn measured_paces_move_work_away_from_slow_nodes_and_probes_are_kept() {
 }
 
 #[test]
+fn a_node_that_is_elsewhere_is_planned_for_there() {
+    let instance = instance(3, 8, 3, 1);
+    let description = SwarmDescription::of_instance(&instance);
+    let problem = problem(&[2, 3, 3], 12, 3, 0);
+    let mut chooser = SwarmChooser::new(description.clone()).unwrap();
+    let mut moved = SwarmChooser::new(description.clone()).unwrap();
+    let slow = SwarmNode { slowness: 100.0, ..description.nodes[2].clone() };
+    moved.place(NodeId(3), slow).unwrap();
+    let owned = |plan: &Plan| {
+        plan.paths.iter().flat_map(|path| &path.0).filter(|visit| visit.node == NodeId(3)).count()
+    };
+    assert!(owned(&chooser.choose(&problem).unwrap()) > 1);
+    assert_eq!(owned(&moved.choose(&problem).unwrap()), 0);
+    let nowhere = SwarmNode { region: "Atlantis".to_owned(), slowness: 1.0 };
+    assert!(moved.place(NodeId(4), nowhere).unwrap_err().to_string().contains("Atlantis"));
+}
+
+#[test]
 fn bad_descriptions_are_refused_with_the_field() {
     let good = SwarmDescription::of_instance(&instance(3, 8, 3, 1));
     let refused = |change: fn(&mut SwarmDescription)| {
@@ -213,4 +232,34 @@ fn bad_descriptions_are_refused_with_the_field() {
     assert!(refused(|bad| bad.nodes[0].region = "Atlantis".to_owned()).contains("Atlantis"));
     assert!(refused(|bad| bad.activation_bytes = f64::INFINITY).contains("activation_bytes"));
     assert!(refused(|bad| bad.slots = 0).contains("memory"));
+}
+
+#[test]
+fn nodes_are_placed_near_each_other_and_for_a_price_apart_from_common_failures() {
+    let mut instance = instance(4, 14, 3, 2);
+    for node in &mut instance.nodes {
+        node.region = format!("region-{}", node.id % 3);
+        node.compute_s_per_layer_sample = if node.id == 5 { 0.5 } else { 0.05 };
+    }
+    let description = SwarmDescription::of_instance(&instance);
+    let shape = SwarmShape { relay_stages: 3, replicas: 3, microbatches: 9, path_length: 3, jump_max: 4 };
+    let placed = |domain_price_s| {
+        let options = SearchOptions { seed: 1, domain_price_s, ..SearchOptions::default() };
+        place(&description, &shape, &options, &mut |work| work as f64 / 20_000.0).unwrap()
+    };
+    let (near, apart) = (placed(0.0), placed(1000.0));
+    for placement in [&near, &apart] {
+        assert!(placement.stages.iter().all(|nodes| nodes.len() == 3));
+        assert_eq!(placement.spares.len(), 2);
+        assert!(placement.spares.contains(&5), "the slowest is left over");
+        let mut all: Vec<u32> = placement.stages.iter().flatten().chain(&placement.spares).copied().collect();
+        all.sort_unstable();
+        assert_eq!(all, (0..14).collect::<Vec<u32>>());
+    }
+    assert!(near.lost_with_a_region > 0, "sums are quick within a region: {near:?}");
+    assert_eq!(apart.lost_with_a_region, 0, "{apart:?}");
+    assert!(near.expected_us < apart.expected_us, "{near:?} {apart:?}");
+    let few = SwarmShape { replicas: 4, ..shape };
+    let why = place(&description, &few, &SearchOptions::default(), &mut |_| 1.0).unwrap_err();
+    assert!(why.to_string().contains("need 16 nodes, and `nodes` lists 14"), "{why}");
 }

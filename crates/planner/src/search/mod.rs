@@ -3,6 +3,7 @@
 mod anneal;
 mod chain;
 mod construct;
+mod domains;
 mod draft;
 mod error;
 mod exact;
@@ -19,6 +20,7 @@ use crate::random::Random;
 pub(crate) use anneal::Cooling;
 use anneal::{Annealed, anneal};
 pub(crate) use construct::stage_sizes;
+pub use domains::lost_with_a_region;
 pub(crate) use draft::Draft;
 pub use error::SearchError;
 pub use exact::{EXACT_NODES_MAX, Exact, exact};
@@ -34,6 +36,9 @@ pub struct SearchOptions {
     pub objective: Objective,
     /// Where chance begins.
     pub seed: u64,
+    /// Seconds of an iteration that are given for each stage that a single region can take away, and again for each pair of
+    /// adjacent ones that it takes together; 0: failures are not thought of. Up to 128 nodes.
+    pub domain_price_s: f64,
 }
 
 /// A plan found. It keeps every rule of its instance.
@@ -66,7 +71,7 @@ pub fn search(
     options: &SearchOptions,
     progress: &mut dyn FnMut(u64) -> f64,
 ) -> Result<Found, SearchError> {
-    let guide = Guide::new(compiled, options.objective);
+    let guide = Guide::new(compiled, options.objective).with_domains(options.domain_price_s);
     let groups = groups::group_count(compiled);
     if groups > 1 {
         return finish(compiled, in_groups(compiled, &guide, groups, options.seed, progress));
@@ -94,7 +99,7 @@ pub fn search_placed(
     if let Some(violation) = check_placement(compiled, stages).into_iter().next() {
         return Err(SearchError::Placement(violation));
     }
-    let guide = Guide::new(compiled, options.objective);
+    let guide = Guide::new(compiled, options.objective).with_domains(options.domain_price_s);
     let draft = |chain| {
         let random = &mut Random::new(&[options.seed, chain, 0x706c_6163_6564]);
         construct::with_stages(compiled, &guide, stages.to_vec(), random)

@@ -1,5 +1,6 @@
 //! What a search makes small.
 
+use super::domains::lost_with_a_region;
 use super::draft::Draft;
 use crate::compiled::{CompiledInstance, MICROSECONDS};
 use crate::simulate::{CostWeights, Simulator, Verdict};
@@ -21,6 +22,8 @@ pub(crate) struct Guide {
     weights: CostWeights,
     counts_allreduce: bool,
     allreduce_us_max: u64,
+    /// Microseconds that each stage lost with a region counts.
+    domain_price_us: u64,
 }
 
 /// A draft's figures.
@@ -56,7 +59,13 @@ impl Guide {
             weights: CostWeights { makespan: u64::from(instance.total_microbatches) * SHARPNESS, finish: 1 },
             counts_allreduce: objective == Objective::Iteration,
             allreduce_us_max: most.map_or(u64::MAX, |most| (most * MICROSECONDS).floor() as u64),
+            domain_price_us: 0,
         }
+    }
+
+    /// The same where stages lost with a region count.
+    pub(crate) fn with_domains(self, price_s: f64) -> Self {
+        Self { domain_price_us: (price_s * MICROSECONDS) as u64, ..self }
     }
 
     /// What a placement's all-reduce adds to the objective, microseconds; none where it is above the limit.
@@ -85,8 +94,11 @@ impl Guide {
         let mean = draft.allreduce_us.iter().sum::<u64>() / draft.allreduce_us.len().max(1) as u64;
         let smooth = if self.counts_allreduce { mean } else { 0 };
         let excess = allreduce_us.saturating_sub(self.allreduce_us_max);
+        let lost = if self.domain_price_us == 0 { 0 } else { lost_with_a_region(compiled, &draft.stages) };
+        let apart = self.domain_price_us.saturating_mul(u64::from(lost));
         let fixed = counted
             .saturating_add(smooth)
+            .saturating_add(apart)
             .saturating_add(excess.saturating_mul(PENALTY))
             .saturating_mul(self.weights.makespan);
         let limit = limit.checked_sub(fixed)?;
@@ -95,7 +107,7 @@ impl Guide {
                 let cost = self.weights.cost(makespan_us, finish_us);
                 (cost <= limit).then_some(Score {
                     cost: cost.saturating_add(fixed),
-                    objective_us: makespan_us + counted,
+                    objective_us: (makespan_us + counted).saturating_add(apart),
                     allowed: excess == 0,
                 })
             }

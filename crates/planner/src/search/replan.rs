@@ -29,7 +29,7 @@ pub fn replan(
     if found != became.len() {
         return Err(SearchError::Renumbering { found, listed: became.len() });
     }
-    let guide = Guide::new(compiled, options.objective);
+    let guide = Guide::new(compiled, options.objective).with_domains(options.domain_price_s);
     let moves = Moves::new(compiled);
     let stages = mended_stages(compiled, old, became);
     // Chains: the old paths mended, where they can be, and balanced paths for the old placement.

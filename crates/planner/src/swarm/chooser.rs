@@ -1,8 +1,8 @@
 //! Paths by search, for a swarm whose links are known.
 
-use skipstone_types::{Path, Plan, PlanProblem};
+use skipstone_types::{NodeId, Path, Plan, PlanProblem};
 
-use super::description::SwarmDescription;
+use super::description::{SwarmDescription, SwarmNode};
 use super::error::SwarmError;
 use super::refine::refine;
 use super::rotation::{Prices, Rotation};
@@ -48,6 +48,14 @@ impl SwarmChooser {
     pub fn new(description: SwarmDescription) -> Result<Self, SwarmError> {
         description.check()?;
         Ok(Self { description, rotation: Rotation::default(), last: Vec::new() })
+    }
+
+    /// Says where a node is and how fast, in place of what the description's list says of its id.
+    ///
+    /// # Errors
+    /// A region that no link leads to from those of the description, or a slowness out of range.
+    pub fn place(&mut self, node: NodeId, place: SwarmNode) -> Result<(), SwarmError> {
+        self.description.place(node, place)
     }
 
     fn search(&self, problem: &PlanProblem, balanced: &Plan) -> Option<Plan> {

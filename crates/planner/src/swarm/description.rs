@@ -1,5 +1,7 @@
 //! What is known of a swarm before it is measured.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use skipstone_types::NodeId;
 
@@ -33,7 +35,15 @@ pub struct SwarmDescription {
     pub link_overhead_s: f64,
     /// Microbatches that a node holds between forward and backward.
     pub slots: u32,
+    /// Nodes that are elsewhere than the list says, by id.
+    /// Nodes that are elsewhere than the list says, by id.
+    #[serde(default)]
+    pub moved: BTreeMap<NodeId, SwarmNode>,
 }
+
+/// Most nodes that are kept beside the list; of more, those with the lowest ids are forgotten: ids ascend, and those who
+/// had them are long gone.
+const MOVED_MAX: usize = 10_000;
 
 /// A node of a description.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -98,13 +108,28 @@ impl SwarmDescription {
             gradient_bytes: instance.param_bytes_per_stage,
             link_overhead_s: instance.link_overhead_s,
             slots: instance.nodes.iter().map(|node| node.memory).min().unwrap_or(1),
+            moved: BTreeMap::new(),
         }
     }
 
     /// The node's entry.
     pub fn node(&self, id: NodeId) -> Option<&SwarmNode> {
+        if let Some(moved) = self.moved.get(&id) {
+            return Some(moved);
+        }
         let place = (u64::from(id.0).max(1) - 1) % (self.nodes.len() as u64).max(1);
         self.nodes.get(place as usize)
+    }
+
+    pub(crate) fn place(&mut self, id: NodeId, place: SwarmNode) -> Result<(), SwarmError> {
+        let mut nodes = vec![place.clone()];
+        nodes.extend(self.nodes.iter().cloned());
+        Self { nodes, moved: BTreeMap::new(), ..self.clone() }.check()?;
+        self.moved.insert(id, place);
+        while self.moved.len() > MOVED_MAX {
+            self.moved.pop_first();
+        }
+        Ok(())
     }
 
     /// Checks every number and link.
@@ -126,12 +151,14 @@ impl SwarmDescription {
             }
             in_range(format!("{name} (forward_s + loss_s + backward_s)"), cost.total_s(), 1.0e-9)?;
         }
-        for (place, node) in self.nodes.iter().enumerate() {
+        for (place, node) in self.nodes.iter().chain(self.moved.values()).enumerate() {
             in_range(format!("nodes[{place}].slowness"), node.slowness, 1.0e-6)?;
         }
         // A single path through the nodes of all regions: links and sizes are checked as those of an instance.
-        let places = self.nodes.iter().map(|node| (node.region.clone(), 1.0e-3));
-        self.instance("swarm", &[self.nodes.len() as u32], places, 1, vec![1; self.nodes.len()], 1)
+        let all = self.nodes.iter().chain(self.moved.values());
+        let places: Vec<_> = all.map(|node| (node.region.clone(), 1.0e-3)).collect();
+        let count = places.len();
+        self.instance("swarm", &[count as u32], places.into_iter(), 1, vec![1; count], 1)
             .check()
             .map_err(SwarmError::from)
     }

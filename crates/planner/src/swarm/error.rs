@@ -1,7 +1,9 @@
 //! Why a swarm can't be planned for.
 
-use crate::instance::InstanceError;
 use thiserror::Error;
+
+use crate::instance::InstanceError;
+use crate::search::SearchError;
 
 /// What is wrong with the description of a swarm.
 #[derive(Debug, Clone, PartialEq, Error)]
@@ -31,4 +33,30 @@ pub enum SwarmError {
     /// Links or times that no instance may have.
     #[error(transparent)]
     Instance(#[from] InstanceError),
+}
+
+/// Why a swarm's nodes can't be placed on stages.
+#[derive(Debug, Clone, PartialEq, Error)]
+#[non_exhaustive]
+pub enum PlacementError {
+    /// What is known of the swarm is wrong.
+    #[error(transparent)]
+    Swarm(#[from] SwarmError),
+    /// Not enough nodes.
+    #[error(
+        "{stages} stages of {replicas} replicas need {needed} nodes, and `nodes` lists {found}; list more, or take fewer stages or replicas"
+    )]
+    TooFewNodes {
+        /// Stages, the origin's included.
+        stages: usize,
+        /// Replicas of each.
+        replicas: usize,
+        /// Their product.
+        needed: usize,
+        /// Nodes that there are.
+        found: usize,
+    },
+    /// No paths.
+    #[error(transparent)]
+    Search(#[from] SearchError),
 }

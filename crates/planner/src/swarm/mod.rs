@@ -3,6 +3,7 @@
 mod chooser;
 mod description;
 mod error;
+mod place;
 mod refine;
 mod rotation;
 mod start;
@@ -10,4 +11,5 @@ mod view;
 
 pub use chooser::SwarmChooser;
 pub use description::{StageCost, SwarmDescription, SwarmNode};
-pub use error::SwarmError;
+pub use error::{PlacementError, SwarmError};
+pub use place::{Placement, SwarmShape, place};

@@ -57,15 +57,8 @@ impl SwarmView {
         let instance =
             description.instance("swarm", &sizes, places, picks + 1, quotas.clone(), jump_max.max(1));
         let mut compiled = CompiledInstance::new(&instance).ok()?;
-        for (place, seconds) in microbatch_s.into_iter().enumerate() {
-            let us = |part: f64, total: f64| (seconds * MICROSECONDS * part / total).round_ties_even() as u64;
-            let (relay, origin) = (description.relay, description.origin);
-            compiled.forward[place] = us(relay.forward_s, relay.total_s());
-            compiled.backward[place] = us(relay.backward_s + relay.loss_s, relay.total_s());
-            compiled.origin_forward[place] = us(origin.forward_s, origin.total_s());
-            compiled.loss[place] = us(origin.loss_s, origin.total_s());
-            compiled.origin_backward[place] = us(origin.backward_s, origin.total_s());
-        }
+        // A node serves one stage: what it would take at another is of no account.
+        set_times(&mut compiled, description, |place| (microbatch_s[place], microbatch_s[place]));
         Some(Self { compiled, stages, ids, quotas, picks })
     }
 
@@ -90,6 +83,25 @@ impl SwarmView {
     pub(crate) fn paths(&self, draft: &Draft) -> Vec<Path> {
         let path = |index| Path(draft.path(index).iter().map(|place| self.visit(draft, *place)).collect());
         (0..draft.len()).map(path).collect()
+    }
+}
+
+/// Puts task times in place of those of the instance: seconds of a microbatch on each node as a relay and as an origin, cut
+/// in the proportions of the description.
+pub(crate) fn set_times(
+    compiled: &mut CompiledInstance,
+    description: &SwarmDescription,
+    microbatch_s: impl Fn(usize) -> (f64, f64),
+) {
+    let us = |seconds: f64, share: f64| (seconds * MICROSECONDS * share).round_ties_even() as u64;
+    let (relay, origin) = (description.relay, description.origin);
+    for place in 0..compiled.nodes() {
+        let (as_relay, as_origin) = microbatch_s(place);
+        compiled.forward[place] = us(as_relay, relay.forward_s / relay.total_s());
+        compiled.backward[place] = us(as_relay, (relay.backward_s + relay.loss_s) / relay.total_s());
+        compiled.origin_forward[place] = us(as_origin, origin.forward_s / origin.total_s());
+        compiled.loss[place] = us(as_origin, origin.loss_s / origin.total_s());
+        compiled.origin_backward[place] = us(as_origin, origin.backward_s / origin.total_s());
     }
 }
 
