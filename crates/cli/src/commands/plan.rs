@@ -104,6 +104,7 @@ struct Bounds {
     node: f64,
     memory: f64,
     slots: f64,
+    shared: f64,
     instance_latency: f64,
     instance_work: f64,
 }
@@ -116,6 +117,7 @@ impl Bounds {
             node: seconds(bounds.paths.node_us),
             memory: seconds(bounds.paths.memory_us),
             slots: seconds(bounds.placement.slots_us),
+            shared: seconds(bounds.placement.shared_us),
             instance_latency: seconds(bounds.instance.map_or(0, |instance| instance.latency_us)),
             instance_work: seconds(bounds.instance.map_or(0, |instance| instance.work_us)),
         }

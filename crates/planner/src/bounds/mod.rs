@@ -4,6 +4,7 @@ mod one_machine;
 mod paths;
 mod placement;
 mod round_trip;
+mod shared;
 
 pub use paths::PathBounds;
 pub(crate) use paths::path_bounds;
@@ -30,7 +31,11 @@ impl LowerBounds {
         let schedule = Schedule::of_plan(compiled, plan);
         Self {
             paths: path_bounds(compiled, &schedule),
-            placement: PlacementBounds::new(compiled, &plan.stages, plan.is_full()),
+            placement: PlacementBounds::new(compiled, &plan.stages, plan.is_full()).with_shared(
+                compiled,
+                &plan.stages,
+                plan.is_full(),
+            ),
             instance: (!plan.is_full()).then(|| InstanceBounds::new(compiled)),
         }
     }

@@ -1,6 +1,7 @@
 //! Bounds of a placement over all its paths, and of an instance over all placements.
 
 use super::round_trip::{least_round_trips, walk};
+use super::shared::shared_bound;
 use crate::compiled::{CompiledInstance, MICROSECONDS};
 use crate::instance::Quota;
 
@@ -9,6 +10,9 @@ use crate::instance::Quota;
 pub struct PlacementBounds {
     /// The origins' slots: their microbatches take turns, each at least the least round trip long.
     pub slots_us: u64,
+    /// The origins' slots, the relays' time and the stages' visits together; 0 for full pipelines, and where it would take
+    /// too long.
+    pub shared_us: u64,
 }
 
 impl PlacementBounds {
@@ -27,12 +31,18 @@ impl PlacementBounds {
                 .max()
                 .unwrap_or(0)
         };
-        Self { slots_us }
+        Self { slots_us, shared_us: 0 }
+    }
+
+    /// The same with [`shared_us`](Self::shared_us), which takes some milliseconds.
+    pub(crate) fn with_shared(self, compiled: &CompiledInstance, stages: &[Vec<u32>], full: bool) -> Self {
+        let shared_us = if full { 0 } else { shared_bound(compiled, stages, self.slots_us) };
+        Self { shared_us, ..self }
     }
 
     /// The largest of them.
     pub fn best_us(&self) -> u64 {
-        self.slots_us
+        self.slots_us.max(self.shared_us)
     }
 }
 
