@@ -36,7 +36,6 @@ pub struct SwarmDescription {
     /// Microbatches that a node holds between forward and backward.
     pub slots: u32,
     /// Nodes that are elsewhere than the list says, by id.
-    /// Nodes that are elsewhere than the list says, by id.
     #[serde(default)]
     pub moved: BTreeMap<NodeId, SwarmNode>,
 }
