@@ -6,3 +6,4 @@ pub mod fault;
 pub mod live;
 pub mod replay;
 mod text;
+pub mod wan;

@@ -15,6 +15,7 @@ pub mod folder;
 pub mod inputs_file;
 pub mod journal_file;
 mod node;
+mod pacer;
 pub mod publish;
 mod roll;
 mod start;

@@ -3,6 +3,7 @@
 //! child ends.
 
 use crate::config::RunConfig;
+use crate::wan::{RegionView, TaskTimes};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use skipstone_protocol::SavedState;
@@ -26,6 +27,8 @@ pub(super) struct CoordinatorStart {
     pub(super) port: u16,
     /// Go back to what `state/` holds.
     pub(super) resume: Option<SavedState>,
+    /// Where it is, if links are shaped.
+    pub(super) view: Option<RegionView>,
 }
 
 /// For a node.
@@ -43,6 +46,10 @@ pub(super) struct NodeStart {
     pub(super) config: RunConfig,
     /// Tokens of the vocabulary.
     pub(super) vocabulary: usize,
+    /// Where it is, if links are shaped.
+    pub(super) view: Option<RegionView>,
+    /// How long its tasks take, if the run is paced.
+    pub(super) pace: Option<TaskTimes>,
 }
 
 /// A coordinator's first line on standard output; events follow, one a line.

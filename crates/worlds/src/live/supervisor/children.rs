@@ -5,6 +5,7 @@ use crate::config::RunConfig;
 use crate::live::control::Control;
 use crate::live::folder::RunFolder;
 use crate::live::start::{CoordinatorReady, CoordinatorStart, NodeStart, write_start};
+use crate::wan::{PaceCount, TaskTimes, WanTable};
 use serde::Serialize;
 use skipstone_net::RunSecret;
 use skipstone_protocol::SavedState;
@@ -39,6 +40,7 @@ pub(super) enum News {
 enum Word {
     Ready(CoordinatorReady),
     Event(Event),
+    Pace(PaceCount),
 }
 
 struct Process {
@@ -58,6 +60,7 @@ pub(super) struct Children {
     vocabulary: usize,
     settings: Settings,
     secret: String,
+    wan: Option<WanTable>,
     port: u16,
     address: String,
     resume: Option<SavedState>,
@@ -70,6 +73,8 @@ pub(super) struct Children {
     /// Processes of the nodes that were welcomed.
     processes: BTreeMap<NodeId, u32>,
     deaths_at_start: VecDeque<Instant>,
+    /// How true the pace of each process was.
+    paces: BTreeMap<u32, PaceCount>,
     /// Whether the run has ended: nobody is replaced any more.
     over: bool,
     /// Whether the coordinator was told to stop; its successor is told too.
@@ -94,6 +99,7 @@ impl Children {
             vocabulary: folder.facts.vocabulary,
             settings,
             secret: RunSecret::generate().to_hex(),
+            wan: config.wan_table()?,
             port,
             address: String::new(),
             resume,
@@ -105,6 +111,7 @@ impl Children {
             welcomed: BTreeSet::new(),
             processes: BTreeMap::new(),
             deaths_at_start: VecDeque::new(),
+            paces: BTreeMap::new(),
             over: false,
             stops: false,
         };
@@ -126,6 +133,7 @@ impl Children {
             dir: self.dir.clone(),
             port: self.port,
             resume: self.resume.clone(),
+            view: self.wan.as_ref().map(|table| table.view(table.coordinator())),
         };
         let log = self.log("coordinator").map_err(failed)?;
         let mut child = self
@@ -155,7 +163,7 @@ impl Children {
         while self.address.is_empty() {
             match self.words.recv_timeout(Duration::from_millis(50)) {
                 Ok(Word::Ready(ready)) => self.take_address(ready),
-                Ok(Word::Event(event)) => drop(self.speaker.send(Word::Event(event))),
+                Ok(word) => drop(self.speaker.send(word)),
                 Err(_) => {}
             }
             let dead =
@@ -184,11 +192,19 @@ impl Children {
             dir: self.dir.clone(),
             config: self.config.clone(),
             vocabulary: self.vocabulary,
+            // Who takes a node's place is where it was, and as fast.
+            view: self.wan.as_ref().map(|table| table.view(table.region_of(slot))),
+            pace: TaskTimes::of_run(&self.config, self.wan.as_ref(), slot)?,
         };
         let log = self.log(&format!("node-{slot}")).map_err(failed)?;
-        let mut child =
-            self.command("internal-node").stdout(Stdio::null()).stderr(log).spawn().map_err(failed)?;
+        // A paced node says how true its pace is; any other has nothing to say.
+        let stdout = if start.pace.is_some() { Stdio::piped() } else { Stdio::null() };
+        let mut child = self.command("internal-node").stdout(stdout).stderr(log).spawn().map_err(failed)?;
         let stdin = hand_over(&mut child, &start).map_err(failed)?;
+        if let Some(stdout) = child.stdout.take() {
+            let speaker = self.speaker.clone();
+            std::thread::spawn(move || hear_pace(stdout, &speaker));
+        }
         self.nodes.push(Process { child, stdin, slot, succeeded: false });
         Ok(())
     }
@@ -227,6 +243,7 @@ impl Children {
         while let Some(said) = word {
             match said {
                 Word::Ready(ready) => self.take_address(ready),
+                Word::Pace(count) => drop(self.paces.insert(count.process, count)),
                 Word::Event(event) => {
                     self.note(&event);
                     let leaves = if let Event::Leaving { node, .. } = &event { Some(*node) } else { None };
@@ -301,9 +318,13 @@ impl Children {
         // What it said last may still be on its way.
         let until = Instant::now() + Duration::from_millis(200);
         while let Ok(word) = self.words.recv_timeout(until.saturating_duration_since(Instant::now())) {
-            if let Word::Event(event) = word {
-                self.note(&event);
-                news.push(News::Event(event));
+            match word {
+                Word::Event(event) => {
+                    self.note(&event);
+                    news.push(News::Event(event));
+                }
+                Word::Pace(count) => drop(self.paces.insert(count.process, count)),
+                Word::Ready(_) => {}
             }
         }
         if self.over {
@@ -386,6 +407,22 @@ impl Children {
         false
     }
 
+    /// How true the pace was, of all nodes; none if the run was not paced.
+    pub(super) fn pace(&mut self) -> Option<PaceCount> {
+        // What nodes said at their end may still be unread.
+        while let Ok(word) = self.words.try_recv() {
+            if let Word::Pace(count) = word {
+                self.paces.insert(count.process, count);
+            }
+        }
+        let mut counts = self.paces.values().copied();
+        let first = counts.next()?;
+        Some(counts.fold(first, |mut sum, count| {
+            sum.add(&count);
+            sum
+        }))
+    }
+
     /// Process ids: the coordinator's, and the nodes'.
     pub(super) fn processes(&self) -> (Option<u32>, Vec<u32>) {
         let coordinator = self.coordinator.as_ref().map(|process| process.child.id());
@@ -437,6 +474,15 @@ fn hand_over<T: Serialize>(child: &mut Child, start: &T) -> io::Result<ChildStdi
         return Err(why);
     }
     Ok(stdin)
+}
+
+fn hear_pace(stdout: impl Read, speaker: &Sender<Word>) {
+    let counts = BufReader::new(stdout).lines().map_while(Result::ok);
+    for count in counts.filter_map(|line| serde_json::from_str(&line).ok()) {
+        if speaker.send(Word::Pace(count)).is_err() {
+            return;
+        }
+    }
 }
 
 fn listen(stdout: impl Read, speaker: &Sender<Word>) {
