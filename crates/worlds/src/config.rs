@@ -231,6 +231,14 @@ impl RunConfig {
         RunShape::new(self, tokens)
     }
 
+    /// The same before the data is read: for the vocabulary that the options ask for.
+    ///
+    /// # Errors
+    /// A model that can't be built or cut so.
+    pub fn shape_expected(&self) -> Result<RunShape, ConfigError> {
+        self.shape(if self.tokenizer == "bytes" { shape::BYTES_VOCABULARY } else { self.vocab_size })
+    }
+
     /// Memory that the nodes will take, for a vocabulary of `tokens` tokens.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod config;
+pub mod cost;
 pub mod fault;
 pub mod live;
 pub mod replay;

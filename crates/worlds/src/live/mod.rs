@@ -20,7 +20,7 @@ pub mod publish;
 mod roll;
 mod start;
 pub mod store;
-mod supervisor;
+pub(crate) mod supervisor;
 
 pub use coordinator::run_coordinator;
 pub use node::run_node;

@@ -85,6 +85,8 @@ fn serve() -> io::Result<bool> {
         forgotten: BTreeSet::new(),
         start: Instant::now(),
         queue: VecDeque::new(),
+        waits: order.waits,
+        coordinator_up: false,
         exit: None,
     };
     while node.exit.is_none() {
@@ -188,6 +190,9 @@ struct Node {
     forgotten: BTreeSet<PeerId>,
     start: Instant,
     queue: VecDeque<WorkerInput>,
+    /// Whether it is not its turn yet to say hello.
+    waits: bool,
+    coordinator_up: bool,
     exit: Option<bool>,
 }
 
@@ -201,9 +206,11 @@ impl Node {
             }
             Input::Told(control) => self.obey(control),
             Input::Net(NetEvent::Up { peer: COORDINATOR, .. }) => {
-                self.queue.push_back(WorkerInput::CoordinatorUp);
+                self.coordinator_up = true;
+                self.say_hello();
             }
             Input::Net(NetEvent::Down { peer: COORDINATOR, .. }) => {
+                self.coordinator_up = false;
                 self.queue.push_back(WorkerInput::CoordinatorDown);
             }
             Input::Net(NetEvent::Up { peer, .. }) => {
@@ -240,6 +247,13 @@ impl Node {
         }
     }
 
+    /// The worker hears of the connection to the coordinator once it is its turn.
+    fn say_hello(&mut self) {
+        if self.coordinator_up && !self.waits {
+            self.queue.push_back(WorkerInput::CoordinatorUp);
+        }
+    }
+
     /// Makes a fault on purpose.
     fn obey(&mut self, control: Control) {
         let peer_of = |node: NodeId| match node {
@@ -258,6 +272,11 @@ impl Node {
                 }
             }
             Control::Slow { pause, time } => self.brake.set(pause, time),
+            Control::Enter => {
+                if std::mem::take(&mut self.waits) {
+                    self.say_hello();
+                }
+            }
             Control::Leave => self.queue.push_back(WorkerInput::Leave),
         }
     }

@@ -48,6 +48,9 @@ pub(super) struct NodeStart {
     pub(super) vocabulary: usize,
     /// Where it is, if links are shaped.
     pub(super) view: Option<RegionView>,
+    /// Whether it says nothing to the coordinator until it is told to: nodes are let in by their places, so that a region
+    /// serves the same stage each time.
+    pub(super) waits: bool,
     /// How long its tasks take, if the run is paced.
     pub(super) pace: Option<TaskTimes>,
 }

@@ -77,6 +77,9 @@ pub(super) struct Children {
     paces: BTreeMap<u32, PaceCount>,
     /// Whether the run has ended: nobody is replaced any more.
     over: bool,
+    /// Processes that wait for their turn to join, and the one whose turn it is.
+    turns: VecDeque<u32>,
+    let_in: Option<u32>,
     /// Whether the coordinator was told to stop; its successor is told too.
     stops: bool,
 }
@@ -113,14 +116,22 @@ impl Children {
             deaths_at_start: VecDeque::new(),
             paces: BTreeMap::new(),
             over: false,
+            turns: VecDeque::new(),
+            let_in: None,
             stops: false,
         };
         let logs = children.dir.join("logs");
         std::fs::create_dir_all(&logs).map_err(|source| RunError::Spawn { what: "logs/", source })?;
         children.start_coordinator()?;
+        // Where regions differ, who is let in when decides which of them serves a stage.
+        let waits = children.wan.is_some();
         for slot in 0..config.nodes() {
-            children.start_node(slot)?;
+            let process = children.start_node(slot, waits)?;
+            if waits {
+                children.turns.push_back(process);
+            }
         }
+        children.let_in();
         Ok(children)
     }
 
@@ -183,7 +194,8 @@ impl Children {
         self.address = ready.address;
     }
 
-    fn start_node(&mut self, slot: usize) -> Result<(), RunError> {
+    /// Starts a process; answers with its id.
+    fn start_node(&mut self, slot: usize, waits: bool) -> Result<u32, RunError> {
         let failed = |source| RunError::Spawn { what: "a node", source };
         let start = NodeStart {
             secret: self.secret.clone(),
@@ -194,6 +206,7 @@ impl Children {
             vocabulary: self.vocabulary,
             // Who takes a node's place is where it was, and as fast.
             view: self.wan.as_ref().map(|table| table.view(table.region_of(slot))),
+            waits,
             pace: TaskTimes::of_run(&self.config, self.wan.as_ref(), slot)?,
         };
         let log = self.log(&format!("node-{slot}")).map_err(failed)?;
@@ -205,8 +218,25 @@ impl Children {
             let speaker = self.speaker.clone();
             std::thread::spawn(move || hear_pace(stdout, &speaker));
         }
+        let process = child.id();
         self.nodes.push(Process { child, stdin, slot, succeeded: false });
-        Ok(())
+        Ok(process)
+    }
+
+    /// Lets the next node in that waits for its turn, once the one before has joined.
+    fn let_in(&mut self) {
+        while let Some(process) = self.turns.front().copied() {
+            let joined = self.welcomed.contains(&process);
+            let told = self.let_in == Some(process);
+            // A node that is gone is passed over; its successor waits for nobody.
+            if !joined && (told || self.tell_node(process, Control::Enter)) {
+                self.let_in = Some(process);
+                if self.nodes.iter().any(|node| node.child.id() == process) {
+                    return;
+                }
+            }
+            self.turns.pop_front();
+        }
     }
 
     fn command(&self, subcommand: &str) -> Command {
@@ -255,6 +285,7 @@ impl Children {
             }
             word = self.words.try_recv().ok();
         }
+        self.let_in();
         self.replace_dead_nodes(&mut news)?;
         self.replace_dead_coordinator(&mut news)?;
         Ok(news)
@@ -285,7 +316,7 @@ impl Children {
         };
         leaver.succeeded = true;
         let slot = leaver.slot;
-        self.start_node(slot)?;
+        self.start_node(slot, false)?;
         news.push(News::Respawned("node"));
         Ok(())
     }
@@ -304,7 +335,7 @@ impl Children {
                 self.note_death_at_start("a node", &format!("node-{slot}"))?;
             }
             if self.config.respawn && !self.over && !succeeded {
-                self.start_node(slot)?;
+                self.start_node(slot, false)?;
                 news.push(News::Respawned("node"));
             }
         }

@@ -5,7 +5,7 @@ mod capacity;
 mod chaos;
 mod children;
 mod error;
-mod kills;
+pub(crate) mod kills;
 mod memory;
 mod signals;
 
