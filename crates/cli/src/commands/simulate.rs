@@ -98,6 +98,13 @@ impl Simulate {
 
     /// What a run will take.
     fn cost(self, run: &Path) -> Outcome {
+        if run.extension().is_some_and(|extension| extension == "json") {
+            return Err(Failure::input(format!(
+                "{}: this version simulates runs (RUN.toml), not a planner's instances; for an iteration of an instance's \
+                 plan use `skipstone plan INSTANCE.json --evaluate PLAN.json`",
+                run.display()
+            )));
+        }
         let mut config = RunConfig::read(run)?;
         config.churn = self.churn.or(config.churn);
         config.pace = self.pace.or(config.pace);

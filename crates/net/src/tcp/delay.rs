@@ -49,11 +49,7 @@ impl DelayLine {
             Parcel::Piece(piece) if piece.lane == Priority::Bulk => {
                 (Priority::Bulk, self.bulk_way(piece, now))
             }
-            Parcel::Piece(piece) => (
-                Priority::Control,
-                self.shape.latency + self.shape.sending(piece.frame.header.len() + piece.bytes().len()),
-            ),
-            Parcel::Bare(_) => (Priority::Control, self.shape.latency),
+            _ => (Priority::Control, self.shape.latency),
         };
         let lane = lane.index();
         let arrives = self.newest[lane].map_or(now + way, |newest| newest.max(now + way));

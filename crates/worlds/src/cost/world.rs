@@ -12,7 +12,7 @@ use crate::live::supervisor::kills::{Deed, Killer, Roster};
 use skipstone_observe::{RunInfo, RunState, Summary};
 use skipstone_protocol::{CoordinatorInput, TaskId, ToCoordinator, ToPeer, ToWorker, Worker, WorkerInput};
 use skipstone_types::{EVENT_SCHEMA, Event as Logged, EventRecord, Iteration, NodeId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Between two looks of the parent at its children, as live.
@@ -96,6 +96,9 @@ pub(super) struct World {
     empty: Vec<usize>,
     /// Nodes that have said that they leave.
     leaving: Vec<NodeId>,
+    /// The first process that has not joined, and those behind it that could.
+    turn: Pid,
+    waiting: BTreeSet<Pid>,
     iteration: Iteration,
     commits_us: Vec<u64>,
     longest_us: u64,
@@ -122,6 +125,8 @@ impl World {
             killer,
             empty: Vec::new(),
             leaving: Vec::new(),
+            turn: 0,
+            waiting: BTreeSet::new(),
             iteration: Iteration(0),
             commits_us: Vec::new(),
             longest_us: 0,
@@ -174,6 +179,11 @@ impl World {
                 None => Ok(()),
             },
             Event::ToHub { pid, sender, message } => self.hub_hears(pid, sender, message),
+            // At the start of a run nodes are let in one after the other, by their places.
+            Event::HubUp { pid } if pid > self.turn && pid < self.model.settings.nodes() => {
+                self.waiting.insert(pid);
+                Ok(())
+            }
             Event::HubUp { pid } if self.nodes[pid].alive => self.tell(pid, WorkerInput::CoordinatorUp),
             Event::ToNode { pid, message } if self.nodes[pid].alive => self.hear_hub(pid, message),
             Event::ToPeer { pid, from, message, payload, began_us } if self.nodes[pid].alive => {
@@ -197,9 +207,7 @@ impl World {
         let worker = Worker::new(self.model.settings.run, format!("process:{pid}"), pid as u32);
         self.nodes.push(Node::new(place, region, worker, times));
         let (way, tempo) = (self.way_to_hub(pid), self.model.tempo);
-        // At the start of a run nodes are let in one after the other.
-        let turn_us = if self.iteration == Iteration(0) { pid as u64 } else { 0 };
-        let at_us = self.now_us + tempo.startup_us + 4 * way.latency_us + tempo.connect_us + turn_us;
+        let at_us = self.now_us + tempo.startup_us + 4 * way.latency_us + tempo.connect_us;
         self.queue.push(at_us, Event::HubUp { pid });
     }
 
@@ -278,6 +286,13 @@ impl World {
                 let last_us = self.commits_us.last().copied().unwrap_or(self.now_us);
                 self.longest_us = self.longest_us.max(self.now_us - last_us);
                 self.commits_us.push(self.now_us);
+            }
+            Logged::NodeJoined { process, .. } if *process as Pid == self.turn => {
+                self.turn += 1;
+                if self.waiting.remove(&self.turn) {
+                    self.queue
+                        .push(self.now_us + self.model.tempo.connect_us, Event::HubUp { pid: self.turn });
+                }
             }
             Logged::Leaving { node, .. } => self.leaving.push(*node),
             Logged::Finished { .. } => self.over = true,
