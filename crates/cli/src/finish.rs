@@ -47,6 +47,8 @@ pub(crate) fn finish(outcome: &RunOutcome) -> Outcome<Summary> {
     let state = run.state();
     let mut summary = Summary::of(&state);
     summary.sample = sample;
+    // Only the parent knows it: it is in no event.
+    summary.pace = outcome.observed.summary.pace;
     if let Err(why) = write_report(dir, &state) {
         say(&format!("warning: {why}"));
     }

@@ -80,6 +80,13 @@ pub(crate) struct RunFlags {
     /// Kill nodes: a rate per node and hour (16%/h), an interval (every 20s), or a trace file
     #[arg(long, value_name = "RATE|TRACE", help_heading = "Recovery")]
     churn: Option<String>,
+    /// Make links as long as between regions: gcp12, or a JSON file of regions, links and node_regions (see below)
+    #[arg(long, value_name = "TABLE", help_heading = "Network and speed")]
+    wan: Option<String>,
+    /// Make a relay stage's forward take so many seconds, and the other tasks their multiples of it; without a number:
+    /// the speeds of the --wan table's nodes
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "0", help_heading = "Network and speed")]
+    pace: Option<f64>,
     /// Do not replace dead processes
     #[arg(long, help_heading = "Recovery")]
     no_respawn: bool,
@@ -184,7 +191,10 @@ impl RunFlags {
         set!(tokenizer, vocab_size, story_bytes, model, stages, origin_layers, replicas, spares, skip);
         set!(full_every, device, recovery, while_lost, batch, microbatches, lr, schedule, weight_decay);
         set!(clip, steps, seed, out);
-        set_some!(data, layers, width, heads, kv_heads, ffn, slots, threads, churn, context, min_lr, warmup);
+        set_some!(
+            data, layers, width, heads, kv_heads, ffn, slots, threads, churn, wan, pace, context, min_lr,
+            warmup
+        );
         if let Some(seconds) = self.save_every {
             config.save_every_s = seconds;
         }
@@ -254,6 +264,8 @@ mod tests {
             ("recovery", "copy"),
             ("while-lost", "wait"),
             ("churn", "5%/h"),
+            ("wan", "gcp12"),
+            ("pace", "0.5"),
             ("context", "16"),
             ("batch", "2"),
             ("microbatches", "3"),

@@ -60,8 +60,39 @@ fn usage() {
     refused(&dir, 2, &["simulate", "--faults", "all", "--seeds", "9..1"], &["1..1000"]);
     refused(&dir, 2, &["simulate", "--faults", "kil", "--seeds", "1..9"], &["kil", "partition", "or all"]);
     refused(&dir, 2, &["simulate", "--faults", "all", "--seeds", "1..2", "--nodes", "1"], &["--nodes"]);
+    refused(&dir, 2, &["simulate", "--seeds", "1..9"], &["--faults"]);
+    refused(&dir, 2, &["simulate", "instance.json"], &["plan INSTANCE.json --evaluate"]);
+    refused(&dir, 2, &["simulate", "none.toml"], &["none.toml"]);
+    refused(&dir, 2, &["train", "--wan", "gcp13"], &["gcp13", "pass gcp12"]);
+    refused(&dir, 2, &["train", "--pace", "NaN"], &["--pace", "seconds"]);
+    refused(&dir, 2, &["train", "--pace"], &["--pace 0.5"]);
     refused(&dir, 2, &["demo", "--seconds", "1"], &["--seconds"]);
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "something was left behind");
+}
+
+#[test]
+fn tables_of_regions() {
+    let dir = folder();
+    for (regions, more, words) in [
+        (r#"{"a": "x", "b": "y", "latency_s": 0.1, "bandwidth_Bps": 0}"#, "", "bandwidth_Bps"),
+        (r#"{"a": "x", "b": "y", "latency_s": NaN, "bandwidth_Bps": 1}"#, "", "line 1"),
+        (
+            r#"{"a": "x", "b": "y", "latency_s": 0.1, "bandwidth_Bps": 9}"#,
+            r#", "node_regions": ["z"]"#,
+            "z, which no link",
+        ),
+        (
+            r#"{"a": "x", "b": "y", "latency_s": 0, "bandwidth_Bps": 9}, {"a": "z", "b": "y", "latency_s": 0, "bandwidth_Bps": 9}"#,
+            "",
+            "no link between x and z",
+        ),
+    ] {
+        let intra = r#"{"latency_s": 0, "bandwidth_Bps": 1e9}"#;
+        let table = format!(r#"{{"regions": {{"intra": {intra}, "links": [{regions}]}}{more}}}"#);
+        fs::write(dir.path().join("wan.json"), table).unwrap();
+        refused(&dir, 2, &["train", "--wan", "wan.json"], &["--wan wan.json", words]);
+        assert!(!dir.path().join("skipstone-run").exists());
+    }
 }
 
 #[test]

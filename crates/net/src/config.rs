@@ -1,6 +1,6 @@
 //! Settings of a transport, with defaults that suit one machine.
 
-use crate::{PeerId, RunSecret};
+use crate::{LinkShapes, PeerId, RunSecret};
 use std::time::Duration;
 
 /// How much may wait to be sent to one peer at one priority.
@@ -50,6 +50,8 @@ pub struct NetConfig {
     /// frame behind bulk frames waits 1–2 ms with 256 KiB, and 7–20 ms with buffers that the system chooses
     /// (`None`), for the same throughput. Long links need `None`, or bandwidth × round trip.
     pub socket_buffer: Option<u32>,
+    /// Shapes of links, where processes of one machine are to be as far apart as others (none).
+    pub shapes: Option<LinkShapes>,
     /// Threads that move bytes (1: a second one costs more in wake-ups than it brings, until many cores idle).
     pub threads: usize,
 }
@@ -74,6 +76,7 @@ impl NetConfig {
             backoff_max: Duration::from_secs(1),
             linger: Duration::from_millis(500),
             socket_buffer: Some(256 << 10),
+            shapes: None,
             threads: 1,
         }
     }

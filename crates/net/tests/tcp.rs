@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Peer, World, config, connected, floats, until};
-use skipstone_net::{Frame, NetConfig, NetEvent, PeerId, Priority, wire};
+use skipstone_net::{Frame, LinkShape, LinkShapes, NetConfig, NetEvent, PeerId, Priority, wire};
 use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
@@ -232,3 +232,40 @@ fn the_format_is_what_it_was() {
 /// Both checksums, computed with the reference implementation of XXH3-64.
 const GOLDEN: [u8; 16] =
     [0x61, 0xf2, 0x09, 0x0b, 0x08, 0xda, 0x38, 0x03, 0xea, 0x5b, 0xe7, 0x29, 0xae, 0xd6, 0xc1, 0x5d];
+
+#[test]
+fn a_shaped_link_takes_its_time_and_holds_nothing_else_up() {
+    const LATENCY: Duration = Duration::from_millis(60);
+    let shape =
+        LinkShape { latency: LATENCY, bandwidth_bytes_per_s: 1e6, overhead: Duration::ZERO, serial: true };
+    let shaped = |id| {
+        let shapes = LinkShapes::new(move |peer| (peer == PeerId(1) || peer == PeerId(2)).then_some(shape));
+        World::Tcp.peer_at(NetConfig { shapes: Some(shapes), ..config(id) }, "127.0.0.1:0")
+    };
+    let (mut a, mut b, mut c) = (shaped(1), shaped(2), World::Tcp.peer(3));
+    let dialled = Instant::now();
+    a.dial(&b);
+    a.wait_up(b.id);
+    assert!(dialled.elapsed() >= 4 * LATENCY, "a connection costs two round trips");
+    b.wait_up(a.id);
+    c.dial(&a);
+    c.wait_up(a.id);
+    a.wait_up(c.id);
+    let far = Arc::new(vec![0.5; 100_000]);
+    let sent = Instant::now();
+    // 400 kB, 0.4 s of the link, then a message, and one to a peer that is near.
+    a.net.send(b.id, Frame::tensor(&b"far"[..], far.clone()), Priority::Bulk).unwrap();
+    a.net.send(b.id, Frame::message(&b"word"[..]), Priority::Control).unwrap();
+    a.net.send(c.id, Frame::message(&b"near"[..]), Priority::Control).unwrap();
+    assert_eq!(c.wait_frame(a.id).header, &b"near"[..]);
+    assert_eq!(b.wait_frame(a.id).header, &b"word"[..]);
+    assert!(sent.elapsed() >= LATENCY);
+    let tensor = b.wait_frame(a.id);
+    assert_eq!(tensor, Frame::tensor(&b"far"[..], far.clone()));
+    assert!(sent.elapsed() >= LATENCY + Duration::from_millis(400));
+    let round_trip = a.wait("a heartbeat", |event| match event {
+        NetEvent::Heard { peer: PeerId(2), round_trip, .. } => Some(*round_trip),
+        _ => None,
+    });
+    assert!(round_trip >= 2 * LATENCY);
+}

@@ -52,7 +52,7 @@ pub use screen::{Line, PlainView, Style, TerminalView, frame};
 pub use stage::{NodePhase, StageState};
 pub use state::{CoordinatorRestart, Recovery, RunState};
 pub use story::Story;
-pub use summary::Summary;
+pub use summary::{PaceTruth, Summary};
 pub use summary_text::stdout_width;
 pub use tensorboard::Scalars;
 pub use timeline::{Lane, Mark, Span, SpanKind, Timeline};

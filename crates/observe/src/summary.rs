@@ -5,6 +5,19 @@ use crate::state::{CoordinatorRestart, Recovery, RunState};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
+/// Whether the machine kept up with the modelled times of a paced run.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct PaceTruth {
+    /// Tasks that had a modelled time.
+    pub tasks: u64,
+    /// Those that took longer, by more than 2 ms and 2 %: for them the pace isn't true.
+    pub late: u64,
+    /// By how many seconds together.
+    pub late_s: f64,
+    /// Modelled seconds of all tasks.
+    pub modelled_s: f64,
+}
+
 /// What is left to say when a run has ended: the JSON document of `train` and `demo`, whose keys are part of the
 /// command line's contract.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -38,6 +51,9 @@ pub struct Summary {
     /// Processor cores that all nodes share; 0 if they don't run on one machine, or if it isn't known.
     #[serde(default)]
     pub cores: usize,
+    /// How true the pace of a paced run (`--pace`) was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pace: Option<PaceTruth>,
     /// Processes that skipstone killed.
     pub kills: u64,
     /// Nodes that were lost, killed or not.

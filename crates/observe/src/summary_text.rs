@@ -1,7 +1,7 @@
 //! The summary as people read it at the end of a run.
 
 use crate::account::meaning;
-use crate::{Recovery, Summary, words};
+use crate::{PaceTruth, Recovery, Summary, words};
 use std::collections::BTreeMap;
 
 /// Columns of standard output: the terminal's, and 100 where it is none.
@@ -31,6 +31,9 @@ impl Summary {
             if let Some(sharing) = words::sharing(self.nodes, self.cores) {
                 text.push_str(&row("", &sharing));
             }
+        }
+        if let Some(pace) = self.pace {
+            text.push_str(&row("pace", &pace_truth(&pace)));
         }
         for (index, line) in self.survived().into_iter().enumerate() {
             text.push_str(&row(if index == 0 { "survived" } else { "" }, &line));
@@ -166,6 +169,20 @@ impl Summary {
         text.push_str(&format!("  skipstone show {out}          (and open {report})\n"));
         text
     }
+}
+
+fn pace_truth(pace: &PaceTruth) -> String {
+    let tasks = words::plural(pace.tasks, "task");
+    if pace.late == 0 {
+        return format!("{tasks} took their modelled time");
+    }
+    format!(
+        "warning: {} of {tasks} took longer than modelled, by {} on average ({} of the modelled time): times are \
+         longer than the model's; pace more slowly, or take a smaller model",
+        pace.late,
+        words::duration(pace.late_s / pace.late as f64),
+        words::percent(pace.late_s / pace.modelled_s.max(1e-9))
+    )
 }
 
 fn row(name: &str, text: &str, width: usize) -> String {

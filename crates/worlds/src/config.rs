@@ -13,6 +13,7 @@ pub use memory::{MemoryPlan, NodeMemory};
 pub use shape::RunShape;
 
 use crate::text;
+use crate::wan::WanTable;
 use serde::{Deserialize, Serialize};
 use skipstone_data::{BatchShape, DataRequest, Limits, TokenizerSource};
 use skipstone_model::LlamaConfig;
@@ -121,6 +122,13 @@ pub struct RunConfig {
     /// Kills: a rate per node and hour (`16%/h`), `every 20s`, or a trace file; none = no kills.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub churn: Option<String>,
+    /// Links as long as between these regions: a built-in table (`gcp12`) or a JSON file; none = as fast as they can be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wan: Option<String>,
+    /// Seconds that a relay stage's forward takes, with the other tasks in proportion; 0 = as the table of `wan` says;
+    /// none = as fast as it can be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pace: Option<f64>,
     /// `cpu`.
     pub device: String,
     /// Compute threads of a node; none = the machine's cores shared out.
@@ -171,6 +179,8 @@ impl Default for RunConfig {
             save_every_s: 600.0,
             slots: None,
             churn: None,
+            wan: None,
+            pace: None,
             device: "cpu".to_owned(),
             threads: None,
             out: PathBuf::from("skipstone-run"),
@@ -219,6 +229,14 @@ impl RunConfig {
     /// A model that can't be built or cut so.
     pub fn shape(&self, tokens: usize) -> Result<RunShape, ConfigError> {
         RunShape::new(self, tokens)
+    }
+
+    /// The same before the data is read: for the vocabulary that the options ask for.
+    ///
+    /// # Errors
+    /// A model that can't be built or cut so.
+    pub fn shape_expected(&self) -> Result<RunShape, ConfigError> {
+        self.shape(if self.tokenizer == "bytes" { shape::BYTES_VOCABULARY } else { self.vocab_size })
     }
 
     /// Memory that the nodes will take, for a vocabulary of `tokens` tokens.
@@ -335,6 +353,24 @@ impl RunConfig {
     pub fn threads_per_node(&self) -> usize {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         self.threads.unwrap_or_else(|| (cores / self.nodes().max(1)).max(1))
+    }
+
+    /// Layers of each relay stage.
+    ///
+    /// # Errors
+    /// A model that can't be built or cut so.
+    pub fn layers_per_relay(&self) -> Result<usize, ConfigError> {
+        shape::layers_per_relay(self, self.model_config(shape::ANY_VOCABULARY)?.num_hidden_layers)
+    }
+
+    /// The table of `--wan`.
+    ///
+    /// # Errors
+    /// A table that can't be read.
+    pub fn wan_table(&self) -> Result<Option<WanTable>, ConfigError> {
+        let load =
+            |name: &str| WanTable::load(name).map_err(|why| ConfigError::Wan { name: name.to_owned(), why });
+        self.wan.as_deref().map(load).transpose()
     }
 
     /// The kills asked for.

@@ -2,7 +2,9 @@
 
 pub mod audit;
 pub mod config;
+pub mod cost;
 pub mod fault;
 pub mod live;
 pub mod replay;
 mod text;
+pub mod wan;

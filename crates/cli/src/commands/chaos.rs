@@ -54,6 +54,12 @@ pub(crate) struct Chaos {
     /// Share of the stages that each microbatch leaves out
     #[arg(long, value_name = "RATIO", default_value_t = 0.2)]
     skip: f64,
+    /// Make links as long as between regions, as `train --wan`
+    #[arg(long, value_name = "TABLE")]
+    wan: Option<String>,
+    /// Make a relay stage's forward take so many seconds, as `train --pace`
+    #[arg(long, value_name = "SECONDS")]
+    pace: Option<f64>,
     /// Seeds the faults, and the model and data
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -160,6 +166,8 @@ impl Chaos {
             replicas: self.replicas,
             spares: self.spares,
             skip: self.skip,
+            wan: self.wan.clone(),
+            pace: self.pace,
             schedule: RateShape::Constant,
             // The time ends the run.
             steps: 10_000_000,

@@ -39,7 +39,7 @@ pub(crate) enum Command {
     Bench(bench::Bench),
     /// Find where nodes serve and which way microbatches take, and prove how good that is
     Plan(plan::Plan),
-    /// Train in virtual time with everything going wrong that can, by seed
+    /// Tell what a run will take, or try every fault by seed: both in virtual time
     Simulate(simulate::Simulate),
     /// Train a small model while everything that can go wrong does, and check what was promised
     Chaos(chaos::Chaos),

@@ -2,9 +2,12 @@
 
 use std::io::IsTerminal;
 use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use clap::Args;
+use skipstone_worlds::config::RunConfig;
+use skipstone_worlds::cost::{CostModel, SimulateError, Simulated, simulate};
 use skipstone_worlds::fault::{Fault, FaultSet, Options, SeedsReport, run_seeds};
 
 use crate::failure::{Failure, Outcome};
@@ -12,11 +15,17 @@ use crate::output::{Progress, print, print_json, say, threads};
 
 const EXAMPLES: &str = "\
 Examples:
+  skipstone simulate run.toml                           what a run will take: time, goodput, and what is lost to what
+  skipstone simulate run.toml --churn 'every 15s' --iterations 200 --json
   skipstone simulate --faults all --seeds 1..1000
   skipstone simulate --faults kill,journal,partition --seeds 1..1000
   skipstone simulate --faults all --seeds 17..17 --nodes 9 --iterations 100
 
-The same code that trains runs in virtual time, with symbolic tensors; nodes and the coordinator die, hang and come
+The same code that trains runs in virtual time, with symbolic tensors. With RUN.toml (a run's folder holds one) compute
+takes what --pace says there, and links what --wan says (without it, those of one machine): the result has the keys of
+`train --json`, and `iteration`: seconds from commit to commit.
+
+With --faults nodes and the coordinator die, hang and come
 back, links break, disks fail. Each seed is a run of its own; --seeds A..B includes B. Exit code 1: a promise was
 broken; the command that shows it again is printed.";
 
@@ -30,18 +39,30 @@ fn explain() -> String {
 #[derive(Debug, Args)]
 #[command(after_help = explain())]
 pub(crate) struct Simulate {
+    /// The run whose time is to be told
+    #[arg(value_name = "RUN.toml", required_unless_present = "faults", conflicts_with = "faults")]
+    run: Option<PathBuf>,
+    /// Kill nodes, in place of what the run says: a rate per node and hour (16%/h), an interval (every 20s), a trace file
+    #[arg(long, value_name = "RATE|TRACE", requires = "run")]
+    churn: Option<String>,
+    /// Seconds of a relay stage's forward, in place of what the run says
+    #[arg(long, value_name = "SECONDS", requires = "run")]
+    pace: Option<f64>,
+    /// Links, in place of what the run says
+    #[arg(long, value_name = "TABLE", requires = "run")]
+    wan: Option<String>,
     /// Which faults happen: all, or names from the list below
-    #[arg(long, value_name = "all|NAME,…")]
-    faults: FaultSet,
+    #[arg(long, value_name = "all|NAME,…", requires = "seeds")]
+    faults: Option<FaultSet>,
     /// The runs, by seed; B is included
-    #[arg(long, value_name = "A..B", value_parser = parse_seeds)]
-    seeds: Seeds,
+    #[arg(long, value_name = "A..B", value_parser = parse_seeds, requires = "faults")]
+    seeds: Option<Seeds>,
     /// Nodes at the start [default: up to 23, as the seed says]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(2..=512))]
     nodes: Option<u16>,
-    /// Iterations of each run
-    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u64).range(8..=100_000))]
-    iterations: u64,
+    /// Iterations [default: 50 of each seed; else the run's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    iterations: Option<u64>,
     /// Seeds at once [default: the machine's cores]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -49,6 +70,11 @@ pub(crate) struct Simulate {
     #[arg(long)]
     json: bool,
 }
+
+/// Iterations of each seed, where nobody says.
+const FAULT_ITERATIONS: u64 = 50;
+/// Faults need some to happen in.
+const FAULT_ITERATIONS_MIN: u64 = 8;
 
 #[derive(Debug, Clone)]
 struct Seeds(RangeInclusive<u64>);
@@ -63,14 +89,50 @@ fn parse_seeds(text: &str) -> Result<Seeds, String> {
 
 impl Simulate {
     pub(crate) fn run(self) -> Outcome {
-        let Seeds(seeds) = self.seeds;
-        let total = seeds.end() - seeds.start() + 1;
-        let options = Options {
-            nodes: self.nodes.map(usize::from),
-            iterations: self.iterations,
-            faults: self.faults,
-            ..Options::default()
+        match (self.run.clone(), self.faults.clone(), self.seeds.clone()) {
+            (Some(run), ..) => self.cost(&run),
+            (None, Some(faults), Some(Seeds(seeds))) => self.try_faults(faults, seeds),
+            _ => Err(Failure::input("give a RUN.toml, or --faults and --seeds")),
+        }
+    }
+
+    /// What a run will take.
+    fn cost(self, run: &Path) -> Outcome {
+        if run.extension().is_some_and(|extension| extension == "json") {
+            return Err(Failure::input(format!(
+                "{}: this version simulates runs (RUN.toml), not a planner's instances; for an iteration of an instance's \
+                 plan use `skipstone plan INSTANCE.json --evaluate PLAN.json`",
+                run.display()
+            )));
+        }
+        let mut config = RunConfig::read(run)?;
+        config.churn = self.churn.or(config.churn);
+        config.pace = self.pace.or(config.pace);
+        config.wan = self.wan.or(config.wan);
+        config.steps = self.iterations.unwrap_or(config.steps);
+        let refused = |error: SimulateError| match error {
+            SimulateError::Config(_) | SimulateError::NoPace => Failure::input(error),
+            _ => Failure::failed(error),
         };
+        let model = CostModel::of_run(&config).map_err(refused)?;
+        let mut progress = Progress::new("iterations");
+        let simulated =
+            simulate(model, &mut |done| progress.update(done, config.steps, "")).map_err(refused)?;
+        drop(progress);
+        if self.json { print_json(&simulated) } else { print(&cost_text(&simulated)) }
+    }
+
+    /// Every fault, by seed.
+    fn try_faults(self, faults: FaultSet, seeds: RangeInclusive<u64>) -> Outcome {
+        let iterations = self.iterations.unwrap_or(FAULT_ITERATIONS);
+        if iterations < FAULT_ITERATIONS_MIN {
+            return Err(Failure::input(format!(
+                "--iterations must be at least {FAULT_ITERATIONS_MIN} with --faults"
+            )));
+        }
+        let total = seeds.end() - seeds.start() + 1;
+        let options =
+            Options { nodes: self.nodes.map(usize::from), iterations, faults, ..Options::default() };
         let progress = Mutex::new(Progress::new("seeds"));
         let report = run_seeds(seeds, &options, threads(self.threads), &|done, broken| {
             if let Ok(mut progress) = progress.lock() {
@@ -100,6 +162,36 @@ impl Simulate {
             report.seeds
         )))
     }
+}
+
+fn cost_text(simulated: &Simulated) -> String {
+    let Simulated { summary, iteration, .. } = simulated;
+    let percent = |seconds: f64| 100.0 * seconds / summary.node_seconds.max(1e-9);
+    let mut lost: Vec<_> =
+        summary.badput.causes().into_iter().filter(|(_, seconds)| percent(*seconds) >= 0.05).collect();
+    lost.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let lost: Vec<String> = lost
+        .into_iter()
+        .map(|(cause, seconds)| format!("{} {:.1} %", cause.replace('_', " "), percent(seconds)))
+        .collect();
+    format!(
+        "{} iterations in {:.1} virtual seconds on {} nodes: {}\n\
+         time per iteration: mean {:.3} s, median {:.3} s, 95 % within {:.3} s, worst {:.3} s\n\
+         goodput {:.1} % of node time; lost: {}\n\
+         {} kills, {} stages and replicas came back\n",
+        summary.steps,
+        summary.wall_s,
+        summary.nodes,
+        summary.ended.as_deref().unwrap_or("not ended"),
+        iteration.mean_s,
+        iteration.median_s,
+        iteration.p95_s,
+        iteration.max_s,
+        100.0 * summary.goodput,
+        lost.join(", "),
+        summary.kills,
+        summary.recoveries.len()
+    )
 }
 
 fn text(report: &SeedsReport) -> String {

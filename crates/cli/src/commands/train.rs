@@ -16,10 +16,18 @@ Examples:
   skipstone train --data book.txt --model tiny --layers 6 --stages 5 --origin-layers 1 --replicas 2 --skip 0.33
   skipstone train --churn 'every 20s' --steps 500       a node is killed every 20 seconds
   skipstone train run.toml --lr 3e-4 --out second       options from a file; flags go first
+  skipstone train --wan gcp12 --pace 0.5 --stages 5     as if spread over 12 regions, with half a second a forward
   skipstone train --resume --out second                 go on after a power cut, or with more --steps
 
 A run's folder holds run.toml, events.jsonl, report.html, tensorboard/, state/ (for --resume) and model/ (for
-transformers). Ctrl-C finishes the iteration, saves, and ends; twice ends at once.";
+transformers). Ctrl-C finishes the iteration, saves, and ends; twice ends at once.
+
+--wan holds back what processes send to each other: a message arrives its link's latency later, a tensor latency +
+bytes / bandwidth. gcp12 has 12 cloud regions; a file is JSON {\"regions\", \"node_regions\"} with the fields of a planner's
+instance (which is a table too), and may have coordinator_region [default: the first], link_serial, link_overhead_s,
+backward_ratio [2], loss_ratio [0.25], task_gap_s. Nodes take the regions in turn; who replaces a node is where it was.
+--pace S: a forward of a relay stage takes S seconds, its backward backward_ratio times that, head and loss loss_ratio
+times; the origin's layers in proportion to a relay's. The summary says whether the machine kept up.";
 
 /// Options of `train`.
 #[derive(Debug, Args)]

@@ -56,6 +56,8 @@ pub(crate) async fn dial_loop(shared: Arc<Shared>, peer: PeerId) {
 /// One try, bounded in time.
 async fn dial_in_time(shared: &Arc<Shared>, peer: PeerId, address: &str) -> Result<Arc<Link>, Refusal> {
     let dialling = dial(shared, peer, address);
+    let connecting = shared.shape(peer).map_or(Duration::ZERO, |shape| shape.connecting());
+    time::sleep(connecting).await;
     time::timeout(shared.config.handshake_timeout, dialling).await.unwrap_or(Err(Refusal::TimedOut))
 }
 

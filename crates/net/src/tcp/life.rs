@@ -5,6 +5,7 @@ use super::{
     receive::receive,
     shared::Shared,
     transmit::transmit,
+    transmit_shaped::transmit_shaped,
 };
 use crate::NetEvent;
 use std::{io, pin::pin, sync::Arc, time::Duration};
@@ -63,15 +64,29 @@ async fn carry(shared: &Arc<Shared>, link: &Arc<Link>, stream: TcpStream, preamb
     let (read, write) = stream.into_split();
     let config = &shared.config;
     let (for_writing, writes) = (link.clone(), shared.clone());
-    let mut writing =
-        AbortOnDrop(tokio::spawn(async move { transmit(write, &for_writing, &preamble, &writes).await }));
+    let shape = shared.shape(link.peer());
+    let mut writing = AbortOnDrop(tokio::spawn(async move {
+        match shape {
+            None => transmit(write, &for_writing, &preamble, &writes).await,
+            Some(shape) => transmit_shaped(write, &for_writing, &preamble, shape, &writes).await,
+        }
+    }));
     let mut reading = pin!(receive(read, link, shared));
     let mut check = time::interval((config.silence_limit / 4).max(Duration::from_millis(1)));
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             biased;
-            why = &mut reading => return why,
+            why = &mut reading => {
+                // On a long link the end of a peer is not known at once either.
+                if let Some(shape) = shape {
+                    tokio::select! {
+                        () = time::sleep(shape.latency) => {}
+                        _ = link.closing() => {}
+                    }
+                }
+                return why;
+            }
             how = link.closing() => {
                 let why = match how {
                     Close::Graceful(why) => why,
@@ -79,7 +94,8 @@ async fn carry(shared: &Arc<Shared>, link: &Arc<Link>, stream: TcpStream, preamb
                 };
                 link.work.notify_one();
                 // The other end closes when it has read our goodbye; closing earlier could cost it frames.
-                let draining = time::timeout(config.linger, &mut reading);
+                let linger = config.linger + shape.map_or(Duration::ZERO, |shape| shape.latency * 2);
+                let draining = time::timeout(linger, &mut reading);
                 tokio::select! {
                     _ = draining => return why.to_owned(),
                     why = link.closing_now() => return why.to_owned(),

@@ -2,6 +2,7 @@
 
 mod accept;
 mod backoff;
+mod delay;
 mod dial;
 mod faults;
 #[cfg(test)]
@@ -12,6 +13,7 @@ mod receive;
 mod shared;
 mod table;
 mod transmit;
+mod transmit_shaped;
 
 use crate::{BindError, Frame, NetConfig, NetEvent, PeerId, Priority, SendError, Transport};
 pub use faults::CutDirection;

@@ -2,7 +2,7 @@
 
 use super::faults::Cuts;
 use super::table::Table;
-use crate::{NetConfig, NetEvent, event::EventSink, secret, wire::handshake::Myself};
+use crate::{LinkShape, NetConfig, NetEvent, PeerId, event::EventSink, secret, wire::handshake::Myself};
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     sync::{Mutex, PoisonError},
@@ -61,6 +61,11 @@ impl Shared {
             }
         }
         self.emit(event);
+    }
+
+    /// How the link to `peer` is shaped, if it is.
+    pub(crate) fn shape(&self, peer: PeerId) -> Option<LinkShape> {
+        self.config.shapes.as_ref().and_then(|shapes| shapes.of(peer))
     }
 
     /// The number of the next connection.

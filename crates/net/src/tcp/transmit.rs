@@ -28,7 +28,7 @@ pub(crate) async fn transmit(
     let (heartbeat, chunk) = (shared.config.heartbeat_interval, shared.config.chunk);
     let chunk = chunk.clamp(4 << 10, MAX_CHUNK as usize);
     let mut next_ping = Instant::now();
-    let mut encoder = Encoder { out: preamble.to_vec(), seed: link.who.seeds.outgoing, sequence: 0 };
+    let mut encoder = Encoder::new(preamble, link.who.seeds.outgoing);
     let mut small = Vec::new();
     loop {
         shared.cuts.whole(link.peer(), CutDirection::Outgoing).await;
@@ -79,19 +79,24 @@ pub(crate) async fn transmit(
 }
 
 /// Builds records.
-struct Encoder {
-    out: Vec<u8>,
+pub(super) struct Encoder {
+    /// What has been built and not yet written.
+    pub(super) out: Vec<u8>,
     seed: u64,
     sequence: u64,
 }
 
 impl Encoder {
-    fn bare(&mut self, kind: Kind) {
+    pub(super) fn new(preamble: &[u8], seed: u64) -> Self {
+        Self { out: preamble.to_vec(), seed, sequence: 0 }
+    }
+
+    pub(super) fn bare(&mut self, kind: Kind) {
         self.push(&Head::bare(kind, 0, self.seed));
     }
 
     /// Head and header of a record; the payload follows.
-    fn piece(&mut self, piece: &Piece) {
+    pub(super) fn piece(&mut self, piece: &Piece) {
         let header: &[u8] = if piece.is_first() { &piece.frame.header } else { &[] };
         self.push(&Head {
             kind: if piece.is_first() { Kind::First } else { Kind::More },
@@ -114,7 +119,11 @@ impl Encoder {
 }
 
 /// Writes two slices as one.
-async fn write_both<W: AsyncWrite + Unpin>(stream: &mut W, first: &[u8], second: &[u8]) -> io::Result<()> {
+pub(super) async fn write_both<W: AsyncWrite + Unpin>(
+    stream: &mut W,
+    first: &[u8],
+    second: &[u8],
+) -> io::Result<()> {
     let mut slices = [IoSlice::new(first), IoSlice::new(second)];
     let mut slices = &mut slices[..];
     IoSlice::advance_slices(&mut slices, 0);

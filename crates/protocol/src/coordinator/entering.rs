@@ -112,7 +112,7 @@ impl Coordinator {
         }
         let needy = self
             .stage_ids()
-            .filter(|stage| self.is_served(*stage) && self.may_copy_now(*stage))
+            .filter(|stage| self.may_copy_now(*stage) && self.is_served(*stage))
             .map(|stage| (self.population(stage), stage))
             .filter(|(population, _)| *population < usize::from(self.settings.replicas))
             .min();

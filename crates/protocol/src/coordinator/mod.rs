@@ -313,7 +313,8 @@ impl Coordinator {
     }
 
     fn is_served(&self, stage: StageId) -> bool {
-        !self.serving(stage).is_empty()
+        let serves = |node: &Node| matches!(node.role, Role::Serving { stage: served } if served == stage);
+        self.nodes.values().any(serves)
     }
 
     fn stage_ids(&self) -> impl Iterator<Item = StageId> + use<> {
@@ -321,7 +322,14 @@ impl Coordinator {
     }
 
     fn holes(&self) -> Vec<StageId> {
-        self.stage_ids().filter(|stage| !self.is_served(*stage)).collect()
+        // In one pass: this is asked after every input while a node waits for a place, and swarms are large.
+        let mut served = vec![false; self.stages.len()];
+        for node in self.nodes.values() {
+            if let Role::Serving { stage } = node.role {
+                served[usize::from(stage.0)] = true;
+            }
+        }
+        self.stage_ids().filter(|stage| !served[usize::from(stage.0)]).collect()
     }
 
     fn new_transfer(&mut self) -> TransferId {

@@ -1,6 +1,7 @@
 //! Bounds of every option.
 
 use super::{ConfigError, Repair, RunConfig};
+use crate::wan::PACE_FROM_TABLE;
 use std::fmt::Display;
 
 /// The most processes that one machine is asked to run.
@@ -8,6 +9,9 @@ const NODES_MAX: usize = 1024;
 
 /// The longest time between saves, in seconds: more than a duration holds would end the run.
 const SAVE_EVERY_S_MAX: f64 = 1e9;
+
+/// The longest forward that a run is paced to, in seconds.
+const PACE_S_MAX: f64 = 3600.0;
 
 pub(super) fn check(config: &RunConfig) -> Result<(), ConfigError> {
     if config.device != "cpu" {
@@ -18,8 +22,13 @@ pub(super) fn check(config: &RunConfig) -> Result<(), ConfigError> {
     }
     skipstone_recovery::strategy(&config.recovery)?;
     config.churn_plan()?;
+    let table = config.wan_table()?;
     integers(config)?;
-    numbers(config)
+    numbers(config)?;
+    if config.pace == Some(PACE_FROM_TABLE) && table.is_none_or(|table| table.node_speeds.is_empty()) {
+        return Err(ConfigError::PaceUnknown);
+    }
+    Ok(())
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "numbers, which are copied")]
@@ -82,6 +91,13 @@ fn numbers(config: &RunConfig) -> Result<(), ConfigError> {
     }
     if !from_zero(config.clip) {
         return Err(range("clip", config.clip, "0 (no clipping) or more"));
+    }
+    if config.pace.is_some_and(|seconds| !from_zero(seconds) || seconds > PACE_S_MAX) {
+        return Err(range(
+            "pace",
+            config.pace.unwrap_or_default(),
+            "between 0 (as the --wan table says) and 3600 seconds",
+        ));
     }
     if !from_zero(config.save_every_s) || config.save_every_s > SAVE_EVERY_S_MAX {
         return Err(range("save-every", config.save_every_s, "between 0 (only at the end) and 1e9 seconds"));

@@ -1,5 +1,6 @@
 //! What can be wrong with a run's configuration. Every message ends in what to do.
 
+use crate::wan::WanError;
 use skipstone_recovery::UnknownStrategy;
 use skipstone_types::SettingsError;
 use std::io;
@@ -109,6 +110,19 @@ pub enum ConfigError {
         "--repair drop is not in this version; leave it out: --repair exact loses nothing and costs only memory"
     )]
     RepairDrop,
+    /// `--wan` is no table.
+    #[error("--wan {name}: {why}")]
+    Wan {
+        /// What was given.
+        name: String,
+        /// What is wrong, and what to do.
+        why: WanError,
+    },
+    /// `--pace` without a number, and no table that has any.
+    #[error(
+        "--pace without a number needs a --wan table whose nodes have compute_s_per_layer_sample; pass the seconds of a forward, as --pace 0.5"
+    )]
+    PaceUnknown,
     /// `--churn` is neither a rate nor a trace.
     #[error(
         "--churn {text}: {why}; pass a rate per node and hour (16%/h), an interval (every 20s), or a trace of JSON lines {{\"t_s\": 12.5, \"stage\": 3, \"event\": \"kill\"}}"

@@ -6,40 +6,40 @@ use super::store::Store;
 use super::value::{Poison, Value};
 use skipstone_protocol::{Handle, Outcome, Task};
 use skipstone_recovery::Recipe;
-use skipstone_types::{Digest, Iteration, Microbatch, NodeId, StageId};
+use skipstone_types::{Attempt, Digest, Iteration, Microbatch, NodeId, StageId};
 
 /// What a task does to its store when it ends.
 #[derive(Debug, Clone)]
-pub(super) struct Effects {
-    pub(super) outputs: Vec<Value>,
-    pub(super) consumed: Vec<Handle>,
-    pub(super) replaced: Option<(Handle, Value)>,
-    pub(super) outcome: Outcome,
+pub(crate) struct Effects {
+    pub(crate) outputs: Vec<Value>,
+    pub(crate) consumed: Vec<Handle>,
+    pub(crate) replaced: Option<(Handle, Value)>,
+    pub(crate) outcome: Outcome,
     /// A stage was made from others with this recipe.
-    pub(super) rebuilt: Option<Rebuilt>,
+    pub(crate) rebuilt: Option<Rebuilt>,
     /// A stage's state was read from the run's folder.
-    pub(super) loaded: Option<(Iteration, StageId, Digest)>,
+    pub(crate) loaded: Option<(Iteration, StageId, Digest)>,
     /// A stage's state is in the run's folder.
-    pub(super) saved: Option<(Iteration, StageId, Origin)>,
+    pub(crate) saved: Option<(Iteration, StageId, Origin)>,
 }
 
 /// A carried out recipe.
 #[derive(Debug, Clone)]
-pub(super) struct Rebuilt {
-    pub(super) stage: StageId,
-    pub(super) recipe: Recipe,
-    pub(super) sources: Vec<Origin>,
-    pub(super) state: Origin,
+pub(crate) struct Rebuilt {
+    pub(crate) stage: StageId,
+    pub(crate) recipe: Recipe,
+    pub(crate) sources: Vec<Origin>,
+    pub(crate) state: Origin,
 }
 
 /// What tasks depend on beside their inputs.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Context<'a> {
-    pub(super) seed: u64,
+pub(crate) struct Context<'a> {
+    pub(crate) seed: u64,
     /// Chunks that a frozen state is sent in.
-    pub(super) chunks: u32,
+    pub(crate) chunks: u32,
     /// The run's folder.
-    pub(super) folder: &'a Folder,
+    pub(crate) folder: &'a Folder,
 }
 
 impl Effects {
@@ -55,13 +55,36 @@ impl Effects {
         }
     }
 
+    /// Carries the effects out when the task is over.
+    ///
+    /// # Errors
+    /// A handle that names nothing, or is given out twice.
+    pub(crate) fn settle(
+        &self,
+        store: &mut Store,
+        outputs: &[Handle],
+        birth: (Iteration, Attempt),
+    ) -> Result<(), String> {
+        if matches!(self.outcome, Outcome::Failed { .. }) {
+            store.note_failed(outputs);
+            return Ok(());
+        }
+        for handle in &self.consumed {
+            store.remove(*handle)?;
+        }
+        if let Some((handle, value)) = self.replaced {
+            store.replace(handle, value)?;
+        }
+        outputs.iter().zip(&self.outputs).try_for_each(|(handle, value)| store.put(*handle, *value, birth))
+    }
+
     /// A task that fails.
-    pub(super) fn failed(why: &str) -> Self {
+    pub(crate) fn failed(why: &str) -> Self {
         Self::new(Vec::new(), Outcome::Failed { why: why.to_owned() })
     }
 
     /// The numbers made are others than they should be, in a way of this node's own.
-    pub(super) fn alter(&mut self, node: NodeId) {
+    pub(crate) fn alter(&mut self, node: NodeId) {
         let Some(made) = self.outputs.first_mut() else { return };
         match (made, &mut self.outcome) {
             (Value::State { origin, .. }, Outcome::State { digest })
@@ -119,7 +142,7 @@ fn add(sum: Option<(Handle, Value)>, at: Origin, term: u64) -> Result<Option<(Ha
 }
 
 /// What `task` will do to `store`.
-pub(super) fn run(
+pub(crate) fn run(
     task: &Task,
     inputs: &[Handle],
     store: &Store,

@@ -7,9 +7,9 @@
 //! `invariants/`, one file a promise.
 
 mod chaos;
-mod compute;
+pub(crate) mod compute;
 mod disk;
-mod folder;
+pub(crate) mod folder;
 mod hub;
 mod invariants;
 mod invocation;
@@ -18,16 +18,16 @@ mod links;
 mod node;
 mod outages;
 mod plan;
-mod provenance;
-mod queue;
+pub(crate) mod provenance;
+pub(crate) mod queue;
 mod random;
 mod report;
 mod seeds;
 mod slow;
-mod store;
+pub(crate) mod store;
 mod tamper;
 mod truth;
-mod value;
+pub(crate) mod value;
 mod weather;
 mod wiring;
 mod world;

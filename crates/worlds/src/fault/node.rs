@@ -442,23 +442,8 @@ impl World {
         }
         let node = &mut self.nodes[pid];
         let birth = node.attempt;
-        let settle = |store: &mut Store| -> Result<(), String> {
-            if matches!(effects.outcome, Outcome::Failed { .. }) {
-                store.note_failed(&outputs);
-                return Ok(());
-            }
-            for handle in &effects.consumed {
-                store.remove(*handle)?;
-            }
-            if let Some((handle, value)) = effects.replaced {
-                store.replace(handle, value)?;
-            }
-            outputs
-                .iter()
-                .zip(&effects.outputs)
-                .try_for_each(|(handle, value)| store.put(*handle, *value, birth))
-        };
-        settle(&mut node.store).map_err(|why| self.misuse(pid, &why))?;
+        let settled = effects.settle(&mut node.store, &outputs, birth);
+        settled.map_err(|why| self.misuse(pid, &why))?;
         let saved = self.nodes[pid].store.count(Kind::Saved);
         self.observe(&Observation::Slots { node: self.nodes[pid].id, saved, slots })?;
         self.tell(pid, WorkerInput::Computed { id, outcome: effects.outcome })

@@ -7,7 +7,7 @@ use skipstone_recovery::{Moments, Recipe};
 use skipstone_types::{Digest, Iteration, Microbatch, StageId};
 
 /// Names how a tensor was made.
-pub(super) type Origin = u64;
+pub(crate) type Origin = u64;
 
 /// The hash of `words`.
 fn mix(words: &[u64]) -> Origin {
@@ -19,7 +19,7 @@ fn mix(words: &[u64]) -> Origin {
 }
 
 /// The digest of a tensor.
-pub(super) fn digest(value: Origin) -> Digest {
+pub(crate) fn digest(value: Origin) -> Digest {
     let mut bytes = [0; 32];
     for (index, part) in bytes.chunks_exact_mut(8).enumerate() {
         part.copy_from_slice(&mix(&[value, index as u64]).to_le_bytes());
@@ -28,62 +28,62 @@ pub(super) fn digest(value: Origin) -> Digest {
 }
 
 /// A stage's state from the seed.
-pub(super) fn initial(seed: u64, stage: StageId) -> Origin {
+pub(crate) fn initial(seed: u64, stage: StageId) -> Origin {
     mix(&[1, seed, u64::from(stage.0)])
 }
 
 /// The embedding of a microbatch: its activation and what is kept for the backward.
-pub(super) fn embed(state: Origin, t: Iteration, m: Microbatch) -> (Origin, Origin) {
+pub(crate) fn embed(state: Origin, t: Iteration, m: Microbatch) -> (Origin, Origin) {
     let activation = mix(&[2, state, t.0, u64::from(m.0)]);
     (activation, mix(&[3, activation]))
 }
 
 /// A relay's forward: its activation and what is kept for the backward.
-pub(super) fn forward(state: Origin, m: Microbatch, input: Origin) -> (Origin, Origin) {
+pub(crate) fn forward(state: Origin, m: Microbatch, input: Origin) -> (Origin, Origin) {
     let activation = mix(&[4, state, u64::from(m.0), input]);
     (activation, mix(&[5, activation]))
 }
 
 /// Head and loss: the gradient that goes back, and the term for the origin's sum.
-pub(super) fn loss(state: Origin, t: Iteration, m: Microbatch, input: Origin) -> (Origin, Origin) {
+pub(crate) fn loss(state: Origin, t: Iteration, m: Microbatch, input: Origin) -> (Origin, Origin) {
     let gradient = mix(&[6, state, t.0, u64::from(m.0), input]);
     (gradient, mix(&[7, gradient]))
 }
 
 /// The loss of a microbatch, in multiples of 1/16 (so that sums are exact in any order), and its tokens.
-pub(super) fn loss_share(gradient: Origin, m: Microbatch) -> (f64, u64) {
+pub(crate) fn loss_share(gradient: Origin, m: Microbatch) -> (f64, u64) {
     ((gradient % 4096) as f64 / 16.0, 64 + u64::from(m.0 % 5))
 }
 
 /// A backward, of a relay or of the embedding: the gradient that goes back, and the term for the sum.
-pub(super) fn backward(state: Origin, saved: Origin, gradient: Origin) -> (Origin, Origin) {
+pub(crate) fn backward(state: Origin, saved: Origin, gradient: Origin) -> (Origin, Origin) {
     let back = mix(&[8, state, saved, gradient]);
     (back, mix(&[9, back]))
 }
 
 /// The reduced gradient: the sum of `count` terms, divided for `microbatches`.
-pub(super) fn reduced(state: Origin, terms: u64, count: u32, microbatches: u32) -> Origin {
+pub(crate) fn reduced(state: Origin, terms: u64, count: u32, microbatches: u32) -> Origin {
     mix(&[10, state, terms, u64::from(count), u64::from(microbatches)])
 }
 
 /// The L2 norm of a gradient: between ½ and 2.
-pub(super) fn norm(gradient: Origin) -> f64 {
+pub(crate) fn norm(gradient: Origin) -> f64 {
     0.5 + (gradient % 1024) as f64 * (1.5 / 1024.0)
 }
 
 /// The L2 norm of a sum of `count` terms: between ½ and 2 a term, and hardly ever the same twice.
-pub(super) fn sum_norm(terms: u64, count: u32) -> f64 {
+pub(crate) fn sum_norm(terms: u64, count: u32) -> f64 {
     let fraction = (mix(&[14, terms]) >> 11) as f64 / (1_u64 << 53) as f64;
     f64::from(count) * (0.5 + 1.5 * fraction)
 }
 
 /// The state after a step.
-pub(super) fn step(state: Origin, gradient: Origin, t: Iteration, rate: f64, clip: f64) -> Origin {
+pub(crate) fn step(state: Origin, gradient: Origin, t: Iteration, rate: f64, clip: f64) -> Origin {
     mix(&[11, state, gradient, t.0, rate.to_bits(), clip.to_bits()])
 }
 
 /// A rebuilt state.
-pub(super) fn rebuild(stage: StageId, recipe: &Recipe, sources: &[Origin]) -> Origin {
+pub(crate) fn rebuild(stage: StageId, recipe: &Recipe, sources: &[Origin]) -> Origin {
     let mut words = vec![
         12,
         u64::from(stage.0),
@@ -97,6 +97,6 @@ pub(super) fn rebuild(stage: StageId, recipe: &Recipe, sources: &[Origin]) -> Or
 }
 
 /// Some other tensor of the same shape: what a tampered frame carries.
-pub(super) fn altered(value: Origin) -> Origin {
+pub(crate) fn altered(value: Origin) -> Origin {
     mix(&[13, value])
 }

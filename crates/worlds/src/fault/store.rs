@@ -7,14 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// A tensor and the attempt that it was made in or sent for.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Entry {
-    pub(super) value: Value,
-    pub(super) birth: (Iteration, Attempt),
+pub(crate) struct Entry {
+    pub(crate) value: Value,
+    pub(crate) birth: (Iteration, Attempt),
 }
 
 /// The tensors of a worker.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Store {
+pub(crate) struct Store {
     entries: BTreeMap<Handle, Entry>,
     counts: [usize; KINDS],
     received: u64,
@@ -24,7 +24,7 @@ pub(super) struct Store {
 
 impl Store {
     /// The tensor called `handle`.
-    pub(super) fn get(&self, handle: Handle) -> Result<Value, String> {
+    pub(crate) fn get(&self, handle: Handle) -> Result<Value, String> {
         self.entries
             .get(&handle)
             .map(|entry| entry.value)
@@ -32,7 +32,7 @@ impl Store {
     }
 
     /// Gives a tensor a name.
-    pub(super) fn put(
+    pub(crate) fn put(
         &mut self,
         handle: Handle,
         value: Value,
@@ -46,14 +46,14 @@ impl Store {
     }
 
     /// Names a received payload.
-    pub(super) fn receive(&mut self, value: Value, birth: (Iteration, Attempt)) -> Result<Handle, String> {
+    pub(crate) fn receive(&mut self, value: Value, birth: (Iteration, Attempt)) -> Result<Handle, String> {
         let handle = Handle(Handle::RECEIVED + self.received);
         self.received += 1;
         self.put(handle, value, birth).map(|()| handle)
     }
 
     /// Replaces what a name stands for (a sum that was added to).
-    pub(super) fn replace(&mut self, handle: Handle, value: Value) -> Result<(), String> {
+    pub(crate) fn replace(&mut self, handle: Handle, value: Value) -> Result<(), String> {
         let entry =
             self.entries.get_mut(&handle).ok_or_else(|| format!("{handle:?} was dropped under a task"))?;
         entry.value = value;
@@ -61,7 +61,7 @@ impl Store {
     }
 
     /// Takes a name away.
-    pub(super) fn remove(&mut self, handle: Handle) -> Result<Value, String> {
+    pub(crate) fn remove(&mut self, handle: Handle) -> Result<Value, String> {
         let value = self.get(handle)?;
         self.entries.remove(&handle);
         self.counts[value.kind() as usize] -= 1;
@@ -69,7 +69,7 @@ impl Store {
     }
 
     /// Forgets tensors, as a worker asked.
-    pub(super) fn forget(&mut self, handles: &[Handle]) -> Result<(), String> {
+    pub(crate) fn forget(&mut self, handles: &[Handle]) -> Result<(), String> {
         for handle in handles {
             if !self.failed.remove(handle) {
                 self.remove(*handle).map_err(|why| format!("dropped, but {why}"))?;
@@ -79,22 +79,22 @@ impl Store {
     }
 
     /// Notes the outputs of a failed task.
-    pub(super) fn note_failed(&mut self, outputs: &[Handle]) {
+    pub(crate) fn note_failed(&mut self, outputs: &[Handle]) {
         self.failed.extend(outputs);
     }
 
     /// How many tensors of a kind there are.
-    pub(super) fn count(&self, kind: Kind) -> usize {
+    pub(crate) fn count(&self, kind: Kind) -> usize {
         self.counts[kind as usize]
     }
 
     /// How many tensors there are.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
     /// All tensors.
-    pub(super) fn entries(&self) -> impl Iterator<Item = (Handle, &Entry)> {
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (Handle, &Entry)> {
         self.entries.iter().map(|(handle, entry)| (*handle, entry))
     }
 }

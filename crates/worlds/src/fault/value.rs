@@ -5,7 +5,7 @@ use skipstone_types::{Iteration, Microbatch, StageId};
 
 /// How a sum is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Poison {
+pub(crate) enum Poison {
     /// Some of its numbers are not finite.
     NotFinite,
     /// It is ten thousand times too large.
@@ -16,7 +16,7 @@ pub(super) enum Poison {
 
 /// A tensor, or a group of them, by how it was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Value {
+pub(crate) enum Value {
     /// Weights, moments and counters of a stage.
     State { stage: StageId, origin: Origin },
     /// A state under a second name.
@@ -41,7 +41,7 @@ pub(super) enum Value {
 
 /// What is counted of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     State,
     Frozen,
     Chunk,
@@ -52,10 +52,10 @@ pub(super) enum Kind {
 }
 
 /// How many [`Kind`]s there are.
-pub(super) const KINDS: usize = 7;
+pub(crate) const KINDS: usize = 7;
 
 impl Value {
-    pub(super) fn kind(&self) -> Kind {
+    pub(crate) fn kind(&self) -> Kind {
         match self {
             Self::State { .. } => Kind::State,
             Self::Frozen { .. } => Kind::Frozen,

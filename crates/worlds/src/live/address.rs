@@ -1,5 +1,6 @@
 //! Where a node is reached: its name in the transport, and its socket.
 
+use crate::wan::name_in_region;
 use skipstone_net::PeerId;
 use std::fmt;
 use std::io;
@@ -14,9 +15,9 @@ pub(crate) struct PeerAddress {
 
 impl PeerAddress {
     /// An id that no other process of the run has, and that is no node's.
-    pub(crate) fn draw_id() -> io::Result<PeerId> {
-        let drawn = getrandom::u64().map_err(io::Error::other)?;
-        Ok(PeerId(drawn | 1 << 63))
+    /// It says in which region the process is.
+    pub(crate) fn draw_id(region: u16) -> io::Result<PeerId> {
+        Ok(name_in_region(getrandom::u64().map_err(io::Error::other)?, region))
     }
 
     pub(crate) fn parse(text: &str) -> Option<Self> {

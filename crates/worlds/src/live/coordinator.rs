@@ -6,6 +6,7 @@ use super::planner::Planner;
 use super::publish::{StateManifest, discard, publish};
 use super::roll::Roll;
 use super::start::{CoordinatorReady, CoordinatorStart, follow_parent, read_start};
+use crate::wan::RegionView;
 use serde::Serialize;
 use skipstone_net::{
     BindError, Frame, NetConfig, NetEvent, PeerId, Priority, RunSecret, TcpTransport, Transport,
@@ -67,6 +68,7 @@ fn net_config(order: &CoordinatorStart) -> io::Result<NetConfig> {
     let secret = RunSecret::from_hex(&order.secret).map_err(io::Error::other)?;
     let mut config = NetConfig::new(PeerId(0), order.settings.run.0, secret);
     config.max_header = MESSAGE_BYTES_MAX;
+    config.shapes = order.view.as_ref().map(RegionView::shapes);
     Ok(config)
 }
 

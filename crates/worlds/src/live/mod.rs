@@ -15,13 +15,14 @@ pub mod folder;
 pub mod inputs_file;
 pub mod journal_file;
 mod node;
+mod pacer;
 mod plan_file;
 mod planner;
 pub mod publish;
 mod roll;
 mod start;
 pub mod store;
-mod supervisor;
+pub(crate) mod supervisor;
 
 pub use coordinator::run_coordinator;
 pub use node::run_node;

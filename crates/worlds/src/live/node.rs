@@ -2,8 +2,10 @@
 
 use super::address::PeerAddress;
 use super::control::{Brake, Control};
+use super::pacer::Pacer;
 use super::start::{NodeStart, follow_parent, read_start};
 use super::store::{Done, Engine, EngineSetup, Job, TensorStore};
+use crate::wan::RegionView;
 use skipstone_net::{
     Frame, NetConfig, NetEvent, PeerId, Priority, RunSecret, SendError, TcpTransport, Transport,
 };
@@ -58,10 +60,10 @@ fn serve() -> io::Result<bool> {
         }
     })?;
     leave_on_notice(inputs.clone())?;
-    let me = PeerAddress::draw_id()?;
+    let me = PeerAddress::draw_id(order.view.as_ref().map_or(0, |view| view.region))?;
     let config = net_config(me, &order, &setup)?;
     let brake = Arc::new(Brake::default());
-    let jobs = start_compute(setup, inputs.clone(), brake.clone())?;
+    let jobs = start_compute(setup, inputs.clone(), brake.clone(), order.pace.map(Pacer::new))?;
     let sink = inputs;
     let transport =
         TcpTransport::bind(config, "127.0.0.1:0", move |event| drop(sink.send(Input::Net(event))))
@@ -83,6 +85,8 @@ fn serve() -> io::Result<bool> {
         forgotten: BTreeSet::new(),
         start: Instant::now(),
         queue: VecDeque::new(),
+        waits: order.waits,
+        coordinator_up: false,
         exit: None,
     };
     while node.exit.is_none() {
@@ -123,12 +127,18 @@ fn start_compute(
     setup: EngineSetup,
     done: mpsc::Sender<Input>,
     brake: Arc<Brake>,
+    mut pacer: Option<Pacer>,
 ) -> io::Result<mpsc::Sender<Job>> {
     let mut engine = Engine::new(setup, None).map_err(io::Error::other)?;
     let (jobs, queue) = mpsc::channel::<Job>();
     std::thread::Builder::new().name("compute".to_owned()).spawn(move || {
         for job in queue {
+            let modelled = pacer.as_ref().and_then(|pacer| pacer.times.of(&job.task));
+            let began = Instant::now();
             let computed = engine.run(job);
+            if let Some((pacer, modelled)) = pacer.as_mut().zip(modelled) {
+                pacer.stretch(began, modelled);
+            }
             brake.wait();
             if done.send(Input::Computed(computed)).is_err() {
                 break;
@@ -149,6 +159,7 @@ fn net_config(me: PeerId, order: &NodeStart, setup: &EngineSetup) -> io::Result<
     let mut config =
         NetConfig::new(me, order.run.0, RunSecret::from_hex(&order.secret).map_err(io::Error::other)?);
     config.max_header = MESSAGE_BYTES_MAX;
+    config.shapes = order.view.as_ref().map(RegionView::shapes);
     config.max_payload = (4 * largest).max(PAYLOAD_BYTES_MIN);
     // What waits to be sent is kept by the store anyway, until the attempt ends, and a frame that is refused here
     // would be missed: the bounds are the store's, not the queues'.
@@ -179,6 +190,9 @@ struct Node {
     forgotten: BTreeSet<PeerId>,
     start: Instant,
     queue: VecDeque<WorkerInput>,
+    /// Whether it is not its turn yet to say hello.
+    waits: bool,
+    coordinator_up: bool,
     exit: Option<bool>,
 }
 
@@ -192,9 +206,11 @@ impl Node {
             }
             Input::Told(control) => self.obey(control),
             Input::Net(NetEvent::Up { peer: COORDINATOR, .. }) => {
-                self.queue.push_back(WorkerInput::CoordinatorUp);
+                self.coordinator_up = true;
+                self.say_hello();
             }
             Input::Net(NetEvent::Down { peer: COORDINATOR, .. }) => {
+                self.coordinator_up = false;
                 self.queue.push_back(WorkerInput::CoordinatorDown);
             }
             Input::Net(NetEvent::Up { peer, .. }) => {
@@ -231,6 +247,13 @@ impl Node {
         }
     }
 
+    /// The worker hears of the connection to the coordinator once it is its turn.
+    fn say_hello(&mut self) {
+        if self.coordinator_up && !self.waits {
+            self.queue.push_back(WorkerInput::CoordinatorUp);
+        }
+    }
+
     /// Makes a fault on purpose.
     fn obey(&mut self, control: Control) {
         let peer_of = |node: NodeId| match node {
@@ -249,6 +272,11 @@ impl Node {
                 }
             }
             Control::Slow { pause, time } => self.brake.set(pause, time),
+            Control::Enter => {
+                if std::mem::take(&mut self.waits) {
+                    self.say_hello();
+                }
+            }
             Control::Leave => self.queue.push_back(WorkerInput::Leave),
         }
     }

@@ -3,6 +3,7 @@
 //! child ends.
 
 use crate::config::RunConfig;
+use crate::wan::{RegionView, TaskTimes};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use skipstone_planner::SwarmDescription;
@@ -29,6 +30,8 @@ pub(super) struct CoordinatorStart {
     pub(super) resume: Option<SavedState>,
     /// What is known of links and speeds; none: paths are balanced.
     pub(super) swarm: Option<SwarmDescription>,
+    /// Where it is, if links are shaped.
+    pub(super) view: Option<RegionView>,
 }
 
 /// For a node.
@@ -46,6 +49,13 @@ pub(super) struct NodeStart {
     pub(super) config: RunConfig,
     /// Tokens of the vocabulary.
     pub(super) vocabulary: usize,
+    /// Where it is, if links are shaped.
+    pub(super) view: Option<RegionView>,
+    /// Whether it says nothing to the coordinator until it is told to: nodes are let in by their places, so that a region
+    /// serves the same stage each time.
+    pub(super) waits: bool,
+    /// How long its tasks take, if the run is paced.
+    pub(super) pace: Option<TaskTimes>,
 }
 
 /// A coordinator's first line on standard output; events follow, one a line.

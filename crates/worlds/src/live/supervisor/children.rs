@@ -5,6 +5,7 @@ use crate::config::RunConfig;
 use crate::live::control::Control;
 use crate::live::folder::RunFolder;
 use crate::live::start::{CoordinatorReady, CoordinatorStart, NodeStart, write_start};
+use crate::wan::{PaceCount, TaskTimes, WanTable};
 use serde::Serialize;
 use skipstone_net::RunSecret;
 use skipstone_protocol::SavedState;
@@ -39,6 +40,7 @@ pub(super) enum News {
 enum Word {
     Ready(CoordinatorReady),
     Event(Event),
+    Pace(PaceCount),
 }
 
 struct Process {
@@ -58,6 +60,7 @@ pub(super) struct Children {
     vocabulary: usize,
     settings: Settings,
     secret: String,
+    wan: Option<WanTable>,
     port: u16,
     address: String,
     resume: Option<SavedState>,
@@ -70,8 +73,13 @@ pub(super) struct Children {
     /// Processes of the nodes that were welcomed.
     processes: BTreeMap<NodeId, u32>,
     deaths_at_start: VecDeque<Instant>,
+    /// How true the pace of each process was.
+    paces: BTreeMap<u32, PaceCount>,
     /// Whether the run has ended: nobody is replaced any more.
     over: bool,
+    /// Processes that wait for their turn to join, and the one whose turn it is.
+    turns: VecDeque<u32>,
+    let_in: Option<u32>,
     /// Whether the coordinator was told to stop; its successor is told too.
     stops: bool,
 }
@@ -94,6 +102,7 @@ impl Children {
             vocabulary: folder.facts.vocabulary,
             settings,
             secret: RunSecret::generate().to_hex(),
+            wan: config.wan_table()?,
             port,
             address: String::new(),
             resume,
@@ -105,15 +114,24 @@ impl Children {
             welcomed: BTreeSet::new(),
             processes: BTreeMap::new(),
             deaths_at_start: VecDeque::new(),
+            paces: BTreeMap::new(),
             over: false,
+            turns: VecDeque::new(),
+            let_in: None,
             stops: false,
         };
         let logs = children.dir.join("logs");
         std::fs::create_dir_all(&logs).map_err(|source| RunError::Spawn { what: "logs/", source })?;
         children.start_coordinator()?;
+        // Where regions differ, who is let in when decides which of them serves a stage.
+        let waits = children.wan.is_some();
         for slot in 0..config.nodes() {
-            children.start_node(slot)?;
+            let process = children.start_node(slot, waits)?;
+            if waits {
+                children.turns.push_back(process);
+            }
         }
+        children.let_in();
         Ok(children)
     }
 
@@ -127,6 +145,7 @@ impl Children {
             port: self.port,
             resume: self.resume.clone(),
             swarm: None,
+            view: self.wan.as_ref().map(|table| table.view(table.coordinator())),
         };
         let log = self.log("coordinator").map_err(failed)?;
         let mut child = self
@@ -156,7 +175,7 @@ impl Children {
         while self.address.is_empty() {
             match self.words.recv_timeout(Duration::from_millis(50)) {
                 Ok(Word::Ready(ready)) => self.take_address(ready),
-                Ok(Word::Event(event)) => drop(self.speaker.send(Word::Event(event))),
+                Ok(word) => drop(self.speaker.send(word)),
                 Err(_) => {}
             }
             let dead =
@@ -176,7 +195,8 @@ impl Children {
         self.address = ready.address;
     }
 
-    fn start_node(&mut self, slot: usize) -> Result<(), RunError> {
+    /// Starts a process; answers with its id.
+    fn start_node(&mut self, slot: usize, waits: bool) -> Result<u32, RunError> {
         let failed = |source| RunError::Spawn { what: "a node", source };
         let start = NodeStart {
             secret: self.secret.clone(),
@@ -185,13 +205,39 @@ impl Children {
             dir: self.dir.clone(),
             config: self.config.clone(),
             vocabulary: self.vocabulary,
+            // Who takes a node's place is where it was, and as fast.
+            view: self.wan.as_ref().map(|table| table.view(table.region_of(slot))),
+            waits,
+            pace: TaskTimes::of_run(&self.config, self.wan.as_ref(), slot)?,
         };
         let log = self.log(&format!("node-{slot}")).map_err(failed)?;
-        let mut child =
-            self.command("internal-node").stdout(Stdio::null()).stderr(log).spawn().map_err(failed)?;
+        // A paced node says how true its pace is; any other has nothing to say.
+        let stdout = if start.pace.is_some() { Stdio::piped() } else { Stdio::null() };
+        let mut child = self.command("internal-node").stdout(stdout).stderr(log).spawn().map_err(failed)?;
         let stdin = hand_over(&mut child, &start).map_err(failed)?;
+        if let Some(stdout) = child.stdout.take() {
+            let speaker = self.speaker.clone();
+            std::thread::spawn(move || hear_pace(stdout, &speaker));
+        }
+        let process = child.id();
         self.nodes.push(Process { child, stdin, slot, succeeded: false });
-        Ok(())
+        Ok(process)
+    }
+
+    /// Lets the next node in that waits for its turn, once the one before has joined.
+    fn let_in(&mut self) {
+        while let Some(process) = self.turns.front().copied() {
+            let joined = self.welcomed.contains(&process);
+            let told = self.let_in == Some(process);
+            // A node that is gone is passed over; its successor waits for nobody.
+            if !joined && (told || self.tell_node(process, Control::Enter)) {
+                self.let_in = Some(process);
+                if self.nodes.iter().any(|node| node.child.id() == process) {
+                    return;
+                }
+            }
+            self.turns.pop_front();
+        }
     }
 
     fn command(&self, subcommand: &str) -> Command {
@@ -228,6 +274,7 @@ impl Children {
         while let Some(said) = word {
             match said {
                 Word::Ready(ready) => self.take_address(ready),
+                Word::Pace(count) => drop(self.paces.insert(count.process, count)),
                 Word::Event(event) => {
                     self.note(&event);
                     let leaves = if let Event::Leaving { node, .. } = &event { Some(*node) } else { None };
@@ -239,6 +286,7 @@ impl Children {
             }
             word = self.words.try_recv().ok();
         }
+        self.let_in();
         self.replace_dead_nodes(&mut news)?;
         self.replace_dead_coordinator(&mut news)?;
         Ok(news)
@@ -269,7 +317,7 @@ impl Children {
         };
         leaver.succeeded = true;
         let slot = leaver.slot;
-        self.start_node(slot)?;
+        self.start_node(slot, false)?;
         news.push(News::Respawned("node"));
         Ok(())
     }
@@ -288,7 +336,7 @@ impl Children {
                 self.note_death_at_start("a node", &format!("node-{slot}"))?;
             }
             if self.config.respawn && !self.over && !succeeded {
-                self.start_node(slot)?;
+                self.start_node(slot, false)?;
                 news.push(News::Respawned("node"));
             }
         }
@@ -302,9 +350,13 @@ impl Children {
         // What it said last may still be on its way.
         let until = Instant::now() + Duration::from_millis(200);
         while let Ok(word) = self.words.recv_timeout(until.saturating_duration_since(Instant::now())) {
-            if let Word::Event(event) = word {
-                self.note(&event);
-                news.push(News::Event(event));
+            match word {
+                Word::Event(event) => {
+                    self.note(&event);
+                    news.push(News::Event(event));
+                }
+                Word::Pace(count) => drop(self.paces.insert(count.process, count)),
+                Word::Ready(_) => {}
             }
         }
         if self.over {
@@ -387,6 +439,22 @@ impl Children {
         false
     }
 
+    /// How true the pace was, of all nodes; none if the run was not paced.
+    pub(super) fn pace(&mut self) -> Option<PaceCount> {
+        // What nodes said at their end may still be unread.
+        while let Ok(word) = self.words.try_recv() {
+            if let Word::Pace(count) = word {
+                self.paces.insert(count.process, count);
+            }
+        }
+        let mut counts = self.paces.values().copied();
+        let first = counts.next()?;
+        Some(counts.fold(first, |mut sum, count| {
+            sum.add(&count);
+            sum
+        }))
+    }
+
     /// Process ids: the coordinator's, and the nodes'.
     pub(super) fn processes(&self) -> (Option<u32>, Vec<u32>) {
         let coordinator = self.coordinator.as_ref().map(|process| process.child.id());
@@ -438,6 +506,15 @@ fn hand_over<T: Serialize>(child: &mut Child, start: &T) -> io::Result<ChildStdi
         return Err(why);
     }
     Ok(stdin)
+}
+
+fn hear_pace(stdout: impl Read, speaker: &Sender<Word>) {
+    let counts = BufReader::new(stdout).lines().map_while(Result::ok);
+    for count in counts.filter_map(|line| serde_json::from_str(&line).ok()) {
+        if speaker.send(Word::Pace(count)).is_err() {
+            return;
+        }
+    }
 }
 
 fn listen(stdout: impl Read, speaker: &Sender<Word>) {

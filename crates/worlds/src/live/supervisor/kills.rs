@@ -31,7 +31,7 @@ pub enum When {
 
 /// What is done to a victim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Deed {
+pub(crate) enum Deed {
     /// SIGKILL.
     Kill(Option<NodeId>),
     /// Notice: it leaves once others have what is needed of it.
@@ -52,12 +52,12 @@ pub type KillScript = Vec<Kill>;
 
 /// Who lives, as the parent hears it.
 #[derive(Debug, Default)]
-pub(super) struct Roster {
+pub(crate) struct Roster {
     nodes: BTreeMap<NodeId, (u32, Option<StageId>)>,
 }
 
 impl Roster {
-    pub(super) fn apply(&mut self, event: &Event) {
+    pub(crate) fn apply(&mut self, event: &Event) {
         match event {
             Event::NodeJoined { node, process, was } => {
                 // Nobody is killed under an id that a restart of the coordinator took from him.
@@ -76,25 +76,25 @@ impl Roster {
         }
     }
 
-    pub(super) fn process_of(&self, node: NodeId) -> Option<u32> {
+    pub(crate) fn process_of(&self, node: NodeId) -> Option<u32> {
         self.nodes.get(&node).map(|(process, _)| *process)
     }
 
-    pub(super) fn stage_of(&self, node: NodeId) -> Option<StageId> {
+    pub(crate) fn stage_of(&self, node: NodeId) -> Option<StageId> {
         self.nodes.get(&node).and_then(|(_, stage)| *stage)
     }
 
-    pub(super) fn of_stage(&self, stage: StageId) -> Vec<NodeId> {
+    pub(crate) fn of_stage(&self, stage: StageId) -> Vec<NodeId> {
         self.nodes.iter().filter(|(_, (_, serves))| *serves == Some(stage)).map(|(node, _)| *node).collect()
     }
 
     /// All nodes.
-    pub(super) fn all(&self) -> Vec<NodeId> {
+    pub(crate) fn all(&self) -> Vec<NodeId> {
         self.nodes.keys().copied().collect()
     }
 
     /// A node is gone, although nobody has said so yet.
-    pub(super) fn forget(&mut self, node: NodeId) {
+    pub(crate) fn forget(&mut self, node: NodeId) {
         self.nodes.remove(&node);
     }
 
@@ -107,7 +107,7 @@ impl Roster {
 
 /// Decides who is killed when.
 #[derive(Debug)]
-pub(super) struct Killer {
+pub(crate) struct Killer {
     script: KillScript,
     churn: Option<Churn>,
     /// When the next random kill is due.
@@ -116,12 +116,12 @@ pub(super) struct Killer {
 }
 
 impl Killer {
-    pub(super) fn new(script: KillScript, churn: Option<Churn>, seed: u64) -> Self {
+    pub(crate) fn new(script: KillScript, churn: Option<Churn>, seed: u64) -> Self {
         Self { script, churn, next: None, random: ChaCha8Rng::seed_from_u64(seed ^ 0x006b_696c_6c73) }
     }
 
     /// What is to be done now; a kill that names no node is the coordinator's.
-    pub(super) fn due(&mut self, elapsed: Duration, iteration: Iteration, roster: &Roster) -> Vec<Deed> {
+    pub(crate) fn due(&mut self, elapsed: Duration, iteration: Iteration, roster: &Roster) -> Vec<Deed> {
         let is_due = |when: When| match when {
             When::Iteration(at) => iteration >= at,
             When::At(at) => elapsed >= at,

@@ -5,7 +5,7 @@ mod capacity;
 mod chaos;
 mod children;
 mod error;
-mod kills;
+pub(crate) mod kills;
 mod memory;
 mod signals;
 
@@ -17,6 +17,7 @@ pub use memory::MemorySample;
 use super::folder::RunFolder;
 use super::publish::{StateManifest, read_state};
 use crate::config::RunConfig;
+use crate::wan::PaceCount;
 use chaos::Injector;
 use children::{Children, News};
 use kills::{Deed, Killer, Roster};
@@ -128,7 +129,8 @@ pub fn run(config: &RunConfig, options: RunOptions) -> Result<RunOutcome, RunErr
     let ended = parent.watch(&mut children)?;
     children.leave(LEAVE);
     let chaos = ChaosTrace { memory: std::mem::take(&mut parent.memory.samples), hung: parent.hung };
-    let observed = parent.observer.finish();
+    let mut observed = parent.observer.finish();
+    observed.summary.pace = children.pace().map(PaceCount::truth);
     let state = read_state(&folder.dir).ok();
     Ok(RunOutcome { ended, folder, state, chaos, observed })
 }

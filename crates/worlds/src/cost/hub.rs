@@ -1,0 +1,143 @@
+//! The coordinator's process: its core, and what its commands cost.
+
+use super::SimulateError;
+use super::wires::Pid;
+use super::world::{Event, World};
+use skipstone_planner::{BalancedChooser, PathChooser};
+use skipstone_protocol::{
+    Coordinator, CoordinatorCommand, CoordinatorInput, End, ToCoordinator, ToWorker, WorkerInput,
+};
+use skipstone_types::{NodeId, Settings, Term};
+use std::collections::VecDeque;
+
+/// The coordinator's process. It never dies here: what that costs is the chaos run's to show.
+#[derive(Debug)]
+pub(super) struct Hub {
+    core: Coordinator,
+    /// Commands not yet carried out.
+    commands: VecDeque<CoordinatorCommand>,
+    /// What comes while the journal is written.
+    inbox: VecDeque<CoordinatorInput>,
+    writing: bool,
+}
+
+impl Hub {
+    pub(super) fn new(settings: Settings) -> Self {
+        let (core, commands) = Coordinator::open(settings, &[], None, 0);
+        Self { core, commands: commands.into(), inbox: VecDeque::new(), writing: false }
+    }
+
+    pub(super) fn term(&self) -> Term {
+        self.core.term()
+    }
+}
+
+impl World {
+    /// A worker says something.
+    pub(super) fn hub_hears(
+        &mut self,
+        pid: Pid,
+        sender: NodeId,
+        message: ToCoordinator,
+    ) -> Result<(), SimulateError> {
+        let input = match (self.nodes[pid].bound, message) {
+            // What was sent under an old id counts for nothing.
+            (Some(node), message) if node == sender => CoordinatorInput::Worker { node, message },
+            (None, hello @ ToCoordinator::Hello { .. }) => {
+                CoordinatorInput::Hello { connection: pid as u64, hello }
+            }
+            _ => return Ok(()),
+        };
+        self.hub_input(input)
+    }
+
+    /// Gives the coordinator an input, once it is free.
+    pub(super) fn hub_input(&mut self, input: CoordinatorInput) -> Result<(), SimulateError> {
+        self.hub.inbox.push_back(input);
+        self.go_on()
+    }
+
+    /// The journal's entry is on disk.
+    pub(super) fn written(&mut self) -> Result<(), SimulateError> {
+        self.hub.writing = false;
+        self.go_on()
+    }
+
+    /// Carries out commands until one takes time, then what came meanwhile.
+    pub(super) fn go_on(&mut self) -> Result<(), SimulateError> {
+        while !self.hub.writing && self.end.is_none() {
+            if let Some(command) = self.hub.commands.pop_front() {
+                self.command(command)?;
+            } else if let Some(input) = self.hub.inbox.pop_front() {
+                let commands = self.hub.core.on(input, self.now_us);
+                self.hub.commands.extend(commands);
+            } else {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn command(&mut self, command: CoordinatorCommand) -> Result<(), SimulateError> {
+        match command {
+            CoordinatorCommand::Bind { connection, node } => {
+                self.nodes[connection as Pid].bound = Some(node);
+                self.pids.insert(node, connection as Pid);
+            }
+            CoordinatorCommand::Reject { connection, why } => {
+                self.send_to_node(connection as Pid, ToWorker::Refuse { why });
+            }
+            // It asks what a quiet node computes, to find tasks that never end: here all do, and it would be asked
+            // every second of virtual time.
+            CoordinatorCommand::Send { message: ToWorker::Poll, .. } => {}
+            CoordinatorCommand::Send { to, message } => {
+                if let Some(pid) =
+                    self.pids.get(&to).copied().filter(|pid| self.nodes[*pid].bound == Some(to))
+                {
+                    self.send_to_node(pid, message);
+                }
+            }
+            CoordinatorCommand::Disconnect { node } => self.disconnect(node)?,
+            CoordinatorCommand::Journal { .. } => {
+                self.hub.writing = true;
+                self.queue.push(self.now_us + self.model.tempo.journal_us, Event::Written);
+            }
+            CoordinatorCommand::Plan { problem } => {
+                let plan =
+                    BalancedChooser.choose(&problem).map_err(|why| SimulateError::Plan(why.to_string()))?;
+                self.hub.inbox.push_back(CoordinatorInput::Planned { plan });
+            }
+            CoordinatorCommand::Publish { .. } | CoordinatorCommand::Discard { .. } => {}
+            CoordinatorCommand::Log { event } => self.hear_event(event),
+            CoordinatorCommand::End { end } => {
+                self.end = Some(match end {
+                    End::Done => "done".to_owned(),
+                    End::Stopped => "stopped".to_owned(),
+                    End::Failed { why } => why,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn send_to_node(&mut self, pid: Pid, message: ToWorker) {
+        if self.nodes[pid].alive {
+            let way = self.way_to_hub(pid);
+            let at_us = self.wires.with_hub(pid, false, self.now_us, &way);
+            self.queue.push(at_us + self.model.tempo.driver_us, Event::ToNode { pid, message });
+        }
+    }
+
+    /// A node was set aside: if it lives, it comes back under a new id.
+    fn disconnect(&mut self, node: NodeId) -> Result<(), SimulateError> {
+        let Some(pid) = self.pids.remove(&node) else { return Ok(()) };
+        self.nodes[pid].bound = None;
+        if self.nodes[pid].alive {
+            self.tell(pid, WorkerInput::CoordinatorDown)?;
+            let way = self.way_to_hub(pid);
+            let at_us = self.now_us + 5 * way.latency_us + self.model.tempo.connect_us;
+            self.queue.push(at_us, Event::HubUp { pid });
+        }
+        Ok(())
+    }
+}

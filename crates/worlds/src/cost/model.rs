@@ -1,0 +1,132 @@
+//! What things cost in a simulated run.
+
+use super::SimulateError;
+use crate::config::{Churn, RunConfig};
+use crate::live::store::CHUNK_VALUES;
+use crate::wan::{TaskTimes, WanTable};
+use skipstone_model::StageLayout;
+use skipstone_planner::Link;
+use skipstone_types::{Settings, StageId};
+
+/// Bytes of a number on the wire.
+const VALUE_BYTES: f64 = 4.0;
+
+/// Bytes of a stage's tensors.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StageBytes {
+    /// A whole gradient.
+    pub gradient: f64,
+    /// Weights and moments.
+    pub state: f64,
+    /// Pieces in which the state is handed over.
+    pub chunks: u32,
+}
+
+/// Times of what no option says, in microseconds: as measured on live swarms of one machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tempo {
+    /// From the start of a process until it dials.
+    pub startup_us: u64,
+    /// A connection's handshakes, beside the ways of its messages.
+    pub connect_us: u64,
+    /// A write to the journal, synced.
+    pub journal_us: u64,
+    /// From a message's arrival until what it causes is done by a process that computes nothing.
+    pub driver_us: u64,
+    /// A task that only moves bytes, beside those.
+    pub task_us: u64,
+}
+
+impl Default for Tempo {
+    fn default() -> Self {
+        Self { startup_us: 40_000, connect_us: 1_000, journal_us: 2_000, driver_us: 100, task_us: 50 }
+    }
+}
+
+/// Bytes per second that a task moves which only moves bytes (sums, steps): one core of a common machine.
+pub(super) const MOVED_BYTES_PER_S: f64 = 2e9;
+
+/// The network of a run that is not shaped: processes of one machine.
+const LOOPBACK: &str = r#"{"regions": {"intra": {"latency_s": 0.0001, "bandwidth_Bps": 1e9}}}"#;
+
+/// A run and what it costs.
+#[derive(Debug, Clone)]
+pub struct CostModel {
+    /// The run.
+    pub settings: Settings,
+    /// Tokens of a microbatch.
+    pub tokens: u64,
+    /// Regions, links, and who is where.
+    pub network: WanTable,
+    /// Times of each node's tasks, by its place in the swarm; who replaces it has the same.
+    pub times: Vec<TaskTimes>,
+    /// Bytes of a boundary tensor.
+    pub activation_bytes: f64,
+    /// The origin's tensors.
+    pub origin: StageBytes,
+    /// A relay's tensors.
+    pub relay: StageBytes,
+    /// Who dies, and when.
+    pub churn: Option<Churn>,
+    /// Seconds between saves of the state; 0 = only at the end.
+    pub save_every_s: f64,
+    /// Everything else.
+    pub tempo: Tempo,
+}
+
+impl CostModel {
+    /// What the run with these options costs.
+    ///
+    /// # Errors
+    /// Options that can't work, or that don't say how long tasks take.
+    pub fn of_run(config: &RunConfig) -> Result<Self, SimulateError> {
+        let settings = config.settings()?;
+        let shape = config.shape_expected()?;
+        let table = config.wan_table()?;
+        let times = (0..config.nodes())
+            .map(|place| TaskTimes::of_run(config, table.as_ref(), place)?.ok_or(SimulateError::NoPace))
+            .collect::<Result<Vec<_>, _>>()?;
+        let bytes = |stage| {
+            let values = StageLayout::of(&shape.model, &shape.stage_spec(StageId(stage))).len();
+            StageBytes::of(values as f64)
+        };
+        Ok(Self {
+            settings,
+            tokens: shape.tokens() as u64,
+            network: match table {
+                Some(table) => table,
+                None => WanTable::from_json(LOOPBACK).map_err(|why| SimulateError::Bug(why.to_string()))?,
+            },
+            times,
+            activation_bytes: VALUE_BYTES * shape.tokens() as f64 * shape.model.hidden_size as f64,
+            origin: bytes(0),
+            relay: bytes(1),
+            churn: config.churn_plan()?,
+            save_every_s: config.save_every_s,
+            tempo: Tempo::default(),
+        })
+    }
+
+    /// The tensors of a stage.
+    pub(super) fn stage(&self, stage: StageId) -> StageBytes {
+        if stage.is_origin() { self.origin } else { self.relay }
+    }
+
+    /// A link, in microseconds and bytes per microsecond.
+    pub(super) fn link(&self, a: u16, b: u16) -> (u64, f64) {
+        let Link { latency_s, bandwidth_bytes_per_s } = self.network.link(a, b);
+        ((latency_s * 1e6).round() as u64, bandwidth_bytes_per_s / 1e6)
+    }
+}
+
+impl StageBytes {
+    /// Of a stage with so many parameters.
+    pub fn of(parameters: f64) -> Self {
+        let state = 3.0 * parameters;
+        Self {
+            gradient: VALUE_BYTES * parameters,
+            state: VALUE_BYTES * state,
+            chunks: (state / CHUNK_VALUES as f64).ceil().max(1.0) as u32,
+        }
+    }
+}

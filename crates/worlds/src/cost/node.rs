@@ -1,0 +1,233 @@
+//! A node's process: a worker core, symbolic tensors, and what its tasks and messages cost.
+
+use super::SimulateError;
+use super::model::MOVED_BYTES_PER_S;
+use super::wires::{Pid, Sent, Way};
+use super::world::{Event, World};
+use crate::fault::compute::{Context, Effects, run};
+use crate::fault::store::Store;
+use crate::fault::value::Value;
+use crate::wan::TaskTimes;
+use skipstone_protocol::{
+    Handle, Task, TaskId, ToCoordinator, ToPeer, ToWorker, Worker, WorkerCommand, WorkerInput,
+};
+use skipstone_types::{Attempt, Iteration, NodeId, StageId};
+
+/// A task under way.
+#[derive(Debug)]
+struct Running {
+    id: TaskId,
+    outputs: Vec<Handle>,
+    effects: Effects,
+}
+
+/// A process.
+#[derive(Debug)]
+pub(super) struct Node {
+    /// Its place in the swarm, which it takes over from the one that it replaces.
+    pub(super) place: usize,
+    pub(super) region: u16,
+    pub(super) alive: bool,
+    /// Whether its successor was started when it said that it leaves.
+    pub(super) succeeded: bool,
+    pub(super) worker: Worker,
+    /// The node that the coordinator knows it as.
+    pub(super) bound: Option<NodeId>,
+    times: TaskTimes,
+    store: Store,
+    running: Option<Running>,
+    stage: StageId,
+    attempt: (Iteration, Attempt),
+}
+
+impl Node {
+    pub(super) fn new(place: usize, region: u16, worker: Worker, times: TaskTimes) -> Self {
+        Self {
+            place,
+            region,
+            alive: true,
+            succeeded: false,
+            worker,
+            bound: None,
+            times,
+            store: Store::default(),
+            running: None,
+            stage: StageId::ORIGIN,
+            attempt: (Iteration(0), Attempt(0)),
+        }
+    }
+
+    /// Forgets what it holds, at its death.
+    pub(super) fn die(&mut self) {
+        self.alive = false;
+        self.store = Store::default();
+        self.running = None;
+    }
+}
+
+impl World {
+    /// The coordinator says something.
+    pub(super) fn hear_hub(&mut self, pid: Pid, message: ToWorker) -> Result<(), SimulateError> {
+        let node = &mut self.nodes[pid];
+        match &message {
+            ToWorker::Begin { iteration, attempt, .. } => {
+                node.attempt = node.attempt.max((*iteration, *attempt));
+            }
+            ToWorker::Assign { stage, .. } => node.stage = *stage,
+            _ => {}
+        }
+        let term = self.hub.term();
+        self.tell(pid, WorkerInput::Coordinator { term, message })
+    }
+
+    /// A peer says something.
+    pub(super) fn hear_peer(
+        &mut self,
+        pid: Pid,
+        from: NodeId,
+        message: ToPeer,
+        payload: Option<Value>,
+        began_us: u64,
+    ) -> Result<(), SimulateError> {
+        let node = &mut self.nodes[pid];
+        let birth = node.attempt;
+        let received = payload.map(|value| node.store.receive(value, birth)).transpose();
+        let payload = received.map_err(SimulateError::Bug)?;
+        self.tell(pid, WorkerInput::Peer { from, message, payload, began_us })
+    }
+
+    /// Gives the worker an input, and carries its commands out.
+    pub(super) fn tell(&mut self, pid: Pid, input: WorkerInput) -> Result<(), SimulateError> {
+        let commands = self.nodes[pid].worker.on(input, self.now_us);
+        for command in commands {
+            match command {
+                WorkerCommand::Compute { id, task, inputs, outputs } => {
+                    self.compute(pid, id, &task, &inputs, outputs)?;
+                }
+                WorkerCommand::Drop { handles } => {
+                    self.nodes[pid].store.forget(&handles).map_err(SimulateError::Bug)?;
+                }
+                WorkerCommand::SendCoordinator { message } => self.report_to_hub(pid, message),
+                WorkerCommand::SendPeer { to, message, payload } => {
+                    let store = &self.nodes[pid].store;
+                    let payload = payload.map(|handle| store.get(handle)).transpose();
+                    self.send_to_peer(pid, to, message, payload.map_err(SimulateError::Bug)?);
+                }
+                // Everybody is reached under the name by which the coordinator knows it.
+                WorkerCommand::Know { .. } | WorkerCommand::Forget { .. } => {}
+                WorkerCommand::Exit { .. } => self.end_process(pid),
+            }
+        }
+        Ok(())
+    }
+
+    fn report_to_hub(&mut self, pid: Pid, message: ToCoordinator) {
+        let way = self.way_to_hub(pid);
+        let sender = self.nodes[pid].worker.node();
+        let at_us = self.wires.with_hub(pid, true, self.now_us, &way);
+        self.queue.push(at_us + self.model.tempo.driver_us, Event::ToHub { pid, sender, message });
+    }
+
+    fn send_to_peer(&mut self, pid: Pid, to: NodeId, message: ToPeer, payload: Option<Value>) {
+        let Some(target) = self.pids.get(&to).copied().filter(|target| self.nodes[*target].alive) else {
+            return;
+        };
+        let bytes = payload.map(|value| self.payload_bytes(self.nodes[pid].stage, &value));
+        let way = self.way(self.nodes[pid].region, self.nodes[target].region);
+        let from = self.nodes[pid].worker.node();
+        match self.wires.send((pid, target), self.now_us, bytes, &way, self.model.tempo.connect_us) {
+            Sent::Arrives { at_us, began_us } => {
+                let event = Event::ToPeer { pid: target, from, message, payload, began_us };
+                self.queue.push(at_us + self.model.tempo.driver_us, event);
+            }
+            Sent::Dialled { stands_us } => {
+                self.queue.push(stands_us, Event::PeerUp { pid, peer: target });
+                self.queue.push(stands_us, Event::PeerUp { pid: target, peer: pid });
+            }
+            Sent::Lost => {}
+        }
+    }
+
+    /// The link between two regions.
+    pub(super) fn way(&self, a: u16, b: u16) -> Way {
+        let (latency_us, bytes_per_us) = self.model.link(a, b);
+        let overhead_us = (self.model.network.overhead_s * 1e6).round() as u64;
+        Way { latency_us, bytes_per_us, overhead_us, serial: self.model.network.serial }
+    }
+
+    /// The link between a node and the coordinator.
+    pub(super) fn way_to_hub(&self, pid: Pid) -> Way {
+        self.way(self.nodes[pid].region, self.model.network.coordinator())
+    }
+
+    /// Bytes of what a node of this stage sends.
+    fn payload_bytes(&self, serves: StageId, value: &Value) -> f64 {
+        let gradient = self.model.stage(serves).gradient;
+        match value {
+            Value::Activation { .. } | Value::Gradient { .. } | Value::Saved { .. } => {
+                self.model.activation_bytes
+            }
+            Value::Chunk { stage, count, .. } => self.model.stage(*stage).state / f64::from((*count).max(1)),
+            Value::State { stage, .. } | Value::Frozen { stage, .. } => self.model.stage(*stage).state,
+            Value::Part { parts, .. } | Value::ReducedPart { parts, .. } => {
+                gradient / f64::from((*parts).max(1))
+            }
+            Value::Sum { .. } | Value::Reduced { .. } => gradient,
+        }
+    }
+
+    fn compute(
+        &mut self,
+        pid: Pid,
+        id: TaskId,
+        task: &Task,
+        inputs: &[Handle],
+        outputs: Vec<Handle>,
+    ) -> Result<(), SimulateError> {
+        let node = &self.nodes[pid];
+        let chunks = self.model.stage(node.stage).chunks;
+        let context = Context { seed: self.model.settings.seed, chunks, folder: &self.folder };
+        let effects = run(task, inputs, &node.store, context).map_err(SimulateError::Bug)?;
+        let took_us = match node.times.of(task) {
+            Some(modelled) => modelled.as_micros() as u64,
+            None => self.moving_us(node.stage, task, inputs.len()),
+        };
+        self.nodes[pid].running = Some(Running { id, outputs, effects });
+        self.queue.push(self.now_us + took_us + self.model.tempo.driver_us, Event::Computed { pid, id });
+        Ok(())
+    }
+
+    /// How long a task takes that only moves bytes.
+    fn moving_us(&self, stage: StageId, task: &Task, inputs: usize) -> u64 {
+        let bytes = self.model.stage(stage);
+        let moved = match task {
+            Task::NewSum | Task::Measure => bytes.gradient,
+            // In and out, of the part.
+            Task::Part { count, .. } => 2.0 * bytes.gradient / f64::from((*count).max(1)),
+            // A part of each contributor: about a gradient in all.
+            Task::Sum { .. } => bytes.gradient,
+            Task::Assemble => 2.0 * bytes.gradient,
+            Task::Step { .. } => bytes.gradient + 2.0 * bytes.state,
+            Task::Initialise { .. } | Task::Load { .. } | Task::Save { .. } | Task::Join { .. } => {
+                2.0 * bytes.state
+            }
+            Task::Rebuild { .. } => bytes.state * (1 + inputs) as f64,
+            Task::Chunk { .. } => 2.0 * bytes.state / f64::from(bytes.chunks),
+            _ => 0.0,
+        };
+        self.model.tempo.task_us + (moved / MOVED_BYTES_PER_S * 1e6) as u64
+    }
+
+    /// A task is over.
+    pub(super) fn computed(&mut self, pid: Pid, id: TaskId) -> Result<(), SimulateError> {
+        let node = &mut self.nodes[pid];
+        let Some(Running { outputs, effects, .. }) = node.running.take_if(|task| task.id == id) else {
+            return Ok(());
+        };
+        if let Some((iteration, stage, state)) = effects.saved {
+            self.folder.write(iteration, stage, state);
+        }
+        effects.settle(&mut node.store, &outputs, node.attempt).map_err(SimulateError::Bug)?;
+        self.tell(pid, WorkerInput::Computed { id, outcome: effects.outcome })
+    }
+}

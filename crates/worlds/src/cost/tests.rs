@@ -1,0 +1,91 @@
+use super::*;
+use crate::config::RunConfig;
+
+/// Two relay stages and the origin, half a second a forward.
+fn config() -> RunConfig {
+    RunConfig {
+        tokenizer: "bytes".to_owned(),
+        layers: Some(2),
+        width: Some(32),
+        heads: Some(2),
+        context: Some(32),
+        batch: 2,
+        microbatches: 4,
+        stages: 2,
+        steps: 20,
+        pace: Some(0.5),
+        ..RunConfig::default()
+    }
+}
+
+fn run(config: &RunConfig) -> Simulated {
+    simulate(CostModel::of_run(config).unwrap(), &mut |_| {}).unwrap()
+}
+
+#[test]
+fn a_pipeline_takes_what_its_tasks_take() {
+    let simulated = run(&config());
+    assert_eq!((simulated.summary.steps, simulated.summary.ended.as_deref()), (20, Some("done")));
+    // A relay has 4 forwards of 0.5 s and 4 backwards of 1 s; before its first comes nothing that takes time, between
+    // the first relay's forwards and backwards at least the other's and the loss.
+    let bound_s = 4.0 * 1.5;
+    let mean_s = simulated.iteration.mean_s;
+    assert!((bound_s..1.6 * bound_s).contains(&mean_s), "{mean_s}");
+    assert!(simulated.summary.badput.bubble > 0.0);
+}
+
+#[test]
+fn one_microbatch_walks_alone() {
+    let simulated = run(&RunConfig { microbatches: 1, ..config() });
+    // Two forwards, loss, two backwards: 3.125 s, and a little for all that has no model.
+    let mean_s = simulated.iteration.mean_s;
+    assert!((3.125..3.2).contains(&mean_s), "{mean_s}");
+}
+
+#[test]
+fn links_are_walked_through() {
+    let near = run(&RunConfig { microbatches: 1, ..config() });
+    let far = run(&RunConfig { microbatches: 1, wan: Some("gcp12".to_owned()), ..config() });
+    // The origin in Australia, relays in Belgium and Canada: twice the circle of 129 + 41 + 98 ms, and what the
+    // coordinator says.
+    let more_s = far.iteration.mean_s - near.iteration.mean_s;
+    assert!((2.0 * 0.268..2.0 * 0.268 + 0.8).contains(&more_s), "{more_s}");
+    assert!(far.summary.badput.link > near.summary.badput.link);
+}
+
+#[test]
+fn the_same_run_twice_is_the_same_run() {
+    let config = RunConfig { replicas: 2, churn: Some("every 20s".to_owned()), steps: 40, ..config() };
+    let simulated = run(&config);
+    assert_eq!(simulated, run(&config));
+    assert!(simulated.summary.kills > 3, "{}", simulated.summary.kills);
+    assert_eq!((simulated.summary.steps, simulated.summary.ended.as_deref()), (40, Some("done")));
+    let other = run(&RunConfig { seed: 1, ..config });
+    assert_ne!(simulated, other);
+}
+
+#[test]
+fn churn_costs_and_is_accounted_for() {
+    let calm = RunConfig { replicas: 2, steps: 60, ..config() };
+    let churned = RunConfig { churn: Some("every 15s".to_owned()), ..calm.clone() };
+    let (calm, churned) = (run(&calm), run(&churned));
+    assert!(calm.summary.kills == 0 && calm.summary.badput.detection == 0.0);
+    assert!(churned.summary.goodput < calm.summary.goodput);
+    let accounted = churned.summary.goodput * churned.summary.node_seconds + churned.summary.badput.total();
+    assert!((accounted - churned.summary.node_seconds).abs() < 1e-3 * churned.summary.node_seconds);
+    assert!(churned.summary.badput.recovery > 0.0 && churned.summary.recoveries.len() > 3);
+}
+
+#[test]
+fn without_a_pace_nothing_can_be_said() {
+    let config = RunConfig { pace: None, ..config() };
+    assert!(matches!(CostModel::of_run(&config), Err(SimulateError::NoPace)));
+}
+
+#[test]
+fn a_run_that_can_not_go_on_says_so() {
+    let config = RunConfig { churn: Some("every 5s".to_owned()), respawn: false, ..config() };
+    let ended = simulate(CostModel::of_run(&config).unwrap(), &mut |_| {});
+    let done = ended.as_ref().is_ok_and(|run| run.summary.ended.as_deref() == Some("done"));
+    assert!(!done, "{ended:?}");
+}
