@@ -3,7 +3,7 @@
 use super::SimulateError;
 use super::wires::Pid;
 use super::world::{Event, World};
-use skipstone_planner::{BalancedChooser, PathChooser};
+use skipstone_planner::{BalancedChooser, PathChooser, SwarmChooser, SwarmNode};
 use skipstone_protocol::{
     Coordinator, CoordinatorCommand, CoordinatorInput, End, ToCoordinator, ToWorker, WorkerInput,
 };
@@ -14,6 +14,8 @@ use std::collections::VecDeque;
 #[derive(Debug)]
 pub(super) struct Hub {
     core: Coordinator,
+    /// Searches for paths; none: they are balanced.
+    chooser: Option<SwarmChooser>,
     /// Commands not yet carried out.
     commands: VecDeque<CoordinatorCommand>,
     /// What comes while the journal is written.
@@ -22,9 +24,9 @@ pub(super) struct Hub {
 }
 
 impl Hub {
-    pub(super) fn new(settings: Settings) -> Self {
+    pub(super) fn new(settings: Settings, chooser: Option<SwarmChooser>) -> Self {
         let (core, commands) = Coordinator::open(settings, &[], None, 0);
-        Self { core, commands: commands.into(), inbox: VecDeque::new(), writing: false }
+        Self { core, chooser, commands: commands.into(), inbox: VecDeque::new(), writing: false }
     }
 
     pub(super) fn term(&self) -> Term {
@@ -83,6 +85,14 @@ impl World {
             CoordinatorCommand::Bind { connection, node } => {
                 self.nodes[connection as Pid].bound = Some(node);
                 self.pids.insert(node, connection as Pid);
+                let network = &self.model.network;
+                let region = network.region_of(self.nodes[connection as Pid].place);
+                let region = network.names()[usize::from(region)].clone();
+                if let Some(chooser) = &mut self.hub.chooser {
+                    // As live: how fast it is shows after its first iteration.
+                    let place = SwarmNode { region, slowness: 1.0 };
+                    chooser.place(node, place).map_err(|why| SimulateError::Plan(why.to_string()))?;
+                }
             }
             CoordinatorCommand::Reject { connection, why } => {
                 self.send_to_node(connection as Pid, ToWorker::Refuse { why });
@@ -103,8 +113,11 @@ impl World {
                 self.queue.push(self.now_us + self.model.tempo.journal_us, Event::Written);
             }
             CoordinatorCommand::Plan { problem } => {
-                let plan =
-                    BalancedChooser.choose(&problem).map_err(|why| SimulateError::Plan(why.to_string()))?;
+                let plan = match &mut self.hub.chooser {
+                    Some(chooser) => chooser.choose(&problem),
+                    None => BalancedChooser.choose(&problem),
+                };
+                let plan = plan.map_err(|why| SimulateError::Plan(why.to_string()))?;
                 self.hub.inbox.push_back(CoordinatorInput::Planned { plan });
             }
             CoordinatorCommand::Publish { .. } | CoordinatorCommand::Discard { .. } => {}

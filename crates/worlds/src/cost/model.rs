@@ -3,9 +3,9 @@
 use super::SimulateError;
 use crate::config::{Churn, RunConfig};
 use crate::live::store::CHUNK_VALUES;
-use crate::wan::{TaskTimes, WanTable};
+use crate::wan::{TaskTimes, WanTable, describe};
 use skipstone_model::StageLayout;
-use skipstone_planner::Link;
+use skipstone_planner::{Link, SwarmDescription};
 use skipstone_types::{Settings, StageId};
 
 /// Bytes of a number on the wire.
@@ -70,6 +70,8 @@ pub struct CostModel {
     pub churn: Option<Churn>,
     /// Seconds between saves of the state; 0 = only at the end.
     pub save_every_s: f64,
+    /// What the planner is told of the network; none: paths are balanced.
+    pub swarm: Option<SwarmDescription>,
     /// Everything else.
     pub tempo: Tempo,
 }
@@ -91,6 +93,7 @@ impl CostModel {
             StageBytes::of(values as f64)
         };
         Ok(Self {
+            swarm: table.as_ref().map(|table| describe(config, &shape, table)).transpose()?,
             settings,
             tokens: shape.tokens() as u64,
             network: match table {

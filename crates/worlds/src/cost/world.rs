@@ -10,6 +10,7 @@ use crate::fault::queue::Queue;
 use crate::fault::value::Value;
 use crate::live::supervisor::kills::{Deed, Killer, Roster};
 use skipstone_observe::{RunInfo, RunState, Summary};
+use skipstone_planner::SwarmChooser;
 use skipstone_protocol::{CoordinatorInput, TaskId, ToCoordinator, ToPeer, ToWorker, Worker, WorkerInput};
 use skipstone_types::{EVENT_SCHEMA, Event as Logged, EventRecord, Iteration, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -110,9 +111,11 @@ impl World {
     pub(super) fn new(model: CostModel) -> Result<Self, SimulateError> {
         let settings = model.settings.clone();
         let info = RunInfo { model: "simulated".to_owned(), ..RunInfo::from_settings(&settings) };
+        let chooser = model.swarm.clone().map(SwarmChooser::new).transpose();
+        let chooser = chooser.map_err(|why| SimulateError::Plan(why.to_string()))?;
         let killer = Killer::new(Vec::new(), model.churn.clone(), settings.seed);
         let mut world = Self {
-            hub: Hub::new(settings),
+            hub: Hub::new(settings, chooser),
             now_us: 0,
             queue: Queue::new(),
             nodes: Vec::new(),

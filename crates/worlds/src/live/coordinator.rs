@@ -6,7 +6,7 @@ use super::planner::Planner;
 use super::publish::{StateManifest, discard, publish};
 use super::roll::Roll;
 use super::start::{CoordinatorReady, CoordinatorStart, follow_parent, read_start};
-use crate::wan::RegionView;
+use crate::wan::{RegionView, region_of_name};
 use serde::Serialize;
 use skipstone_net::{
     BindError, Frame, NetConfig, NetEvent, PeerId, Priority, RunSecret, TcpTransport, Transport,
@@ -267,7 +267,14 @@ impl Driver {
     fn carry_out(&mut self, commands: Vec<CoordinatorCommand>) -> io::Result<()> {
         for command in commands {
             match command {
-                CoordinatorCommand::Bind { connection, node } => self.roll.bind(connection, node),
+                CoordinatorCommand::Bind { connection, node } => {
+                    self.roll.bind(connection, node);
+                    let region = self.roll.peer(node).and_then(region_of_name);
+                    let name = region.and_then(|region| self.order.regions.get(usize::from(region)));
+                    if let Some(name) = name {
+                        self.planner.place(node, name.clone());
+                    }
+                }
                 CoordinatorCommand::Reject { connection, why } => {
                     if let Some(peer) = self.roll.peer_of_connection(connection) {
                         self.send(peer, ToWorker::Refuse { why });

@@ -1,7 +1,7 @@
 //! Plans attempts for the coordinator, on a thread of its own where that takes a while, and keeps `plan.json`.
 
 use super::plan_file::write_plan;
-use skipstone_planner::{BalancedChooser, PathChooser, PlanError, SwarmChooser};
+use skipstone_planner::{BalancedChooser, PathChooser, PlanError, SwarmChooser, SwarmNode};
 use skipstone_types::{NodeId, Plan, PlanProblem};
 use std::io;
 use std::path::PathBuf;
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_millis(250);
 
 enum Request {
+    Place { node: NodeId, region: String },
     Search { problem: PlanProblem },
     Keep { problem: PlanProblem, plan: Plan },
 }
@@ -53,6 +54,12 @@ impl Planner {
             .name("planner".to_owned())
             .spawn(move || work(&dir, chooser, &queue, &found))?;
         Ok(Self { requests, searches, waits, waiting: None, kept: Vec::new() })
+    }
+
+    /// Says in which region a node is.
+    pub(super) fn place(&self, node: NodeId, region: String) {
+        // A thread that is gone plans nothing.
+        drop(self.requests.send(Request::Place { node, region }));
     }
 
     /// Asks for a plan; answers with one where it needs no search.
@@ -103,7 +110,13 @@ fn work(
     while let Ok(request) = queue.recv() {
         match (request, &mut chooser) {
             (Request::Search { problem }, Some(chooser)) => found(chooser.choose(&problem)),
-            (Request::Search { .. }, None) => {}
+            (Request::Place { node, region }, Some(chooser)) => {
+                // How fast it is shows after its first iteration.
+                if let Err(error) = chooser.place(node, SwarmNode { region, slowness: 1.0 }) {
+                    eprintln!("{node} is planned for as if it were where the table says ({error})");
+                }
+            }
+            (Request::Search { .. } | Request::Place { .. }, None) => {}
             (Request::Keep { problem, plan }, _) => {
                 if let Err(error) = write_plan(dir, &problem, &plan) {
                     eprintln!("plan.json can't be written ({error}); training goes on without it");

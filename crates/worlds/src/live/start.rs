@@ -30,6 +30,8 @@ pub(super) struct CoordinatorStart {
     pub(super) resume: Option<SavedState>,
     /// What is known of links and speeds; none: paths are balanced.
     pub(super) swarm: Option<SwarmDescription>,
+    /// Names of the regions, in the order of their numbers.
+    pub(super) regions: Vec<String>,
     /// Where it is, if links are shaped.
     pub(super) view: Option<RegionView>,
 }

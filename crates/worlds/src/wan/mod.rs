@@ -3,9 +3,11 @@
 //! The table is the planner's ([`skipstone_planner::Regions`]), so that a plan, a simulation and a live run on shaped links
 //! speak of the same network.
 
+mod describe;
 mod pace;
 mod table;
 
+pub use describe::describe;
 pub use pace::{PACE_FROM_TABLE, PaceCount, TaskTimes};
 pub use table::{BUILT_IN, WanError, WanTable};
 
@@ -22,6 +24,11 @@ pub(crate) const REGIONS_MAX: usize = 1000;
 /// A peer's name that says its region: `id`'s low bits, and the region above them.
 pub(crate) fn name_in_region(id: u64, region: u16) -> PeerId {
     PeerId(id & ((1 << REGION_SHIFT) - 1) | u64::from(region & 0x7fff) << REGION_SHIFT | 1 << 63)
+}
+
+/// The region that a peer's name says; the coordinator's says none.
+pub(crate) fn region_of_name(peer: PeerId) -> Option<u16> {
+    (peer != PeerId(0)).then_some((peer.0 >> REGION_SHIFT) as u16 & 0x7fff)
 }
 
 /// The links of one process, by the region of the other end.
@@ -45,8 +52,7 @@ impl RegionView {
         let view = self.clone();
         LinkShapes::new(move |peer| {
             // The coordinator's name says nothing of where it is.
-            let region =
-                if peer == PeerId(0) { view.coordinator } else { (peer.0 >> REGION_SHIFT) as u16 & 0x7fff };
+            let region = region_of_name(peer).unwrap_or(view.coordinator);
             let (latency_s, bandwidth_bytes_per_s) = *view.links.get(usize::from(region))?;
             Some(LinkShape {
                 latency: Duration::from_secs_f64(latency_s),

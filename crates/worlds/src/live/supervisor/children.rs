@@ -5,9 +5,10 @@ use crate::config::RunConfig;
 use crate::live::control::Control;
 use crate::live::folder::RunFolder;
 use crate::live::start::{CoordinatorReady, CoordinatorStart, NodeStart, write_start};
-use crate::wan::{PaceCount, TaskTimes, WanTable};
+use crate::wan::{PaceCount, TaskTimes, WanTable, describe};
 use serde::Serialize;
 use skipstone_net::RunSecret;
+use skipstone_planner::SwarmDescription;
 use skipstone_protocol::SavedState;
 use skipstone_types::{Event, NodeId, Settings};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -61,6 +62,8 @@ pub(super) struct Children {
     settings: Settings,
     secret: String,
     wan: Option<WanTable>,
+    /// What the planner is told of it.
+    swarm: Option<SwarmDescription>,
     port: u16,
     address: String,
     resume: Option<SavedState>,
@@ -95,6 +98,7 @@ impl Children {
     ) -> Result<Self, RunError> {
         let program = std::env::current_exe().map_err(|source| RunError::Spawn { what: "a node", source })?;
         let (speaker, words) = channel();
+        let wan = config.wan_table()?;
         let mut children = Self {
             program,
             config: config.clone(),
@@ -102,7 +106,8 @@ impl Children {
             vocabulary: folder.facts.vocabulary,
             settings,
             secret: RunSecret::generate().to_hex(),
-            wan: config.wan_table()?,
+            swarm: wan.as_ref().map(|table| describe(config, &folder.shape, table)).transpose()?,
+            wan,
             port,
             address: String::new(),
             resume,
@@ -144,7 +149,8 @@ impl Children {
             dir: self.dir.clone(),
             port: self.port,
             resume: self.resume.clone(),
-            swarm: None,
+            swarm: self.swarm.clone(),
+            regions: self.wan.as_ref().map(|table| table.names().to_vec()).unwrap_or_default(),
             view: self.wan.as_ref().map(|table| table.view(table.coordinator())),
         };
         let log = self.log("coordinator").map_err(failed)?;
