@@ -89,7 +89,7 @@ fn parse_seeds(text: &str) -> Result<Seeds, String> {
 
 impl Simulate {
     pub(crate) fn run(self) -> Outcome {
-        match (self.run.clone(), self.faults.clone(), self.seeds.clone()) {
+        match (self.run.clone(), self.faults, self.seeds.clone()) {
             (Some(run), ..) => self.cost(&run),
             (None, Some(faults), Some(Seeds(seeds))) => self.try_faults(faults, seeds),
             _ => Err(Failure::input("give a RUN.toml, or --faults and --seeds")),

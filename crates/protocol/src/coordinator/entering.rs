@@ -33,12 +33,20 @@ impl Coordinator {
 
     /// Nodes that serve the stage and stay, or are about to.
     fn population(&self, stage: StageId) -> usize {
-        let joining = self
-            .nodes
-            .values()
-            .filter(|node| matches!(&node.role, Role::Joining(join) if join.stage == stage))
-            .count();
-        self.staying(stage).len() + joining
+        self.populations()[usize::from(stage.0)]
+    }
+
+    /// The same of all stages, in one pass: this is asked after every input while a node waits for a place.
+    fn populations(&self) -> Vec<usize> {
+        let mut populations = vec![0; self.stages.len()];
+        for node in self.nodes.values() {
+            match &node.role {
+                Role::Serving { stage } if !node.leaving => populations[usize::from(stage.0)] += 1,
+                Role::Joining(join) => populations[usize::from(join.stage.0)] += 1,
+                _ => {}
+            }
+        }
+        populations
     }
 
     pub(super) fn is_coming(&self, stage: StageId) -> bool {
@@ -110,10 +118,11 @@ impl Coordinator {
             self.rebuild(node, stage);
             return true;
         }
+        let populations = self.populations();
         let needy = self
             .stage_ids()
             .filter(|stage| self.may_copy_now(*stage) && self.is_served(*stage))
-            .map(|stage| (self.population(stage), stage))
+            .map(|stage| (populations[usize::from(stage.0)], stage))
             .filter(|(population, _)| *population < usize::from(self.settings.replicas))
             .min();
         let Some((_, stage)) = needy else { return false };

@@ -97,9 +97,11 @@ impl World {
             CoordinatorCommand::Reject { connection, why } => {
                 self.send_to_node(connection as Pid, ToWorker::Refuse { why });
             }
-            // It asks what a quiet node computes, to find tasks that never end: here all do, and it would be asked
-            // every second of virtual time.
-            CoordinatorCommand::Send { message: ToWorker::Poll, .. } => {}
+            // Files are not simulated. And a quiet node is asked what it computes, every second of virtual time, to find
+            // tasks that never end: here all do.
+            CoordinatorCommand::Publish { .. }
+            | CoordinatorCommand::Discard { .. }
+            | CoordinatorCommand::Send { message: ToWorker::Poll, .. } => {}
             CoordinatorCommand::Send { to, message } => {
                 if let Some(pid) =
                     self.pids.get(&to).copied().filter(|pid| self.nodes[*pid].bound == Some(to))
@@ -120,7 +122,6 @@ impl World {
                 let plan = plan.map_err(|why| SimulateError::Plan(why.to_string()))?;
                 self.hub.inbox.push_back(CoordinatorInput::Planned { plan });
             }
-            CoordinatorCommand::Publish { .. } | CoordinatorCommand::Discard { .. } => {}
             CoordinatorCommand::Log { event } => self.hear_event(event),
             CoordinatorCommand::End { end } => {
                 self.end = Some(match end {

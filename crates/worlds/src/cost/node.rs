@@ -201,11 +201,10 @@ impl World {
     fn moving_us(&self, stage: StageId, task: &Task, inputs: usize) -> u64 {
         let bytes = self.model.stage(stage);
         let moved = match task {
-            Task::NewSum | Task::Measure => bytes.gradient,
+            // A sum takes a part of each contributor: about a gradient in all.
+            Task::NewSum | Task::Measure | Task::Sum { .. } => bytes.gradient,
             // In and out, of the part.
             Task::Part { count, .. } => 2.0 * bytes.gradient / f64::from((*count).max(1)),
-            // A part of each contributor: about a gradient in all.
-            Task::Sum { .. } => bytes.gradient,
             Task::Assemble => 2.0 * bytes.gradient,
             Task::Step { .. } => bytes.gradient + 2.0 * bytes.state,
             Task::Initialise { .. } | Task::Load { .. } | Task::Save { .. } | Task::Join { .. } => {

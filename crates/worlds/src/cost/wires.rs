@@ -5,13 +5,13 @@ use std::collections::HashMap;
 /// A process, by number.
 pub(super) type Pid = usize;
 
-/// One direction of a connection: when the newest message of each kind arrives, and when the last tensor's last byte is
+/// One direction of a connection, in microseconds: when the newest message of each kind arrives, and when the last tensor's last byte is
 /// sent.
 #[derive(Debug, Clone, Copy, Default)]
 struct Lane {
-    control_us: u64,
-    bulk_us: u64,
-    free_us: u64,
+    control: u64,
+    bulk: u64,
+    free: u64,
 }
 
 /// A tensor's way.
@@ -26,17 +26,17 @@ pub(super) struct Way {
 impl Lane {
     /// When a message that is sent now arrives: in order.
     fn control(&mut self, now_us: u64, way: &Way) -> u64 {
-        self.control_us = self.control_us.max(now_us + way.latency_us);
-        self.control_us
+        self.control = self.control.max(now_us + way.latency_us);
+        self.control
     }
 
     /// When a tensor that is sent now arrives, and since when it is under way.
     fn bulk(&mut self, now_us: u64, bytes: f64, way: &Way) -> (u64, u64) {
-        let began_us = if way.serial { now_us.max(self.free_us) } else { now_us };
+        let began_us = if way.serial { now_us.max(self.free) } else { now_us };
         let sent_us = began_us + (bytes / way.bytes_per_us).round() as u64;
-        self.free_us = sent_us;
-        self.bulk_us = self.bulk_us.max(sent_us + way.latency_us + way.overhead_us);
-        (self.bulk_us, began_us)
+        self.free = sent_us;
+        self.bulk = self.bulk.max(sent_us + way.latency_us + way.overhead_us);
+        (self.bulk, began_us)
     }
 }
 

@@ -5,7 +5,7 @@ use crate::text::{FILE_BYTES_MAX, from_json};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use skipstone_planner::{Link, Regions};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use thiserror::Error;
@@ -294,9 +294,9 @@ impl WanTable {
 /// Regions in the order in which the table names them.
 fn region_names(written: &Written) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
-    let mut known = BTreeMap::new();
+    let mut known = BTreeSet::new();
     for name in written.regions.links.iter().flat_map(|link| [&link.a, &link.b]) {
-        if known.insert(name.clone(), ()).is_none() {
+        if known.insert(name) {
             names.push(name.clone());
         }
     }
