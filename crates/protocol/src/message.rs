@@ -306,6 +306,9 @@ pub struct Spent {
     pub link_us: u64,
 }
 
+/// Ids that a worker remembers of itself.
+pub const NAMES_MAX: usize = 16;
+
 /// What a worker that comes back holds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Holding {
@@ -315,6 +318,9 @@ pub struct Holding {
     pub term: Term,
     /// Its id then.
     pub node: NodeId,
+    /// Its ids since the last record that names it, that one first: several, when one coordinator after another took it
+    /// in and died before it decided anything. At most [`NAMES_MAX`].
+    pub names: Vec<NodeId>,
     /// The stage it serves.
     pub stage: StageId,
     /// The iteration that its state is for.
@@ -327,6 +333,18 @@ pub struct Holding {
     pub reduced: Option<Digest>,
     /// The last commit record that it has seen.
     pub record: Option<Box<CommitRecord>>,
+}
+
+impl Holding {
+    /// The id under which it is among these nodes, if it is: the newest of them.
+    pub fn name_among<'a>(&self, nodes: impl IntoIterator<Item = &'a NodeId>) -> Option<NodeId> {
+        nodes.into_iter().copied().filter(|node| self.is_named(*node)).max()
+    }
+
+    /// Whether it is, or was, this node.
+    pub fn is_named(&self, node: NodeId) -> bool {
+        self.node == node || self.names.iter().take(NAMES_MAX).any(|name| *name == node)
+    }
 }
 
 /// Between workers. Frames of a payload kind carry one.

@@ -495,6 +495,7 @@ fn joins(bench: &Bench) -> Vec<(NodeId, Option<NodeId>)> {
 /// What a node of the first term says that it holds.
 fn holding(node: NodeId, stage: u16, iteration: u64, state: u8) -> Holding {
     Holding {
+        names: vec![node],
         run: RunId(7),
         term: Term(1),
         node,
@@ -681,6 +682,26 @@ fn a_clock_that_jumps_ends_nobodys_patience() {
         bench.sent.iter().any(|(_, message)| matches!(message, ToWorker::Save { .. })),
         "time passes again"
     );
+}
+
+#[test]
+fn a_clock_that_jumps_again_and_again_ends_nobodys_patience_either() {
+    let (mut bench, nodes) = Bench::started(&settings(1, 2));
+    run_iteration(&mut bench, &nodes);
+    lose(&mut bench, nodes[0]);
+    let saves =
+        |bench: &Bench| bench.sent.iter().any(|(_, message)| matches!(message, ToWorker::Save { .. }));
+    for _ in 0..30 {
+        bench.now_us += 60_000_000;
+        bench.input(CoordinatorInput::Tick);
+    }
+    bench.wait(7_000_000);
+    assert!(!saves(&bench), "the origin has been away for 7 s of a running clock: it may return");
+    for _ in 0..100 {
+        bench.now_us += 60_000_000;
+        bench.input(CoordinatorInput::Tick);
+    }
+    assert!(saves(&bench), "on a machine that is always late waits end too");
 }
 
 #[test]

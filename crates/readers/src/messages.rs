@@ -145,6 +145,7 @@ fn to_worker() -> Result<Vec<Seed>, SeedError> {
 fn to_coordinator() -> Result<Vec<Seed>, SeedError> {
     let (iteration, attempt) = (Iteration(4), Attempt(1));
     let holding = Holding {
+        names: vec![NodeId(3), NodeId(4)],
         run: RUN,
         term: Term(1),
         node: NodeId(3),

@@ -45,6 +45,10 @@ const LAST_REBUILD_GRACE_US: u64 = 20_000_000;
 /// nobody's patience ends because of it.
 const PAUSE_US_MAX: u64 = 250_000;
 
+/// What passes instead. Not nothing, so that every wait ends even on a machine that is always that late; and little, so
+/// that a clock that jumps often does not use up anyone's patience either.
+const JUMP_US: u64 = 50_000;
+
 /// Iterations of which digests are remembered, for nodes that follow behind.
 const HISTORY_ITERATIONS: usize = 16;
 
@@ -231,10 +235,11 @@ impl Coordinator {
 
     /// Takes an input at a time in microseconds (monotonic); answers with commands, to be carried out in order.
     ///
-    /// Between two inputs passes at most a quarter of a second, whatever the clock says: a coordinator that stood still (SIGSTOP, a
-    /// suspended machine) hears what its nodes said meanwhile before it gives anyone up.
+    /// More than a quarter of a second between two inputs passes as a twentieth, whatever the clock says: a coordinator that stood
+    /// still (SIGSTOP, a suspended machine) hears what its nodes said meanwhile before it gives anyone up.
     pub fn on(&mut self, input: CoordinatorInput, now_us: u64) -> Vec<CoordinatorCommand> {
-        self.now_us += now_us.saturating_sub(self.heard_us).min(PAUSE_US_MAX);
+        let passed_us = now_us.saturating_sub(self.heard_us);
+        self.now_us += if passed_us > PAUSE_US_MAX { JUMP_US } else { passed_us };
         self.heard_us = now_us;
         match input {
             CoordinatorInput::Tick => self.ask_quiet_nodes(),

@@ -158,7 +158,7 @@ impl Coordinator {
         let Some(stage) = self.stages.get(usize::from(holding.stage.0)) else { return false };
         let vouched_for = match stage.digests.get(&holding.iteration) {
             Some(known) => *known == holding.state,
-            None => self.has_stepped_unheard(holding),
+            None => self.has_stepped_unheard(holding) || self.is_recorded_before_its_step(holding),
         };
         matches!(self.phase, Phase::Running)
             && !self.is_served(holding.stage)
@@ -182,7 +182,19 @@ impl Coordinator {
                 && heard.iteration >= record.iteration
                 && self.records.get(&heard.iteration) == Some(heard)
         }) && part.lineage == stage.lineage
-            && part.members.contains(&holding.node)
+            && holding.name_among(&part.members).is_some()
+    }
+
+    /// Whether the last record of the iteration that the node is at names it as one that held the stage, in this lineage.
+    fn is_recorded_before_its_step(&self, holding: &Holding) -> bool {
+        let record = self.records.get(&holding.iteration);
+        record.and_then(|record| record.stage(holding.stage)).is_some_and(|part| {
+            holding.name_among(&part.members).is_some()
+                && self
+                    .stages
+                    .get(usize::from(holding.stage.0))
+                    .is_some_and(|now| now.lineage == part.lineage)
+        })
     }
 
     /// Whether the node lacks only the last step of its stage, and holds the gradient for it.

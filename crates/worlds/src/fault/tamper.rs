@@ -87,11 +87,13 @@ pub enum Tamper {
     HideNorm,
     /// A node that is to be cut off, because its shares were refused too often, is not.
     KeepStruckNode,
+    /// A node that comes back does not say under which id its work was recorded.
+    ForgetNames,
 }
 
 impl Tamper {
     /// All of them.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::CountTwice,
         Self::HearTheFenced,
         Self::CommitOtherGradient,
@@ -128,6 +130,7 @@ impl Tamper {
         Self::LoseStop,
         Self::HideNorm,
         Self::KeepStruckNode,
+        Self::ForgetNames,
     ];
 }
 
@@ -349,6 +352,16 @@ impl World {
             *norm = f64::from(*microbatches) + self.random.fraction();
         }
         message
+    }
+
+    /// What a node that comes back really says.
+    pub(super) fn tamper_with_hello(&mut self, mut hello: ToCoordinator) -> ToCoordinator {
+        if let ToCoordinator::Hello { holding: Some(holding), .. } = &mut hello
+            && self.tamper == Some(Tamper::ForgetNames)
+        {
+            holding.names.clear();
+        }
+        hello
     }
 
     /// Says for a node that it has stepped.

@@ -12,6 +12,7 @@ mod hashes_before_step;
 mod iterations_commit_when_faults_end;
 mod journal_cut_anywhere_is_a_past;
 mod journal_restores_what_existed;
+mod needed_states_are_kept;
 mod no_two_terms_commit;
 mod node_ids_are_never_used_twice;
 mod nodes_one_step_apart;
@@ -127,6 +128,7 @@ impl Invariants {
             Box::new(journal_cut_anywhere_is_a_past::JournalCutAnywhereIsAPast),
             Box::new(node_ids_are_never_used_twice::NodeIdsAreNeverUsedTwice::default()),
             Box::new(resume_goes_on_from_what_was_saved::ResumeGoesOnFromWhatWasSaved::default()),
+            Box::new(needed_states_are_kept::NeededStatesAreKept::default()),
             Box::new(no_two_terms_commit::NoTwoTermsCommit::default()),
             Box::new(committed_iterations_never_change::CommittedIterationsNeverChange::default()),
             Box::new(commit_is_journalled_first::CommitIsJournalledFirst),
