@@ -455,6 +455,68 @@ fn a_restarted_coordinator_goes_on_with_the_nodes_that_return() {
     assert_eq!(second.commits()[1].previous, record.digest());
 }
 
+/// The first iteration is decided, and no node has heard of it.
+fn returns_behind(node: NodeId, stage: u16, names: &[NodeId]) -> Option<Box<Holding>> {
+    let mut holding = holding(node, stage, 0, 7);
+    holding.reduced = Some(Digest([40; 32]));
+    holding.names = names.to_vec();
+    Some(Box::new(holding))
+}
+
+fn is_emptied(bench: &Bench) -> bool {
+    bench.events.iter().any(|event| matches!(event, Event::NodeEmptied { .. } | Event::StageLost { .. }))
+}
+
+#[test]
+fn coordinators_that_die_one_after_another_cost_no_stage() {
+    let settings = settings(1, 2);
+    let (mut bench, nodes) = Bench::started(&settings);
+    run_iteration(&mut bench, &nodes);
+    // The second takes them in under new ids, and dies before it has decided anything.
+    let mut second = Bench::open(&settings, &bench.journal);
+    let renamed: Vec<_> =
+        (0..).zip(&nodes).map(|(stage, node)| second.hello(returns_behind(*node, stage, &[*node]))).collect();
+    let mut third = Bench::open(&settings, &second.journal);
+    let mut back = Vec::new();
+    for (stage, (was, is)) in (0..).zip(nodes.iter().zip(&renamed)) {
+        back.push(third.hello(returns_behind(*is, stage, &[*was, *is])));
+    }
+    assert!(!is_emptied(&third));
+    for (stage, node) in (0..).zip(&back) {
+        let told =
+            |(to, message): &(NodeId, ToWorker)| to == node && matches!(message, ToWorker::Commit { .. });
+        assert!(
+            third.sent.iter().any(told),
+            "the decided iteration is heard by all, without waiting for more"
+        );
+        stepped(&mut third, *node, stage, 1, 9);
+    }
+    run_iteration(&mut third, &back);
+    assert_eq!(third.commits().len(), 2);
+    // Nobody can say of itself what no record says.
+    let mut third = Bench::open(&settings, &second.journal);
+    for (stage, is) in (0..).zip(&renamed) {
+        third.hello(returns_behind(*is, stage, &[*is]));
+    }
+    third.wait(10_000_000);
+    assert!(is_emptied(&third));
+}
+
+#[test]
+fn a_node_that_comes_after_the_wait_for_it_still_steps_with_its_record() {
+    let settings = settings(1, 2);
+    let (mut bench, nodes) = Bench::started(&settings);
+    run_iteration(&mut bench, &nodes);
+    let mut second = Bench::open(&settings, &bench.journal);
+    second.hello(returns_behind(nodes[0], 0, &nodes[..1]));
+    second.hello(returns_behind(nodes[1], 1, &nodes[1..2]));
+    second.wait(4_000_000);
+    let late = second.hello(returns_behind(nodes[2], 2, &nodes[2..]));
+    assert!(!starts_empty(&second, late));
+    let (_, stage, method) = second.last_assignment(late);
+    assert_eq!((stage, method), (StageId(2), Method::Keep));
+}
+
 #[test]
 fn a_node_that_returns_with_a_state_of_no_use_is_told_to_be_empty() {
     let settings = settings(2, 1);

@@ -178,7 +178,8 @@ impl Coordinator {
         let last = stage.last_step.and_then(|step| self.records.get(&step));
         let Some(part) = last.and_then(|record| record.stage(holding.stage)) else { return false };
         last.is_some_and(|record| {
-            record.iteration.next() == holding.iteration
+            // Nothing may have reached the stage in the iterations after it.
+            record.iteration < holding.iteration
                 && heard.iteration >= record.iteration
                 && self.records.get(&heard.iteration) == Some(heard)
         }) && part.lineage == stage.lineage
