@@ -30,6 +30,14 @@ impl RunState {
             }
             Event::NodeLost { node, stage, why, .. } => self.tell_lost(*node, *stage, why),
             Event::Repaired { stage, lost, microbatches } => self.tell_repair(*stage, *lost, *microbatches),
+            Event::Hedged { stage, node, microbatches, .. } => {
+                let text = format!(
+                    "{} is late → {} moved to replicas",
+                    node_of(*node, Some(*stage)),
+                    words::plural(u64::from(*microbatches), "microbatch")
+                );
+                self.stories.tell(Subject::Node(*node, Some(*stage)), now_ms, text);
+            }
             Event::StageLost { stage, .. } => self.tell_stage_lost(*stage),
             Event::NodeEmptied { node, stage } => {
                 let text = format!("{} came back out of date and starts empty", node_of(*node, Some(*stage)));

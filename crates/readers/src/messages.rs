@@ -138,6 +138,7 @@ fn to_worker() -> Result<Vec<Seed>, SeedError> {
             },
         ),
         ("commit", ToWorker::Commit { record: Box::new(journal::record()) }),
+        ("give-up", ToWorker::GiveUp { iteration, attempt, microbatches_max: 2 }),
         ("finish", ToWorker::Finish),
     ])
 }
@@ -192,6 +193,7 @@ fn to_coordinator() -> Result<Vec<Seed>, SeedError> {
             ToCoordinator::TransferFailed { transfer: transfer(), why: "no donor".to_owned() },
         ),
         ("measured", ToCoordinator::Measured { iteration, attempt, microbatches: 1, norm: 0.75 }),
+        ("gave-up", ToCoordinator::GaveUp { iteration, attempt, microbatches: vec![Microbatch(3)] }),
         ("broken", ToCoordinator::Broken { why: "no memory".to_owned() }),
     ])
 }

@@ -183,6 +183,25 @@ pub enum Event {
         /// Microbatches that moved.
         microbatches: u32,
     },
+    /// A node was late, and gave up microbatches that were not in its sum; idle replicas replay them.
+    Hedged {
+        /// The iteration.
+        iteration: Iteration,
+        /// The attempt.
+        attempt: Attempt,
+        /// The stage.
+        stage: StageId,
+        /// The late node.
+        node: NodeId,
+        /// Microbatches that moved.
+        microbatches: u32,
+        /// The replicas that they moved to.
+        takers: Vec<NodeId>,
+        /// Milliseconds for which a replica had been idle, and the node had added nothing, when it was asked.
+        waited_ms: f64,
+        /// The limit, in milliseconds: what a microbatch hardly ever takes that replica, by its own history.
+        limit_ms: f64,
+    },
     /// A node's share of a gradient was refused before it was added to the others'.
     ShareRefused {
         /// The iteration.
@@ -385,6 +404,16 @@ mod tests {
             Event::Leaving { node, stage: Some(stage) },
             Event::Stuck { node, waited_ms: 1.0, late_ms: 1.0, limit_ms: 1.0 },
             Event::Repaired { stage, lost: node, microbatches: 1 },
+            Event::Hedged {
+                iteration,
+                attempt,
+                stage,
+                node,
+                microbatches: 1,
+                takers: vec![node],
+                waited_ms: 1.0,
+                limit_ms: 1.0,
+            },
             Event::ShareRefused {
                 iteration,
                 attempt,
@@ -451,6 +480,7 @@ mod tests {
             | Event::Leaving { .. }
             | Event::Stuck { .. }
             | Event::Repaired { .. }
+            | Event::Hedged { .. }
             | Event::ShareRefused { .. }
             | Event::Struck { .. }
             | Event::StageLost { .. }
@@ -467,7 +497,7 @@ mod tests {
             | Event::Injected { .. }
             | Event::Respawned { .. }
             | Event::Validated { .. }
-            | Event::Finished { .. } => 28,
+            | Event::Finished { .. } => 29,
         }
     }
 

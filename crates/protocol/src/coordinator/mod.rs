@@ -7,6 +7,7 @@ mod commit;
 mod condense;
 mod entering;
 mod guard;
+mod hedge;
 mod leaving;
 mod pace;
 mod repair;
@@ -237,7 +238,10 @@ impl Coordinator {
         self.now_us += now_us.saturating_sub(self.heard_us).min(PAUSE_US_MAX);
         self.heard_us = now_us;
         match input {
-            CoordinatorInput::Tick => self.ask_quiet_nodes(),
+            CoordinatorInput::Tick => {
+                self.ask_quiet_nodes();
+                self.hedge_late_microbatches();
+            }
             CoordinatorInput::Hello { connection, hello } => self.on_hello(connection, hello),
             CoordinatorInput::Worker { node, message } => {
                 if self.nodes.contains_key(&node) {
@@ -281,6 +285,9 @@ impl Coordinator {
             }
             ToCoordinator::Computing { task, duty } => self.on_computing(node, task, duty),
             ToCoordinator::Leaving => self.on_leaving(node),
+            ToCoordinator::GaveUp { iteration, attempt, microbatches } => {
+                self.on_gave_up(node, (iteration, attempt), &microbatches);
+            }
             ToCoordinator::Broken { why } => self.lose(node, &why),
         }
     }

@@ -2,6 +2,7 @@
 //! with its replicas, and steps when the coordinator has committed.
 
 mod compute;
+mod giving_up;
 mod passage;
 mod queues;
 mod reduction;
@@ -225,6 +226,9 @@ impl Worker {
             ToWorker::Commit { record } => self.commit(record),
             ToWorker::Leave => self.exit("left".to_owned(), true),
             ToWorker::Poll => self.tell_task(),
+            ToWorker::GiveUp { iteration, attempt, microbatches_max } => {
+                self.give_up((iteration, attempt), microbatches_max as usize);
+            }
             ToWorker::Save { iteration } => {
                 self.saves.insert(iteration);
             }

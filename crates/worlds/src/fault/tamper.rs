@@ -10,7 +10,7 @@ use super::world::World;
 use skipstone_protocol::{
     CommitRecord, CoordinatorCommand, End, Entry, Method, Task, ToCoordinator, ToPeer, ToWorker,
 };
-use skipstone_types::{Event, Iteration, NodeId, Plan, Term};
+use skipstone_types::{Event, Iteration, Microbatch, NodeId, Plan, Term};
 
 /// A rule to break.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,11 +87,13 @@ pub enum Tamper {
     HideNorm,
     /// A node that is to be cut off, because its shares were refused too often, is not.
     KeepStruckNode,
+    /// A node says that it gave up all its microbatches, and goes on with them.
+    CountGivenUp,
 }
 
 impl Tamper {
     /// All of them.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::CountTwice,
         Self::HearTheFenced,
         Self::CommitOtherGradient,
@@ -128,6 +130,7 @@ impl Tamper {
         Self::LoseStop,
         Self::HideNorm,
         Self::KeepStruckNode,
+        Self::CountGivenUp,
     ];
 }
 
@@ -347,6 +350,11 @@ impl World {
             && (!norm.is_finite() || *norm >= 1e3)
         {
             *norm = f64::from(*microbatches) + self.random.fraction();
+        }
+        if let ToCoordinator::GaveUp { microbatches, .. } = &mut message
+            && self.tamper == Some(Tamper::CountGivenUp)
+        {
+            *microbatches = (0..self.plan.settings.microbatches).map(Microbatch).collect();
         }
         message
     }

@@ -1,5 +1,7 @@
 //! The coordinator's decisions, seen through its commands.
 
+mod hedging;
+
 use skipstone_protocol::*;
 use skipstone_types::*;
 
