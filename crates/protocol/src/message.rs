@@ -290,6 +290,19 @@ pub enum ToCoordinator {
         /// Why.
         why: String,
     },
+    /// How far a transfer is; at most ten times in each.
+    Obtained {
+        /// The transfer.
+        transfer: TransferId,
+        /// Chunks that have arrived.
+        chunks: u32,
+        /// Of how many.
+        chunks_total: u32,
+        /// Bytes of all of them together.
+        bytes_total: u64,
+        /// Nodes that they come from now.
+        donors: u32,
+    },
     /// The answer to [`ToWorker::GiveUp`]. Nothing of these microbatches is in the sender's sum, and nothing will be, unless
     /// they are given to it anew, as a replay.
     GaveUp {
@@ -405,6 +418,8 @@ pub enum ToPeer {
         index: u32,
         /// Of how many.
         count: u32,
+        /// Bytes of all of them together.
+        bytes: u64,
     },
 }
 

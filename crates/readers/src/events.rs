@@ -95,6 +95,15 @@ fn every_kind() -> Vec<Event> {
         },
         Event::RebuildRefused { stage, why: "no neighbour".to_owned() },
         Event::Repaired { stage, lost: node, microbatches: 3 },
+        Event::StateArriving {
+            node,
+            stage,
+            chunks: 3,
+            chunks_total: 10,
+            bytes: 3 << 20,
+            bytes_total: 10 << 20,
+            donors: 2,
+        },
         Event::Hedged {
             iteration,
             attempt: skipstone_types::Attempt(0),

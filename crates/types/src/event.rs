@@ -121,6 +121,23 @@ pub enum Event {
         /// `initialise`, `load`, `copy` (from replicas), `rebuild` or `return` (came back with what it had).
         how: String,
     },
+    /// A node has got so much of the state that it was assigned; told after each tenth.
+    StateArriving {
+        /// The node.
+        node: NodeId,
+        /// The stage that it is about to serve.
+        stage: StageId,
+        /// Chunks that have arrived.
+        chunks: u32,
+        /// Of how many.
+        chunks_total: u32,
+        /// Bytes that have arrived, as far as chunks are of equal size.
+        bytes: u64,
+        /// Of how many.
+        bytes_total: u64,
+        /// Nodes that the chunks come from now.
+        donors: u32,
+    },
     /// A node serves its stage from this attempt on.
     NodeEntered {
         /// The node.
@@ -398,6 +415,15 @@ mod tests {
             Event::NodeJoined { node, process: 5, was: Some(NodeId(9)) },
             Event::NodeEmptied { node, stage },
             Event::NodeAssigned { node, stage, how: String::new() },
+            Event::StateArriving {
+                node,
+                stage,
+                chunks: 1,
+                chunks_total: 2,
+                bytes: 3,
+                bytes_total: 6,
+                donors: 1,
+            },
             Event::NodeEntered { node, stage, iteration, took_ms },
             Event::NodeLost { node, stage: None, why: why.clone(), wasted_us: 0 },
             Event::Silent { node, phi: 9.0, silence_ms: 1.0, interval_ms: 1.0, deviation_ms: 1.0 },
@@ -474,6 +500,7 @@ mod tests {
             | Event::NodeJoined { .. }
             | Event::NodeEmptied { .. }
             | Event::NodeAssigned { .. }
+            | Event::StateArriving { .. }
             | Event::NodeEntered { .. }
             | Event::NodeLost { .. }
             | Event::Silent { .. }
@@ -497,7 +524,7 @@ mod tests {
             | Event::Injected { .. }
             | Event::Respawned { .. }
             | Event::Validated { .. }
-            | Event::Finished { .. } => 29,
+            | Event::Finished { .. } => 30,
         }
     }
 

@@ -285,6 +285,9 @@ impl Coordinator {
             }
             ToCoordinator::Computing { task, duty } => self.on_computing(node, task, duty),
             ToCoordinator::Leaving => self.on_leaving(node),
+            ToCoordinator::Obtained { transfer, chunks, chunks_total, bytes_total, donors } => {
+                self.on_obtained(node, transfer, (chunks, chunks_total), bytes_total, donors);
+            }
             ToCoordinator::GaveUp { iteration, attempt, microbatches } => {
                 self.on_gave_up(node, (iteration, attempt), &microbatches);
             }

@@ -249,8 +249,8 @@ impl Worker {
                 return self.on_reduction_frame(from, message, payload);
             }
             (ToPeer::ChunkRequest { transfer, index }, None) => self.on_chunk_request(from, transfer, index),
-            (ToPeer::Chunk { transfer, index, count }, Some(payload)) => {
-                self.on_chunk(from, transfer, index, count, payload);
+            (ToPeer::Chunk { transfer, index, count, bytes }, Some(payload)) => {
+                self.on_chunk(from, transfer, index, (count, bytes), payload);
             }
             // A payload where none belongs, or none where one does: a malformed frame counts for nothing.
             (_, payload) => self.drop_handles(payload),
@@ -280,6 +280,7 @@ impl Worker {
         self.early = kept;
         self.early_requests.retain(|(from, ..)| !fenced.contains(from));
         self.drop_handles(gone.into_iter().map(|early| early.payload));
+        self.go_on_without_donors(&nodes);
         self.out.push(WorkerCommand::Forget { peers: nodes });
     }
 
