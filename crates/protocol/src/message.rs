@@ -176,6 +176,16 @@ pub enum ToWorker {
     Poll,
     /// The run is over.
     Finish,
+    /// A replica is through with its own: give up duties that wait for you, and not for others, as long as nothing of them
+    /// is in your sum. The answer is [`ToCoordinator::GaveUp`].
+    GiveUp {
+        /// The iteration.
+        iteration: Iteration,
+        /// The attempt.
+        attempt: Attempt,
+        /// At most so many.
+        microbatches_max: u32,
+    },
 }
 
 /// From a worker to the coordinator.
@@ -279,6 +289,29 @@ pub enum ToCoordinator {
     Broken {
         /// Why.
         why: String,
+    },
+    /// How far a transfer is; at most ten times in each.
+    Obtained {
+        /// The transfer.
+        transfer: TransferId,
+        /// Chunks that have arrived.
+        chunks: u32,
+        /// Of how many.
+        chunks_total: u32,
+        /// Bytes of all of them together.
+        bytes_total: u64,
+        /// Nodes that they come from now.
+        donors: u32,
+    },
+    /// The answer to [`ToWorker::GiveUp`]. Nothing of these microbatches is in the sender's sum, and nothing will be, unless
+    /// they are given to it anew, as a replay.
+    GaveUp {
+        /// The iteration.
+        iteration: Iteration,
+        /// The attempt.
+        attempt: Attempt,
+        /// Which; perhaps none.
+        microbatches: Vec<Microbatch>,
     },
 }
 
@@ -403,6 +436,8 @@ pub enum ToPeer {
         index: u32,
         /// Of how many.
         count: u32,
+        /// Bytes of all of them together.
+        bytes: u64,
     },
 }
 

@@ -107,7 +107,7 @@ fn text(report: &SeedsReport) -> String {
     format!(
         "{} {}: {} broke a promise\n\
          {}{} iterations committed, {} attempts given up, {} around a hole\n\
-         {} stages lost, {} rebuilt, {} shares replayed by replicas, {} coordinators, {} times on with --resume\n\
+         {} stages lost, {} rebuilt, {} shares replayed by replicas, {} late nodes relieved by replicas, {} coordinators, {} times on with --resume\n\
          {} shares refused, {} nodes set aside for them\n\
          faults: {}\n\
          {:.0} virtual seconds and {} events in {:.1} s\n",
@@ -121,6 +121,7 @@ fn text(report: &SeedsReport) -> String {
         report.stages_lost,
         report.rebuilt,
         report.repaired,
+        report.hedged,
         report.terms,
         report.resumed,
         report.refused,

@@ -7,6 +7,7 @@ mod commit;
 mod condense;
 mod entering;
 mod guard;
+mod hedge;
 mod leaving;
 mod pace;
 mod repair;
@@ -242,7 +243,10 @@ impl Coordinator {
         self.now_us += if passed_us > PAUSE_US_MAX { JUMP_US } else { passed_us };
         self.heard_us = now_us;
         match input {
-            CoordinatorInput::Tick => self.ask_quiet_nodes(),
+            CoordinatorInput::Tick => {
+                self.ask_quiet_nodes();
+                self.hedge_late_microbatches();
+            }
             CoordinatorInput::Hello { connection, hello } => self.on_hello(connection, hello),
             CoordinatorInput::Worker { node, message } => {
                 if self.nodes.contains_key(&node) {
@@ -286,6 +290,12 @@ impl Coordinator {
             }
             ToCoordinator::Computing { task, duty } => self.on_computing(node, task, duty),
             ToCoordinator::Leaving => self.on_leaving(node),
+            ToCoordinator::Obtained { transfer, chunks, chunks_total, bytes_total, donors } => {
+                self.on_obtained(node, transfer, (chunks, chunks_total), bytes_total, donors);
+            }
+            ToCoordinator::GaveUp { iteration, attempt, microbatches } => {
+                self.on_gave_up(node, (iteration, attempt), &microbatches);
+            }
             ToCoordinator::Broken { why } => self.lose(node, &why),
         }
     }

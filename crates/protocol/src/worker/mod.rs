@@ -2,6 +2,7 @@
 //! with its replicas, and steps when the coordinator has committed.
 
 mod compute;
+mod giving_up;
 mod passage;
 mod queues;
 mod reduction;
@@ -239,6 +240,9 @@ impl Worker {
             ToWorker::Commit { record } => self.commit(record),
             ToWorker::Leave => self.exit("left".to_owned(), true),
             ToWorker::Poll => self.tell_task(),
+            ToWorker::GiveUp { iteration, attempt, microbatches_max } => {
+                self.give_up((iteration, attempt), microbatches_max as usize);
+            }
             ToWorker::Save { iteration } => {
                 self.saves.insert(iteration);
             }
@@ -259,8 +263,8 @@ impl Worker {
                 return self.on_reduction_frame(from, message, payload);
             }
             (ToPeer::ChunkRequest { transfer, index }, None) => self.on_chunk_request(from, transfer, index),
-            (ToPeer::Chunk { transfer, index, count }, Some(payload)) => {
-                self.on_chunk(from, transfer, index, count, payload);
+            (ToPeer::Chunk { transfer, index, count, bytes }, Some(payload)) => {
+                self.on_chunk(from, transfer, index, (count, bytes), payload);
             }
             // A payload where none belongs, or none where one does: a malformed frame counts for nothing.
             (_, payload) => self.drop_handles(payload),
@@ -290,6 +294,7 @@ impl Worker {
         self.early = kept;
         self.early_requests.retain(|(from, ..)| !fenced.contains(from));
         self.drop_handles(gone.into_iter().map(|early| early.payload));
+        self.go_on_without_donors(&nodes);
         self.out.push(WorkerCommand::Forget { peers: nodes });
     }
 

@@ -10,7 +10,7 @@ use super::world::World;
 use skipstone_protocol::{
     CommitRecord, CoordinatorCommand, End, Entry, Method, Task, ToCoordinator, ToPeer, ToWorker,
 };
-use skipstone_types::{Event, Iteration, NodeId, Plan, Term};
+use skipstone_types::{Event, Iteration, Microbatch, NodeId, Plan, Term};
 
 /// A rule to break.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,11 +89,13 @@ pub enum Tamper {
     KeepStruckNode,
     /// A node that comes back does not say under which id its work was recorded.
     ForgetNames,
+    /// A node says that it gave up all its microbatches, and goes on with them.
+    CountGivenUp,
 }
 
 impl Tamper {
     /// All of them.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 38] = [
         Self::CountTwice,
         Self::HearTheFenced,
         Self::CommitOtherGradient,
@@ -131,6 +133,7 @@ impl Tamper {
         Self::HideNorm,
         Self::KeepStruckNode,
         Self::ForgetNames,
+        Self::CountGivenUp,
     ];
 }
 
@@ -350,6 +353,11 @@ impl World {
             && (!norm.is_finite() || *norm >= 1e3)
         {
             *norm = f64::from(*microbatches) + self.random.fraction();
+        }
+        if let ToCoordinator::GaveUp { microbatches, .. } = &mut message
+            && self.tamper == Some(Tamper::CountGivenUp)
+        {
+            *microbatches = (0..self.plan.settings.microbatches).map(Microbatch).collect();
         }
         message
     }

@@ -7,6 +7,7 @@ mod committed_iterations_never_change;
 mod each_microbatch_counted_once;
 mod every_stage_is_served_when_faults_end;
 mod fenced_nodes_never_count;
+mod given_up_microbatches_never_count;
 mod handles_bounded;
 mod hashes_before_step;
 mod iterations_commit_when_faults_end;
@@ -136,6 +137,7 @@ impl Invariants {
             Box::new(fenced_nodes_never_count::FencedNodesNeverCount::default()),
             Box::new(poisoned_shares_never_count::PoisonedSharesNeverCount::default()),
             Box::new(struck_nodes_are_set_aside::StruckNodesAreSetAside::default()),
+            Box::new(given_up_microbatches_never_count::GivenUpMicrobatchesNeverCount::default()),
             Box::new(each_microbatch_counted_once::EachMicrobatchCountedOnce),
             Box::new(hashes_before_step::HashesBeforeStep::default()),
             Box::new(recovery_is_the_configured_one::RecoveryIsTheConfiguredOne::default()),

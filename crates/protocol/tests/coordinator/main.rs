@@ -1,5 +1,7 @@
 //! The coordinator's decisions, seen through its commands.
 
+mod hedging;
+
 use skipstone_protocol::*;
 use skipstone_types::*;
 
@@ -1446,4 +1448,39 @@ fn a_restarted_coordinator_knows_what_is_usual() {
     assert_eq!(second.current().0, Iteration(8));
     bad_share(&mut second, returned[3], 1, 1e4);
     assert_eq!(refusals(&second), [(returned[3], Refusal::Outlying, Remedy::Replica)]);
+}
+
+/// Stage 1 has three replicas, and a fourth node copies from the three.
+fn one_copies() -> (Bench, Vec<NodeId>, NodeId) {
+    let settings = Settings { steps: 30, microbatches: 6, ..settings(3, 1) };
+    let (mut bench, nodes) = Bench::started(&settings);
+    lose(&mut bench, nodes[5]);
+    let joiner = bench.hello(None);
+    assert_eq!(bench.last_assignment(joiner).2, Method::Copy { donors: vec![nodes[3], nodes[4]] });
+    (bench, nodes, joiner)
+}
+
+#[test]
+fn a_copy_goes_on_when_one_of_its_donors_is_lost() {
+    let (mut bench, nodes, joiner) = one_copies();
+    let transfer = bench.last_assignment(joiner).0;
+    lose(&mut bench, nodes[3]);
+    assert_eq!(bench.last_assignment(joiner).0, transfer, "the same transfer");
+    let released = |node| is_told(&bench, node, &ToWorker::Release { transfer });
+    assert!(!released(nodes[4]));
+    let said = ToCoordinator::Obtained { transfer, chunks: 3, chunks_total: 4, bytes_total: 400, donors: 1 };
+    bench.says(joiner, said);
+    let told = Event::StateArriving {
+        node: joiner,
+        stage: StageId(1),
+        chunks: 3,
+        chunks_total: 4,
+        bytes: 300,
+        bytes_total: 400,
+        donors: 1,
+    };
+    assert_eq!(bench.events.last(), Some(&told));
+    // Without the last donor the stage is lost, and the copy with it.
+    lose(&mut bench, nodes[4]);
+    assert!(matches!(bench.last_assignment(joiner).2, Method::Rebuild { .. }));
 }
