@@ -164,7 +164,7 @@ mod tests {
         let nodes = [(70_001, 0), (70_002, 1)];
         let given = look_until(&mut notices, &nodes, |given| !given.nodes.is_empty());
         assert_eq!((given.nodes, given.all), (vec![70_002], false));
-        assert_eq!(notices.look(&nodes, Instant::now() + PAUSE * 2).nodes, []);
+        assert_eq!(notices.look(&nodes, Instant::now() + PAUSE * 2).nodes, [0_u32; 0]);
         // The other goes: nobody is left who may stay, and its command does not outlive it.
         assert!(notices.look(&nodes[1..], Instant::now()).all);
         assert_eq!(notices.watches.len(), 1);
@@ -179,10 +179,10 @@ mod tests {
         let nodes = [(70_001, 0)];
         notices.look(&nodes, Instant::now());
         while !matches!(notices.watches.get(&70_001), Some(Watch::Resting(_))) {
-            assert_eq!(notices.look(&nodes, Instant::now()).nodes, []);
+            assert_eq!(notices.look(&nodes, Instant::now()).nodes, [0_u32; 0]);
             std::thread::sleep(Duration::from_millis(5));
         }
-        assert_eq!(notices.look(&nodes, Instant::now()).nodes, [], "it rests");
+        assert_eq!(notices.look(&nodes, Instant::now()).nodes, [0_u32; 0], "it rests");
         notices.look(&nodes, Instant::now() + PAUSE * 2);
         let given = look_until(&mut notices, &nodes, |given| !given.nodes.is_empty());
         assert!(given.all);
