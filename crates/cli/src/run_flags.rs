@@ -80,6 +80,12 @@ pub(crate) struct RunFlags {
     /// Kill nodes: a rate per node and hour (16%/h), an interval (every 20s), or a trace file
     #[arg(long, value_name = "RATE|TRACE", help_heading = "Recovery")]
     churn: Option<String>,
+    /// Command that runs beside each node and ends with 0 when the node's machine is about to be taken away: the node hands
+    /// its work over and leaves, as by SIGTERM. Another exit code means not now: it runs again 5 s later. It finds the
+    /// node's number in SKIPSTONE_SLOT (0, 1, …) and its process in SKIPSTONE_PROCESS. When all nodes have notice, the run is
+    /// saved and ends
+    #[arg(long, value_name = "CMD", help_heading = "Recovery")]
+    notice_command: Option<String>,
     /// Do not replace dead processes
     #[arg(long, help_heading = "Recovery")]
     no_respawn: bool,
@@ -184,7 +190,21 @@ impl RunFlags {
         set!(tokenizer, vocab_size, story_bytes, model, stages, origin_layers, replicas, spares, skip);
         set!(full_every, device, recovery, while_lost, batch, microbatches, lr, schedule, weight_decay);
         set!(clip, steps, seed, out);
-        set_some!(data, layers, width, heads, kv_heads, ffn, slots, threads, churn, context, min_lr, warmup);
+        set_some!(
+            data,
+            layers,
+            width,
+            heads,
+            kv_heads,
+            ffn,
+            slots,
+            threads,
+            churn,
+            notice_command,
+            context,
+            min_lr,
+            warmup
+        );
         if let Some(seconds) = self.save_every {
             config.save_every_s = seconds;
         }
@@ -254,6 +274,7 @@ mod tests {
             ("recovery", "copy"),
             ("while-lost", "wait"),
             ("churn", "5%/h"),
+            ("notice-command", "false"),
             ("context", "16"),
             ("batch", "2"),
             ("microbatches", "3"),

@@ -188,7 +188,7 @@ fn courses(events: &[EventRecord], last: Iteration) -> Vec<(Iteration, Course)> 
                     words::delay(*waited_ms as u64),
                     words::delay(*limit_ms as u64),
                     words::plural(u64::from(*microbatches), "microbatch")
-                ))
+                ));
             }
             Event::Committed { iteration, took_ms, memory_wait_us, replay_us, stages, .. } => {
                 let start = commit_ms.unwrap_or(record.time_ms.saturating_sub(*took_ms));

@@ -121,6 +121,10 @@ pub struct RunConfig {
     /// Kills: a rate per node and hour (`16%/h`), `every 20s`, or a trace file; none = no kills.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub churn: Option<String>,
+    /// A shell command that is run for each node, and ends with 0 when the node's machine is about to be taken away; none =
+    /// nobody tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub notice_command: Option<String>,
     /// `cpu`.
     pub device: String,
     /// Compute threads of a node; none = the machine's cores shared out.
@@ -171,6 +175,7 @@ impl Default for RunConfig {
             save_every_s: 600.0,
             slots: None,
             churn: None,
+            notice_command: None,
             device: "cpu".to_owned(),
             threads: None,
             out: PathBuf::from("skipstone-run"),

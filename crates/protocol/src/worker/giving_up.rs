@@ -4,6 +4,7 @@
 //! will never be added here: the answer is what the coordinator relies on when it makes another node the owner.
 
 use super::Worker;
+use super::passage::Passage;
 use crate::message::ToCoordinator;
 use skipstone_types::{Attempt, Iteration, Microbatch};
 
@@ -33,7 +34,7 @@ impl Worker {
         let mut handles = Vec::new();
         for microbatch in &microbatches {
             // A forward under way ends, and what comes out of it is dropped.
-            handles.extend(work.passages.remove(microbatch).iter().flat_map(|passage| passage.handles()));
+            handles.extend(work.passages.remove(microbatch).iter().flat_map(Passage::handles));
             work.given_up.insert(*microbatch);
         }
         let any = !microbatches.is_empty();

@@ -218,7 +218,7 @@ impl Worker {
     /// A chunk has arrived: tells how far the transfer is, whenever another tenth of it is there.
     fn report_progress(&mut self) {
         let Some(obtaining) = &self.obtaining else { return };
-        let arrived: u64 = obtaining.sources.iter().map(|source| source.arrived()).sum();
+        let arrived: u64 = obtaining.sources.iter().map(SourceState::arrived).sum();
         let counts: Option<Vec<_>> = obtaining.sources.iter().map(|source| source.count).collect();
         // How much there is in all is known once every source has sent something.
         let Some(counts) = counts else { return };

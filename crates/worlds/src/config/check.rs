@@ -18,6 +18,9 @@ pub(super) fn check(config: &RunConfig) -> Result<(), ConfigError> {
     }
     skipstone_recovery::strategy(&config.recovery)?;
     config.churn_plan()?;
+    if config.notice_command.as_ref().is_some_and(|command| command.trim().is_empty()) {
+        return Err(ConfigError::NoticeCommand);
+    }
     integers(config)?;
     numbers(config)
 }
