@@ -156,7 +156,12 @@ impl Coordinator {
     /// is the one that the stage was lost with.
     fn may_keep(&self, holding: &Holding) -> bool {
         let Some(stage) = self.stages.get(usize::from(holding.stage.0)) else { return false };
-        let vouched_for = match stage.digests.get(&holding.iteration) {
+        // What it was before an earlier iteration it still is, if it has not stepped since.
+        let earlier = || {
+            let (at, digest) = stage.digests.range(..holding.iteration).next_back()?;
+            stage.last_step.is_none_or(|step| step < *at).then_some(digest)
+        };
+        let vouched_for = match stage.digests.get(&holding.iteration).or_else(earlier) {
             Some(known) => *known == holding.state,
             None => self.has_stepped_unheard(holding) || self.is_recorded_before_its_step(holding),
         };
