@@ -87,6 +87,12 @@ pub(crate) struct RunFlags {
     /// the speeds of the --wan table's nodes
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "0", help_heading = "Network and speed")]
     pace: Option<f64>,
+    /// Command that runs beside each node and ends with 0 when the node's machine is about to be taken away: the node hands
+    /// its work over and leaves, as by SIGTERM. Another exit code means not now: it runs again 5 s later. It finds the
+    /// node's number in SKIPSTONE_SLOT (0, 1, …) and its process in SKIPSTONE_PROCESS. When all nodes have notice, the run is
+    /// saved and ends
+    #[arg(long, value_name = "CMD", help_heading = "Recovery")]
+    notice_command: Option<String>,
     /// Do not replace dead processes
     #[arg(long, help_heading = "Recovery")]
     no_respawn: bool,
@@ -192,7 +198,20 @@ impl RunFlags {
         set!(full_every, device, recovery, while_lost, batch, microbatches, lr, schedule, weight_decay);
         set!(clip, steps, seed, out);
         set_some!(
-            data, layers, width, heads, kv_heads, ffn, slots, threads, churn, wan, pace, context, min_lr,
+            data,
+            layers,
+            width,
+            heads,
+            kv_heads,
+            ffn,
+            slots,
+            threads,
+            churn,
+            notice_command,
+            wan,
+            pace,
+            context,
+            min_lr,
             warmup
         );
         if let Some(seconds) = self.save_every {
@@ -266,6 +285,7 @@ mod tests {
             ("churn", "5%/h"),
             ("wan", "gcp12"),
             ("pace", "0.5"),
+            ("notice-command", "false"),
             ("context", "16"),
             ("batch", "2"),
             ("microbatches", "3"),

@@ -216,6 +216,44 @@ fn a_node_that_stands_still_is_lost_and_comes_back_with_what_it_has() {
 }
 
 #[test]
+fn a_node_with_notice_from_the_cloud_leaves_in_order() {
+    // The first to see the mark takes it away: the successor in the same slot has no notice.
+    let command = "[ $SKIPSTONE_SLOT = 1 ] || exec sleep 600; until rm mark; do sleep 0.05; done";
+    let run = Run::new(&format!("replicas = 2\nnotice_command = \"{command}\"\n"));
+    let child = run.start(100_000);
+    run.wait_for("committed", 5);
+    fs::write(run.dir.path().join("mark"), "").unwrap();
+    run.wait_for("node_lost", 1);
+    let committed = run.count("committed");
+    run.wait_for("committed", committed + 5);
+    signal(child.id(), "INT");
+    summary(&child.wait_with_output().unwrap());
+    let events = run.events();
+    let of =
+        |event: &str| -> Vec<&Value> { events.iter().filter(|record| record["event"] == event).collect() };
+    let (leaving, lost) = (of("leaving"), of("node_lost"));
+    assert_eq!((leaving.len(), lost.len()), (1, 1), "{leaving:?} {lost:?}");
+    assert_eq!(lost[0]["node"], leaving[0]["node"]);
+    assert_eq!(lost[0]["why"], "left");
+    for event in ["stage_lost", "repaired", "attempt_aborted"] {
+        assert_eq!(of(event).len(), 0, "{event}");
+    }
+    run.assert_sound();
+}
+
+#[test]
+fn when_every_node_has_notice_the_run_is_saved_and_ends() {
+    let run = Run::new("notice_command = \"until [ -e mark ]; do sleep 0.05; done\"\n");
+    let child = run.start(100_000);
+    run.wait_for("committed", 5);
+    fs::write(run.dir.path().join("mark"), "").unwrap();
+    let steps = summary(&child.wait_with_output().unwrap())["steps"].as_u64().unwrap();
+    assert!((5..100_000).contains(&steps), "{steps}");
+    assert_eq!(state_files(&run.out(), steps), 3);
+    run.assert_sound();
+}
+
+#[test]
 fn interrupted_runs_are_saved_and_resumed() {
     let run = Run::new("");
     let child = run.start(100_000);

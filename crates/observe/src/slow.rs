@@ -181,6 +181,15 @@ fn courses(events: &[EventRecord], last: Iteration) -> Vec<(Iteration, Course)> 
                 words::stage(*stage),
                 words::plural(u64::from(*microbatches), "microbatch")
             )),
+            Event::Hedged { stage, node, microbatches, waited_ms, limit_ms, .. } => {
+                course.repairs.push(format!(
+                    "{node} ({}) was late (nothing added for {}, limit {}), and {} moved to replicas",
+                    words::stage(*stage),
+                    words::delay(*waited_ms as u64),
+                    words::delay(*limit_ms as u64),
+                    words::plural(u64::from(*microbatches), "microbatch")
+                ));
+            }
             Event::Committed { iteration, took_ms, memory_wait_us, replay_us, stages, .. } => {
                 let start = commit_ms.unwrap_or(record.time_ms.saturating_sub(*took_ms));
                 course.wall_ms = record.time_ms.saturating_sub(start);
@@ -311,6 +320,26 @@ mod tests {
         assert!(
             repaired[0].contains("node 11 (stage 1) was lost, and 3 microbatches replayed"),
             "{repaired:?}"
+        );
+        let hedged = told(&|events, paces| {
+            let event = Event::Hedged {
+                iteration: Iteration(10),
+                attempt: Attempt(0),
+                stage: StageId(1),
+                node: NodeId(11),
+                microbatches: 2,
+                takers: vec![NodeId(12)],
+                waited_ms: 700.0,
+                limit_ms: 400.0,
+            };
+            events.push((0, event));
+            paces.entry(1).and_modify(|pace| pace.shares_ms += 200);
+        });
+        assert!(
+            hedged[0].contains(
+                "node 11 (stage 1) was late (nothing added for 0.7 s, limit 0.4 s), and 2 microbatches moved"
+            ),
+            "{hedged:?}"
         );
         let away = told(&|events, _| {
             let term = skipstone_types::Term(2);

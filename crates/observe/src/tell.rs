@@ -30,6 +30,14 @@ impl RunState {
             }
             Event::NodeLost { node, stage, why, .. } => self.tell_lost(*node, *stage, why),
             Event::Repaired { stage, lost, microbatches } => self.tell_repair(*stage, *lost, *microbatches),
+            Event::Hedged { stage, node, microbatches, .. } => {
+                let text = format!(
+                    "{} is late → {} moved to replicas",
+                    node_of(*node, Some(*stage)),
+                    words::plural(u64::from(*microbatches), "microbatch")
+                );
+                self.stories.tell(Subject::Node(*node, Some(*stage)), now_ms, text);
+            }
             Event::StageLost { stage, .. } => self.tell_stage_lost(*stage),
             Event::NodeEmptied { node, stage } => {
                 let text = format!("{} came back out of date and starts empty", node_of(*node, Some(*stage)));
@@ -81,6 +89,19 @@ impl RunState {
                 }
             }
             Event::NodeAssigned { node, stage, how } => self.tell_assigned(*node, *stage, how),
+            Event::StateArriving { node, stage, bytes, bytes_total, donors, .. } => {
+                let text = format!(
+                    "{node} has {} of {} of its weights from {}",
+                    words::megabytes(*bytes),
+                    words::megabytes(*bytes_total),
+                    words::plural(u64::from(*donors), "donor")
+                );
+                let stage_story = Subject::Stage(*stage);
+                let open = self.stories.open(stage_story).map(|_| stage_story);
+                if let Some(subject) = open.or_else(|| self.stories.open_node_of(*stage)) {
+                    self.stories.pending(subject, text);
+                }
+            }
             Event::NodeEntered { node, stage, took_ms, .. } => self.tell_entered(*node, *stage, *took_ms),
             _ => self.tell_run(event),
         }

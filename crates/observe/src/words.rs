@@ -46,6 +46,11 @@ pub(crate) fn percent(fraction: f64) -> String {
     }
 }
 
+/// `12.5 MB`.
+pub(crate) fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
+}
+
 /// `1 kill`, `3 kills`.
 pub(crate) fn plural(n: u64, one: &str) -> String {
     match one {

@@ -76,6 +76,14 @@ fn event() -> impl Strategy<Value = Event> {
             .prop_map(|(node, stage, why, wasted_us)| Event::NodeLost { node, stage, why, wasted_us }),
         2 => (stage(), node(), any::<u32>())
             .prop_map(|(stage, lost, microbatches)| Event::Repaired { stage, lost, microbatches }),
+        2 => (node(), stage(), any::<u32>(), any::<u64>()).prop_map(|(node, stage, chunks, bytes)| {
+            let (chunks_total, bytes_total, donors) = (chunks, bytes, 2);
+            Event::StateArriving { node, stage, chunks, chunks_total, bytes, bytes_total, donors }
+        }),
+        1 => (iteration(), stage(), node(), any::<u32>()).prop_map(|(iteration, stage, node, microbatches)| {
+            let (attempt, takers) = (Attempt(0), vec![node]);
+            Event::Hedged { iteration, attempt, stage, node, microbatches, takers, waited_ms: 2.0, limit_ms: 1.0 }
+        }),
         1 => (stage(), iteration()).prop_map(|(stage, iteration)| Event::StageLost { stage, iteration }),
         1 => (stage(), node()).prop_map(|(stage, node)| {
             Event::RebuildStarted { stage, node, sources: vec![(StageId(0), 0.5)] }

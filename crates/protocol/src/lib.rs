@@ -33,7 +33,8 @@ pub use journal::{
     Decoded, Entry, JOURNAL_HEADER, JournalError, Rebuild, decode_entry, decode_journal, encode_entry,
 };
 pub use message::{
-    Direction, Duty, Holding, LossShare, Method, ReduceId, Spent, ToCoordinator, ToPeer, ToWorker, TransferId,
+    Direction, Duty, Holding, LossShare, Method, NAMES_MAX, ReduceId, Spent, ToCoordinator, ToPeer, ToWorker,
+    TransferId,
 };
 pub use record::{Addition, CommitRecord, LossAdded, SavedStage, SavedState, Share, StageRecord};
 pub use task::{Handle, Outcome, Task, TaskId};

@@ -176,6 +176,16 @@ pub enum ToWorker {
     Poll,
     /// The run is over.
     Finish,
+    /// A replica is through with its own: give up duties that wait for you, and not for others, as long as nothing of them
+    /// is in your sum. The answer is [`ToCoordinator::GaveUp`].
+    GiveUp {
+        /// The iteration.
+        iteration: Iteration,
+        /// The attempt.
+        attempt: Attempt,
+        /// At most so many.
+        microbatches_max: u32,
+    },
 }
 
 /// From a worker to the coordinator.
@@ -280,6 +290,29 @@ pub enum ToCoordinator {
         /// Why.
         why: String,
     },
+    /// How far a transfer is; at most ten times in each.
+    Obtained {
+        /// The transfer.
+        transfer: TransferId,
+        /// Chunks that have arrived.
+        chunks: u32,
+        /// Of how many.
+        chunks_total: u32,
+        /// Bytes of all of them together.
+        bytes_total: u64,
+        /// Nodes that they come from now.
+        donors: u32,
+    },
+    /// The answer to [`ToWorker::GiveUp`]. Nothing of these microbatches is in the sender's sum, and nothing will be, unless
+    /// they are given to it anew, as a replay.
+    GaveUp {
+        /// The iteration.
+        iteration: Iteration,
+        /// The attempt.
+        attempt: Attempt,
+        /// Which; perhaps none.
+        microbatches: Vec<Microbatch>,
+    },
 }
 
 /// A microbatch's loss.
@@ -306,6 +339,9 @@ pub struct Spent {
     pub link_us: u64,
 }
 
+/// Ids that a worker remembers of itself.
+pub const NAMES_MAX: usize = 16;
+
 /// What a worker that comes back holds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Holding {
@@ -315,6 +351,9 @@ pub struct Holding {
     pub term: Term,
     /// Its id then.
     pub node: NodeId,
+    /// Its ids since the last record that names it, that one first: several, when one coordinator after another took it
+    /// in and died before it decided anything. At most [`NAMES_MAX`].
+    pub names: Vec<NodeId>,
     /// The stage it serves.
     pub stage: StageId,
     /// The iteration that its state is for.
@@ -327,6 +366,18 @@ pub struct Holding {
     pub reduced: Option<Digest>,
     /// The last commit record that it has seen.
     pub record: Option<Box<CommitRecord>>,
+}
+
+impl Holding {
+    /// The id under which it is among these nodes, if it is: the newest of them.
+    pub fn name_among<'a>(&self, nodes: impl IntoIterator<Item = &'a NodeId>) -> Option<NodeId> {
+        nodes.into_iter().copied().filter(|node| self.is_named(*node)).max()
+    }
+
+    /// Whether it is, or was, this node.
+    pub fn is_named(&self, node: NodeId) -> bool {
+        self.node == node || self.names.iter().take(NAMES_MAX).any(|name| *name == node)
+    }
 }
 
 /// Between workers. Frames of a payload kind carry one.
@@ -385,6 +436,8 @@ pub enum ToPeer {
         index: u32,
         /// Of how many.
         count: u32,
+        /// Bytes of all of them together.
+        bytes: u64,
     },
 }
 

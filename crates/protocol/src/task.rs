@@ -162,6 +162,8 @@ pub enum Outcome {
     Frozen {
         /// Chunks that the state is sent in; at least 1.
         chunks: u32,
+        /// Bytes of all chunks together.
+        bytes: u64,
     },
     /// The task failed, because of this; there are no outputs.
     Failed {

@@ -304,7 +304,7 @@ fn under_a_new_id_nothing_is_kept_for_transfers_of_the_old_one() {
     let transfer = TransferId { term: Term(1), number: 2 };
     let commands = bench.told(ToWorker::Donate { transfer, iteration: T, to: AFTER });
     assert_eq!(commands, [compute(1, Task::Freeze, &[0], &[1])]);
-    bench.done(1, Outcome::Frozen { chunks: 3 });
+    bench.done(1, Outcome::Frozen { chunks: 3, bytes: 9 });
     let message = ToWorker::Welcome { node: NodeId(9), settings: settings(), empty: false };
     let commands = bench.on(WorkerInput::Coordinator { term: Term(2), message });
     assert_eq!(commands, [WorkerCommand::Drop { handles: vec![Handle(1)] }]);
@@ -312,7 +312,7 @@ fn under_a_new_id_nothing_is_kept_for_transfers_of_the_old_one() {
     // The same in the same term: the node was set aside, and came back.
     let mut bench = Bench::serving();
     bench.told(ToWorker::Donate { transfer, iteration: T, to: AFTER });
-    bench.done(1, Outcome::Frozen { chunks: 3 });
+    bench.done(1, Outcome::Frozen { chunks: 3, bytes: 9 });
     let commands = bench.told(ToWorker::Welcome { node: NodeId(9), settings: settings(), empty: false });
     assert_eq!(commands, [WorkerCommand::Drop { handles: vec![Handle(1)] }]);
 }
@@ -540,4 +540,108 @@ fn a_complete_share_is_measured_and_once_more_when_it_grows() {
     let commands = bench.done(6, Outcome::Done);
     assert!(commands.contains(&compute(7, Task::Measure, &[3], &[])), "{commands:?}");
     assert!(bench.done(7, Outcome::Measured { norm: 4.5 }).contains(&measured(2, 4.5)));
+}
+
+fn give_up(bench: &mut Bench, most: u32) -> Vec<WorkerCommand> {
+    bench.told(ToWorker::GiveUp { iteration: T, attempt: A, microbatches_max: most })
+}
+
+fn gave_up(microbatches: &[u32]) -> WorkerCommand {
+    let microbatches = microbatches.iter().copied().map(Microbatch).collect();
+    report(ToCoordinator::GaveUp { iteration: T, attempt: A, microbatches })
+}
+
+#[test]
+fn only_what_waits_here_and_is_not_in_the_sum_is_given_up() {
+    let mut bench = Bench::serving();
+    assert_eq!(give_up(&mut bench, 9), [gave_up(&[])], "both wait for their activations");
+    bench.boundary(BEFORE, 0, Direction::Forward);
+    bench.done(1, Outcome::Done);
+    let (second, _) = bench.boundary(BEFORE, 1, Direction::Forward);
+    // The first waits for its gradient, the second for the slot.
+    let dropped = WorkerCommand::Drop { handles: vec![second] };
+    assert_eq!(give_up(&mut bench, 9), [gave_up(&[1]), dropped]);
+    // Once its backward has begun, the first is not to be had.
+    bench.boundary(AFTER, 0, Direction::Backward);
+    bench.done(2, Outcome::Done);
+    assert_eq!(give_up(&mut bench, 9), [gave_up(&[])]);
+    // The share is complete without the second, and measured as such.
+    let commands = bench.done(3, Outcome::Done);
+    let measure = compute(4, Task::Measure, &[3], &[]);
+    assert!(commands.contains(&measure), "{commands:?}");
+    let measured = ToCoordinator::Measured { iteration: T, attempt: A, microbatches: 1, norm: 2.0 };
+    assert_eq!(bench.done(4, Outcome::Measured { norm: 2.0 }), [report(measured)]);
+}
+
+#[test]
+fn a_forward_under_way_is_given_up_and_comes_to_nothing() {
+    let mut bench = Bench::serving();
+    bench.boundary(BEFORE, 0, Direction::Forward);
+    assert_eq!(give_up(&mut bench, 9), [gave_up(&[0])]);
+    // Its input is dropped when the task no longer reads it; its outputs, and what still comes, at once.
+    let commands = bench.done(1, Outcome::Done);
+    assert_eq!(commands, [WorkerCommand::Drop { handles: vec![Handle(X), Handle(1), Handle(2)] }]);
+    let (late, commands) = bench.boundary(AFTER, 0, Direction::Backward);
+    assert_eq!(commands, [WorkerCommand::Drop { handles: vec![late] }]);
+}
+
+#[test]
+fn what_was_given_up_comes_back_only_as_a_replay() {
+    let mut bench = Bench::serving();
+    bench.boundary(BEFORE, 0, Direction::Forward);
+    assert_eq!(give_up(&mut bench, 1), [gave_up(&[0])]);
+    bench.done(1, Outcome::Done);
+    // Sent before the coordinator heard of it.
+    let crossing = ToWorker::Reroute { iteration: T, attempt: A, duties: vec![duty(0, NodeId(9))] };
+    assert_eq!(bench.told(crossing), []);
+    let (copy, commands) = bench.boundary(BEFORE, 0, Direction::Forward);
+    assert_eq!(commands, [WorkerCommand::Drop { handles: vec![copy] }]);
+    let anew = Duty { replay: true, ..duty(0, NodeId(9)) };
+    bench.told(ToWorker::Reroute { iteration: T, attempt: A, duties: vec![anew] });
+    let (input, commands) = bench.boundary(BEFORE, 0, Direction::Forward);
+    let forward = Task::Forward { microbatch: Microbatch(0) };
+    assert_eq!(commands, [compute(2, forward, &[0, input.0], &[3, 4])]);
+    // A replay has moved once, and stays.
+    assert_eq!(give_up(&mut bench, 9), [gave_up(&[])]);
+}
+
+fn asks(to: NodeId, transfer: TransferId, index: u32) -> WorkerCommand {
+    let message = ToPeer::ChunkRequest { transfer, index };
+    WorkerCommand::SendPeer { to, message, payload: None }
+}
+
+#[test]
+fn a_joiner_goes_on_with_the_chunks_that_are_missing_when_a_donor_is_lost() {
+    let mut bench = Bench::new();
+    bench.on(WorkerInput::CoordinatorUp);
+    bench.told(ToWorker::Welcome { node: ME, settings: settings(), empty: true });
+    let transfer = TransferId { term: Term(1), number: 1 };
+    let method = Method::Copy { donors: vec![BEFORE, AFTER] };
+    let assign = ToWorker::Assign { transfer, stage: STAGE, iteration: T, method, addresses: vec![] };
+    assert_eq!(bench.told(assign), [asks(BEFORE, transfer, 0)], "how many there are is not known yet");
+    let mut next = Handle::RECEIVED;
+    let mut chunk = |bench: &mut Bench, from, index| {
+        let message = ToPeer::Chunk { transfer, index, count: 4, bytes: 400 };
+        next += 1;
+        bench.on(WorkerInput::Peer { from, message, payload: Some(Handle(next)), began_us: 0 })
+    };
+    let obtained = |chunks, donors| {
+        report(ToCoordinator::Obtained { transfer, chunks, chunks_total: 4, bytes_total: 400, donors })
+    };
+    let commands = chunk(&mut bench, BEFORE, 0);
+    let others = [asks(AFTER, transfer, 1), asks(BEFORE, transfer, 2), asks(AFTER, transfer, 3)];
+    assert_eq!(commands, [vec![obtained(1, 2)], others.to_vec()].concat());
+    assert_eq!(chunk(&mut bench, AFTER, 1), [obtained(2, 2)]);
+    // The first donor is lost: only what is missing is asked for, and of the second.
+    let commands = bench.told(ToWorker::Fence { nodes: vec![BEFORE] });
+    let again = [asks(AFTER, transfer, 2), asks(AFTER, transfer, 3)];
+    assert_eq!(commands[..2], again);
+    // What was under way before comes all the same, and once is enough.
+    assert_eq!(chunk(&mut bench, AFTER, 3), [obtained(3, 1)]);
+    assert!(matches!(chunk(&mut bench, AFTER, 3)[..], [WorkerCommand::Drop { .. }]));
+    let commands = chunk(&mut bench, AFTER, 2);
+    let inputs: Vec<_> = [1, 2, 5, 3].iter().map(|nth| Handle::RECEIVED + nth).collect();
+    assert_eq!(commands, [obtained(4, 1), compute(0, Task::Join { stage: STAGE }, &inputs, &[0])]);
+    // Without any donor it waits for what the coordinator decides.
+    assert_eq!(bench.told(ToWorker::Fence { nodes: vec![AFTER] }).len(), 1);
 }

@@ -138,6 +138,7 @@ fn to_worker() -> Result<Vec<Seed>, SeedError> {
             },
         ),
         ("commit", ToWorker::Commit { record: Box::new(journal::record()) }),
+        ("give-up", ToWorker::GiveUp { iteration, attempt, microbatches_max: 2 }),
         ("finish", ToWorker::Finish),
     ])
 }
@@ -145,6 +146,7 @@ fn to_worker() -> Result<Vec<Seed>, SeedError> {
 fn to_coordinator() -> Result<Vec<Seed>, SeedError> {
     let (iteration, attempt) = (Iteration(4), Attempt(1));
     let holding = Holding {
+        names: vec![NodeId(3), NodeId(4)],
         run: RUN,
         term: Term(1),
         node: NodeId(3),
@@ -192,6 +194,17 @@ fn to_coordinator() -> Result<Vec<Seed>, SeedError> {
             ToCoordinator::TransferFailed { transfer: transfer(), why: "no donor".to_owned() },
         ),
         ("measured", ToCoordinator::Measured { iteration, attempt, microbatches: 1, norm: 0.75 }),
+        (
+            "obtained",
+            ToCoordinator::Obtained {
+                transfer: transfer(),
+                chunks: 3,
+                chunks_total: 10,
+                bytes_total: 10 << 20,
+                donors: 2,
+            },
+        ),
+        ("gave-up", ToCoordinator::GaveUp { iteration, attempt, microbatches: vec![Microbatch(3)] }),
         ("broken", ToCoordinator::Broken { why: "no memory".to_owned() }),
     ])
 }
@@ -206,6 +219,6 @@ fn to_peer() -> Result<Vec<Seed>, SeedError> {
         ("part", ToPeer::Part { iteration, attempt, reduce: reduce(), index: 1 }),
         ("reduced", ToPeer::Reduced { iteration, attempt, reduce: reduce(), index: 1, count: 2 }),
         ("chunk-request", ToPeer::ChunkRequest { transfer: transfer(), index: 1 }),
-        ("chunk", ToPeer::Chunk { transfer: transfer(), index: 1, count: 2 }),
+        ("chunk", ToPeer::Chunk { transfer: transfer(), index: 1, count: 2, bytes: 9 << 20 }),
     ])
 }

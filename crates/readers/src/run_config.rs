@@ -68,6 +68,7 @@ fn seeds() -> Result<Vec<Seed>, SeedError> {
         deterministic: true,
         slots: Some(6),
         churn: Some("16%/h".to_owned()),
+        notice_command: Some("false".to_owned()),
         threads: Some(1),
         ..RunConfig::default()
     };

@@ -121,6 +121,23 @@ pub enum Event {
         /// `initialise`, `load`, `copy` (from replicas), `rebuild` or `return` (came back with what it had).
         how: String,
     },
+    /// A node has got so much of the state that it was assigned; told after each tenth.
+    StateArriving {
+        /// The node.
+        node: NodeId,
+        /// The stage that it is about to serve.
+        stage: StageId,
+        /// Chunks that have arrived.
+        chunks: u32,
+        /// Of how many.
+        chunks_total: u32,
+        /// Bytes that have arrived, as far as chunks are of equal size.
+        bytes: u64,
+        /// Of how many.
+        bytes_total: u64,
+        /// Nodes that the chunks come from now.
+        donors: u32,
+    },
     /// A node serves its stage from this attempt on.
     NodeEntered {
         /// The node.
@@ -182,6 +199,25 @@ pub enum Event {
         lost: NodeId,
         /// Microbatches that moved.
         microbatches: u32,
+    },
+    /// A node was late, and gave up microbatches that were not in its sum; idle replicas replay them.
+    Hedged {
+        /// The iteration.
+        iteration: Iteration,
+        /// The attempt.
+        attempt: Attempt,
+        /// The stage.
+        stage: StageId,
+        /// The late node.
+        node: NodeId,
+        /// Microbatches that moved.
+        microbatches: u32,
+        /// The replicas that they moved to.
+        takers: Vec<NodeId>,
+        /// Milliseconds for which a replica had been idle, and the node had added nothing, when it was asked.
+        waited_ms: f64,
+        /// The limit, in milliseconds: what a microbatch hardly ever takes that replica, by its own history.
+        limit_ms: f64,
     },
     /// A node's share of a gradient was refused before it was added to the others'.
     ShareRefused {
@@ -382,12 +418,31 @@ mod tests {
             Event::NodeJoined { node, process: 5, was: Some(NodeId(9)) },
             Event::NodeEmptied { node, stage },
             Event::NodeAssigned { node, stage, how: String::new() },
+            Event::StateArriving {
+                node,
+                stage,
+                chunks: 1,
+                chunks_total: 2,
+                bytes: 3,
+                bytes_total: 6,
+                donors: 1,
+            },
             Event::NodeEntered { node, stage, iteration, took_ms },
             Event::NodeLost { node, stage: None, why: why.clone(), wasted_us: 0 },
             Event::Silent { node, phi: 9.0, silence_ms: 1.0, interval_ms: 1.0, deviation_ms: 1.0 },
             Event::Leaving { node, stage: Some(stage) },
             Event::Stuck { node, waited_ms: 1.0, late_ms: 1.0, limit_ms: 1.0 },
             Event::Repaired { stage, lost: node, microbatches: 1 },
+            Event::Hedged {
+                iteration,
+                attempt,
+                stage,
+                node,
+                microbatches: 1,
+                takers: vec![node],
+                waited_ms: 1.0,
+                limit_ms: 1.0,
+            },
             Event::ShareRefused {
                 iteration,
                 attempt,
@@ -448,12 +503,14 @@ mod tests {
             | Event::NodeJoined { .. }
             | Event::NodeEmptied { .. }
             | Event::NodeAssigned { .. }
+            | Event::StateArriving { .. }
             | Event::NodeEntered { .. }
             | Event::NodeLost { .. }
             | Event::Silent { .. }
             | Event::Leaving { .. }
             | Event::Stuck { .. }
             | Event::Repaired { .. }
+            | Event::Hedged { .. }
             | Event::ShareRefused { .. }
             | Event::Struck { .. }
             | Event::StageLost { .. }
@@ -470,7 +527,7 @@ mod tests {
             | Event::Injected { .. }
             | Event::Respawned { .. }
             | Event::Validated { .. }
-            | Event::Finished { .. } => 28,
+            | Event::Finished { .. } => 30,
         }
     }
 

@@ -129,6 +129,10 @@ pub struct RunConfig {
     /// none = as fast as it can be.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pace: Option<f64>,
+    /// A shell command that is run for each node, and ends with 0 when the node's machine is about to be taken away; none =
+    /// nobody tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub notice_command: Option<String>,
     /// `cpu`.
     pub device: String,
     /// Compute threads of a node; none = the machine's cores shared out.
@@ -181,6 +185,7 @@ impl Default for RunConfig {
             churn: None,
             wan: None,
             pace: None,
+            notice_command: None,
             device: "cpu".to_owned(),
             threads: None,
             out: PathBuf::from("skipstone-run"),

@@ -52,7 +52,9 @@ fn guards(tamper: Tamper) -> &'static [&'static str] {
         Tamper::CommitTwice => &["committed_iterations_never_change"],
         Tamper::GiveUpEarly => &["one_origin_and_a_spare_suffice"],
         Tamper::HideNorm => &["poisoned_shares_never_count"],
+        Tamper::ForgetNames => &["needed_states_are_kept"],
         Tamper::KeepStruckNode => &["struck_nodes_are_set_aside"],
+        Tamper::CountGivenUp => &["given_up_microbatches_never_count"],
         Tamper::EndEarly | Tamper::LoseStop => &["runs_end_as_they_should"],
     }
 }

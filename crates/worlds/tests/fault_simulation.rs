@@ -23,6 +23,7 @@ fn a_thousand_seeds_keep_every_promise() {
     assert!(report.terms > 2000, "{} coordinators", report.terms);
     assert!(report.aborted > 500, "{} aborted attempts", report.aborted);
     assert!(report.repaired > 500, "{} repaired shares", report.repaired);
+    assert!(report.hedged > 100, "{} late nodes relieved", report.hedged);
     assert!(report.refused > 200, "{} refused shares", report.refused);
     assert!(report.struck > 20, "{} nodes set aside for their shares", report.struck);
     assert!(report.rebuilt > 500, "{} rebuilt stages", report.rebuilt);

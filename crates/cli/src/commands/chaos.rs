@@ -195,12 +195,14 @@ fn text(report: &ChaosReport) -> String {
     let mut times = |name: &str, times: &Times| {
         let _ = writeln!(
             text,
-            "{name}: median {} ms, 99 % within {} ms, worst {} ms ({} kills)",
+            "{name}: median {} ms, 99 % within {} ms, worst {} ms ({} times)",
             times.median_ms, times.p99_ms, times.worst_ms, times.count
         );
     };
     times("from a kill to the next commit", &report.to_next_commit);
     times("from a kill until the stage has a node more", &report.to_replaced);
+    times("from a SIGSTOP until the node is set aside", &report.to_noticed);
+    let _ = writeln!(text, "{} nodes set aside without a reason", report.false_alarms);
     let _ = writeln!(text, "goodput {:.0} %", 100.0 * report.goodput);
     for check in &report.checks {
         let verdict = if check.pass { "PASS" } else { "FAIL" };

@@ -197,20 +197,23 @@ fn cost_text(simulated: &Simulated) -> String {
 fn text(report: &SeedsReport) -> String {
     let faults: Vec<String> = report.faults.iter().map(|(fault, count)| format!("{fault} {count}")).collect();
     format!(
-        "{} seeds: {} broke a promise\n\
-         {} iterations committed, {} attempts given up, {} around a hole\n\
-         {} stages lost, {} rebuilt, {} shares replayed by replicas, {} coordinators, {} times on with --resume\n\
+        "{} {}: {} broke a promise\n\
+         {}{} iterations committed, {} attempts given up, {} around a hole\n\
+         {} stages lost, {} rebuilt, {} shares replayed by replicas, {} late nodes relieved by replicas, {} coordinators, {} times on with --resume\n\
          {} shares refused, {} nodes set aside for them\n\
          faults: {}\n\
          {:.0} virtual seconds and {} events in {:.1} s\n",
         report.seeds,
+        if report.seeds == 1 { "seed" } else { "seeds" },
         report.violations.len(),
+        if report.violations.is_empty() { "" } else { "in the others: " },
         report.iterations,
         report.aborted,
         report.around_holes,
         report.stages_lost,
         report.rebuilt,
         report.repaired,
+        report.hedged,
         report.terms,
         report.resumed,
         report.refused,

@@ -15,6 +15,9 @@ Examples:
   skipstone train                                       embedded stories, a tiny model, 5 processes
   skipstone train --data book.txt --model tiny --layers 6 --stages 5 --origin-layers 1 --replicas 2 --skip 0.33
   skipstone train --churn 'every 20s' --steps 500       a node is killed every 20 seconds
+  skipstone train --replicas 2 --notice-command \\
+    'until curl -fs http://169.254.169.254/latest/meta-data/spot/instance-action; do sleep 5; done'
+                                                        leave in order when the cloud takes the machine back
   skipstone train run.toml --lr 3e-4 --out second       options from a file; flags go first
   skipstone train --wan gcp12 --pace 0.5 --stages 5     as if spread over 12 regions, with half a second a forward
   skipstone train --resume --out second                 go on after a power cut, or with more --steps

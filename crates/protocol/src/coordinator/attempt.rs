@@ -1,5 +1,6 @@
 //! An attempt at an iteration: who owns what, what is done, and the reductions.
 
+use super::hedge::Hedging;
 use super::roster::{JoinKind, Role};
 use super::{Coordinator, ORIGIN_GRACE_US, Phase};
 use crate::command::CoordinatorCommand;
@@ -44,6 +45,7 @@ pub(super) struct StageAttempt {
     pub(super) last: Option<NodeId>,
     pub(super) shares_us: u64,
     pub(super) agreed_us: u64,
+    pub(super) hedging: Hedging,
     mismatches: u32,
 }
 
@@ -69,6 +71,13 @@ impl StageAttempt {
         self.owners.values().filter(|owner| **owner == node).count() as u32
     }
 
+    /// Microbatches that the node owns and has not added.
+    pub(super) fn unfinished(&self, node: NodeId) -> impl Iterator<Item = Microbatch> {
+        let done = self.done.get(&node).map_or(&[][..], Vec::as_slice);
+        let owned = self.owners.iter().filter(move |(_, owner)| **owner == node);
+        owned.map(|(microbatch, _)| *microbatch).filter(|microbatch| !done.contains(microbatch))
+    }
+
     /// Owners whose sum is not measured as it will be.
     pub(super) fn unmeasured(&self) -> impl Iterator<Item = NodeId> {
         let owners: BTreeSet<_> = self.owners.values().copied().collect();
@@ -89,6 +98,11 @@ impl AttemptState {
 
     pub(super) fn busy_us_of(&self, node: NodeId) -> u64 {
         self.stages.iter().filter_map(|stage| stage.spent.get(&node)).map(|spent| spent.busy_us).sum()
+    }
+
+    /// Whether the microbatch was another node's first.
+    pub(super) fn is_replay(&self, node: NodeId, microbatch: Microbatch) -> bool {
+        self.told.get(&(node, microbatch)).is_some_and(|duty| duty.replay)
     }
 
     /// The duty of a visit: its neighbours on the circle from the origin and back.
@@ -203,6 +217,7 @@ impl Coordinator {
                 last: None,
                 shares_us: 0,
                 agreed_us: 0,
+                hedging: Hedging::default(),
                 mismatches: 0,
             })
             .collect();
@@ -290,7 +305,7 @@ impl Coordinator {
         loss: Option<LossShare>,
     ) {
         let Some(Role::Serving { stage }) = self.nodes.get(&node).map(|node| &node.role) else { return };
-        let stage = *stage;
+        let (stage, now_us) = (*stage, self.now_us);
         let Some(attempt) = self.attempt.as_mut().filter(|attempt| attempt.is(of)) else { return };
         let part = attempt.stage(stage);
         if part.owners.get(&microbatch) != Some(&node) {
@@ -302,6 +317,10 @@ impl Coordinator {
         }
         done.push(microbatch);
         part.last = Some(node);
+        part.hedging.progressed(node, now_us);
+        if part.unfinished(node).next().is_none() {
+            part.hedging.completed(node, now_us);
+        }
         if let Some(loss) = loss {
             attempt.losses.insert(microbatch, loss);
         }

@@ -273,21 +273,44 @@ impl Coordinator {
         }
     }
 
-    /// A lost node may have been a donor, or the only one with a part of a gradient that a follower misses.
+    /// A lost node may have been a donor, or the only one with a part of a gradient that a follower misses. A copy that has
+    /// followed every step, and has another donor, goes on with the chunks that are missing.
     pub(super) fn restart_transfers_of(&mut self, lost: NodeId) {
-        let broken: Vec<_> = self
-            .nodes
-            .iter()
-            .filter(|(_, node)| {
-                matches!(&node.role, Role::Joining(join) if join.donors.contains(&lost)
-                    && (join.ready.is_none()
-                        || (join.kind == JoinKind::Copy && join.followed < self.iteration)))
-            })
-            .map(|(id, _)| *id)
-            .collect();
+        let iteration = self.iteration;
+        let mut broken = Vec::new();
+        for (id, node) in &mut self.nodes {
+            let Role::Joining(join) = &mut node.role else { continue };
+            if !join.donors.contains(&lost) {
+                continue;
+            }
+            let follows = join.kind == JoinKind::Copy && join.followed >= iteration;
+            if join.ready.is_none() && follows && join.donors.len() > 1 {
+                join.donors.retain(|donor| *donor != lost);
+            } else if join.ready.is_none() || (join.kind == JoinKind::Copy && !follows) {
+                broken.push(*id);
+            }
+        }
         for node in broken {
             self.cancel_transfer(node);
         }
+    }
+
+    /// A joiner says how far its transfer is.
+    pub(super) fn on_obtained(
+        &mut self,
+        node: NodeId,
+        transfer: TransferId,
+        (chunks, chunks_total): (u32, u32),
+        bytes_total: u64,
+        donors: u32,
+    ) {
+        let Some(Role::Joining(join)) = self.nodes.get(&node).map(|node| &node.role) else { return };
+        if join.transfer != transfer || chunks > chunks_total || chunks_total == 0 {
+            return;
+        }
+        let (stage, total) = (join.stage, u128::from(bytes_total));
+        let bytes = (total * u128::from(chunks) / u128::from(chunks_total)) as u64;
+        self.log(Event::StateArriving { node, stage, chunks, chunks_total, bytes, bytes_total, donors });
     }
 
     pub(super) fn on_transfer_failed(&mut self, from: NodeId, transfer: TransferId, why: &str) {

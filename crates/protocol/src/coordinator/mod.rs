@@ -7,6 +7,7 @@ mod commit;
 mod condense;
 mod entering;
 mod guard;
+mod hedge;
 mod leaving;
 mod pace;
 mod repair;
@@ -44,6 +45,10 @@ const LAST_REBUILD_GRACE_US: u64 = 20_000_000;
 /// Time that may pass between two inputs; what is more is a clock that jumped, or a machine that stood still, and
 /// nobody's patience ends because of it.
 const PAUSE_US_MAX: u64 = 250_000;
+
+/// What passes instead. Not nothing, so that every wait ends even on a machine that is always that late; and little, so
+/// that a clock that jumps often does not use up anyone's patience either.
+const JUMP_US: u64 = 50_000;
 
 /// Iterations of which digests are remembered, for nodes that follow behind.
 const HISTORY_ITERATIONS: usize = 16;
@@ -231,13 +236,17 @@ impl Coordinator {
 
     /// Takes an input at a time in microseconds (monotonic); answers with commands, to be carried out in order.
     ///
-    /// Between two inputs passes at most a quarter of a second, whatever the clock says: a coordinator that stood still (SIGSTOP, a
-    /// suspended machine) hears what its nodes said meanwhile before it gives anyone up.
+    /// More than a quarter of a second between two inputs passes as a twentieth, whatever the clock says: a coordinator that stood
+    /// still (SIGSTOP, a suspended machine) hears what its nodes said meanwhile before it gives anyone up.
     pub fn on(&mut self, input: CoordinatorInput, now_us: u64) -> Vec<CoordinatorCommand> {
-        self.now_us += now_us.saturating_sub(self.heard_us).min(PAUSE_US_MAX);
+        let passed_us = now_us.saturating_sub(self.heard_us);
+        self.now_us += if passed_us > PAUSE_US_MAX { JUMP_US } else { passed_us };
         self.heard_us = now_us;
         match input {
-            CoordinatorInput::Tick => self.ask_quiet_nodes(),
+            CoordinatorInput::Tick => {
+                self.ask_quiet_nodes();
+                self.hedge_late_microbatches();
+            }
             CoordinatorInput::Hello { connection, hello } => self.on_hello(connection, hello),
             CoordinatorInput::Worker { node, message } => {
                 if self.nodes.contains_key(&node) {
@@ -281,6 +290,12 @@ impl Coordinator {
             }
             ToCoordinator::Computing { task, duty } => self.on_computing(node, task, duty),
             ToCoordinator::Leaving => self.on_leaving(node),
+            ToCoordinator::Obtained { transfer, chunks, chunks_total, bytes_total, donors } => {
+                self.on_obtained(node, transfer, (chunks, chunks_total), bytes_total, donors);
+            }
+            ToCoordinator::GaveUp { iteration, attempt, microbatches } => {
+                self.on_gave_up(node, (iteration, attempt), &microbatches);
+            }
             ToCoordinator::Broken { why } => self.lose(node, &why),
         }
     }

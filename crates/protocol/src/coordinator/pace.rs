@@ -60,9 +60,14 @@ impl Speed {
 
     /// When a microbatch is late, if that is known yet, in microseconds.
     fn late_us(&self) -> Option<f64> {
+        self.beyond_us(LATE_DEVIATIONS)
+    }
+
+    /// What a microbatch takes if it takes longer than the mean by so many deviations, if that is known yet, in microseconds.
+    pub(super) fn beyond_us(&self, deviations: f64) -> Option<f64> {
         (self.microbatches.len() > 0).then(|| {
             let usual = self.microbatches.usual(0.0, 0.0, 0.0);
-            usual.mean_us + LATE_DEVIATIONS * usual.deviation_us
+            usual.mean_us + deviations * usual.deviation_us
         })
     }
 }
@@ -105,6 +110,13 @@ impl Coordinator {
                     && let Some(node) = self.nodes.get_mut(id)
                 {
                     node.speed.microbatches.add((spent.busy_us + spent.replay_us) / done);
+                }
+            }
+            // Who got nothing done, because all was given to others in the end, was at least as slow as they waited.
+            for (id, waited_us) in part.hedging.gave_up() {
+                let nothing_done = part.done.get(&id).is_none_or(Vec::is_empty);
+                if let Some(node) = self.nodes.get_mut(&id).filter(|_| nothing_done) {
+                    node.speed.microbatches.add(waited_us);
                 }
             }
         }

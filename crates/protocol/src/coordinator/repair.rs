@@ -88,7 +88,7 @@ impl Coordinator {
 
     /// Brings the routes of these microbatches up to date with their owners and with who lives, and tells everyone
     /// whose duty or neighbours changed.
-    fn reroute(&mut self, microbatches: &[Microbatch]) {
+    pub(super) fn reroute(&mut self, microbatches: &[Microbatch]) {
         let living: BTreeSet<_> = self.nodes.keys().copied().collect();
         let replicas: Vec<_> = self.stage_ids().map(|stage| self.serving(stage)).collect();
         let Some(attempt) = self.attempt.as_mut() else { return };

@@ -150,10 +150,15 @@ impl Coordinator {
         {
             return Some(arrival);
         }
+        // An earlier coordinator may have taken it in under another id than the one that the last record knows it by.
+        let was = holding.name_among(&waiting.expected).unwrap_or(holding.node);
         // It may come again before its last connection was seen to be gone.
-        let was = waiting.came.get(&holding.node).map_or(holding.node, |came| came.was);
-        let before: Vec<_> =
-            waiting.came.iter().filter(|(_, came)| came.was == was).map(|(node, _)| *node).collect();
+        let before: Vec<_> = waiting
+            .came
+            .iter()
+            .filter(|(node, came)| came.was == was || holding.is_named(**node))
+            .map(|(node, _)| *node)
+            .collect();
         for node in before {
             self.lose(node, "connection");
         }

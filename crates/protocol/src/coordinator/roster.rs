@@ -156,9 +156,14 @@ impl Coordinator {
     /// is the one that the stage was lost with.
     fn may_keep(&self, holding: &Holding) -> bool {
         let Some(stage) = self.stages.get(usize::from(holding.stage.0)) else { return false };
-        let vouched_for = match stage.digests.get(&holding.iteration) {
+        // What it was before an earlier iteration it still is, if it has not stepped since.
+        let earlier = || {
+            let (at, digest) = stage.digests.range(..holding.iteration).next_back()?;
+            stage.last_step.is_none_or(|step| step < *at).then_some(digest)
+        };
+        let vouched_for = match stage.digests.get(&holding.iteration).or_else(earlier) {
             Some(known) => *known == holding.state,
-            None => self.has_stepped_unheard(holding),
+            None => self.has_stepped_unheard(holding) || self.is_recorded_before_its_step(holding),
         };
         matches!(self.phase, Phase::Running)
             && !self.is_served(holding.stage)
@@ -178,11 +183,24 @@ impl Coordinator {
         let last = stage.last_step.and_then(|step| self.records.get(&step));
         let Some(part) = last.and_then(|record| record.stage(holding.stage)) else { return false };
         last.is_some_and(|record| {
-            record.iteration.next() == holding.iteration
+            // Nothing may have reached the stage in the iterations after it.
+            record.iteration < holding.iteration
                 && heard.iteration >= record.iteration
                 && self.records.get(&heard.iteration) == Some(heard)
         }) && part.lineage == stage.lineage
-            && part.members.contains(&holding.node)
+            && holding.name_among(&part.members).is_some()
+    }
+
+    /// Whether the last record of the iteration that the node is at names it as one that held the stage, in this lineage.
+    fn is_recorded_before_its_step(&self, holding: &Holding) -> bool {
+        let record = self.records.get(&holding.iteration);
+        record.and_then(|record| record.stage(holding.stage)).is_some_and(|part| {
+            holding.name_among(&part.members).is_some()
+                && self
+                    .stages
+                    .get(usize::from(holding.stage.0))
+                    .is_some_and(|now| now.lineage == part.lineage)
+        })
     }
 
     /// Whether the node lacks only the last step of its stage, and holds the gradient for it.

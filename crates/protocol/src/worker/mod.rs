@@ -2,6 +2,7 @@
 //! with its replicas, and steps when the coordinator has committed.
 
 mod compute;
+mod giving_up;
 mod passage;
 mod queues;
 mod reduction;
@@ -9,7 +10,7 @@ mod spending;
 mod transfer;
 
 use crate::command::{WorkerCommand, WorkerInput};
-use crate::message::{Holding, ToCoordinator, ToPeer, ToWorker, TransferId};
+use crate::message::{Holding, NAMES_MAX, ToCoordinator, ToPeer, ToWorker, TransferId};
 use crate::record::CommitRecord;
 use crate::task::{Handle, Task};
 use compute::{Compute, Purpose};
@@ -62,6 +63,8 @@ pub struct Worker {
     process: u32,
     /// Our id; node 0 until we are welcome.
     me: NodeId,
+    /// Our ids since the last record that names us, that one first.
+    names: Vec<NodeId>,
     /// The highest term heard of; control messages of lower ones are refused.
     term: Term,
     settings: Option<Box<Settings>>,
@@ -102,6 +105,7 @@ impl Worker {
             address,
             process,
             me: NodeId(0),
+            names: Vec::new(),
             term: Term(0),
             settings: None,
             held: None,
@@ -172,6 +176,7 @@ impl Worker {
                 run: self.run,
                 term: self.term,
                 node: self.me,
+                names: self.names.clone(),
                 stage: held.stage,
                 iteration: held.iteration,
                 attempt,
@@ -187,6 +192,14 @@ impl Worker {
         self.report(hello);
     }
 
+    /// Of more names than are kept, the oldest stays: a record may know us by it.
+    fn remember_name(&mut self) {
+        if self.names.len() == NAMES_MAX {
+            self.names.remove(1);
+        }
+        self.names.push(self.me);
+    }
+
     fn on_coordinator(&mut self, message: ToWorker) {
         match message {
             ToWorker::Welcome { node, settings, empty } => {
@@ -194,9 +207,11 @@ impl Worker {
                 self.settings = Some(settings);
                 if empty {
                     self.forget_everything();
+                    self.names.clear();
                     // Another coordinator may count attempts anew.
                     self.newest = (Iteration(0), Attempt(0));
                 }
+                self.remember_name();
                 self.forget_donations_of_former_ids();
                 if self.leaving {
                     self.report(ToCoordinator::Leaving);
@@ -225,6 +240,9 @@ impl Worker {
             ToWorker::Commit { record } => self.commit(record),
             ToWorker::Leave => self.exit("left".to_owned(), true),
             ToWorker::Poll => self.tell_task(),
+            ToWorker::GiveUp { iteration, attempt, microbatches_max } => {
+                self.give_up((iteration, attempt), microbatches_max as usize);
+            }
             ToWorker::Save { iteration } => {
                 self.saves.insert(iteration);
             }
@@ -245,8 +263,8 @@ impl Worker {
                 return self.on_reduction_frame(from, message, payload);
             }
             (ToPeer::ChunkRequest { transfer, index }, None) => self.on_chunk_request(from, transfer, index),
-            (ToPeer::Chunk { transfer, index, count }, Some(payload)) => {
-                self.on_chunk(from, transfer, index, count, payload);
+            (ToPeer::Chunk { transfer, index, count, bytes }, Some(payload)) => {
+                self.on_chunk(from, transfer, index, (count, bytes), payload);
             }
             // A payload where none belongs, or none where one does: a malformed frame counts for nothing.
             (_, payload) => self.drop_handles(payload),
@@ -276,6 +294,7 @@ impl Worker {
         self.early = kept;
         self.early_requests.retain(|(from, ..)| !fenced.contains(from));
         self.drop_handles(gone.into_iter().map(|early| early.payload));
+        self.go_on_without_donors(&nodes);
         self.out.push(WorkerCommand::Forget { peers: nodes });
     }
 
@@ -295,6 +314,9 @@ impl Worker {
         self.newest = self.newest.max((iteration.next(), Attempt(0)));
         self.forget_early_frames();
         self.last_record = Some(record.clone());
+        if record.stages.iter().any(|part| part.members.contains(&self.me)) {
+            self.names.retain(|name| *name == self.me);
+        }
         let needed_from = self.held.as_ref().map(|held| held.iteration).or(self.following_from(iteration));
         if needed_from.is_some_and(|first| first <= iteration) {
             self.commits.insert(iteration, record);

@@ -5,7 +5,7 @@ use super::{Early, Worker};
 use crate::message::{Direction, Duty, LossShare, ToCoordinator, ToPeer};
 use crate::task::{Handle, Outcome, Task};
 use skipstone_types::{Attempt, Iteration, Microbatch, NodeId, StageId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How far a leg is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -18,8 +18,8 @@ enum Progress {
 
 /// One microbatch on this node.
 #[derive(Debug, Clone)]
-struct Passage {
-    duty: Duty,
+pub(super) struct Passage {
+    pub(super) duty: Duty,
     first: Progress,
     /// Relays have none: it counts as done from the start.
     loss: Progress,
@@ -55,10 +55,30 @@ impl Passage {
         }
     }
 
-    fn handles(&self) -> impl Iterator<Item = Handle> {
+    pub(super) fn handles(&self) -> impl Iterator<Item = Handle> {
         [self.forward_in, self.forward_out, self.saved, self.backward_in, self.backward_out]
             .into_iter()
             .flatten()
+    }
+
+    /// Whether nothing of it is in the sum, nor about to be.
+    pub(super) fn is_unadded(&self, origin: bool) -> bool {
+        self.last == Progress::Waiting && (!origin || self.loss == Progress::Waiting)
+    }
+
+    /// Whether no task of it has begun.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.first == Progress::Waiting && self.last == Progress::Waiting
+    }
+
+    /// Whether it waits for this node, and for nobody else.
+    pub(super) fn waits_here(&self, stage: StageId) -> bool {
+        self.first == Progress::Running || self.ready(stage, true).is_some()
+    }
+
+    /// When the input that it waits with arrived.
+    pub(super) fn arrival(&self) -> u64 {
+        self.arrived[0].max(self.arrived[1])
     }
 
     fn holds_slot(&self) -> bool {
@@ -80,7 +100,9 @@ impl Passage {
 pub(super) struct AttemptWork {
     pub(super) iteration: Iteration,
     pub(super) attempt: Attempt,
-    passages: BTreeMap<Microbatch, Passage>,
+    pub(super) passages: BTreeMap<Microbatch, Passage>,
+    /// Duties that were given up: what still comes of them finds no use here.
+    pub(super) given_up: BTreeSet<Microbatch>,
     pub(super) sum: Option<Handle>,
     /// Gradients added to `sum`, of losses and of backwards: tasks run one at a time, so they are added in the
     /// order in which they end.
@@ -144,6 +166,7 @@ impl Worker {
             iteration,
             attempt,
             passages: duties.into_iter().map(|duty| (duty.microbatch, Passage::new(duty, origin))).collect(),
+            given_up: BTreeSet::new(),
             sum: None,
             additions: 0,
             ordered: self.settings.as_ref().is_some_and(|settings| settings.deterministic),
@@ -163,7 +186,10 @@ impl Worker {
         let mut again = Vec::new();
         for duty in duties {
             match work.passages.get_mut(&duty.microbatch) {
+                // It was sent before the coordinator heard that the duty was given up. What is given anew is a replay.
+                None if !duty.replay && work.given_up.contains(&duty.microbatch) => {}
                 None => {
+                    work.given_up.remove(&duty.microbatch);
                     // It comes late, to a node whose slots later microbatches hold: see `is_turn`.
                     work.ordered = false;
                     work.passages.insert(duty.microbatch, Passage::new(duty, origin));
@@ -225,6 +251,10 @@ impl Worker {
             return false;
         }
         let origin = self.is_origin();
+        if self.has_given_up((iteration, attempt), microbatch) {
+            self.drop_handles([payload]);
+            return false;
+        }
         let known = self
             .work
             .as_mut()
@@ -414,7 +444,7 @@ impl Worker {
     }
 
     /// Has the sum measured once all that is to count is in it. Duties that come later make another one of it.
-    fn measure_if_complete(&mut self, iteration: Iteration, attempt: Attempt) {
+    pub(super) fn measure_if_complete(&mut self, iteration: Iteration, attempt: Attempt) {
         let Some(work) = &self.work else { return };
         let mut counted = work.passages.values().filter(|passage| passage.duty.counted);
         let Some(sum) = work.sum.filter(|_| counted.all(|passage| passage.last == Progress::Done)) else {

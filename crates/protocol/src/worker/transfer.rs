@@ -1,7 +1,8 @@
 //! Getting a stage's state, and handing one's own to others.
 //!
 //! A joiner pulls chunks from donors that froze their state at one iteration, and asks again after a broken
-//! connection. Donors go on training meanwhile; the joiner follows the reduced gradients.
+//! connection. If one of several donors is lost, it asks the others for what is still missing. Donors go on training
+//! meanwhile; the joiner follows the reduced gradients.
 
 use super::compute::Purpose;
 use super::{EARLY_REQUESTS_MAX, Held, Worker};
@@ -10,6 +11,9 @@ use crate::task::{Handle, Task};
 use skipstone_recovery::Recipe;
 use skipstone_types::{Digest, Iteration, NodeId, StageId};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// Reports on how far a transfer is.
+const REPORTS: u64 = 10;
 
 /// Chunks asked for and not yet here, per source.
 const WINDOW_CHUNKS: usize = 4;
@@ -20,7 +24,8 @@ pub(super) struct Donation {
     iteration: Iteration,
     to: NodeId,
     freezing: bool,
-    frozen: Option<(Handle, u32)>,
+    /// The frozen state, with its chunks and their bytes.
+    frozen: Option<(Handle, (u32, u64))>,
     asked: BTreeSet<u32>,
 }
 
@@ -29,11 +34,22 @@ pub(super) struct Donation {
 struct SourceState {
     stage: StageId,
     donors: Vec<NodeId>,
-    count: Option<u32>,
+    /// How many chunks there are, and their bytes.
+    count: Option<(u32, u64)>,
     asked: BTreeSet<u32>,
     chunks: BTreeMap<u32, Handle>,
     joining: bool,
     joined: Option<Handle>,
+}
+
+impl SourceState {
+    /// Chunks that have arrived.
+    fn arrived(&self) -> u64 {
+        match self.count {
+            Some((count, _)) if self.joining => u64::from(count),
+            _ => self.chunks.len() as u64,
+        }
+    }
 }
 
 /// A state on its way to us.
@@ -146,7 +162,7 @@ impl Worker {
                     open.copied().map(|index| (donor_of(index), index)).filter(|(to, _)| *to == peer),
                 );
             }
-            let known = source.count.unwrap_or(1);
+            let known = source.count.map_or(1, |(count, _)| count);
             let open = source.asked.len() - source.chunks.len();
             let next: Vec<_> = (0..known)
                 .filter(|index| !source.asked.contains(index))
@@ -171,7 +187,7 @@ impl Worker {
         from: NodeId,
         transfer: TransferId,
         index: u32,
-        count: u32,
+        count: (u32, u64),
         payload: Handle,
     ) {
         let source =
@@ -180,12 +196,13 @@ impl Worker {
             );
         match source {
             Some(source)
-                if source.asked.contains(&index)
-                    && !source.chunks.contains_key(&index)
-                    && index < count
+                if !source.chunks.contains_key(&index)
+                    && index < count.0
                     && source.count.is_none_or(|known| known == count) =>
             {
                 source.count = Some(count);
+                // It may have been asked of a donor that was lost since.
+                source.asked.insert(index);
                 source.chunks.insert(index, payload);
             }
             _ => {
@@ -193,15 +210,60 @@ impl Worker {
                 return;
             }
         }
+        self.report_progress();
         self.request_chunks(None);
         self.join_if_complete();
+    }
+
+    /// A chunk has arrived: tells how far the transfer is, whenever another tenth of it is there.
+    fn report_progress(&mut self) {
+        let Some(obtaining) = &self.obtaining else { return };
+        let arrived: u64 = obtaining.sources.iter().map(SourceState::arrived).sum();
+        let counts: Option<Vec<_>> = obtaining.sources.iter().map(|source| source.count).collect();
+        // How much there is in all is known once every source has sent something.
+        let Some(counts) = counts else { return };
+        let total: u64 = counts.iter().map(|(count, _)| u64::from(*count)).sum();
+        let tenths = |chunks: u64| chunks * REPORTS / total.max(1);
+        if arrived == 0 || tenths(arrived) == tenths(arrived - 1) {
+            return;
+        }
+        let donors: BTreeSet<_> = obtaining.sources.iter().flat_map(|source| &source.donors).collect();
+        let (transfer, donors) = (obtaining.transfer, donors.len() as u32);
+        self.report(ToCoordinator::Obtained {
+            transfer,
+            chunks: arrived as u32,
+            chunks_total: total as u32,
+            bytes_total: counts.iter().map(|(_, bytes)| bytes).sum(),
+            donors,
+        });
+    }
+
+    /// These nodes are lost. What is missing of theirs is asked of a source's other donors, who froze the same; a source
+    /// that has no other waits for what the coordinator decides.
+    pub(super) fn go_on_without_donors(&mut self, lost: &[NodeId]) {
+        let Some(obtaining) = &mut self.obtaining else { return };
+        let mut shrunk = false;
+        for source in &mut obtaining.sources {
+            let others = source.donors.iter().filter(|donor| !lost.contains(donor)).count();
+            if others == 0 || others == source.donors.len() {
+                continue;
+            }
+            // Which chunk comes from whom changes for all: what is on its way from the living comes all the same.
+            source.donors.retain(|donor| !lost.contains(donor));
+            source.asked = source.chunks.keys().copied().collect();
+            shrunk = true;
+        }
+        if shrunk {
+            self.request_chunks(None);
+        }
     }
 
     fn join_if_complete(&mut self) {
         let Some(obtaining) = &mut self.obtaining else { return };
         let transfer = obtaining.transfer;
         for (number, source) in obtaining.sources.iter_mut().enumerate() {
-            if !source.joining && source.count.is_some_and(|count| source.chunks.len() == count as usize) {
+            if !source.joining && source.count.is_some_and(|(count, _)| source.chunks.len() == count as usize)
+            {
                 source.joining = true;
                 let chunks = source.chunks.values().copied().collect();
                 let task = Task::Join { stage: source.stage };
@@ -327,7 +389,7 @@ impl Worker {
         }
     }
 
-    pub(super) fn frozen(&mut self, transfer: TransferId, outputs: Vec<Handle>, chunks: u32) {
+    pub(super) fn frozen(&mut self, transfer: TransferId, outputs: Vec<Handle>, chunks: (u32, u64)) {
         let Some((donation, state)) = self.donations.get_mut(&transfer).zip(outputs.first().copied()) else {
             self.drop_handles(outputs);
             return;
@@ -351,7 +413,7 @@ impl Worker {
             return;
         }
         match donation.frozen {
-            Some((state, chunks)) if index < chunks => {
+            Some((state, (chunks, _))) if index < chunks => {
                 let purpose = Purpose::Chunk { transfer, index, to: from };
                 // Asked again before it was made: once is enough.
                 if self.compute.is_queued(purpose) {
@@ -371,9 +433,9 @@ impl Worker {
     pub(super) fn chunk_made(&mut self, transfer: TransferId, index: u32, to: NodeId, outputs: Vec<Handle>) {
         let chunks =
             self.donations.get(&transfer).and_then(|donation| donation.frozen).map(|(_, chunks)| chunks);
-        if let Some(count) = chunks {
+        if let Some((count, bytes)) = chunks {
             let payload = outputs.first().copied();
-            self.send(to, ToPeer::Chunk { transfer, index, count }, payload);
+            self.send(to, ToPeer::Chunk { transfer, index, count, bytes }, payload);
         }
         self.drop_handles(outputs);
     }

@@ -23,6 +23,9 @@ pub(super) fn check(config: &RunConfig) -> Result<(), ConfigError> {
     skipstone_recovery::strategy(&config.recovery)?;
     config.churn_plan()?;
     let table = config.wan_table()?;
+    if config.notice_command.as_ref().is_some_and(|command| command.trim().is_empty()) {
+        return Err(ConfigError::NoticeCommand);
+    }
     integers(config)?;
     numbers(config)?;
     if config.pace == Some(PACE_FROM_TABLE) && table.is_none_or(|table| table.node_speeds.is_empty()) {

@@ -123,6 +123,11 @@ pub enum ConfigError {
         "--pace without a number needs a --wan table whose nodes have compute_s_per_layer_sample; pass the seconds of a forward, as --pace 0.5"
     )]
     PaceUnknown,
+    /// `--notice-command` is empty.
+    #[error(
+        "--notice-command is empty, which would be notice for every node at once; leave it out, or pass a command that ends with 0 when a node is to go"
+    )]
+    NoticeCommand,
     /// `--churn` is neither a rate nor a trace.
     #[error(
         "--churn {text}: {why}; pass a rate per node and hour (16%/h), an interval (every 20s), or a trace of JSON lines {{\"t_s\": 12.5, \"stage\": 3, \"event\": \"kill\"}}"

@@ -62,6 +62,7 @@ fn every_bound_is_checked() {
         RunConfig { save_every_s: -1.0, ..ok() },
         RunConfig { story_bytes: 1, ..ok() },
         RunConfig { churn: Some("often".into()), ..ok() },
+        RunConfig { notice_command: Some(" ".into()), ..ok() },
         RunConfig { model: "9b".into(), ..ok() },
         RunConfig { model: "none.json".into(), ..ok() },
         RunConfig { heads: Some(3), ..ok() },

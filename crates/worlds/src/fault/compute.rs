@@ -259,7 +259,10 @@ pub(crate) fn run(
         (Task::Freeze, [held]) => {
             let (stage, origin) = state(*held)?;
             let chunks = context.chunks;
-            Ok(Effects::new(vec![Value::Frozen { stage, origin, chunks }], Outcome::Frozen { chunks }))
+            Ok(Effects::new(
+                vec![Value::Frozen { stage, origin, chunks }],
+                Outcome::Frozen { chunks, bytes: u64::from(chunks) << 20 },
+            ))
         }
         (Task::Chunk { index }, [Value::Frozen { stage, origin, chunks }]) if index < chunks => {
             let chunk = Value::Chunk { stage: *stage, origin: *origin, index: *index, count: *chunks };

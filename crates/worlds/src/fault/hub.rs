@@ -264,7 +264,8 @@ impl World {
                 if let ToCoordinator::Hello { holding: Some(holding), .. } = &message {
                     self.hub.holdings.insert(connection, holding.clone());
                 }
-                Some(CoordinatorInput::Hello { connection, hello: message })
+                let hello = self.tamper_with_hello(message);
+                Some(CoordinatorInput::Hello { connection, hello })
             }
             _ => None,
         }

@@ -24,6 +24,8 @@ pub struct Report {
     pub rebuilt: u64,
     /// Shares of lost nodes that replicas replayed.
     pub repaired: u64,
+    /// Times that a late node's microbatches moved to a replica.
+    pub hedged: u64,
     /// Shares that were refused.
     pub refused: u64,
     /// Nodes whose shares were refused too often.
@@ -90,6 +92,8 @@ pub struct SeedsReport {
     pub rebuilt: u64,
     /// Shares of lost nodes that replicas replayed.
     pub repaired: u64,
+    /// Times that a late node's microbatches moved to a replica.
+    pub hedged: u64,
     /// Shares that were refused.
     pub refused: u64,
     /// Nodes whose shares were refused too often.
@@ -124,6 +128,7 @@ impl SeedsReport {
                 self.stages_lost += report.stages_lost;
                 self.rebuilt += report.rebuilt;
                 self.repaired += report.repaired;
+                self.hedged += report.hedged;
                 self.refused += report.refused;
                 self.struck += report.struck;
                 self.around_holes += report.around_holes;

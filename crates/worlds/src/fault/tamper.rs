@@ -10,7 +10,7 @@ use super::world::World;
 use skipstone_protocol::{
     CommitRecord, CoordinatorCommand, End, Entry, Method, Task, ToCoordinator, ToPeer, ToWorker,
 };
-use skipstone_types::{Event, Iteration, NodeId, Plan, Term};
+use skipstone_types::{Event, Iteration, Microbatch, NodeId, Plan, Term};
 
 /// A rule to break.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,11 +87,15 @@ pub enum Tamper {
     HideNorm,
     /// A node that is to be cut off, because its shares were refused too often, is not.
     KeepStruckNode,
+    /// A node that comes back does not say under which id its work was recorded.
+    ForgetNames,
+    /// A node says that it gave up all its microbatches, and goes on with them.
+    CountGivenUp,
 }
 
 impl Tamper {
     /// All of them.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 38] = [
         Self::CountTwice,
         Self::HearTheFenced,
         Self::CommitOtherGradient,
@@ -128,6 +132,8 @@ impl Tamper {
         Self::LoseStop,
         Self::HideNorm,
         Self::KeepStruckNode,
+        Self::ForgetNames,
+        Self::CountGivenUp,
     ];
 }
 
@@ -348,7 +354,22 @@ impl World {
         {
             *norm = f64::from(*microbatches) + self.random.fraction();
         }
+        if let ToCoordinator::GaveUp { microbatches, .. } = &mut message
+            && self.tamper == Some(Tamper::CountGivenUp)
+        {
+            *microbatches = (0..self.plan.settings.microbatches).map(Microbatch).collect();
+        }
         message
+    }
+
+    /// What a node that comes back really says.
+    pub(super) fn tamper_with_hello(&mut self, mut hello: ToCoordinator) -> ToCoordinator {
+        if let ToCoordinator::Hello { holding: Some(holding), .. } = &mut hello
+            && self.tamper == Some(Tamper::ForgetNames)
+        {
+            holding.names.clear();
+        }
+        hello
     }
 
     /// Says for a node that it has stepped.

@@ -163,7 +163,10 @@ impl Truth {
                 message: ToCoordinator::Holds { stage, iteration, digest, .. },
             } => {
                 let (stage, iteration, digest) = (*stage, *iteration, *digest);
-                self.held.insert(*node, Held { stage, iteration, digest });
+                // A process that came back as it was a while before speaks under the old id until it is told another.
+                if self.held.get(node).is_none_or(|known| known.iteration <= iteration) {
+                    self.held.insert(*node, Held { stage, iteration, digest });
+                }
             }
             _ => {}
         }

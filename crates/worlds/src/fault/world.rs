@@ -279,6 +279,7 @@ impl World {
             Logged::StageLost { .. } => self.report.stages_lost += 1,
             Logged::StageRebuilt { .. } => self.report.rebuilt += 1,
             Logged::Repaired { .. } => self.report.repaired += 1,
+            Logged::Hedged { .. } => self.report.hedged += 1,
             Logged::ShareRefused { .. } => self.report.refused += 1,
             Logged::Struck { strikes, strikes_max, .. } => {
                 self.report.struck += u64::from(strikes >= strikes_max);

@@ -5,7 +5,7 @@ use crate::audit::AuditReport;
 use crate::replay::{DecisionsReport, OtherDecision, ReplayError, ReplayReport};
 use serde::Serialize;
 use skipstone_protocol::Entry;
-use skipstone_types::{Digest, Event, EventRecord, Iteration, StageId};
+use skipstone_types::{Digest, Event, EventRecord, Iteration, NodeId, StageId};
 use std::collections::BTreeMap;
 
 /// Memory is compared with what it was after this time.
@@ -13,6 +13,9 @@ const SETTLED_MS: u64 = 5 * 60_000;
 
 /// Samples that are averaged on either side.
 const WINDOW_MS: u64 = 60_000;
+
+/// A node that is set aside so soon after a fault is set aside because of it.
+const AFTERMATH_MS: u64 = 10_000;
 
 /// The growth of memory that is let pass.
 const GROWTH_MAX: f64 = 0.02;
@@ -103,6 +106,10 @@ pub struct ChaosReport {
     pub to_next_commit: Times,
     /// From each kill of a serving node until its stage has a node more.
     pub to_replaced: Times,
+    /// From each SIGSTOP until the node was set aside, where it stood still long enough for that.
+    pub to_noticed: Times,
+    /// Nodes set aside as silent or stuck to which nothing had been done.
+    pub false_alarms: u64,
     /// The longest time between two commits, in milliseconds.
     pub longest_gap_ms: u64,
     /// Share of node time that ended in commits.
@@ -147,6 +154,8 @@ pub fn judge(evidence: &Evidence<'_>) -> ChaosReport {
         stages_lost: count(&|event| matches!(event, Event::StageLost { .. })),
         to_next_commit: Times::of(to_next_commit(events)),
         to_replaced: Times::of(to_replaced(events)),
+        to_noticed: Times::of(to_noticed(events)),
+        false_alarms: false_alarms(events),
         longest_gap_ms: longest_gap(events),
         goodput: evidence.goodput,
         memory,
@@ -292,6 +301,51 @@ fn to_replaced(events: &[EventRecord]) -> Vec<u64> {
     times
 }
 
+/// From each SIGSTOP until the coordinator set the node aside, if it did while the node stood still.
+fn to_noticed(events: &[EventRecord]) -> Vec<u64> {
+    let (mut stopped, mut times): (BTreeMap<NodeId, (u64, u64)>, Vec<u64>) = (BTreeMap::new(), Vec::new());
+    for record in events {
+        match &record.event {
+            Event::Injected { fault, node, for_ms, .. } if fault == "stop" => {
+                stopped.insert(*node, (record.time_ms, record.time_ms + for_ms));
+            }
+            Event::NodeLost { node, .. } => {
+                if let Some((since, until)) = stopped.remove(node)
+                    && record.time_ms <= until
+                {
+                    times.push(record.time_ms - since);
+                }
+            }
+            _ => {}
+        }
+    }
+    times
+}
+
+/// Nodes taken for dead or stuck while nothing was wrong with them, nor had been just before.
+fn false_alarms(events: &[EventRecord]) -> u64 {
+    let mut afflicted: BTreeMap<NodeId, u64> = BTreeMap::new();
+    let mut alarms = 0;
+    for record in events {
+        match &record.event {
+            Event::Injected { node, peer, for_ms, .. } => {
+                for node in std::iter::once(*node).chain(*peer) {
+                    let until = afflicted.entry(node).or_default();
+                    *until = (*until).max(record.time_ms + for_ms + AFTERMATH_MS);
+                }
+            }
+            Event::NodeLost { node, why, .. }
+                if (why == "silence" || why == "stuck")
+                    && afflicted.get(node).is_none_or(|until| *until < record.time_ms) =>
+            {
+                alarms += 1;
+            }
+            _ => {}
+        }
+    }
+    alarms
+}
+
 fn longest_gap(events: &[EventRecord]) -> u64 {
     let commits: Vec<u64> = events
         .iter()
@@ -326,7 +380,7 @@ fn growth(samples: &[MemorySample]) -> Option<Growth> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use skipstone_types::{Attempt, EVENT_SCHEMA, NodeId};
+    use skipstone_types::{Attempt, EVENT_SCHEMA};
 
     fn at(time_ms: u64, event: Event) -> EventRecord {
         EventRecord { schema: EVENT_SCHEMA, time_ms, event }
@@ -376,6 +430,33 @@ mod tests {
         let times = Times::of((1..=200).collect());
         assert_eq!((times.median_ms, times.p99_ms, times.worst_ms), (100, 198, 200));
         assert_eq!(Times::of(Vec::new()), Times::default());
+    }
+
+    #[test]
+    fn silence_is_timed_and_told_from_false_alarms() {
+        let stop = |node, for_ms| Event::Injected {
+            fault: "stop".to_owned(),
+            node: NodeId(node),
+            peer: None,
+            for_ms,
+        };
+        let lost = |node, why: &str| Event::NodeLost {
+            node: NodeId(node),
+            stage: None,
+            why: why.to_owned(),
+            wasted_us: 0,
+        };
+        let events = [
+            at(0, stop(1, 4000)),
+            at(100, stop(2, 200)),
+            at(700, lost(1, "silence")),
+            at(5000, lost(2, "connection")),
+            at(6000, lost(3, "connection")),
+            at(60_000, lost(2, "silence")),
+            at(60_001, lost(4, "stuck")),
+        ];
+        assert_eq!(to_noticed(&events), [700], "node 2 went on before anyone could miss it");
+        assert_eq!(false_alarms(&events), 2, "node 2, long after, and node 4");
     }
 
     #[test]

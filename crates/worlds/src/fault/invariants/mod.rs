@@ -7,11 +7,13 @@ mod committed_iterations_never_change;
 mod each_microbatch_counted_once;
 mod every_stage_is_served_when_faults_end;
 mod fenced_nodes_never_count;
+mod given_up_microbatches_never_count;
 mod handles_bounded;
 mod hashes_before_step;
 mod iterations_commit_when_faults_end;
 mod journal_cut_anywhere_is_a_past;
 mod journal_restores_what_existed;
+mod needed_states_are_kept;
 mod no_two_terms_commit;
 mod node_ids_are_never_used_twice;
 mod nodes_one_step_apart;
@@ -127,6 +129,7 @@ impl Invariants {
             Box::new(journal_cut_anywhere_is_a_past::JournalCutAnywhereIsAPast),
             Box::new(node_ids_are_never_used_twice::NodeIdsAreNeverUsedTwice::default()),
             Box::new(resume_goes_on_from_what_was_saved::ResumeGoesOnFromWhatWasSaved::default()),
+            Box::new(needed_states_are_kept::NeededStatesAreKept::default()),
             Box::new(no_two_terms_commit::NoTwoTermsCommit::default()),
             Box::new(committed_iterations_never_change::CommittedIterationsNeverChange::default()),
             Box::new(commit_is_journalled_first::CommitIsJournalledFirst),
@@ -134,6 +137,7 @@ impl Invariants {
             Box::new(fenced_nodes_never_count::FencedNodesNeverCount::default()),
             Box::new(poisoned_shares_never_count::PoisonedSharesNeverCount::default()),
             Box::new(struck_nodes_are_set_aside::StruckNodesAreSetAside::default()),
+            Box::new(given_up_microbatches_never_count::GivenUpMicrobatchesNeverCount::default()),
             Box::new(each_microbatch_counted_once::EachMicrobatchCountedOnce),
             Box::new(hashes_before_step::HashesBeforeStep::default()),
             Box::new(recovery_is_the_configured_one::RecoveryIsTheConfiguredOne::default()),

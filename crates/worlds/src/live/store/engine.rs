@@ -164,7 +164,8 @@ impl Engine {
             Task::Step { learning_rate, clip_factor, .. } => self.step(inputs, *learning_rate, *clip_factor),
             Task::Freeze => {
                 let state = state(inputs, 0)?;
-                Ok((Outcome::Frozen { chunks: state.chunks() }, vec![Tensor::State(state.clone())]))
+                let (chunks, bytes) = (state.chunks(), state.chunk_bytes());
+                Ok((Outcome::Frozen { chunks, bytes }, vec![Tensor::State(state.clone())]))
             }
             Task::Chunk { index } => {
                 let chunk = state(inputs, 0)?.chunk(*index);

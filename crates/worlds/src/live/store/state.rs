@@ -66,7 +66,16 @@ impl StageState {
 
     /// Chunks that the state travels in.
     pub fn chunks(&self) -> u32 {
-        (3 * self.parameters.len() + TRAILER_VALUES).div_ceil(CHUNK_VALUES) as u32
+        self.chunk_values().div_ceil(CHUNK_VALUES) as u32
+    }
+
+    /// Bytes of all chunks together.
+    pub fn chunk_bytes(&self) -> u64 {
+        (self.chunk_values() * size_of::<f32>()) as u64
+    }
+
+    fn chunk_values(&self) -> usize {
+        3 * self.parameters.len() + TRAILER_VALUES
     }
 
     /// Chunk `index` of weights, moments and counters, one after the other; empty past the end.

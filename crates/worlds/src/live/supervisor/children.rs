@@ -461,6 +461,11 @@ impl Children {
         }))
     }
 
+    /// Process id and slot of each node.
+    pub(super) fn places(&self) -> Vec<(u32, usize)> {
+        self.nodes.iter().map(|process| (process.child.id(), process.slot)).collect()
+    }
+
     /// Process ids: the coordinator's, and the nodes'.
     pub(super) fn processes(&self) -> (Option<u32>, Vec<u32>) {
         let coordinator = self.coordinator.as_ref().map(|process| process.child.id());

@@ -60,9 +60,15 @@ impl Roster {
     pub(crate) fn apply(&mut self, event: &Event) {
         match event {
             Event::NodeJoined { node, process, was } => {
-                // Nobody is killed under an id that a restart of the coordinator took from him.
-                was.map(|was| self.nodes.remove(&was));
-                self.nodes.insert(*node, (*process, None));
+                // Nobody is killed under an id that a restart of the coordinator took from him. What he holds he still
+                // holds, unless he is told to forget it: he may be the last origin.
+                let before = was.and_then(|was| self.nodes.remove(&was));
+                self.nodes.insert(*node, (*process, before.and_then(|(_, serves)| serves)));
+            }
+            Event::NodeEmptied { node, .. } => {
+                if let Some((_, serves)) = self.nodes.get_mut(node) {
+                    *serves = None;
+                }
             }
             Event::NodeEntered { node, stage, .. } => {
                 if let Some((_, serves)) = self.nodes.get_mut(node) {
@@ -238,6 +244,16 @@ mod tests {
         assert_eq!(killer.due(Duration::from_secs(2), Iteration(5), &roster()), [Deed::Kill(None)]);
         assert_eq!(killer.due(Duration::from_secs(9), Iteration(9), &roster()), []);
         assert!(!roster().mortal().contains(&NodeId(1)));
+    }
+
+    #[test]
+    fn the_last_origin_is_known_under_its_next_id_too() {
+        let mut roster = roster();
+        roster.apply(&Event::NodeJoined { node: NodeId(65), process: 101, was: Some(NodeId(1)) });
+        assert_eq!(roster.of_stage(StageId::ORIGIN), [NodeId(65)]);
+        assert!(!roster.mortal().contains(&NodeId(65)));
+        roster.apply(&Event::NodeEmptied { node: NodeId(65), stage: StageId::ORIGIN });
+        assert!(roster.mortal().contains(&NodeId(65)), "it holds nothing any more");
     }
 
     #[test]

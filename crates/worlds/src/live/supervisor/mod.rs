@@ -7,6 +7,7 @@ mod children;
 mod error;
 pub(crate) mod kills;
 mod memory;
+mod notices;
 mod signals;
 
 pub use chaos::{ChaosPlan, Fault};
@@ -22,6 +23,7 @@ use chaos::Injector;
 use children::{Children, News};
 use kills::{Deed, Killer, Roster};
 use memory::MemoryWatch;
+use notices::Notices;
 use signals::Signals;
 use skipstone_observe::{Observer, Outcome, Progress, RunInfo};
 
@@ -124,6 +126,7 @@ pub fn run(config: &RunConfig, options: RunOptions) -> Result<RunOutcome, RunErr
         iteration: Iteration(0),
         ended: None,
         signals,
+        notices: config.notice_command.clone().map(|command| Notices::new(command, folder.dir.join("logs"))),
         stopping: false,
     };
     let ended = parent.watch(&mut children)?;
@@ -166,6 +169,7 @@ struct Parent<'a> {
     iteration: Iteration,
     ended: Option<String>,
     signals: Signals,
+    notices: Option<Notices>,
     stopping: bool,
 }
 
@@ -201,6 +205,7 @@ impl Parent<'_> {
             if trains && !self.stopping && self.ended.is_none() {
                 self.kill_on_purpose(children);
                 self.save_by_time(children);
+                self.heed_notices(children);
             }
         }
     }
@@ -263,6 +268,25 @@ impl Parent<'_> {
             }
         }
         None
+    }
+
+    /// Drains nodes whose machine is about to be taken away; stops the run if that is so for all.
+    fn heed_notices(&mut self, children: &mut Children) {
+        let Some(notices) = &mut self.notices else { return };
+        let given = notices.look(&children.places(), Instant::now());
+        if let Some(complaint) = given.complaint {
+            self.observer.note(&complaint);
+        }
+        if given.all {
+            self.stopping = true;
+            self.observer.note("every node has notice: the iteration is finished and saved");
+            children.tell_coordinator("stop");
+            return;
+        }
+        for process in given.nodes {
+            // The node says itself that it leaves.
+            children.drain_node(process);
+        }
     }
 
     fn kill_on_purpose(&mut self, children: &mut Children) {

@@ -1,0 +1,81 @@
+//! `state/` is saved and published.
+
+use super::*;
+
+#[test]
+fn a_last_save_that_fails_is_tried_again() {
+    let (mut bench, nodes) = Bench::started(&settings(1, 1));
+    bench.input(CoordinatorInput::Stop);
+    run_iteration(&mut bench, &nodes);
+    all_step(&mut bench, &nodes);
+    let iteration = Iteration(1);
+    let why = "no space left".to_owned();
+    bench.says(nodes[0], ToCoordinator::SaveFailed { stage: StageId(0), iteration, why });
+    assert_eq!(bench.end, None);
+    bench.sent.clear();
+    bench.wait(2_000_000);
+    let asked = bench.sent.iter().filter(|(_, message)| matches!(message, ToWorker::Save { .. })).count();
+    assert_eq!(asked, 2);
+    for stage in 0..2 {
+        let digest = Digest([100 + stage as u8; 32]);
+        bench.says(nodes[stage as usize], ToCoordinator::Saved { stage: StageId(stage), iteration, digest });
+    }
+    assert_eq!(bench.end, Some(End::Stopped));
+}
+
+#[test]
+fn a_state_that_its_replicas_do_not_hold_is_not_published() {
+    let mut settings = settings(1, 1);
+    settings.save_every_iterations = 1;
+    let (mut bench, nodes) = Bench::started(&settings);
+    run_iteration(&mut bench, &nodes);
+    all_step(&mut bench, &nodes);
+    let iteration = Iteration(1);
+    for (stage, digest) in [(0, 100), (1, 66)] {
+        let saved = ToCoordinator::Saved { stage: StageId(stage), iteration, digest: Digest([digest; 32]) };
+        bench.says(nodes[usize::from(stage)], saved);
+    }
+    assert!(
+        !bench.events.iter().any(|event| matches!(event, Event::StateSaved { .. })),
+        "{:?}",
+        bench.events
+    );
+}
+
+/// Nodes told to save, since the last look.
+fn savers(bench: &mut Bench) -> Vec<NodeId> {
+    let saves = bench.sent.iter().filter(|(_, message)| matches!(message, ToWorker::Save { .. }));
+    let savers = saves.map(|(node, _)| *node).collect();
+    bench.sent.clear();
+    savers
+}
+
+#[test]
+fn a_last_save_that_fails_is_tried_again_until_the_disk_takes_it() {
+    let settings = Settings { steps: 1, ..settings(1, 2) };
+    let (mut bench, nodes) = Bench::started(&settings);
+    run_iteration(&mut bench, &nodes);
+    let mut pauses_us = Vec::new();
+    for _ in 0..4 {
+        assert_eq!(savers(&mut bench), nodes);
+        let why = "No space left on device".to_owned();
+        let failed = ToCoordinator::SaveFailed { stage: StageId(1), iteration: Iteration(1), why };
+        let failed_us = bench.now_us;
+        bench.says(nodes[1], failed);
+        let saves =
+            |bench: &Bench| bench.sent.iter().any(|(_, message)| matches!(message, ToWorker::Save { .. }));
+        while !saves(&bench) {
+            bench.now_us += 50_000;
+            bench.input(CoordinatorInput::Tick);
+            assert_eq!(bench.end, None, "what was trained must not be lost to a full disk");
+        }
+        pauses_us.push(bench.now_us - failed_us);
+    }
+    assert!(pauses_us.windows(2).all(|pair| pair[1] > pair[0]), "patience grows: {pauses_us:?}");
+    all_step(&mut bench, &nodes);
+    for (stage, node) in nodes.iter().enumerate() {
+        let (stage, digest) = (StageId(stage as u16), Digest([100 + stage as u8; 32]));
+        bench.says(*node, ToCoordinator::Saved { stage, iteration: Iteration(1), digest });
+    }
+    assert_eq!(bench.end, Some(End::Done));
+}
