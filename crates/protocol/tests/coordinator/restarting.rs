@@ -215,11 +215,11 @@ fn a_state_saved_with_a_hole_is_gone_on_from_and_lineages_with_it() {
 }
 
 /// The first iteration is decided, and no node has heard of it.
-fn returns_behind(node: NodeId, stage: u16, names: &[NodeId]) -> Option<Box<Holding>> {
+fn returns_behind(node: NodeId, stage: u16, names: &[NodeId]) -> Box<Holding> {
     let mut holding = holding(node, stage, 0, 7);
     holding.reduced = Some(Digest([40; 32]));
     holding.names = names.to_vec();
-    Some(Box::new(holding))
+    Box::new(holding)
 }
 
 fn is_emptied(bench: &Bench) -> bool {
@@ -233,12 +233,14 @@ fn coordinators_that_die_one_after_another_cost_no_stage() {
     run_iteration(&mut bench, &nodes);
     // The second takes them in under new ids, and dies before it has decided anything.
     let mut second = Bench::open(&settings, &bench.journal);
-    let renamed: Vec<_> =
-        (0..).zip(&nodes).map(|(stage, node)| second.hello(returns_behind(*node, stage, &[*node]))).collect();
+    let renamed: Vec<_> = (0..)
+        .zip(&nodes)
+        .map(|(stage, node)| second.hello(Some(returns_behind(*node, stage, &[*node]))))
+        .collect();
     let mut third = Bench::open(&settings, &second.journal);
     let mut back = Vec::new();
     for (stage, (was, is)) in (0..).zip(nodes.iter().zip(&renamed)) {
-        back.push(third.hello(returns_behind(*is, stage, &[*was, *is])));
+        back.push(third.hello(Some(returns_behind(*is, stage, &[*was, *is]))));
     }
     assert!(!is_emptied(&third));
     for (stage, node) in (0..).zip(&back) {
@@ -255,7 +257,7 @@ fn coordinators_that_die_one_after_another_cost_no_stage() {
     // Nobody can say of itself what no record says.
     let mut third = Bench::open(&settings, &second.journal);
     for (stage, is) in (0..).zip(&renamed) {
-        third.hello(returns_behind(*is, stage, &[*is]));
+        third.hello(Some(returns_behind(*is, stage, &[*is])));
     }
     third.wait(10_000_000);
     assert!(is_emptied(&third));
@@ -267,10 +269,10 @@ fn a_node_that_comes_after_the_wait_for_it_still_steps_with_its_record() {
     let (mut bench, nodes) = Bench::started(&settings);
     run_iteration(&mut bench, &nodes);
     let mut second = Bench::open(&settings, &bench.journal);
-    second.hello(returns_behind(nodes[0], 0, &nodes[..1]));
-    second.hello(returns_behind(nodes[1], 1, &nodes[1..2]));
+    second.hello(Some(returns_behind(nodes[0], 0, &nodes[..1])));
+    second.hello(Some(returns_behind(nodes[1], 1, &nodes[1..2])));
     second.wait(4_000_000);
-    let late = second.hello(returns_behind(nodes[2], 2, &nodes[2..]));
+    let late = second.hello(Some(returns_behind(nodes[2], 2, &nodes[2..])));
     assert!(!starts_empty(&second, late));
     let (_, stage, method) = second.last_assignment(late);
     assert_eq!((stage, method), (StageId(2), Method::Keep));
