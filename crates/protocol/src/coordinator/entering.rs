@@ -2,7 +2,7 @@
 
 use super::attempt::{ReducePhase, majority};
 use super::roster::{Join, JoinKind, Making, Node, Role};
-use super::{Base, Coordinator, FOLLOWER_WAITS_MAX, HISTORY_ITERATIONS, Phase};
+use super::{Base, Coordinator, FOLLOWER_WAIT_US_MAX, FOLLOWER_WAITS_MAX, HISTORY_ITERATIONS, Phase};
 use crate::journal::{Entry, Rebuild};
 use crate::message::{Holding, Method, ToWorker, TransferId};
 use skipstone_recovery::{Decision, LossView, Recipe, StageView};
@@ -480,8 +480,8 @@ impl Coordinator {
     }
 
     /// Whether the next attempt is held up for a follower that lacks nothing but the last reduced gradient, for as long
-    /// as the last iteration took. Its report is often just behind the commit: without this it would be just too late
-    /// for every attempt.
+    /// as the last iteration took, and not much longer than such a report takes. Its report is often just behind the
+    /// commit: without this it would be just too late for every attempt.
     pub(super) fn waits_for_followers(&mut self) -> bool {
         let (iteration, now_us) = (self.iteration, self.now_us);
         let (since_us, took_us) = self.last_commit_us;
@@ -493,7 +493,8 @@ impl Coordinator {
             if close && join.waits.1 < iteration && join.waits.0 < FOLLOWER_WAITS_MAX {
                 join.waits = (join.waits.0 + 1, iteration);
             }
-            waits |= close && join.waits.1 == iteration && now_us < since_us + took_us;
+            waits |=
+                close && join.waits.1 == iteration && now_us < since_us + took_us.min(FOLLOWER_WAIT_US_MAX);
         }
         waits
     }

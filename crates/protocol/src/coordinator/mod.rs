@@ -56,6 +56,9 @@ const HISTORY_ITERATIONS: usize = 16;
 /// Iterations that are held up for one follower.
 const FOLLOWER_WAITS_MAX: u32 = 4;
 
+/// How long each of them is held up at most: the last iteration may have taken very long, because of what went wrong in it.
+const FOLLOWER_WAIT_US_MAX: u64 = 5_000_000;
+
 /// Node ids reserved with one journal entry.
 const NODE_IDS_RESERVED: u32 = 64;
 

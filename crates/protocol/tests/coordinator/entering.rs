@@ -123,6 +123,27 @@ fn a_follower_whose_report_is_just_behind_every_commit_gets_in() {
 }
 
 #[test]
+fn after_a_very_long_iteration_a_follower_is_not_waited_for_as_long() {
+    let (mut bench, nodes) = Bench::started(&settings(2, 1));
+    lose(&mut bench, nodes[3]);
+    let heir = bench.hello(None);
+    bench.holds(heir);
+    // The iteration takes two minutes.
+    bench.wait(120_000_000);
+    for (node, origin) in [(nodes[0], true), (nodes[1], true), (nodes[2], false)] {
+        for microbatch in 0..2 {
+            bench.share(node, microbatch, origin);
+        }
+    }
+    for (node, digest) in [(nodes[0], 7), (nodes[1], 7), (nodes[2], 8)] {
+        bench.reduced(node, digest);
+    }
+    assert_eq!((bench.coordinator.iteration(), bench.current().0), (Iteration(1), Iteration(0)));
+    bench.wait(6_000_000);
+    assert_eq!(bench.current().0, Iteration(1), "the next begins without it");
+}
+
+#[test]
 fn a_copy_that_nobody_can_vouch_for_any_more_is_let_in() {
     let settings = settings(2, 1);
     let (mut bench, nodes) = Bench::started(&settings);

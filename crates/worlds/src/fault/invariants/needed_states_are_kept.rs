@@ -19,20 +19,20 @@ pub(super) struct NeededStatesAreKept {
     rebuilt: BTreeMap<StageId, Digest>,
 }
 
-/// Whether it is what its stage is now; or what the last record says that it was, with the gradient for the step.
+/// Whether the stage's last step names it, and it is what its stage is now, or was before that step, with the gradient for it.
 fn is_of_use(holding: &Holding, truth: &Truth) -> bool {
     if truth.state(holding.stage, holding.iteration) != Some(holding.state) {
         return false;
     }
+    // Without a record that names it, nobody can say that it ever held the stage.
+    let stepped =
+        truth.records.iter().rev().filter_map(|record| record.stage(holding.stage)).find(|part| part.step);
+    let Some(part) = stepped.filter(|part| part.members.iter().any(|member| holding.is_named(*member)))
+    else {
+        return false;
+    };
     let now = truth.committed();
-    let last = truth.records.last().and_then(|record| record.stage(holding.stage));
-    holding.iteration.0 == now
-        || holding.iteration.0 + 1 == now
-            && last.is_some_and(|part| {
-                part.step
-                    && holding.reduced == Some(part.gradient)
-                    && part.members.iter().any(|member| holding.is_named(*member))
-            })
+    holding.iteration.0 == now || holding.iteration.0 + 1 == now && holding.reduced == Some(part.gradient)
 }
 
 impl Invariant for NeededStatesAreKept {
