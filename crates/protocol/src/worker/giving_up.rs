@@ -45,10 +45,4 @@ impl Worker {
             self.measure_if_complete(iteration, attempt);
         }
     }
-
-    pub(super) fn has_given_up(&self, of: (Iteration, Attempt), microbatch: Microbatch) -> bool {
-        self.work
-            .as_ref()
-            .is_some_and(|work| (work.iteration, work.attempt) == of && work.given_up.contains(&microbatch))
-    }
 }

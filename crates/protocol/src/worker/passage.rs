@@ -251,10 +251,8 @@ impl Worker {
             return false;
         }
         let origin = self.is_origin();
-        if self.has_given_up((iteration, attempt), microbatch) {
-            self.drop_handles([payload]);
-            return false;
-        }
+        // Of a microbatch that was given up nothing is known; but it may come back, when its heir is lost, and what its
+        // neighbours send then may be faster than the order.
         let known = self
             .work
             .as_mut()
