@@ -93,17 +93,22 @@ fn before_the_start_a_doubled_stage_gives_a_node_to_an_empty_one() {
     assert_eq!(stages, [StageId(0), StageId(1)]);
 }
 
+/// Two origins and one of two relays add their shares; the other relay is being copied.
+fn add_all_shares(bench: &mut Bench, nodes: &[NodeId]) {
+    for (node, origin) in [(nodes[0], true), (nodes[1], true), (nodes[2], false)] {
+        for microbatch in 0..2 {
+            bench.share(node, microbatch, origin);
+        }
+    }
+}
+
 #[test]
 fn a_follower_whose_report_is_just_behind_every_commit_gets_in() {
     let (mut bench, nodes) = Bench::started(&settings(2, 1));
     lose(&mut bench, nodes[3]);
     let heir = bench.hello(None);
     bench.holds(heir);
-    for (node, origin) in [(nodes[0], true), (nodes[1], true), (nodes[2], false)] {
-        for microbatch in 0..2 {
-            bench.share(node, microbatch, origin);
-        }
-    }
+    add_all_shares(&mut bench, &nodes);
     let followed = ToCoordinator::Reduced {
         iteration: Iteration(0),
         attempt: Attempt(0),
@@ -130,11 +135,7 @@ fn after_a_very_long_iteration_a_follower_is_not_waited_for_as_long() {
     bench.holds(heir);
     // The iteration takes two minutes.
     bench.wait(120_000_000);
-    for (node, origin) in [(nodes[0], true), (nodes[1], true), (nodes[2], false)] {
-        for microbatch in 0..2 {
-            bench.share(node, microbatch, origin);
-        }
-    }
+    add_all_shares(&mut bench, &nodes);
     for (node, digest) in [(nodes[0], 7), (nodes[1], 7), (nodes[2], 8)] {
         bench.reduced(node, digest);
     }
