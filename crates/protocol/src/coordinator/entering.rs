@@ -140,11 +140,14 @@ impl Coordinator {
         })
     }
 
-    /// Where nobody replaces lost nodes, a stage with several replicas gives one to a stage without.
+    /// A stage with more replicas than it should have gives one to a stage without; where nobody replaces lost nodes, one with
+    /// several does. (A node that comes back late is one too many if its place was filled meanwhile, and nobody comes to fill
+    /// another's.)
     fn move_surplus_replicas(&mut self) {
-        if self.settings.respawn || self.attempt.is_some() || self.planning.is_some() {
+        if self.attempt.is_some() || self.planning.is_some() {
             return;
         }
+        let keeps = if self.settings.respawn { usize::from(self.settings.replicas) } else { 1 };
         let lost: Vec<_> = self
             .holes()
             .into_iter()
@@ -154,7 +157,8 @@ impl Coordinator {
             .collect();
         for stage in lost {
             let richest = self.stage_ids().map(|other| self.serving(other)).max_by_key(Vec::len);
-            let Some(node) = richest.filter(|nodes| nodes.len() > 1).and_then(|nodes| nodes.last().copied())
+            let Some(node) =
+                richest.filter(|nodes| nodes.len() > keeps).and_then(|nodes| nodes.last().copied())
             else {
                 return;
             };
@@ -526,6 +530,7 @@ impl Coordinator {
         let iteration = self.iteration;
         self.log(Event::NodeEntered { node, stage, iteration, took_ms });
         let known = &mut self.stages[usize::from(stage.0)];
+        known.stuck_joiners = 0;
         if let (JoinKind::First | JoinKind::Rebuild(_) | JoinKind::Keep, Some((_, digest))) =
             (&join.kind, join.ready)
         {

@@ -7,7 +7,7 @@
 //! anew judges as the one before.
 
 use super::Coordinator;
-use super::roster::Role;
+use super::roster::{JoinKind, Role};
 use skipstone_types::{Attempt, Event, Iteration, NodeId, Refusal, Remedy, StageId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -202,12 +202,16 @@ impl Coordinator {
         struck
     }
 
-    /// Sets nodes aside, but for a stage's last replica: its state is worth more than the attempts that it costs.
+    /// Sets nodes aside, but for one that alone has a stage's state: that is worth more than the attempts that it costs.
     pub(super) fn set_aside(&mut self, struck: &[NodeId]) {
-        for node in struck {
-            let alone = self.stage_served_by(*node).is_none_or(|stage| self.serving(stage).len() == 1);
+        for id in struck {
+            let alone = match self.nodes.get(id).map(|node| &node.role) {
+                Some(Role::Serving { stage }) => self.serving(*stage).len() == 1,
+                Some(Role::Joining(join)) => join.kind == JoinKind::Keep,
+                Some(Role::Spare) | None => false,
+            };
             if !alone {
-                self.lose(*node, "numbers");
+                self.lose(*id, "numbers");
             }
         }
     }

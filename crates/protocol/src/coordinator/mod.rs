@@ -103,6 +103,8 @@ struct Stage {
     votes: BTreeMap<Iteration, BTreeMap<NodeId, Digest>>,
     /// Iterations in a row whose gradient was not finite.
     strikes: u32,
+    /// Joiners in a row that were set aside because a task of theirs never ended.
+    stuck_joiners: u32,
 }
 
 /// The coordinator of a run.

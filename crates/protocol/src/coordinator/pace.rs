@@ -33,6 +33,9 @@ const STUCK_US_MIN: f64 = 10e6;
 /// not part of a microbatch (steps, saves, transfers).
 const PATIENCE: f64 = 4.0;
 
+/// A joiner is given twice the time of the one before it that was stuck, at most so many times.
+const STUCK_JOINERS_MAX: u32 = 6;
+
 /// What is known of a node's speed.
 #[derive(Debug)]
 pub(super) struct Speed {
@@ -170,12 +173,22 @@ impl Coordinator {
             // Nothing can take its place: to wait is the only hope.
             return;
         }
-        let patience = if duty { 1.0 } else { PATIENCE } * if alone { PATIENCE } else { 1.0 };
+        // Nothing is lost with a joiner but time: another is given its place. It gets more time than the last one that was
+        // stuck at this, so that what really takes long is not begun for ever.
+        let patience = if serves {
+            let unknown = if duty { 1.0 } else { PATIENCE };
+            if alone { unknown * PATIENCE } else { unknown }
+        } else {
+            f64::from(1_u32 << self.stages[usize::from(stage.0)].stuck_joiners.min(STUCK_JOINERS_MAX))
+        };
         let limit_us = (STUCK_FACTOR * late_us).max(STUCK_US_MIN) * patience;
         let waited_us = (answers * POLL_US) as f64;
         if waited_us >= limit_us {
             let (waited_ms, late_ms, limit_ms) = (waited_us / 1e3, late_us / 1e3, limit_us / 1e3);
             self.log(Event::Stuck { node: id, waited_ms, late_ms, limit_ms });
+            if !serves {
+                self.stages[usize::from(stage.0)].stuck_joiners += 1;
+            }
             self.lose(id, "stuck");
         }
     }

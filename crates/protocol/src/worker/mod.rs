@@ -385,13 +385,11 @@ impl Worker {
         let due: Vec<_> = self.saves.range(..=iteration).copied().collect();
         for wanted in due {
             self.saves.remove(&wanted);
-            if wanted == iteration {
-                self.compute.enqueue(
-                    Purpose::Save { iteration },
-                    Task::Save { stage, iteration },
-                    vec![state],
-                    0,
-                );
+            let purpose = Purpose::Save { iteration };
+            if wanted == iteration && self.compute.is_queued(purpose) {
+                // Every attempt asks again while a task before it goes on.
+            } else if wanted == iteration {
+                self.compute.enqueue(purpose, Task::Save { stage, iteration }, vec![state], 0);
             } else {
                 let why = "the state has moved on".to_owned();
                 self.report(ToCoordinator::SaveFailed { stage, iteration: wanted, why });

@@ -35,6 +35,15 @@ fn is_of_use(holding: &Holding, truth: &Truth) -> bool {
     holding.iteration.0 == now || holding.iteration.0 + 1 == now && holding.reduced == Some(part.gradient)
 }
 
+impl NeededStatesAreKept {
+    /// Whether the stage has not become something else since. One that was made anew twice by the same recipe without sources
+    /// is twice the same, so the bits alone don't tell.
+    fn is_not_rebuilt(&self, holding: &Holding, truth: &Truth) -> bool {
+        let rebuilt = self.rebuilt.get(&holding.stage);
+        rebuilt.is_none_or(|state| *state == holding.state && holding.iteration.0 == truth.committed())
+    }
+}
+
 impl Invariant for NeededStatesAreKept {
     fn name(&self) -> &'static str {
         "needed_states_are_kept"
@@ -67,7 +76,7 @@ impl Invariant for NeededStatesAreKept {
             Observation::Told { node, message: ToWorker::Welcome { empty: true, .. } } => {
                 if let Some(holding) = self.brought.remove(node)
                     && is_of_use(&holding, truth)
-                    && self.rebuilt.get(&holding.stage).is_none_or(|state| *state == holding.state)
+                    && self.is_not_rebuilt(&holding, truth)
                     && self.serving.get(&holding.stage).is_none_or(BTreeSet::is_empty)
                 {
                     self.given_away.insert(holding.stage, *node);

@@ -1,5 +1,5 @@
 //! A node whose share is refused in three iterations that come out right without it is cut off before the next attempt, if
-//! its stage has another replica.
+//! the stage that it serves by then has another replica.
 
 use super::{Invariant, Observation};
 use crate::fault::truth::Truth;
@@ -68,7 +68,9 @@ impl Invariant for StruckNodesAreSetAside {
             let strikes = self.strikes.entry(node).or_default();
             strikes.retain(|strike| strike.0 + REMEMBERED_ITERATIONS > record.iteration.0);
             strikes.push(record.iteration);
-            let members = record.stage(stage).map_or(&[][..], |part| &part.members);
+            // It may have been given another stage since.
+            let serves = record.stages.iter().find(|part| part.members.contains(&node));
+            let members = serves.or(record.stage(stage)).map_or(&[][..], |part| &part.members);
             let others: BTreeSet<_> = members.iter().copied().filter(|member| *member != node).collect();
             if strikes.len() >= STRIKES && !others.is_empty() {
                 self.due.insert(node, others);
