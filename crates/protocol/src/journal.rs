@@ -12,7 +12,7 @@ use skipstone_types::{Digest, Iteration, NodeId, RunId, StageId, Term};
 use thiserror::Error;
 
 /// First bytes of a journal: name and version.
-pub const JOURNAL_HEADER: &[u8; 12] = b"SKIPJRNL\x03\0\0\0";
+pub const JOURNAL_HEADER: &[u8; 12] = b"SKIPJRNL\x04\0\0\0";
 
 /// Length and digest, before each entry's body.
 const HEAD_BYTES: usize = 20;
@@ -21,7 +21,7 @@ const HEAD_BYTES: usize = 20;
 const ENTRY_BYTES_MAX: usize = 16 << 20;
 
 /// Kinds of entries: postcard writes the kind first.
-const ENTRY_KINDS: u8 = 5;
+const ENTRY_KINDS: u8 = 6;
 
 /// Bytes of the body's digest before an entry.
 const DIGEST_BYTES: usize = 16;
@@ -57,6 +57,14 @@ pub enum Entry {
     Rebuilt(Box<Rebuild>),
     /// An iteration was decided.
     Committed(Box<CommitRecord>),
+    /// A node's share of a decided iteration was refused, and another's of the same was not. Said again when the node gets
+    /// another name.
+    Struck {
+        /// Whose.
+        node: NodeId,
+        /// Of which iteration.
+        iteration: Iteration,
+    },
 }
 
 /// How a lost stage was made again.
@@ -82,7 +90,7 @@ pub struct Rebuild {
 pub enum JournalError {
     /// Not a journal, or of another version.
     #[error(
-        "not a journal of this version (3); go on with the build that wrote it, or start a run in a new folder"
+        "not a journal of this version (4); go on with the build that wrote it, or start a run in a new folder"
     )]
     Header,
     /// An entry in the middle is damaged.
@@ -219,6 +227,7 @@ mod tests {
         let entries = vec![
             Entry::Opened { run: RunId(1), term: Term(1) },
             Entry::NodesBelow { node: NodeId(9) },
+            Entry::Struck { node: NodeId(4), iteration: Iteration(2) },
             Entry::RolledBack { iteration: Iteration(4), generation: 1, stages: Vec::new() },
         ];
         let mut bytes = JOURNAL_HEADER.to_vec();
@@ -241,7 +250,8 @@ mod tests {
     #[test]
     fn blocks_of_a_torn_write_may_be_missing_anywhere() {
         let (entries, whole) = journal();
-        let last = encode_entry(&entries[2]).len();
+        let before = &entries[..entries.len() - 1];
+        let last = encode_entry(&entries[before.len()]).len();
         let start = whole.len() - last;
         for mark in 0..last {
             let (mut end, mut front) = (whole.clone(), whole.clone());
@@ -250,20 +260,20 @@ mod tests {
             for torn in [end, front] {
                 let (got, valid) = decode_journal(&torn).unwrap();
                 // A byte that is zero anyway may be the only one that was lost.
-                assert!((got == entries[..2] && valid == start) || torn == whole, "torn at {mark}");
+                assert!((got == before && valid == start) || torn == whole, "torn at {mark}");
             }
         }
     }
 
     #[test]
     fn damage_is_not_history() {
-        let (_, bytes) = journal();
+        let (all, bytes) = journal();
         for at in 0..bytes.len() - 30 {
             let mut damaged = bytes.clone();
             damaged[at] ^= 0x40;
             let outcome = decode_journal(&damaged);
             assert!(
-                outcome.as_ref().map_or(true, |(entries, _)| entries.len() < 3),
+                outcome.as_ref().map_or(true, |(entries, _)| entries.len() < all.len()),
                 "a flipped byte at {at} went unseen"
             );
         }

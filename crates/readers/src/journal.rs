@@ -111,6 +111,7 @@ fn seeds() -> Result<Vec<Seed>, SeedError> {
     let entries = vec![
         opened.clone(),
         Entry::NodesBelow { node: NodeId(12) },
+        Entry::Struck { node: NodeId(3), iteration: Iteration(1) },
         Entry::Committed(Box::new(record())),
         Entry::RolledBack { iteration: Iteration(3), generation: 1, stages: vec![saved] },
         Entry::Rebuilt(Box::new(Rebuild {

@@ -65,6 +65,7 @@ impl Coordinator {
             if part.step {
                 stage.gradient_norm = part.gradient_norm;
                 stage.last_step = Some(record.iteration);
+                stage.last_step_members = (part.members.clone(), part.lineage);
                 stage.strikes = 0;
             } else if !part.shares.is_empty() {
                 stage.strikes += 1;

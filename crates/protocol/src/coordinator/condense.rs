@@ -1,14 +1,18 @@
 //! What of a journal a coordinator needs to take over, so that its memory does not grow with the run.
 
 use super::HISTORY_ITERATIONS;
+use super::strikes::STRUCK_NODES_MAX;
 use crate::journal::Entry;
 use crate::record::CommitRecord;
 use skipstone_types::{Iteration, NodeId, RunId, StageId, Term};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+
+/// Strikes kept at most; of more, the oldest are forgotten.
+const STRIKES_KEPT_MAX: usize = 4 * STRUCK_NODES_MAX;
 
 /// Goes through a journal twice with `scan`, and keeps what [`super::Coordinator::open`] makes the same of as of all of it:
 /// the last term, bound of node ids and rollback, the last records, for each stage the last record in which it stepped,
-/// and rebuilds after the last record.
+/// rebuilds after the last record, and the strikes that are not forgotten yet.
 ///
 /// # Errors
 /// Those of `scan`.
@@ -43,6 +47,7 @@ struct Kept {
     records: BTreeMap<Iteration, Box<CommitRecord>>,
     /// The last iteration in which each stage stepped.
     stepped: BTreeMap<StageId, Iteration>,
+    struck: VecDeque<(NodeId, Iteration)>,
 }
 
 impl Kept {
@@ -56,6 +61,12 @@ impl Kept {
             Entry::RolledBack { .. } => {
                 self.rebuilt.clear();
                 self.rolled_back = Some(entry);
+            }
+            Entry::Struck { node, iteration } => {
+                self.struck.push_back((node, iteration));
+                if self.struck.len() > STRIKES_KEPT_MAX {
+                    self.struck.pop_front();
+                }
             }
             Entry::Rebuilt(_) => self.rebuilt.push(entry),
             Entry::Committed(record) if discarded(record.iteration) => self.rebuilt.clear(),
@@ -87,7 +98,9 @@ impl Kept {
         let opened = self.opened.map(|(run, term)| Entry::Opened { run, term });
         let below = self.node_ids_below.map(|node| Entry::NodesBelow { node });
         let records = self.records.into_values().map(Entry::Committed);
-        opened.into_iter().chain(below).chain(self.rolled_back).chain(records).chain(self.rebuilt).collect()
+        let struck = self.struck.into_iter().map(|(node, iteration)| Entry::Struck { node, iteration });
+        let last = self.rolled_back.into_iter().chain(records).chain(self.rebuilt).chain(struck);
+        opened.into_iter().chain(below).chain(last).collect()
     }
 }
 

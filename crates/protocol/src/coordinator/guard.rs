@@ -8,6 +8,8 @@
 
 use super::Coordinator;
 use super::roster::{JoinKind, Role};
+use super::strikes::STRIKES_MAX;
+use crate::journal::Entry;
 use skipstone_types::{Attempt, Event, Iteration, NodeId, Refusal, Remedy, StageId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,12 +26,6 @@ const DEVIATION_MIN: f64 = 0.5;
 
 /// From the median absolute deviation to the standard deviation, for the normal distribution.
 const MAD_TO_DEVIATION: f64 = 1.4826;
-
-/// A node with so many strikes is set aside.
-const STRIKES_MAX: u32 = 3;
-
-/// Strikes older than this are forgotten.
-const STRIKE_ITERATIONS: u64 = 200;
 
 /// What has been refused of the iteration under way, over all its attempts.
 #[derive(Debug, Default)]
@@ -190,10 +186,11 @@ impl Coordinator {
         let guilty = doubts.refused.into_iter().filter(|(_, stage)| !doubts.confirmed.contains(stage));
         let mut struck = Vec::new();
         for (id, stage) in guilty {
-            let Some(node) = self.nodes.get_mut(&id) else { continue };
-            node.strikes.retain(|strike| strike.0 + STRIKE_ITERATIONS > iteration.0);
-            node.strikes.push(iteration);
-            let strikes = node.strikes.len() as u32;
+            if !self.nodes.contains_key(&id) {
+                continue;
+            }
+            let strikes = self.strikes.add(id, iteration);
+            self.journal(Entry::Struck { node: id, iteration });
             if strikes >= STRIKES_MAX {
                 struck.push(id);
             }

@@ -14,6 +14,7 @@ mod repair;
 mod restart;
 mod roster;
 mod saving;
+mod strikes;
 mod waits;
 
 use crate::command::{CoordinatorCommand, CoordinatorInput, End};
@@ -93,6 +94,8 @@ struct Stage {
     gradient_norm: f64,
     /// The last committed iteration in which it stepped.
     last_step: Option<Iteration>,
+    /// Who held it then, and its lineage then: remembered for longer than the record is.
+    last_step_members: (Vec<NodeId>, u32),
     /// When its last replica was lost; none while it is served.
     lost_since_us: Option<u64>,
     /// Whether the strategy refuses to rebuild it.
@@ -143,6 +146,7 @@ pub struct Coordinator {
     last_commit_us: (u64, u64),
     /// Whose share of the iteration under way was refused.
     doubts: guard::Doubts,
+    strikes: strikes::Strikes,
     saving: Option<Saving>,
     save_retry: Option<saving::Retry>,
     save_wanted: bool,
@@ -165,6 +169,7 @@ impl std::fmt::Debug for Coordinator {
             .field("next_attempt", &self.next_attempt)
             .field("nodes", &self.nodes)
             .field("attempt", &self.attempt)
+            .field("strikes", &self.strikes)
             .field("planning", &self.planning)
             .field("saving", &self.saving)
             .field("stop_since_us", &self.stop_since_us)
@@ -214,6 +219,7 @@ impl Coordinator {
             last_digest: Digest::default(),
             last_commit_us: (0, 0),
             doubts: guard::Doubts::default(),
+            strikes: strikes::Strikes::default(),
             saving: None,
             save_retry: None,
             save_wanted: false,

@@ -2,6 +2,7 @@
 
 use super::attempt::majority;
 use super::roster::{Arrival, Node, Role};
+use super::strikes::Strikes;
 use super::{Base, Coordinator, GATHER_GRACE_US, Phase, RETURN_GRACE_US};
 use crate::journal::Entry;
 use crate::message::{Holding, ToWorker};
@@ -20,6 +21,7 @@ pub(super) struct Past {
     rebuilt: BTreeMap<StageId, (u32, Digest)>,
     /// Where the current generation started, if it was rolled back.
     rolled_back: Option<SavedState>,
+    pub(super) strikes: Strikes,
 }
 
 impl Past {
@@ -36,6 +38,7 @@ impl Past {
                 Entry::Rebuilt(rebuild) => {
                     past.rebuilt.insert(rebuild.stage, (rebuild.lineage, rebuild.state));
                 }
+                Entry::Struck { node, iteration } => _ = past.strikes.add(*node, *iteration),
                 Entry::Committed(record) => {
                     past.rebuilt.clear();
                     past.records.insert(record.iteration, record.as_ref().clone());
@@ -77,6 +80,7 @@ impl Coordinator {
             self.journal(Entry::RolledBack { iteration, generation: self.generation, stages });
             past.roll_back(saved);
         }
+        self.strikes = std::mem::take(&mut past.strikes);
         let start = past.rolled_back.as_ref().map(|saved| saved.iteration).unwrap_or_default();
         let records: Vec<_> = past.records.into_values().collect();
         let trained_since_start = records.last().is_some_and(|record| record.iteration >= start);
@@ -133,6 +137,7 @@ impl Coordinator {
                 if part.step {
                     stage.gradient_norm = part.gradient_norm;
                     stage.last_step = Some(record.iteration);
+                    stage.last_step_members = (part.members.clone(), part.lineage);
                 } else if let Some(state) = part.state {
                     stage.digests.insert(record.iteration.next(), state);
                 }

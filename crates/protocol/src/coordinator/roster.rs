@@ -4,7 +4,7 @@ use super::pace::Speed;
 use super::{Coordinator, NODE_IDS_RESERVED, Phase};
 use crate::command::CoordinatorCommand;
 use crate::journal::Entry;
-use crate::message::{Holding, ToCoordinator, ToWorker, TransferId};
+use crate::message::{Holding, NAMES_MAX, ToCoordinator, ToWorker, TransferId};
 use skipstone_recovery::Recipe;
 use skipstone_types::{Digest, Event, Iteration, NodeId, StageId};
 
@@ -72,8 +72,6 @@ pub(super) struct Node {
     pub(super) speed: Speed,
     /// Whether it has said that it is about to leave.
     pub(super) leaving: bool,
-    /// Iterations in which its share was refused, and another's of the same was not.
-    pub(super) strikes: Vec<Iteration>,
 }
 
 /// A process that says hello.
@@ -109,6 +107,15 @@ impl Coordinator {
         // While we know it under that id, its loss has not been told: then it is lost first, and comes back as another.
         let was = was.filter(|was| was.0 != 0 && *was < self.node_ids_below && !self.nodes.contains_key(was));
         let arrival = Arrival { connection, address, process, was };
+        let names = holding.iter().flat_map(|holding| holding.names.iter().chain([&holding.node])).copied();
+        let names: Vec<_> = names.chain(was).take(NAMES_MAX + 2).collect();
+        // Whatever it is taken in for, it has the next id.
+        let node = self.next_node;
+        let strikes = self.strikes.rename(names, node).to_vec();
+        // It may not know itself by its older names when the next coordinator asks.
+        for iteration in strikes {
+            self.journal(Entry::Struck { node, iteration });
+        }
         let Some(arrival) = self.keep_returning(arrival, holding.as_deref()) else { return };
         let node = self.new_node_id();
         let Some(holding) = holding else {
@@ -144,8 +151,7 @@ impl Coordinator {
         self.roster_version += 1;
         let speed = Speed::new(self.iteration, self.now_us);
         let (role, leaving) = (Role::Spare, false);
-        self.nodes
-            .insert(node, Node { address, role, told: 0, failures: 0, speed, leaving, strikes: Vec::new() });
+        self.nodes.insert(node, Node { address, role, told: 0, failures: 0, speed, leaving });
         self.out.push(CoordinatorCommand::Bind { connection, node });
         let settings = Box::new(self.settings.clone());
         self.send(node, ToWorker::Welcome { node, settings, empty });
@@ -180,15 +186,17 @@ impl Coordinator {
         else {
             return false;
         };
-        let last = stage.last_step.and_then(|step| self.records.get(&step));
-        let Some(part) = last.and_then(|record| record.stage(holding.stage)) else { return false };
-        last.is_some_and(|record| {
-            // Nothing may have reached the stage in the iterations after it.
-            record.iteration < holding.iteration
-                && heard.iteration >= record.iteration
-                && self.records.get(&heard.iteration) == Some(heard)
-        }) && part.lineage == stage.lineage
-            && holding.name_among(&part.members).is_some()
+        let Some(last) = stage.last_step else { return false };
+        let (members, lineage) = &stage.last_step_members;
+        // Within a generation what is decided never changes, so an older record than are remembered is as good.
+        let is_decided = heard.generation == self.generation
+            && self.records.get(&heard.iteration).is_none_or(|record| record == heard);
+        // Nothing may have reached the stage in the iterations after its last step.
+        last < holding.iteration
+            && heard.iteration >= last
+            && is_decided
+            && *lineage == stage.lineage
+            && holding.name_among(members).is_some()
     }
 
     /// Whether the last record of the iteration that the node is at names it as one that held the stage, in this lineage.

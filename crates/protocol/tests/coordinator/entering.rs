@@ -194,3 +194,29 @@ fn a_copy_goes_on_when_one_of_its_donors_is_lost() {
     lose(&mut bench, nodes[4]);
     assert!(matches!(bench.last_assignment(joiner).2, Method::Rebuild { .. }));
 }
+
+#[test]
+fn a_replica_too_many_fills_a_hole_that_nobody_else_comes_to_fill() {
+    let (mut bench, nodes) = Bench::started(&settings(2, 2));
+    for (index, node) in nodes.iter().enumerate() {
+        bench.share(*node, (index % 2) as u32, index < 2);
+    }
+    nodes.iter().enumerate().for_each(|(index, node)| bench.reduced(*node, 40 + index as u8 / 2));
+    assert_eq!(bench.commits().len(), 1);
+    // Only one replica a stage is wanted from now on; both of stage 1 come back, and none of stage 2.
+    let mut second = Bench::open(&settings(1, 2), &bench.journal);
+    let mut returned = Vec::new();
+    for (node, stage) in [(nodes[0], 0), (nodes[2], 1), (nodes[3], 1)] {
+        returned.push(second.hello(Some(Box::new(holding(node, stage, 1, 9 + stage as u8)))));
+    }
+    second.wait(4_000_000);
+    let moved: Vec<_> = second
+        .events
+        .iter()
+        .filter_map(|event| match event {
+            Event::NodeAssigned { node, stage, how } => Some((*node, *stage, how.as_str())),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(moved, [(returned[2], StageId(2), "rebuild")]);
+}

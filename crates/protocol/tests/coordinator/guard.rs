@@ -140,3 +140,69 @@ fn a_restarted_coordinator_knows_what_is_usual() {
     bad_share(&mut second, returned[3], 1, 1e4);
     assert_eq!(refusals(&second), [(returned[3], Refusal::Outlying, Remedy::Replica)]);
 }
+
+/// Replicas of stage 1 take an iteration in which the last one's share is poisoned.
+fn poisoned_iteration(bench: &mut Bench, nodes: &[NodeId]) {
+    bench.share(nodes[0], 0, true);
+    bench.share(nodes[1], 1, true);
+    bench.share(nodes[2], 0, false);
+    bad_share(bench, nodes[3], 1, f64::INFINITY);
+    bench.share(nodes[2], 1, false);
+    nodes.iter().for_each(|node| bench.reduced(*node, 40));
+}
+
+fn is_set_aside(bench: &Bench, node: NodeId) -> bool {
+    bench.events.iter().any(
+        |event| matches!(event, Event::NodeLost { node: lost, why, .. } if *lost == node && why == "numbers"),
+    )
+}
+
+#[test]
+fn strikes_outlive_the_coordinator_and_a_nodes_name() {
+    let settings = Settings { steps: 100, ..settings(2, 1) };
+    let (mut bench, mut nodes) = guarded();
+    for _ in 0..2 {
+        poisoned_iteration(&mut bench, &nodes);
+        all_step(&mut bench, &nodes);
+    }
+    let record = bench.commits().pop().unwrap().clone();
+    let mut second = Bench::open(&settings, &bench.journal);
+    for (index, node) in nodes.iter_mut().enumerate() {
+        let mut holding = holding(*node, (index / 2) as u16, 10, 100 + (index / 2) as u8);
+        holding.record = Some(Box::new(record.clone()));
+        *node = second.hello(Some(Box::new(holding)));
+    }
+    poisoned_iteration(&mut second, &nodes);
+    assert!(is_set_aside(&second, nodes[3]), "{:?}", second.events.last());
+}
+
+#[test]
+fn a_node_that_is_given_another_stage_meanwhile_is_set_aside_too() {
+    let (mut bench, nodes) = Bench::started(&Settings { steps: 100, respawn: false, ..settings(2, 2) });
+    run_until_known(&mut bench, &nodes, 2);
+    for strike in 1..=3 {
+        for node in [0, 1] {
+            bench.share(nodes[node], node as u32, true);
+        }
+        bench.share(nodes[2], 0, false);
+        bad_share(&mut bench, nodes[3], 1, f64::INFINITY);
+        if strike < 3 {
+            bench.share(nodes[2], 1, false);
+            bench.share(nodes[4], 0, false);
+            bench.share(nodes[5], 1, false);
+            nodes.iter().for_each(|node| bench.reduced(*node, 40));
+            all_step(&mut bench, &nodes);
+        }
+    }
+    // The other stage is lost, and nobody comes: the node that was refused is to rebuild it, and has no share of the next attempt.
+    lose(&mut bench, nodes[4]);
+    lose(&mut bench, nodes[5]);
+    assert_eq!(bench.last_assignment(nodes[3]).1, StageId(2));
+    for node in [0, 1] {
+        bench.share(nodes[node], node as u32, true);
+    }
+    (0..2).for_each(|microbatch| bench.share(nodes[2], microbatch, false));
+    nodes[..3].iter().for_each(|node| bench.reduced(*node, 40));
+    assert_eq!(bench.commits().len(), 11);
+    assert!(is_set_aside(&bench, nodes[3]), "{:?}", bench.events.last());
+}

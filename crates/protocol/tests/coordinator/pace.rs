@@ -167,3 +167,31 @@ fn while_the_coordinator_stood_still_nobody_was_quiet() {
     bench.input(CoordinatorInput::Tick);
     assert_eq!(bench.sent.len(), sent, "a minute of standing still is a fifth of a second");
 }
+
+#[test]
+fn a_joiner_that_is_stuck_makes_room_for_another_which_gets_twice_the_time() {
+    let settings = Settings { steps: 30, ..settings(1, 3) };
+    let (mut bench, nodes) = Bench::started(&settings);
+    paced_iteration(&mut bench, &nodes, &|_| 1000);
+    lose(&mut bench, nodes[2]);
+    let mut heir = NodeId(0);
+    let mut took_s = Vec::new();
+    for _ in 0..2 {
+        heir = bench.hello(None);
+        assert_eq!(bench.last_assignment(heir).1, StageId(2));
+        let is_lost = |bench: &Bench| {
+            bench.events.iter().any(
+                |event| matches!(event, Event::NodeLost { node, why, .. } if *node == heir && why == "stuck"),
+            )
+        };
+        let mut seconds = 0;
+        while !is_lost(&bench) && seconds < 100 {
+            pass_ms(&mut bench, 1000);
+            answer(&mut bench, heir, Some(7), false);
+            seconds += 1;
+        }
+        took_s.push(seconds);
+    }
+    assert_eq!(took_s, [11, 21]);
+    assert!(bench.events.iter().any(|event| matches!(event, Event::Stuck { node, .. } if *node == heir)));
+}

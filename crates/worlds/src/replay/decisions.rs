@@ -90,6 +90,7 @@ impl DecisionsReport {
 fn words(entry: &Entry) -> String {
     match entry {
         Entry::Opened { term, .. } => format!("the opening of term {}", term.0),
+        Entry::Struck { node, iteration } => format!("a strike of {node} in {iteration}"),
         Entry::NodesBelow { node } => format!("node ids below {}", node.0),
         Entry::RolledBack { iteration, .. } => format!("a rollback to {iteration}"),
         Entry::Rebuilt(rebuild) => format!("lineage {} of {}", rebuild.lineage, rebuild.stage),

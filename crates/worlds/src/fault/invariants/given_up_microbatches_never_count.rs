@@ -31,6 +31,8 @@ impl Invariant for GivenUpMicrobatchesNeverCount {
 
     fn observe(&mut self, seen: &Observation<'_>, truth: &Truth) -> Result<(), String> {
         match seen {
+            // Iterations run again from where the state was saved, with the same numbers.
+            Observation::BegunAnew => *self = Self::default(),
             Observation::Told { node, message: ToWorker::GiveUp { .. } } if truth.settings.deterministic => {
                 return Err(format!("{node} is to give up work in a deterministic run"));
             }

@@ -1,5 +1,5 @@
 //! A node whose share is refused in three iterations that come out right without it is cut off before the next attempt, if
-//! the stage that it serves by then has another replica.
+//! the stage that it serves by then has another replica. Its strikes outlive a cut link and the death of a coordinator.
 
 use super::{Invariant, Observation};
 use crate::fault::truth::Truth;
@@ -33,10 +33,19 @@ impl Invariant for StruckNodesAreSetAside {
         "§4, slow, silent, lying"
     }
 
-    fn observe(&mut self, seen: &Observation<'_>, _truth: &Truth) -> Result<(), String> {
+    fn observe(&mut self, seen: &Observation<'_>, truth: &Truth) -> Result<(), String> {
         match seen {
-            // Another coordinator gives everyone another id.
-            Observation::Restored { .. } => *self = Self::default(),
+            // Another coordinator gives everyone another id. What the last one died over it may not have written.
+            Observation::Restored { .. } => {
+                let mut strikes = std::mem::take(&mut self.strikes);
+                strikes.values_mut().for_each(|of| of.retain(|strike| strike.0 + 1 < truth.committed()));
+                *self = Self { strikes, ..Self::default() };
+            }
+            Observation::Bound { node, holding: Some(holding) } => {
+                let names = holding.names.iter().chain([&holding.node]);
+                let strikes: Vec<_> = names.filter_map(|name| self.strikes.remove(name)).flatten().collect();
+                self.strikes.insert(*node, strikes);
+            }
             Observation::Disconnected { node } => {
                 self.due.remove(node);
                 self.due.retain(|_, others| {
@@ -44,7 +53,6 @@ impl Invariant for StruckNodesAreSetAside {
                     !others.is_empty()
                 });
                 self.refused.remove(node);
-                self.strikes.remove(node);
             }
             Observation::Log { event: Event::ShareRefused { node, stage, then, .. } } => {
                 self.refused.insert(*node, *stage);
