@@ -18,6 +18,7 @@
 
 mod account;
 mod append;
+mod curves;
 mod explain;
 mod fold;
 mod history;
@@ -40,6 +41,7 @@ mod timeline;
 mod words;
 
 pub use account::{Badput, NodeTime};
+pub use curves::{Curve, CurveChart, CurvePoint, CurvesPage, curves_page};
 pub use explain::explain;
 pub use history::{History, Point};
 pub use info::RunInfo;

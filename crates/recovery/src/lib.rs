@@ -19,7 +19,9 @@
 
 mod neighbours;
 mod recipe;
+mod spec;
 mod strategies;
 
 pub use recipe::{Decision, LossView, Moments, Recipe, Source, StageView};
-pub use strategies::{STRATEGY_NAMES, Strategy, UnknownStrategy, strategy};
+pub use spec::SpecError;
+pub use strategies::{STRATEGY_NAMES, Strategy, strategy};

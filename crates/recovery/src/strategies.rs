@@ -1,12 +1,12 @@
 //! The strategies at hand. All refuse the origin: another origin must be alive.
 
 use crate::neighbours::{Neighbour, nearest};
+use crate::spec::{Spec, SpecError};
 use crate::{Decision, LossView, Moments, Recipe, Source};
-use thiserror::Error;
 
 /// A way to make a lost stage again.
 pub trait Strategy: Send + Sync {
-    /// The name given to `--recovery`.
+    /// The name given to `--recovery`, without options.
     fn name(&self) -> &'static str;
 
     /// What to do about the loss in `view`.
@@ -16,92 +16,120 @@ pub trait Strategy: Send + Sync {
 /// The names that [`strategy`] knows.
 pub const STRATEGY_NAMES: [&str; 4] = ["checkfree", "uniform", "copy", "random"];
 
-/// No strategy has this name.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("--recovery {0} is not known; pass one of: checkfree, uniform, copy, random")]
-pub struct UnknownStrategy(pub String);
-
-/// The strategy called `name`.
-///
-/// # Errors
-/// [`UnknownStrategy`] if there is none.
-pub fn strategy(name: &str) -> Result<Box<dyn Strategy>, UnknownStrategy> {
-    match name {
-        "checkfree" => Ok(Box::new(CheckFree)),
-        "uniform" => Ok(Box::new(Uniform)),
-        "copy" => Ok(Box::new(Copy)),
-        "random" => Ok(Box::new(Random)),
-        other => Err(UnknownStrategy(other.to_owned())),
-    }
-}
-
-/// CheckFree (arXiv 2506.15461): the average of the neighbours, weighted with the norms of their last gradients.
-///
-/// Across several lost neighbours the nearest living stages are used, and a stage counts for less the farther it
-/// is. A stage with a neighbour on one side only (the first, the last) is that neighbour's copy, as in CheckFree+.
-/// The moments start at zero, and the stage's learning rate is raised by a tenth.
-struct CheckFree;
-
 /// Added to a norm, so that stages without gradient still weigh something (the authors' code).
 const NORM_FLOOR: f64 = 1e-4;
 
 /// CheckFree's λ ← 1.1·λ.
 const CHECKFREE_LEARNING_RATE_FACTOR: f64 = 1.1;
 
-impl Strategy for CheckFree {
+/// Factors that a learning rate may be multiplied with.
+const RATE_FACTORS: std::ops::RangeInclusive<f64> = 0.01..=10.0;
+
+/// The strategy that `text` describes: a name, and options after a colon, as in `checkfree:norm=l2-squared,moments=mix`.
+///
+/// | name | what a lost stage becomes | options (default first) |
+/// |---|---|---|
+/// | `checkfree` | CheckFree (arXiv 2506.15461): the average of its neighbours, weighted with the norms of their last gradients; at an edge the only neighbour's copy, as in CheckFree+ | `norm=l2`, `l2-squared`; `clip=none` or the norm that gradients are clipped to before they are compared (the authors' code: 1); `moments`; `rate_factor=1.1` |
+/// | `uniform` | the plain average of its neighbours | `moments`; `rate_factor=1` |
+/// | `copy` | its nearest neighbour, the one below if there are two | `moments`; `rate_factor=1` |
+/// | `random` | what it was at the start | |
+///
+/// `moments=zero` starts Adam's moments anew, `mix` mixes them as the weights; `rate_factor` multiplies the stage's learning rate
+/// from then on. Across several lost neighbours the nearest living stages are used; under `checkfree` a stage counts for less the farther
+/// it is.
+///
+/// # Errors
+/// A name, option or value that is not known; the nearest that is known is named.
+pub fn strategy(text: &str) -> Result<Box<dyn Strategy>, SpecError> {
+    let mut spec = Spec::parse(text)?;
+    let name = spec.one_of(&STRATEGY_NAMES)?;
+    let weighting = match name {
+        "checkfree" => {
+            let squared = spec.choice("norm", &["l2", "l2-squared"])? == "l2-squared";
+            Weighting::GradientNorm { squared, clip: spec.number_or_none("clip", 1e-9..=1e9)? }
+        }
+        "uniform" => Weighting::Uniform,
+        "copy" => Weighting::Nearest,
+        _ => Weighting::Fresh,
+    };
+    let (moments, learning_rate_factor) = if weighting == Weighting::Fresh {
+        (Moments::Zero, 1.0)
+    } else {
+        let mix = spec.choice("moments", &["zero", "mix"])? == "mix";
+        let usual = if name == "checkfree" { CHECKFREE_LEARNING_RATE_FACTOR } else { 1.0 };
+        let factor = spec.number("rate_factor", usual, RATE_FACTORS)?;
+        (if mix { Moments::Mix } else { Moments::Zero }, factor)
+    };
+    spec.finish()?;
+    Ok(Box::new(Neighbours { name, weighting, moments, learning_rate_factor }))
+}
+
+/// How much each neighbour counts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Weighting {
+    /// As the norm of its last gradient, by its distance.
+    GradientNorm { squared: bool, clip: Option<f64> },
+    /// All the same.
+    Uniform,
+    /// The nearest alone.
+    Nearest,
+    /// None: fresh weights.
+    Fresh,
+}
+
+/// A lost stage from its living neighbours.
+struct Neighbours {
+    name: &'static str,
+    weighting: Weighting,
+    moments: Moments,
+    learning_rate_factor: f64,
+}
+
+impl Strategy for Neighbours {
     fn name(&self) -> &'static str {
-        "checkfree"
+        self.name
     }
 
     fn on_loss(&self, view: &LossView<'_>) -> Decision {
-        rebuild(view, CHECKFREE_LEARNING_RATE_FACTOR, |neighbour| {
-            (neighbour.gradient_norm + NORM_FLOOR) / f64::from(neighbour.distance)
-        })
+        if view.lost.is_origin() {
+            return refuse_origin();
+        }
+        let neighbours = nearest(view);
+        let weights = self.weights(&neighbours);
+        let total: f64 = weights.iter().sum();
+        if weights.is_empty() || !total.is_finite() || total <= 0.0 {
+            return Decision::Rebuild(fresh());
+        }
+        let sources = neighbours
+            .iter()
+            .zip(weights)
+            .filter(|(_, weight)| *weight > 0.0)
+            .map(|(neighbour, weight)| Source { stage: neighbour.stage, coefficient: weight / total })
+            .collect();
+        let (moments, learning_rate_factor) = (self.moments, self.learning_rate_factor);
+        Decision::Rebuild(Recipe { sources, moments, learning_rate_factor })
     }
 }
 
-/// The plain average of the nearest living neighbours.
-struct Uniform;
-
-impl Strategy for Uniform {
-    fn name(&self) -> &'static str {
-        "uniform"
-    }
-
-    fn on_loss(&self, view: &LossView<'_>) -> Decision {
-        rebuild(view, 1.0, |_| 1.0)
-    }
-}
-
-/// A copy of the nearest living neighbour, the one below if there are two.
-struct Copy;
-
-impl Strategy for Copy {
-    fn name(&self) -> &'static str {
-        "copy"
-    }
-
-    fn on_loss(&self, view: &LossView<'_>) -> Decision {
-        let nearest_distance = nearest(view).iter().map(|neighbour| neighbour.distance).min().unwrap_or(0);
-        let mut taken = false;
-        rebuild(view, 1.0, |neighbour| {
-            let take = neighbour.distance == nearest_distance && !taken;
-            taken |= take;
-            f64::from(u8::from(take))
-        })
-    }
-}
-
-/// Fresh weights from the run's seed.
-struct Random;
-
-impl Strategy for Random {
-    fn name(&self) -> &'static str {
-        "random"
-    }
-
-    fn on_loss(&self, view: &LossView<'_>) -> Decision {
-        if view.lost.is_origin() { refuse_origin() } else { Decision::Rebuild(fresh()) }
+impl Neighbours {
+    fn weights(&self, neighbours: &[Neighbour]) -> Vec<f64> {
+        match self.weighting {
+            Weighting::GradientNorm { squared, clip } => neighbours
+                .iter()
+                .map(|neighbour| {
+                    let norm = clip.map_or(neighbour.gradient_norm, |max| neighbour.gradient_norm.min(max));
+                    let norm = norm + NORM_FLOOR;
+                    (if squared { norm * norm } else { norm }) / f64::from(neighbour.distance)
+                })
+                .collect(),
+            Weighting::Uniform => vec![1.0; neighbours.len()],
+            Weighting::Nearest => {
+                let nearest = neighbours.iter().map(|neighbour| neighbour.distance).min();
+                let taken = neighbours.iter().position(|neighbour| Some(neighbour.distance) == nearest);
+                (0..neighbours.len()).map(|index| f64::from(u8::from(Some(index) == taken))).collect()
+            }
+            Weighting::Fresh => Vec::new(),
+        }
     }
 }
 
@@ -114,25 +142,6 @@ fn refuse_origin() -> Decision {
 
 fn fresh() -> Recipe {
     Recipe { sources: Vec::new(), moments: Moments::Zero, learning_rate_factor: 1.0 }
-}
-
-/// A recipe over the nearest living neighbours, `weight` normalised; fresh weights if no neighbour lives.
-fn rebuild(view: &LossView<'_>, factor: f64, mut weight: impl FnMut(&Neighbour) -> f64) -> Decision {
-    if view.lost.is_origin() {
-        return refuse_origin();
-    }
-    let weighed: Vec<_> =
-        nearest(view).into_iter().map(|neighbour| (neighbour.stage, weight(&neighbour))).collect();
-    let total: f64 = weighed.iter().map(|(_, weight)| weight).sum();
-    if weighed.is_empty() || !total.is_finite() || total <= 0.0 {
-        return Decision::Rebuild(fresh());
-    }
-    let sources = weighed
-        .into_iter()
-        .filter(|(_, weight)| *weight > 0.0)
-        .map(|(stage, weight)| Source { stage, coefficient: weight / total })
-        .collect();
-    Decision::Rebuild(Recipe { sources, moments: Moments::Zero, learning_rate_factor: factor })
 }
 
 #[cfg(test)]
@@ -197,5 +206,48 @@ mod tests {
             assert!(matches!(strategy(name).unwrap().on_loss(&view), Decision::Refuse(_)));
         }
         assert!(strategy("hope").is_err());
+    }
+
+    fn recipe(text: &str, norms: &[f64]) -> Recipe {
+        let stages = stages(&[true, true, false, true], norms);
+        match strategy(text).unwrap().on_loss(&LossView { lost: StageId(2), stages: &stages }) {
+            Decision::Rebuild(recipe) => recipe,
+            Decision::Refuse(why) => panic!("refused: {why}"),
+        }
+    }
+
+    #[test]
+    fn options_say_how_norms_count_and_what_becomes_of_moments_and_rate() {
+        let norms = [9.0, 1.0, 5.0, 3.0];
+        let first = |text: &str| recipe(text, &norms).sources[0].coefficient;
+        assert!((first("checkfree:norm=l2-squared") - 0.1).abs() < 1e-3);
+        assert!((first("checkfree:clip=1") - 0.5).abs() < 1e-9, "both are clipped to 1");
+        assert!((first("checkfree:clip=2,norm=l2") - 1.0 / 3.0).abs() < 1e-4);
+        let usual = recipe("checkfree", &norms);
+        assert_eq!((usual.moments, usual.learning_rate_factor), (Moments::Zero, 1.1));
+        let mixed = recipe("copy:moments=mix,rate_factor=1.5", &norms);
+        assert_eq!((mixed.moments, mixed.learning_rate_factor), (Moments::Mix, 1.5));
+        assert_eq!(mixed.sources.len(), 1);
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused_with_the_nearest_that_is() {
+        for (text, says) in [
+            ("checkfee", "checkfree"),
+            ("checkfree:nrom=l2", "norm"),
+            ("checkfree:norm=l3", "l2"),
+            ("checkfree:moments=mixed", "mix"),
+            ("uniform:norm=l2", "no option norm"),
+            ("random:moments=mix", "no option moments"),
+            ("copy:rate_factor=nan", "0.01"),
+            ("copy:rate_factor=11", "10"),
+            ("copy:rate_factor", "rate_factor="),
+            ("copy:moments=mix,moments=zero", "twice"),
+            ("checkfree:clip=0", "none"),
+            ("", "checkfree"),
+        ] {
+            let why = strategy(text).map(|_| ()).unwrap_err().to_string();
+            assert!(why.contains(says), "{text}: {why}");
+        }
     }
 }

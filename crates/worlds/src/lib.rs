@@ -4,6 +4,7 @@ pub mod audit;
 pub mod config;
 pub mod cost;
 pub mod fault;
+pub mod lab;
 pub mod live;
 pub mod replay;
 mod text;

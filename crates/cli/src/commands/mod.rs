@@ -12,6 +12,7 @@ mod config;
 mod demo;
 mod eval;
 mod generate;
+mod lab;
 mod plan;
 mod replay;
 mod show;
@@ -41,6 +42,8 @@ pub(crate) enum Command {
     Plan(plan::Plan),
     /// Tell what a run will take, or try every fault by seed: both in virtual time
     Simulate(simulate::Simulate),
+    /// Compare recovery strategies on equal failures, with real gradients in virtual time
+    Lab(lab::Lab),
     /// Train a small model while everything that can go wrong does, and check what was promised
     Chaos(chaos::Chaos),
     /// Print the options that a run would have, as run.toml
@@ -62,6 +65,7 @@ impl Command {
             Self::Eval(eval) => eval.run(),
             Self::Generate(generate) => generate.run(),
             Self::Audit(audit) => audit.run(),
+            Self::Lab(lab) => lab.run(),
             Self::Chaos(chaos) => chaos.run(),
             Self::Replay(replay) => replay.run(),
             Self::Show(show) => show.run(),

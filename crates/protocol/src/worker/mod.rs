@@ -141,6 +141,11 @@ impl Worker {
         self.term
     }
 
+    /// The stage that it holds, and its state: none while a step is under way.
+    pub fn state(&self) -> Option<(StageId, Handle)> {
+        self.held.as_ref().and_then(|held| Some((held.stage, held.state?)))
+    }
+
     /// Takes an input at a time in microseconds (monotonic); answers with commands, to be carried out in order.
     pub fn on(&mut self, input: WorkerInput, now_us: u64) -> Vec<WorkerCommand> {
         if self.exited {

@@ -1,7 +1,7 @@
 //! What can be wrong with a run's configuration. Every message ends in what to do.
 
 use crate::wan::WanError;
-use skipstone_recovery::UnknownStrategy;
+use skipstone_recovery::SpecError;
 use skipstone_types::SettingsError;
 use std::io;
 use std::path::PathBuf;
@@ -52,7 +52,7 @@ pub enum ConfigError {
     Settings(#[from] SettingsError),
     /// No such recovery strategy.
     #[error(transparent)]
-    Recovery(#[from] UnknownStrategy),
+    Recovery(#[from] SpecError),
     /// The layers can't be shared out equally.
     #[error(
         "{layers} layers, {origin} of them at the origin, can't be cut into {stages} equal relay stages; pass {remedy}"

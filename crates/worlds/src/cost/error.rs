@@ -28,6 +28,9 @@ pub enum SimulateError {
         /// Virtual seconds.
         at_s: f64,
     },
+    /// Whoever looks on has seen enough.
+    #[error("{0}")]
+    Watcher(String),
     /// The protocol and its driver disagree.
     #[error("{0}; this is a bug, please report it with the command")]
     Bug(String),

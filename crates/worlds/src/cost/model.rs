@@ -1,8 +1,10 @@
 //! What things cost in a simulated run.
 
 use super::SimulateError;
+use super::tensors::Numbers;
 use crate::config::{Churn, RunConfig};
 use crate::live::store::CHUNK_VALUES;
+use crate::live::supervisor::kills::KillScript;
 use crate::wan::{TaskTimes, WanTable, describe};
 use skipstone_model::StageLayout;
 use skipstone_planner::{Link, SwarmDescription};
@@ -74,6 +76,12 @@ pub struct CostModel {
     pub swarm: Option<SwarmDescription>,
     /// Everything else.
     pub tempo: Tempo,
+    /// Kills beside those of `churn`.
+    pub script: KillScript,
+    /// What nodes compute with; none: tensors are symbols.
+    pub numbers: Option<Numbers>,
+    /// A watcher is shown events, and the weights before every n-th iteration; 0 = nothing.
+    pub weights_every: u64,
 }
 
 impl CostModel {
@@ -107,6 +115,9 @@ impl CostModel {
             churn: config.churn_plan()?,
             save_every_s: config.save_every_s,
             tempo: Tempo::default(),
+            script: Vec::new(),
+            numbers: None,
+            weights_every: 0,
         })
     }
 

@@ -2,10 +2,10 @@
 
 use super::SimulateError;
 use super::model::MOVED_BYTES_PER_S;
+use super::tensors::{Begun, Freight, Tensors};
 use super::wires::{Pid, Sent, Way};
 use super::world::{Event, World};
-use crate::fault::compute::{Context, Effects, run};
-use crate::fault::store::Store;
+use crate::fault::compute::Context;
 use crate::fault::value::Value;
 use crate::wan::TaskTimes;
 use skipstone_protocol::{
@@ -17,8 +17,7 @@ use skipstone_types::{Attempt, Iteration, NodeId, StageId};
 #[derive(Debug)]
 struct Running {
     id: TaskId,
-    outputs: Vec<Handle>,
-    effects: Effects,
+    begun: Begun,
 }
 
 /// A process.
@@ -34,14 +33,14 @@ pub(super) struct Node {
     /// The node that the coordinator knows it as.
     pub(super) bound: Option<NodeId>,
     times: TaskTimes,
-    store: Store,
+    tensors: Tensors,
     running: Option<Running>,
     stage: StageId,
     attempt: (Iteration, Attempt),
 }
 
 impl Node {
-    pub(super) fn new(place: usize, region: u16, worker: Worker, times: TaskTimes) -> Self {
+    pub(super) fn new(place: usize, region: u16, worker: Worker, times: TaskTimes, tensors: Tensors) -> Self {
         Self {
             place,
             region,
@@ -50,17 +49,23 @@ impl Node {
             worker,
             bound: None,
             times,
-            store: Store::default(),
+            tensors,
             running: None,
             stage: StageId::ORIGIN,
             attempt: (Iteration(0), Attempt(0)),
         }
     }
 
+    /// Stage and weights that it serves with; none of symbols.
+    pub(super) fn weights(&self) -> Option<(StageId, Vec<f32>)> {
+        let (stage, state) = self.worker.state()?;
+        Some((stage, self.tensors.weights(state)?))
+    }
+
     /// Forgets what it holds, at its death.
     pub(super) fn die(&mut self) {
         self.alive = false;
-        self.store = Store::default();
+        self.tensors.clear();
         self.running = None;
     }
 }
@@ -86,12 +91,12 @@ impl World {
         pid: Pid,
         from: NodeId,
         message: ToPeer,
-        payload: Option<Value>,
+        payload: Option<Freight>,
         began_us: u64,
     ) -> Result<(), SimulateError> {
         let node = &mut self.nodes[pid];
         let birth = node.attempt;
-        let received = payload.map(|value| node.store.receive(value, birth)).transpose();
+        let received = payload.map(|freight| node.tensors.receive(freight, birth)).transpose();
         let payload = received.map_err(SimulateError::Bug)?;
         self.tell(pid, WorkerInput::Peer { from, message, payload, began_us })
     }
@@ -105,12 +110,12 @@ impl World {
                     self.compute(pid, id, &task, &inputs, outputs)?;
                 }
                 WorkerCommand::Drop { handles } => {
-                    self.nodes[pid].store.forget(&handles).map_err(SimulateError::Bug)?;
+                    self.nodes[pid].tensors.forget(&handles).map_err(SimulateError::Bug)?;
                 }
                 WorkerCommand::SendCoordinator { message } => self.report_to_hub(pid, message),
                 WorkerCommand::SendPeer { to, message, payload } => {
-                    let store = &self.nodes[pid].store;
-                    let payload = payload.map(|handle| store.get(handle)).transpose();
+                    let tensors = &self.nodes[pid].tensors;
+                    let payload = payload.map(|handle| tensors.freight(handle)).transpose();
                     self.send_to_peer(pid, to, message, payload.map_err(SimulateError::Bug)?);
                 }
                 // Everybody is reached under the name by which the coordinator knows it.
@@ -128,11 +133,15 @@ impl World {
         self.queue.push(at_us + self.model.tempo.driver_us, Event::ToHub { pid, sender, message });
     }
 
-    fn send_to_peer(&mut self, pid: Pid, to: NodeId, message: ToPeer, payload: Option<Value>) {
+    fn send_to_peer(&mut self, pid: Pid, to: NodeId, message: ToPeer, payload: Option<Freight>) {
         let Some(target) = self.pids.get(&to).copied().filter(|target| self.nodes[*target].alive) else {
             return;
         };
-        let bytes = payload.map(|value| self.payload_bytes(self.nodes[pid].stage, &value));
+        let bytes = payload.as_ref().map(|freight| match freight {
+            Freight::Symbol(value) => self.payload_bytes(self.nodes[pid].stage, value),
+            Freight::Numbers(payload) => payload.len() as f64,
+        });
+        self.sent_bytes += bytes.unwrap_or(0.0);
         let way = self.way(self.nodes[pid].region, self.nodes[target].region);
         let from = self.nodes[pid].worker.node();
         match self.wires.send((pid, target), self.now_us, bytes, &way, self.model.tempo.connect_us) {
@@ -184,15 +193,16 @@ impl World {
         inputs: &[Handle],
         outputs: Vec<Handle>,
     ) -> Result<(), SimulateError> {
-        let node = &self.nodes[pid];
+        let node = &mut self.nodes[pid];
         let chunks = self.model.stage(node.stage).chunks;
         let context = Context { seed: self.model.settings.seed, chunks, folder: &self.folder };
-        let effects = run(task, inputs, &node.store, context).map_err(SimulateError::Bug)?;
+        let begun = node.tensors.begin(id, task, inputs, outputs, context).map_err(SimulateError::Bug)?;
+        let node = &self.nodes[pid];
         let took_us = match node.times.of(task) {
             Some(modelled) => modelled.as_micros() as u64,
             None => self.moving_us(node.stage, task, inputs.len()),
         };
-        self.nodes[pid].running = Some(Running { id, outputs, effects });
+        self.nodes[pid].running = Some(Running { id, begun });
         self.queue.push(self.now_us + took_us + self.model.tempo.driver_us, Event::Computed { pid, id });
         Ok(())
     }
@@ -220,13 +230,11 @@ impl World {
     /// A task is over.
     pub(super) fn computed(&mut self, pid: Pid, id: TaskId) -> Result<(), SimulateError> {
         let node = &mut self.nodes[pid];
-        let Some(Running { outputs, effects, .. }) = node.running.take_if(|task| task.id == id) else {
+        let Some(Running { begun, .. }) = node.running.take_if(|task| task.id == id) else {
             return Ok(());
         };
-        if let Some((iteration, stage, state)) = effects.saved {
-            self.folder.write(iteration, stage, state);
-        }
-        effects.settle(&mut node.store, &outputs, node.attempt).map_err(SimulateError::Bug)?;
-        self.tell(pid, WorkerInput::Computed { id, outcome: effects.outcome })
+        let outcome =
+            node.tensors.finish(begun, node.attempt, &mut self.folder).map_err(SimulateError::Bug)?;
+        self.tell(pid, WorkerInput::Computed { id, outcome })
     }
 }

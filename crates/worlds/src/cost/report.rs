@@ -43,6 +43,8 @@ pub struct Simulated {
     pub summary: Summary,
     /// Time per iteration.
     pub iteration: IterationTimes,
+    /// Bytes of tensors that nodes sent each other.
+    pub sent_bytes: u64,
     /// Events that happened in virtual time.
     pub events: u64,
 }

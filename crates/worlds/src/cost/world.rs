@@ -3,16 +3,17 @@
 use super::hub::Hub;
 use super::node::Node;
 use super::report::{IterationTimes, Simulated};
+use super::tensors::{Freight, Tensors};
+use super::watcher::{Seen, Watcher};
 use super::wires::{Pid, Wires};
 use super::{CostModel, SimulateError};
 use crate::fault::folder::Folder;
 use crate::fault::queue::Queue;
-use crate::fault::value::Value;
 use crate::live::supervisor::kills::{Deed, Killer, Roster};
 use skipstone_observe::{RunInfo, RunState, Summary};
 use skipstone_planner::SwarmChooser;
 use skipstone_protocol::{CoordinatorInput, TaskId, ToCoordinator, ToPeer, ToWorker, Worker, WorkerInput};
-use skipstone_types::{EVENT_SCHEMA, Event as Logged, EventRecord, Iteration, NodeId};
+use skipstone_types::{EVENT_SCHEMA, Event as Logged, EventRecord, Iteration, NodeId, StageId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -58,7 +59,7 @@ pub(super) enum Event {
         pid: Pid,
         from: NodeId,
         message: ToPeer,
-        payload: Option<Value>,
+        payload: Option<Freight>,
         began_us: u64,
     },
     /// A connection between nodes stands.
@@ -105,6 +106,10 @@ pub(super) struct World {
     longest_us: u64,
     saved_us: u64,
     over: bool,
+    /// What the watcher has not been told yet.
+    seen: Vec<Seen>,
+    /// Bytes of tensors that nodes have sent each other.
+    pub(super) sent_bytes: f64,
 }
 
 impl World {
@@ -113,7 +118,7 @@ impl World {
         let info = RunInfo { model: "simulated".to_owned(), ..RunInfo::from_settings(&settings) };
         let chooser = model.swarm.clone().map(SwarmChooser::new).transpose();
         let chooser = chooser.map_err(|why| SimulateError::Plan(why.to_string()))?;
-        let killer = Killer::new(Vec::new(), model.churn.clone(), settings.seed);
+        let killer = Killer::new(model.script.clone(), model.churn.clone(), settings.seed);
         let mut world = Self {
             hub: Hub::new(settings, chooser),
             now_us: 0,
@@ -135,6 +140,8 @@ impl World {
             longest_us: 0,
             saved_us: 0,
             over: false,
+            seen: Vec::new(),
+            sent_bytes: 0.0,
             model,
         };
         world.go_on()?;
@@ -142,7 +149,7 @@ impl World {
     }
 
     /// Runs to the end.
-    pub(super) fn run(mut self, progress: &mut dyn FnMut(u64)) -> Result<Simulated, SimulateError> {
+    pub(super) fn run(mut self, watcher: &mut dyn Watcher) -> Result<Simulated, SimulateError> {
         for place in 0..self.model.settings.nodes() {
             self.queue.push(0, Event::Start { place });
         }
@@ -154,15 +161,19 @@ impl World {
             self.now_us = at_us;
             events += 1;
             self.handle(event)?;
+            for seen in self.seen.drain(..) {
+                watcher.see(seen).map_err(SimulateError::Watcher)?;
+            }
             if told < self.commits_us.len() {
                 told = self.commits_us.len();
-                progress(told as u64);
+                watcher.progress(told as u64);
             }
         }
         self.state.advance(self.now_us / 1000);
         let mut summary = Summary::of(&self.state);
         summary.ended = self.end.or(summary.ended);
-        Ok(Simulated { summary, iteration: IterationTimes::of(&self.commits_us), events })
+        let iteration = IterationTimes::of(&self.commits_us);
+        Ok(Simulated { summary, iteration, sent_bytes: self.sent_bytes as u64, events })
     }
 
     fn handle(&mut self, event: Event) -> Result<(), SimulateError> {
@@ -173,10 +184,7 @@ impl World {
                 self.hub_input(CoordinatorInput::Tick)
             }
             Event::Written => self.written(),
-            Event::Start { place } => {
-                self.start(place);
-                Ok(())
-            }
+            Event::Start { place } => self.start(place),
             Event::Lost { pid } => match self.nodes[pid].bound.take() {
                 Some(node) => self.hub_input(CoordinatorInput::Lost { node, why: "connection".to_owned() }),
                 None => Ok(()),
@@ -203,15 +211,17 @@ impl World {
     }
 
     /// A process starts, and dials the coordinator.
-    fn start(&mut self, place: usize) {
+    fn start(&mut self, place: usize) -> Result<(), SimulateError> {
         let pid = self.nodes.len();
         let region = self.model.network.region_of(place);
         let times = self.model.times[place];
+        let tensors = Tensors::new(self.model.numbers.as_ref()).map_err(SimulateError::Bug)?;
         let worker = Worker::new(self.model.settings.run, format!("process:{pid}"), pid as u32);
-        self.nodes.push(Node::new(place, region, worker, times));
+        self.nodes.push(Node::new(place, region, worker, times, tensors));
         let (way, tempo) = (self.way_to_hub(pid), self.model.tempo);
         let at_us = self.now_us + tempo.startup_us + 4 * way.latency_us + tempo.connect_us;
         self.queue.push(at_us, Event::HubUp { pid });
+        Ok(())
     }
 
     /// A process is gone.
@@ -240,11 +250,11 @@ impl World {
             for node in std::mem::take(&mut self.leaving) {
                 if let Some(pid) = self.pids.get(&node).copied().filter(|pid| !self.nodes[*pid].succeeded) {
                     self.nodes[pid].succeeded = true;
-                    self.replace(self.nodes[pid].place);
+                    self.replace(self.nodes[pid].place)?;
                 }
             }
             for place in std::mem::take(&mut self.empty) {
-                self.replace(place);
+                self.replace(place)?;
             }
         }
         if self.iteration.0 >= self.model.settings.steps || self.over {
@@ -275,14 +285,43 @@ impl World {
         Ok(())
     }
 
-    fn replace(&mut self, place: usize) {
-        self.start(place);
+    /// Shows the watcher what it wants to see.
+    fn show(&mut self, event: &Logged) {
+        let every = self.model.weights_every;
+        if every == 0 {
+            return;
+        }
+        let at_us = self.now_us;
+        let before = match event {
+            // The nodes have not heard of it yet: they hold what it starts from.
+            Logged::Committed { iteration, .. } => Some(*iteration).filter(|t| t.0.is_multiple_of(every)),
+            Logged::Finished { iteration, .. } => Some(*iteration),
+            _ => None,
+        };
+        if let Some(iteration) = before {
+            let stages = (0..=self.model.settings.relay_stages).map(|stage| self.weights_of(StageId(stage)));
+            self.seen.push(Seen::Weights { at_us, iteration, stages: stages.collect() });
+        }
+        self.seen.push(Seen::Event { at_us, event: event.clone() });
+    }
+
+    /// The weights that a stage is served with; none of a hole.
+    fn weights_of(&self, stage: StageId) -> Option<Vec<f32>> {
+        let nodes = self.roster.of_stage(stage);
+        let mut living = nodes.iter().filter_map(|node| Some(&self.nodes[*self.pids.get(node)?]));
+        living.find_map(|node| node.weights().filter(|(held, _)| *held == stage)).map(|(_, weights)| weights)
+    }
+
+    fn replace(&mut self, place: usize) -> Result<(), SimulateError> {
+        self.start(place)?;
         self.hear_event(Logged::Respawned { target: "node".to_owned() });
+        Ok(())
     }
 
     /// Something happened that a live run would write into its log.
     pub(super) fn hear_event(&mut self, event: Logged) {
         self.roster.apply(&event);
+        self.show(&event);
         match &event {
             Logged::Committed { iteration, .. } => {
                 self.iteration = iteration.next();

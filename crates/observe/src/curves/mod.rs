@@ -1,0 +1,54 @@
+//! Curves side by side: a chart as a file of its own, and a page of charts and a table that needs nothing else.
+
+mod chart;
+
+pub use chart::{Curve, CurveChart, CurvePoint};
+
+use crate::report::svg::escape;
+
+/// A page of charts.
+#[derive(Debug, Clone, Default)]
+pub struct CurvesPage {
+    /// Its title.
+    pub title: String,
+    /// A paragraph below it.
+    pub about: String,
+    /// The charts, each with a line below it.
+    pub charts: Vec<(CurveChart, String)>,
+    /// Columns of the table.
+    pub columns: Vec<String>,
+    /// Its rows.
+    pub rows: Vec<Vec<String>>,
+}
+
+/// The page as HTML: one file without scripts or anything from elsewhere.
+pub fn curves_page(page: &CurvesPage) -> String {
+    let mut html = format!(
+        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{}</title>\n\
+         <style>\n{}{}</style>\n<main class=\"wide\">\n<header>\n<h1>{}</h1>\n<p>{}</p>\n</header>\n",
+        escape(&page.title),
+        include_str!("../report/style.css"),
+        chart::STYLE,
+        escape(&page.title),
+        escape(&page.about),
+    );
+    for (chart, note) in &page.charts {
+        html.push_str(&format!(
+            "<section>\n<h2>{}</h2>\n{}{}<p class=\"legend\">{}</p>\n</section>\n",
+            escape(&chart.title),
+            chart.draw(),
+            chart.legend(),
+            escape(note)
+        ));
+    }
+    let cells = |tag: &str, cells: &[String]| -> String {
+        cells.iter().map(|cell| format!("<{tag}>{}</{tag}>", escape(cell))).collect()
+    };
+    let rows: String = page.rows.iter().map(|row| format!("<tr>{}</tr>\n", cells("td", row))).collect();
+    html.push_str(&format!(
+        "<section class=\"scroll\">\n<h2>All figures</h2>\n<table>\n<tr>{}</tr>\n{rows}</table>\n</section>\n</main>\n</html>\n",
+        cells("th", &page.columns)
+    ));
+    html
+}

@@ -1,0 +1,149 @@
+//! What a simulated node holds: names of tensors, or, in the lab, the tensors themselves.
+
+use crate::fault::compute::{Context, Effects, run};
+use crate::fault::folder::Folder;
+use crate::fault::store::Store;
+use crate::fault::value::Value;
+use crate::live::store::{Done, Engine, EngineSetup, Feed, Job, TensorStore};
+use skipstone_net::Payload;
+use skipstone_protocol::{Handle, Outcome, Task, TaskId};
+use skipstone_types::{Attempt, Iteration};
+
+/// What every node of a run computes with, where tensors are real.
+#[derive(Debug, Clone)]
+pub struct Numbers {
+    /// Model, batches, optimiser.
+    pub setup: EngineSetup,
+    /// The training split and its order.
+    pub feed: Feed,
+}
+
+/// What a message carries.
+#[derive(Debug)]
+pub(super) enum Freight {
+    Symbol(Value),
+    Numbers(Payload),
+}
+
+/// A task that has begun: what comes of it when it ends.
+#[derive(Debug)]
+pub(super) enum Begun {
+    Symbols {
+        outputs: Vec<Handle>,
+        effects: Box<Effects>,
+    },
+    Numbers(Done),
+    /// Files are not simulated.
+    Saved,
+}
+
+/// The tensors of a node.
+#[derive(Debug)]
+pub(super) enum Tensors {
+    Symbols(Store),
+    Numbers(Box<(TensorStore, Engine)>),
+}
+
+impl Tensors {
+    pub(super) fn new(numbers: Option<&Numbers>) -> Result<Self, String> {
+        let Some(Numbers { setup, feed }) = numbers else { return Ok(Self::Symbols(Store::default())) };
+        let engine = Engine::new(setup.clone(), Some(feed.clone())).map_err(|error| error.to_string())?;
+        Ok(Self::Numbers(Box::new((TensorStore::default(), engine))))
+    }
+
+    /// Forgets everything.
+    pub(super) fn clear(&mut self) {
+        match self {
+            Self::Symbols(store) => *store = Store::default(),
+            Self::Numbers(held) => held.0 = TensorStore::default(),
+        }
+    }
+
+    pub(super) fn receive(
+        &mut self,
+        freight: Freight,
+        birth: (Iteration, Attempt),
+    ) -> Result<Handle, String> {
+        match (self, freight) {
+            (Self::Symbols(store), Freight::Symbol(value)) => store.receive(value, birth),
+            (Self::Numbers(held), Freight::Numbers(payload)) => {
+                held.0.receive(payload).ok_or_else(|| "a payload without numbers".to_owned())
+            }
+            _ => Err("symbols and numbers are mixed".to_owned()),
+        }
+    }
+
+    pub(super) fn freight(&self, handle: Handle) -> Result<Freight, String> {
+        match self {
+            Self::Symbols(store) => store.get(handle).map(Freight::Symbol),
+            Self::Numbers(held) => {
+                let payload = held.0.payload(handle).map(Freight::Numbers);
+                payload.ok_or_else(|| format!("{handle:?} names nothing that travels"))
+            }
+        }
+    }
+
+    pub(super) fn forget(&mut self, handles: &[Handle]) -> Result<(), String> {
+        match self {
+            Self::Symbols(store) => store.forget(handles),
+            Self::Numbers(held) => {
+                held.0.drop_handles(handles);
+                Ok(())
+            }
+        }
+    }
+
+    /// Begins a task. Numbers are computed at once; in virtual time they are there when the task ends.
+    pub(super) fn begin(
+        &mut self,
+        id: TaskId,
+        task: &Task,
+        inputs: &[Handle],
+        outputs: Vec<Handle>,
+        context: Context<'_>,
+    ) -> Result<Begun, String> {
+        match self {
+            Self::Symbols(store) => {
+                let effects = Box::new(run(task, inputs, store, context)?);
+                Ok(Begun::Symbols { outputs, effects })
+            }
+            Self::Numbers(_) if matches!(task, Task::Save { .. }) => Ok(Begun::Saved),
+            Self::Numbers(held) => {
+                let (store, engine) = held.as_mut();
+                let job: Job = store
+                    .begin(id, task.clone(), inputs, outputs)
+                    .map_err(|handle| format!("{handle:?} names nothing"))?;
+                Ok(Begun::Numbers(engine.run(job)))
+            }
+        }
+    }
+
+    /// A task ends.
+    pub(super) fn finish(
+        &mut self,
+        begun: Begun,
+        birth: (Iteration, Attempt),
+        folder: &mut Folder,
+    ) -> Result<Outcome, String> {
+        match (self, begun) {
+            (_, Begun::Saved) => Ok(Outcome::Done),
+            (Self::Symbols(store), Begun::Symbols { outputs, effects }) => {
+                if let Some((iteration, stage, state)) = effects.saved {
+                    folder.write(iteration, stage, state);
+                }
+                effects.settle(store, &outputs, birth)?;
+                Ok(effects.outcome)
+            }
+            (Self::Numbers(held), Begun::Numbers(done)) => Ok(held.0.finish(done)),
+            _ => Err("symbols and numbers are mixed".to_owned()),
+        }
+    }
+
+    /// The weights of a state; none of a symbol.
+    pub(super) fn weights(&self, state: Handle) -> Option<Vec<f32>> {
+        match self {
+            Self::Symbols(_) => None,
+            Self::Numbers(held) => held.0.values(state).map(|values| values.as_ref().clone()),
+        }
+    }
+}

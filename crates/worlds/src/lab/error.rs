@@ -1,0 +1,78 @@
+//! Why an experiment can't be run.
+
+use crate::config::ConfigError;
+use crate::cost::SimulateError;
+use skipstone_data::{DataError, OrderError};
+use std::io;
+use std::path::PathBuf;
+use thiserror::Error;
+
+/// Why an experiment can't be run.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum LabError {
+    /// The file can't be read.
+    #[error("can't read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's word.
+        source: io::Error,
+    },
+    /// Results can't be written.
+    #[error("can't write {path}: {source}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The system's word.
+        source: io::Error,
+    },
+    /// The file is not an experiment.
+    #[error("{path} is not an experiment: {why}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// The place, and what is wrong there.
+        why: String,
+    },
+    /// A file of results that another program wrote, or that is damaged.
+    #[error(
+        "{path}, line {line}, is not a result of the lab: {why}; move the file away, or give another folder with --out"
+    )]
+    Results {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// What is wrong.
+        why: String,
+    },
+    /// A field that can't work.
+    #[error("{field}: {why}")]
+    Field {
+        /// The field.
+        field: &'static str,
+        /// What is wrong, and what to do.
+        why: String,
+    },
+    /// The run's options.
+    #[error("[run]: {0}")]
+    Config(#[from] ConfigError),
+    /// The data.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// Batches that the data can't fill.
+    #[error(transparent)]
+    Order(#[from] OrderError),
+    /// An arm did not come to its end.
+    #[error("{arm}: {why}")]
+    Arm {
+        /// Which.
+        arm: String,
+        /// Why.
+        why: SimulateError,
+    },
+    /// Ctrl-C.
+    #[error("interrupted; what was finished is kept, the same command goes on")]
+    Interrupted,
+}

@@ -1,0 +1,173 @@
+//! What is to be tried.
+
+use super::arm::Arm;
+use super::failures::{LossRate, losses};
+use super::{LabError, data};
+use crate::config::RunConfig;
+use crate::text;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// Arms of an experiment.
+const ARMS_MAX: usize = 10_000;
+
+/// The strategy that an arm without losses is filed under.
+pub(super) const NO_LOSSES: &str = "no failures";
+
+/// `EXPERIMENT.toml`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Experiment {
+    /// What it is called.
+    pub name: String,
+    /// What it is to show.
+    #[serde(default)]
+    pub about: String,
+    /// Seeds of weights, samples and failures. Arms of the same seed are paired.
+    #[serde(default = "one_seed")]
+    pub seeds: Vec<u64>,
+    /// Recovery strategies, as for `--recovery`.
+    pub strategies: Vec<String>,
+    /// Chances that a relay stage is lost in an iteration. An arm without losses, to compare with, is always run.
+    pub loss_rates: Vec<LossRate>,
+    /// Skip ratios; none = the run's.
+    #[serde(default)]
+    pub skips: Vec<f64>,
+    /// Iterations between two validations.
+    #[serde(default = "default_eval_every")]
+    pub eval_every: u64,
+    /// Tokens of a validation.
+    #[serde(default = "default_eval_tokens")]
+    pub eval_tokens: usize,
+    /// The run, as in a `run.toml`.
+    pub run: RunConfig,
+}
+
+fn one_seed() -> Vec<u64> {
+    vec![0]
+}
+
+fn default_eval_every() -> u64 {
+    50
+}
+
+fn default_eval_tokens() -> usize {
+    16_384
+}
+
+impl Experiment {
+    /// Reads an experiment; a `data` path in it is taken as relative to its folder.
+    ///
+    /// # Errors
+    /// A file that can't be read, is no experiment, or can't work.
+    pub fn read(path: &Path) -> Result<Self, LabError> {
+        let content = skipstone_files::read_text(path, text::FILE_BYTES_MAX)
+            .map_err(|source| LabError::Read { path: path.to_owned(), source })?;
+        let mut experiment: Self =
+            text::from_toml(&content).map_err(|why| LabError::Parse { path: path.to_owned(), why })?;
+        if let (Some(data), Some(folder)) = (&experiment.run.data, path.parent()) {
+            experiment.run.data = Some(folder.join(data));
+        }
+        experiment.check()?;
+        Ok(experiment)
+    }
+
+    fn check(&self) -> Result<(), LabError> {
+        let wrong = |field, why: &str| Err(LabError::Field { field, why: why.to_owned() });
+        if self.name.is_empty() || self.name.len() > 80 {
+            return wrong("name", "give 1 to 80 characters");
+        }
+        if self.seeds.is_empty() || self.strategies.is_empty() || self.loss_rates.is_empty() {
+            return wrong("seeds, strategies, loss_rates", "give at least one of each");
+        }
+        let unique: BTreeSet<_> = self.seeds.iter().collect();
+        if unique.len() < self.seeds.len() {
+            return wrong("seeds", "a seed is there twice; each counts once");
+        }
+        if self.eval_every == 0 || self.eval_every > self.run.steps {
+            return wrong("eval_every", "must be from 1 to the run's steps");
+        }
+        if self.eval_tokens < 2 {
+            return wrong("eval_tokens", "must be at least 2");
+        }
+        if self.run.churn.is_some() {
+            return wrong("run.churn", "losses come from loss_rates; leave it out");
+        }
+        if self.run.pace.is_none() {
+            return wrong(
+                "run.pace",
+                "time is modelled: say how many seconds a relay stage's forward takes, as pace = 0.5",
+            );
+        }
+        for strategy in &self.strategies {
+            skipstone_recovery::strategy(strategy)
+                .map_err(|why| LabError::Field { field: "strategies", why: why.to_string() })?;
+        }
+        let skips = self.skips.len().max(1);
+        let arms = [self.seeds.len(), self.strategies.len(), self.loss_rates.len(), skips];
+        if arms.iter().product::<usize>() > ARMS_MAX {
+            return wrong("seeds, strategies, loss_rates, skips", "more than 10 000 combinations");
+        }
+        for rate in &self.loss_rates {
+            rate.check()?;
+        }
+        for skip in self.skips_tried() {
+            self.config(self.seeds[0], skip, &self.strategies[0]).settings()?;
+        }
+        Ok(())
+    }
+
+    /// Skip ratios, ascending as written; at least one.
+    fn skips_tried(&self) -> Vec<f64> {
+        if self.skips.is_empty() { vec![self.run.skip] } else { self.skips.clone() }
+    }
+
+    fn config(&self, seed: u64, skip: f64, strategy: &str) -> RunConfig {
+        RunConfig {
+            seed,
+            skip,
+            recovery: strategy.to_owned(),
+            // What a run is, not where it lies and who computes it: results don't depend on that.
+            deterministic: true,
+            respawn: true,
+            save_every_s: 0.0,
+            threads: Some(1),
+            out: PathBuf::new(),
+            ..self.run.clone()
+        }
+    }
+
+    /// All combinations, in the order in which they are shown: for each skip ratio and seed the arm without losses first.
+    pub fn arms(&self) -> Vec<Arm> {
+        let mut arms = Vec::new();
+        let mut add = |seed: u64, skip: f64, strategy: &str, rate: f64| {
+            let config = self.config(seed, skip, strategy);
+            let losses = losses(seed, rate, config.stages, config.steps);
+            let strategy = if rate == 0.0 { NO_LOSSES } else { strategy }.to_owned();
+            let (eval_every, eval_tokens) = (self.eval_every, self.eval_tokens);
+            arms.push(Arm { strategy, loss_rate: rate, skip, seed, losses, eval_every, eval_tokens, config });
+        };
+        let rates: Vec<f64> = self.loss_rates.iter().map(|rate| rate.0).filter(|rate| *rate > 0.0).collect();
+        // Nothing is recovered: whatever the experiment compares, this is the same arm.
+        let any = RunConfig::default().recovery;
+        for skip in self.skips_tried() {
+            for seed in &self.seeds {
+                add(*seed, skip, &any, 0.0);
+            }
+            for rate in &rates {
+                for strategy in &self.strategies {
+                    for seed in &self.seeds {
+                        add(*seed, skip, strategy, *rate);
+                    }
+                }
+            }
+        }
+        arms
+    }
+
+    /// The data that an arm of this seed trains on.
+    pub(super) fn data(&self, seed: u64) -> Result<data::Data, LabError> {
+        data::Data::prepare(&RunConfig { seed, ..self.run.clone() })
+    }
+}

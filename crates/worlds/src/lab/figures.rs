@@ -1,0 +1,180 @@
+//! What the arms of an experiment say together.
+
+use super::experiment::NO_LOSSES;
+use super::{ArmResult, Point};
+use serde::Serialize;
+
+/// The target is the loss that the arm without losses has after this share of its iterations.
+const TARGET_SHARE: f64 = 0.8;
+
+/// A mean over seeds, and half the width of its 95 % confidence interval (Student's t); no interval of a single seed.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Figure {
+    /// The mean.
+    pub mean: f64,
+    /// Half the interval's width.
+    pub half_width: Option<f64>,
+}
+
+impl Figure {
+    /// Of values, one a seed; none of nothing.
+    pub fn of(values: &[f64]) -> Option<Self> {
+        let count = values.len();
+        if count == 0 {
+            return None;
+        }
+        let mean = values.iter().sum::<f64>() / count as f64;
+        let half_width = (count > 1).then(|| {
+            let squares: f64 = values.iter().map(|value| (value - mean) * (value - mean)).sum();
+            let freedom = count - 1;
+            student_t(freedom) * (squares / freedom as f64 / count as f64).sqrt()
+        });
+        Some(Self { mean, half_width })
+    }
+}
+
+/// The 97.5 % quantile of Student's t distribution; of more degrees of freedom than are listed, the largest listed, which is
+/// on the safe side.
+fn student_t(freedom: usize) -> f64 {
+    const QUANTILES: [f64; 20] = [
+        12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145,
+        2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
+    ];
+    QUANTILES[freedom.clamp(1, QUANTILES.len()) - 1]
+}
+
+/// All arms that differ in their seed only.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Group {
+    /// How lost stages came back.
+    pub strategy: String,
+    /// The chance that a relay stage is lost in an iteration.
+    pub loss_rate: f64,
+    /// Share of the stages that a microbatch left out.
+    pub skip: f64,
+    /// Arms.
+    pub seeds: usize,
+    /// Stages lost.
+    pub losses: Figure,
+    /// The last validation's loss.
+    pub final_loss: Option<Figure>,
+    /// The same less that of the arm without losses, seed by seed.
+    pub final_loss_more: Option<Figure>,
+    /// Iterations to the target over those of the arm without losses, seed by seed; only if all reach it.
+    pub iterations_ratio: Option<Figure>,
+    /// Virtual hours to the target; only if all reach it.
+    pub hours_to_target: Option<Figure>,
+    /// Arms that never came down to the target.
+    pub short_of_target: usize,
+    /// Virtual seconds from commit to commit.
+    pub iteration_s: Figure,
+    /// Bytes of tensors that nodes sent, per iteration.
+    pub sent_bytes_per_iteration: Figure,
+    /// Virtual seconds that a lost stage was away.
+    pub away_s: Option<Figure>,
+    /// Validation loss by iteration: the mean over seeds, and the least and the largest.
+    pub curve: Vec<CurvePoint>,
+}
+
+/// A point of a group's curve.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct CurvePoint {
+    /// Iterations done.
+    pub iteration: u64,
+    /// Virtual hours, mean over seeds.
+    pub hours: f64,
+    /// Mean over seeds, in nats per token.
+    pub mean: f64,
+    /// The least.
+    pub low: f64,
+    /// The largest.
+    pub high: f64,
+}
+
+/// Groups of results, in the order in which they come.
+pub fn figures(results: &[ArmResult]) -> Vec<Group> {
+    let mut kinds: Vec<(&str, f64, f64)> = Vec::new();
+    for result in results {
+        let kind = (result.strategy.as_str(), result.loss_rate, result.skip);
+        if !kinds.contains(&kind) {
+            kinds.push(kind);
+        }
+    }
+    kinds
+        .into_iter()
+        .filter_map(|(strategy, loss_rate, skip)| {
+            let is_one = |result: &&ArmResult| {
+                result.strategy == strategy && result.loss_rate == loss_rate && result.skip == skip
+            };
+            group(&results.iter().filter(is_one).collect::<Vec<_>>(), results)
+        })
+        .collect()
+}
+
+/// The arm without losses of the same seed and skip ratio.
+fn calm<'a>(arm: &ArmResult, all: &'a [ArmResult]) -> Option<&'a ArmResult> {
+    all.iter().find(|other| other.strategy == NO_LOSSES && other.seed == arm.seed && other.skip == arm.skip)
+}
+
+fn target(calm: &ArmResult) -> Option<f64> {
+    calm.loss_after(TARGET_SHARE * calm.points.last()?.iteration as f64)
+}
+
+fn group(arms: &[&ArmResult], all: &[ArmResult]) -> Option<Group> {
+    let first = arms.first()?;
+    let each = |value: &dyn Fn(&ArmResult) -> Option<f64>| -> Vec<f64> {
+        arms.iter().filter_map(|arm| value(arm)).collect()
+    };
+    let mean = |value: &dyn Fn(&ArmResult) -> f64| Figure::of(&each(&|arm| Some(value(arm))));
+    let reached = |arm: &ArmResult| calm(arm, all).and_then(target).and_then(|target| arm.reached(target));
+    let ratio = |arm: &ArmResult| {
+        let calm = calm(arm, all)?;
+        Some(reached(arm)?.0 / calm.reached(target(calm)?)?.0)
+    };
+    let (ratios, hours) = (each(&ratio), each(&|arm| Some(reached(arm)?.1 / 3600.0)));
+    let if_all = |values: &[f64]| Figure::of(values).filter(|_| values.len() == arms.len());
+    let away: Vec<f64> = arms
+        .iter()
+        .flat_map(|arm| arm.lost.iter().filter_map(|lost| Some(lost.back_s? - lost.at_s)))
+        .collect();
+    Some(Group {
+        strategy: first.strategy.clone(),
+        loss_rate: first.loss_rate,
+        skip: first.skip,
+        seeds: arms.len(),
+        losses: mean(&|arm| arm.lost.len() as f64)?,
+        final_loss: Figure::of(&each(&ArmResult::final_loss)),
+        final_loss_more: Figure::of(&each(&|arm| Some(arm.final_loss()? - calm(arm, all)?.final_loss()?))),
+        iterations_ratio: if_all(&ratios),
+        hours_to_target: if_all(&hours),
+        short_of_target: arms.len() - ratios.len(),
+        iteration_s: mean(&|arm| arm.iteration_s)?,
+        sent_bytes_per_iteration: mean(&|arm| arm.sent_bytes as f64 / arm.iterations.max(1) as f64)?,
+        away_s: Figure::of(&away),
+        curve: curve(arms),
+    })
+}
+
+fn curve(arms: &[&ArmResult]) -> Vec<CurvePoint> {
+    let longest = arms.iter().max_by_key(|arm| arm.points.len());
+    let iterations = longest.into_iter().flat_map(|arm| arm.points.iter().map(|point| point.iteration));
+    iterations
+        .filter_map(|iteration| {
+            let points: Vec<&Point> = arms
+                .iter()
+                .filter_map(|arm| arm.points.iter().find(|point| point.iteration == iteration))
+                .collect();
+            let mean = |value: fn(&Point) -> f64| {
+                points.iter().map(|point| value(point)).sum::<f64>() / points.len() as f64
+            };
+            let losses = points.iter().map(|point| point.validation_loss);
+            Some(CurvePoint {
+                iteration,
+                hours: mean(|point| point.at_s) / 3600.0,
+                mean: mean(|point| point.validation_loss),
+                low: losses.clone().reduce(f64::min)?,
+                high: losses.reduce(f64::max)?,
+            })
+        })
+        .collect()
+}

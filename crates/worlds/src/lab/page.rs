@@ -1,0 +1,87 @@
+//! Results as pictures and a page.
+
+use super::{Experiment, Group, LabError, markdown};
+use skipstone_observe::{Curve, CurveChart, CurvePoint, CurvesPage, curves_page};
+use std::path::{Path, PathBuf};
+
+/// Writes `table.md`, `report.html`, and each chart as an SVG file, into the folder `dir`; gives their paths.
+///
+/// # Errors
+/// The file system's.
+pub fn write_pages(experiment: &Experiment, groups: &[Group], dir: &Path) -> Result<Vec<PathBuf>, LabError> {
+    let table = markdown(experiment, groups);
+    let charts = charts(groups);
+    let (columns, rows) = table_of(&table);
+    let page = CurvesPage {
+        title: experiment.name.clone(),
+        about: experiment.about.trim().to_owned(),
+        charts: charts.iter().map(|(_, chart)| (chart.clone(), NOTE.to_owned())).collect(),
+        columns,
+        rows,
+    };
+    let mut files = vec![("report.html".to_owned(), curves_page(&page)), ("table.md".to_owned(), table)];
+    files.extend(charts.iter().map(|(name, chart)| (format!("{name}.svg"), chart.file())));
+    let mut paths = Vec::new();
+    for (name, content) in files {
+        let path = dir.join(name);
+        skipstone_files::write(&path, &[content.as_bytes()])
+            .map_err(|source| LabError::Write { path: path.clone(), source })?;
+        paths.push(path);
+    }
+    Ok(paths)
+}
+
+const NOTE: &str = "validation loss in nats per token; a line is the mean over seeds, a band the range of them; the first descent is cut off";
+
+/// For each skip ratio and rate of losses two charts: by iteration, and by modelled time.
+fn charts(groups: &[Group]) -> Vec<(String, CurveChart)> {
+    let mut kinds: Vec<(f64, f64)> = Vec::new();
+    for group in groups.iter().filter(|group| group.loss_rate > 0.0) {
+        if !kinds.contains(&(group.skip, group.loss_rate)) {
+            kinds.push((group.skip, group.loss_rate));
+        }
+    }
+    if kinds.is_empty() {
+        kinds.extend(groups.first().map(|group| (group.skip, group.loss_rate)));
+    }
+    let mut charts = Vec::new();
+    for (skip, rate) in kinds {
+        let shown: Vec<&Group> = groups
+            .iter()
+            .filter(|group| group.skip == skip && (group.loss_rate == rate || group.loss_rate == 0.0))
+            .collect();
+        let what = format!("{rate} losses a stage and iteration, {:.0} % skipped", 100.0 * skip);
+        for (axis, by_time) in [("iterations", false), ("hours", true)] {
+            let curves = shown.iter().map(|group| Curve {
+                name: group.strategy.clone(),
+                points: group
+                    .curve
+                    .iter()
+                    .map(|point| CurvePoint {
+                        x: if by_time { point.hours } else { point.iteration as f64 },
+                        y: point.mean,
+                        low: point.low,
+                        high: point.high,
+                    })
+                    .collect(),
+            });
+            let chart = CurveChart {
+                title: format!("Loss by {axis}: {what}"),
+                x_name: axis.to_owned(),
+                curves: curves.collect(),
+            };
+            charts.push((format!("loss-by-{axis}-rate-{rate}-skip-{skip}"), chart));
+        }
+    }
+    charts
+}
+
+/// The cells of the table in a Markdown text.
+fn table_of(text: &str) -> (Vec<String>, Vec<Vec<String>>) {
+    let cells = |line: &str| -> Vec<String> {
+        line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()
+    };
+    let mut lines = text.lines().filter(|line| line.starts_with('|'));
+    let columns = lines.next().map(cells).unwrap_or_default();
+    (columns, lines.skip(1).map(cells).collect())
+}

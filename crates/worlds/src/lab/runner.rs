@@ -1,0 +1,139 @@
+//! Runs the arms of an experiment, several at once.
+
+use super::data::Data;
+use super::{Arm, ArmResult, Experiment, LabError, ResultsFile};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+/// How far an experiment is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Arms that are done, those of earlier calls included.
+    pub arms_done: usize,
+    /// All of them.
+    pub arms: usize,
+    /// Iterations of this call's arms that are done.
+    pub iterations_done: u64,
+    /// All that this call has to do.
+    pub iterations: u64,
+}
+
+/// Runs what is not done yet of an experiment, `threads` arms at once, and keeps the results in the folder `dir`. `progress` hears
+/// how far it is, from any thread. Once `stop` is set, arms under way are given up.
+///
+/// Gives the arms' results in the experiment's order, and how many results of other arms are in the file.
+///
+/// # Errors
+/// See [`LabError`]; what was finished is kept.
+pub fn run_experiment(
+    experiment: &Experiment,
+    dir: &Path,
+    threads: usize,
+    stop: &AtomicBool,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> Result<(Vec<ArmResult>, usize), LabError> {
+    std::fs::create_dir_all(dir).map_err(|source| LabError::Write { path: dir.to_owned(), source })?;
+    let file = ResultsFile::open(dir)?;
+    let mut data = BTreeMap::new();
+    for seed in &experiment.seeds {
+        data.insert(*seed, experiment.data(*seed)?);
+    }
+    let keyed: Vec<(Arm, String)> = experiment
+        .arms()
+        .into_iter()
+        .filter_map(|arm| data.get(&arm.seed).map(|data| arm.key(data)).map(|key| (arm, key)))
+        .collect();
+    let missing: Vec<&(Arm, String)> = keyed.iter().filter(|(_, key)| file.get(key).is_none()).collect();
+    let state = State {
+        file: Mutex::new(file),
+        next: AtomicUsize::new(0),
+        arms_done: AtomicUsize::new(keyed.len() - missing.len()),
+        iterations_done: AtomicU64::new(0),
+        failure: Mutex::new(None),
+        stop,
+    };
+    let total = Progress {
+        arms_done: 0,
+        arms: keyed.len(),
+        iterations_done: 0,
+        iterations: missing.iter().map(|(arm, _)| arm.config.steps).sum(),
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..threads.clamp(1, missing.len().max(1)) {
+            scope.spawn(|| state.work(&missing, &data, &total, progress));
+        }
+    });
+    let failure = state.failure.into_inner().ok().flatten();
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
+    let Ok(file) = state.file.into_inner() else { return Err(LabError::Interrupted) };
+    let order: Vec<String> = keyed.into_iter().map(|(_, key)| key).collect();
+    file.rewrite(&order)?;
+    let results: Vec<ArmResult> = order.iter().filter_map(|key| file.get(key)).cloned().collect();
+    let others = file.len() - results.len();
+    Ok((results, others))
+}
+
+/// What the threads share.
+struct State<'a> {
+    file: Mutex<ResultsFile>,
+    next: AtomicUsize,
+    arms_done: AtomicUsize,
+    iterations_done: AtomicU64,
+    failure: Mutex<Option<LabError>>,
+    stop: &'a AtomicBool,
+}
+
+impl State<'_> {
+    fn work(
+        &self,
+        missing: &[&(Arm, String)],
+        data: &BTreeMap<u64, Data>,
+        total: &Progress,
+        progress: &(dyn Fn(Progress) + Sync),
+    ) {
+        while let Some((arm, _)) = missing.get(self.next.fetch_add(1, Ordering::Relaxed)) {
+            let Some(data) = data.get(&arm.seed) else { continue };
+            let mut last = 0;
+            let mut tell = |done: u64| {
+                self.iterations_done.fetch_add(done - last, Ordering::Relaxed);
+                last = done;
+                progress(Progress {
+                    arms_done: self.arms_done.load(Ordering::Relaxed),
+                    iterations_done: self.iterations_done.load(Ordering::Relaxed),
+                    ..*total
+                });
+                !self.stop.load(Ordering::Relaxed) && !self.has_failed()
+            };
+            let outcome = arm.run(data, &mut tell).and_then(|result| self.keep(result));
+            if let Err(error) = outcome {
+                self.fail(error);
+            }
+            if self.has_failed() {
+                return;
+            }
+            self.arms_done.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn keep(&self, result: ArmResult) -> Result<(), LabError> {
+        match self.file.lock() {
+            Ok(mut file) => file.add(result),
+            Err(_) => Err(LabError::Interrupted),
+        }
+    }
+
+    fn has_failed(&self) -> bool {
+        self.failure.lock().map_or(true, |failure| failure.is_some())
+    }
+
+    /// The first failure is told; the others follow from it.
+    fn fail(&self, error: LabError) {
+        if let Ok(mut failure) = self.failure.lock() {
+            failure.get_or_insert(error);
+        }
+    }
+}

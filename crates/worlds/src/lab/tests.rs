@@ -1,0 +1,200 @@
+use super::*;
+use crate::config::RunConfig;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A model of a few thousand parameters, two relay stages.
+fn experiment(strategies: &[&str], rates: &[f64], seeds: &[u64]) -> Experiment {
+    Experiment {
+        name: "test".to_owned(),
+        about: String::new(),
+        seeds: seeds.to_vec(),
+        strategies: strategies.iter().map(|name| (*name).to_owned()).collect(),
+        loss_rates: rates.iter().map(|rate| LossRate(*rate)).collect(),
+        skips: Vec::new(),
+        eval_every: 8,
+        eval_tokens: 512,
+        run: RunConfig {
+            tokenizer: "bytes".to_owned(),
+            story_bytes: 20_000,
+            layers: Some(3),
+            width: Some(16),
+            heads: Some(2),
+            context: Some(16),
+            batch: 2,
+            microbatches: 2,
+            stages: 3,
+            steps: 40,
+            lr: 5e-3,
+            pace: Some(0.5),
+            ..RunConfig::default()
+        },
+    }
+}
+
+fn run(experiment: &Experiment, dir: &Path, threads: usize) -> (Vec<ArmResult>, usize) {
+    run_experiment(experiment, dir, threads, &AtomicBool::new(false), &|_| {}).unwrap()
+}
+
+fn lines(dir: &Path) -> String {
+    std::fs::read_to_string(dir.join(ResultsFile::NAME)).unwrap()
+}
+
+#[test]
+fn arms_learn_and_lose_the_same_stages() {
+    let dir = tempfile::tempdir().unwrap();
+    let experiment = experiment(&["checkfree", "random"], &[0.03], &[1]);
+    let (results, others) = run(&experiment, dir.path(), 2);
+    assert_eq!((results.len(), others), (3, 0));
+    let [calm, checkfree, random] = results.as_slice() else { panic!("{results:?}") };
+    assert_eq!((calm.strategy.as_str(), calm.lost.len(), calm.around_holes), ("no failures", 0, 0));
+    let lost = |result: &ArmResult| -> Vec<_> {
+        result.lost.iter().map(|lost| (lost.iteration, lost.stage)).collect()
+    };
+    assert!(!checkfree.lost.is_empty() && lost(checkfree) == lost(random), "{checkfree:?}");
+    let loss = |result: &ArmResult| result.final_loss().unwrap();
+    let start = calm.points[0];
+    assert_eq!((start.iteration, start.validation_loss), (0, random.points[0].validation_loss));
+    assert!(loss(calm) < start.validation_loss - 0.5, "{calm:?}");
+    assert!(loss(random) != loss(calm) && loss(random) != loss(checkfree));
+    for result in &results {
+        let iterations: Vec<_> = result.points.iter().map(|point| point.iteration).collect();
+        assert_eq!(iterations, [0, 8, 16, 24, 32, 40]);
+        assert_eq!((result.iterations, result.ended.as_str()), (40, "done"));
+        assert!(result.lost.iter().all(|lost| lost.back_s.is_some_and(|back_s| back_s > lost.at_s)));
+    }
+}
+
+#[test]
+fn the_same_experiment_gives_the_same_file_on_any_number_of_threads() {
+    let experiment = experiment(&["uniform", "copy"], &[0.05], &[1, 2]);
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    run(&experiment, one.path(), 1);
+    run(&experiment, two.path(), 2);
+    assert_eq!(lines(one.path()), lines(two.path()));
+}
+
+#[test]
+fn what_was_done_is_not_done_again_and_what_was_cut_short_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = experiment(&["uniform"], &[0.05], &[1]);
+    run(&first, dir.path(), 1);
+    let whole = lines(dir.path());
+    // As if the machine had died while the second line was written.
+    let path = dir.path().join(ResultsFile::NAME);
+    std::fs::write(&path, &whole[..whole.len() - 40]).unwrap();
+    let begun = std::sync::atomic::AtomicU64::new(0);
+    run_experiment(&first, dir.path(), 1, &AtomicBool::new(false), &|progress| {
+        begun.store(progress.iterations, Ordering::Relaxed);
+    })
+    .unwrap();
+    assert_eq!((begun.into_inner(), lines(dir.path())), (40, whole.clone()));
+    // An edited experiment does its own arms, and keeps the others.
+    let edited = experiment(&["copy"], &[0.05], &[1]);
+    let (results, others) = run(&edited, dir.path(), 1);
+    assert_eq!((results.len(), others), (2, 1));
+    let lines = lines(dir.path());
+    assert!(whole.lines().all(|line| lines.contains(line)));
+}
+
+#[test]
+fn results_of_another_make_are_refused_and_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(ResultsFile::NAME);
+    for bad in ["{\"key\": 3}\n", "{}\n{}\n", "\u{0}\n", "{\"key\":\"a\"}\nx"] {
+        std::fs::write(&path, bad).unwrap();
+        let why = ResultsFile::open(dir.path()).unwrap_err().to_string();
+        assert!(why.contains("line 1") && why.contains("--out"), "{why}");
+        assert_eq!(lines(dir.path()), bad);
+    }
+}
+
+#[test]
+fn a_stopped_experiment_keeps_what_is_finished() {
+    let dir = tempfile::tempdir().unwrap();
+    let experiment = experiment(&["uniform"], &[0.05], &[1]);
+    let stop = AtomicBool::new(false);
+    let stopped = run_experiment(&experiment, dir.path(), 1, &stop, &|progress| {
+        stop.store(progress.arms_done == 1, Ordering::Relaxed);
+    });
+    assert!(matches!(stopped, Err(LabError::Interrupted)), "{stopped:?}");
+    assert_eq!(lines(dir.path()).lines().count(), 1);
+    assert_eq!(run(&experiment, dir.path(), 1).0.len(), 2);
+}
+
+#[test]
+fn bad_experiments_are_refused_by_their_field() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("experiment.toml");
+    let good = "name = 'x'\nstrategies = ['checkfree']\nloss_rates = [0.1]\n[run]\npace = 0.5\n";
+    let read = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        Experiment::read(&path).map_err(|why| why.to_string())
+    };
+    assert!(read(good).is_ok());
+    for (from, to, says) in [
+        ("'checkfree'", "'checkfee'", "checkfee"),
+        ("0.1", "0.7", "loss_rates"),
+        ("0.1", "-0.1", "loss_rates"),
+        ("0.1", "nan", "loss_rates"),
+        ("[0.1]", "[]", "loss_rates"),
+        ("pace = 0.5", "skip = 0.0", "pace"),
+        ("pace = 0.5", "pace = 0.5\nchurn = 'every 3s'", "churn"),
+        ("name = 'x'", "name = ''", "name"),
+        ("name = 'x'", "name = 'x'\nseeds = [1, 1]", "seeds"),
+        ("name = 'x'", "name = 'x'\neval_every = 0", "eval_every"),
+        ("name = 'x'", "name = 'x'\nspeed = 3", "speed"),
+        ("name = 'x'", "name = 'x'\nskips = [1.5]", "skip"),
+    ] {
+        let why = read(&good.replace(from, to)).unwrap_err();
+        assert!(why.contains(says), "{why} does not say {says}");
+    }
+    assert!(Experiment::read(&dir.path().join("none.toml")).unwrap_err().to_string().contains("none.toml"));
+}
+
+#[test]
+fn figures_pair_seeds() {
+    let arm = |strategy: &str, seed: u64, losses: [f64; 3]| ArmResult {
+        key: format!("{strategy}{seed}"),
+        strategy: strategy.to_owned(),
+        loss_rate: if strategy == "no failures" { 0.0 } else { 0.1 },
+        skip: 0.0,
+        seed,
+        ended: "done".to_owned(),
+        iterations: 100,
+        around_holes: 0,
+        refused: 0,
+        virtual_s: 7200.0,
+        iteration_s: 72.0,
+        sent_bytes: 100,
+        lost: Vec::new(),
+        points: (0..3)
+            .zip(losses)
+            .map(|(index, validation_loss)| Point {
+                iteration: 50 * index,
+                at_s: 3600.0 * index as f64,
+                validation_loss,
+                training_loss: None,
+            })
+            .collect(),
+    };
+    // Without failures: 3, 2, 1; after 80 iterations 1.4.
+    let results = [
+        arm("no failures", 1, [3.0, 2.0, 1.0]),
+        arm("no failures", 2, [3.0, 2.0, 1.0]),
+        arm("copy", 1, [3.0, 2.2, 1.2]),
+        arm("copy", 2, [3.0, 2.4, 1.4]),
+        arm("random", 1, [3.0, 2.5, 1.5]),
+    ];
+    let groups = figures(&results);
+    let [calm, copy, random] = groups.as_slice() else { panic!("{groups:?}") };
+    assert_eq!(calm.iterations_ratio.map(|figure| figure.mean), Some(1.0));
+    let ratio = copy.iterations_ratio.unwrap();
+    // 90 and 100 iterations over 80.
+    assert!((ratio.mean - 95.0 / 80.0).abs() < 1e-9, "{ratio:?}");
+    assert!((ratio.half_width.unwrap() - 12.706 * 5.0 / 80.0).abs() < 1e-3, "{ratio:?}");
+    assert!((copy.final_loss_more.unwrap().mean - 0.3).abs() < 1e-9);
+    assert!((copy.hours_to_target.unwrap().mean - 1.9).abs() < 1e-9);
+    assert_eq!((random.iterations_ratio, random.short_of_target), (None, 1));
+    assert_eq!(copy.curve[1].low, 2.2);
+}

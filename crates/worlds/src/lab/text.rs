@@ -1,0 +1,63 @@
+//! Results as a Markdown table.
+
+use super::{Experiment, Figure, Group};
+use std::fmt::Write as _;
+
+/// The experiment's groups as a table, with a line that says what the columns are.
+pub fn markdown(experiment: &Experiment, groups: &[Group]) -> String {
+    let mut text = format!("# {}\n\n", experiment.name);
+    if !experiment.about.is_empty() {
+        let _ = writeln!(text, "{}\n", experiment.about.trim());
+    }
+    let seeds = experiment.seeds.len();
+    let _ = writeln!(
+        text,
+        "{} iterations, {seeds} {}; ± is half the 95 % confidence interval of the mean. *To the loss without failures*: iterations until \
+         the validation loss that the run of the same seed without failures has after 80 % of its iterations, over that run's. Time is \
+         modelled.\n",
+        experiment.run.steps,
+        if seeds == 1 { "seed" } else { "seeds" },
+    );
+    text.push_str(
+        "| skip | losses a stage and iteration | strategy | stages lost | validation loss at the end | more than without failures \
+         | to the loss without failures | hours | s per iteration | MB sent per iteration | s that a stage was away |\n\
+         |---|---|---|---|---|---|---|---|---|---|---|\n",
+    );
+    for group in groups {
+        let number =
+            |figure: Option<Figure>, digits: usize| figure.map_or("–".to_owned(), |f| show(f, digits));
+        let calm = group.loss_rate == 0.0;
+        let reached = |figure: Option<Figure>, digits: usize| match figure {
+            Some(figure) => show(figure, digits),
+            None => format!("not reached by {} of {}", group.short_of_target, group.seeds),
+        };
+        let megabytes = Figure {
+            mean: group.sent_bytes_per_iteration.mean / 1e6,
+            half_width: group.sent_bytes_per_iteration.half_width.map(|width| width / 1e6),
+        };
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+            group.skip,
+            group.loss_rate,
+            group.strategy,
+            show(group.losses, 1),
+            number(group.final_loss, 4),
+            if calm { String::new() } else { number(group.final_loss_more, 4) },
+            reached(group.iterations_ratio, 3),
+            reached(group.hours_to_target, 2),
+            show(group.iteration_s, 2),
+            show(megabytes, 2),
+            number(group.away_s, 1),
+        );
+    }
+    text
+}
+
+fn show(figure: Figure, digits: usize) -> String {
+    let mean = format!("{:.digits$}", figure.mean);
+    match figure.half_width {
+        Some(width) => format!("{mean} ± {width:.digits$}"),
+        None => mean,
+    }
+}
