@@ -71,7 +71,8 @@ pub(crate) struct RunFlags {
     /// Where to compute; this version: cpu
     #[arg(long, value_name = "cpu", help_heading = "Swarm")]
     device: Option<String>,
-    /// How a stage without a living replica is made again [default: checkfree]
+    /// How a stage without a living replica is made again: checkfree, uniform, copy or random, with options as in
+    /// checkfree:norm=l2-squared,moments=mix [default: checkfree]
     #[arg(long, value_name = "NAME", help_heading = "Recovery")]
     recovery: Option<String>,
     /// Meanwhile, train around the hole or wait [default: skip]

@@ -71,6 +71,30 @@ fn usage() {
 }
 
 #[test]
+fn experiments() {
+    let dir = folder();
+    let good =
+        "name = 'x'\nstrategies = ['copy']\nloss_rates = [0.1]\n[run]\npace = 0.5\ndata = 'text.txt'\n";
+    let write = |text: &str| fs::write(dir.path().join("e.toml"), text).unwrap();
+    refused(&dir, 2, &["lab", "none.toml"], &["none.toml"]);
+    for (from, to, words) in [
+        ("'copy'", "'cpoy'", ["copy", "strategies"]),
+        ("'copy'", "'copy:moment=mix'", ["moments", "did you mean"]),
+        ("0.1", "1e9", ["loss_rates", "0.5"]),
+        ("pace", "pase", ["pase", "line"]),
+        ("pace = 0.5", "", ["pace = 0.5", "run.pace"]),
+        ("'text.txt'", "'none.txt'", ["none.txt", "run"]),
+    ] {
+        write(&good.replace(from, to));
+        refused(&dir, 2, &["lab", "e.toml"], &words[..1]);
+    }
+    fs::create_dir(dir.path().join("skipstone-lab")).unwrap();
+    fs::write(dir.path().join("skipstone-lab/results.jsonl"), "not json\n").unwrap();
+    write(&good.replace("data = 'text.txt'", ""));
+    refused(&dir, 2, &["lab", "e.toml"], &["results.jsonl", "line 1", "--out"]);
+}
+
+#[test]
 fn tables_of_regions() {
     let dir = folder();
     for (regions, more, words) in [
@@ -107,13 +131,13 @@ fn help_has_examples_and_hides_what_is_internal() {
     assert!(!all.contains("internal"));
     for command in [
         "demo", "train", "eval", "generate", "audit", "replay", "show", "bench", "plan", "simulate", "chaos",
-        "config",
+        "lab", "config",
     ] {
         assert!(all.contains(&format!("\n  {command} ")), "{command} is not listed");
         let text = help(&[command, "--help"]);
         assert!(text.contains(&format!("  skipstone {command}")), "{command} has no example");
     }
-    for later in ["lab", "join", "doctor", "tickets", "relay"] {
+    for later in ["join", "doctor", "tickets", "relay"] {
         assert!(!all.contains(&format!("\n  {later} ")), "{later} is listed, but does not exist");
     }
 }

@@ -122,7 +122,7 @@ impl CurveChart {
             let text = text.trim_end_matches('0').trim_end_matches('.');
             svg.text("middle", (frame.x(tick), HEIGHT - 12.0), text);
         }
-        svg.text("start", (WIDTH - RIGHT + 12.0, HEIGHT - 12.0), &self.x_name);
+        svg.text("start", (WIDTH - RIGHT + 24.0, HEIGHT - 12.0), &self.x_name);
         for (index, curve) in self.curves.iter().enumerate() {
             let colour = index % COLOURS;
             let visible: Vec<&CurvePoint> =

@@ -34,12 +34,12 @@ pub fn run_experiment(
     stop: &AtomicBool,
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<(Vec<ArmResult>, usize), LabError> {
-    std::fs::create_dir_all(dir).map_err(|source| LabError::Write { path: dir.to_owned(), source })?;
     let file = ResultsFile::open(dir)?;
     let mut data = BTreeMap::new();
     for seed in &experiment.seeds {
         data.insert(*seed, experiment.data(*seed)?);
     }
+    std::fs::create_dir_all(dir).map_err(|source| LabError::Write { path: dir.to_owned(), source })?;
     let keyed: Vec<(Arm, String)> = experiment
         .arms()
         .into_iter()
