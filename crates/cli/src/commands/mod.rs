@@ -13,6 +13,7 @@ mod demo;
 mod eval;
 mod generate;
 mod plan;
+mod plan_auto;
 mod replay;
 mod show;
 mod simulate;

@@ -12,4 +12,4 @@ mod view;
 pub use chooser::SwarmChooser;
 pub use description::{StageCost, SwarmDescription, SwarmNode};
 pub use error::{PlacementError, SwarmError};
-pub use place::{Placement, SwarmShape, place};
+pub use place::{NodeRoles, Placement, SwarmShape, place, place_with_roles};
