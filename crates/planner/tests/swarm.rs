@@ -293,3 +293,35 @@ fn nodes_serve_only_the_stages_that_they_can() {
         assert!(matches!(error, PlacementError::TooFewAble { relays: 4, needed: 9, .. }), "{error}");
     }
 }
+
+#[test]
+fn losses_are_prepared_for() {
+    let instance = instance(6, 20, 4, 4);
+    let nodes = [5, 3, 3, 3, 3, 3];
+    let mut prepared = SwarmChooser::new(SwarmDescription::of_instance(&instance)).unwrap();
+    let whole = |iteration| problem(&nodes, 30, 4, iteration);
+    let without = |lost: u32, iteration| {
+        let mut left = whole(iteration);
+        left.nodes.iter_mut().for_each(|nodes| nodes.retain(|node| *node != NodeId(lost)));
+        left
+    };
+    for iteration in 0..60 {
+        prepared.choose(&whole(iteration)).unwrap();
+    }
+    // A node that goes and comes back: what was prepared is thrown away, the last plan is as good as before.
+    let mut unprepared = prepared.clone();
+    unprepared.choose(&without(7, 60)).unwrap();
+    unprepared.choose(&whole(61)).unwrap();
+    // Every third relay is lost in a world of its own.
+    let (mut unprepared_s, mut prepared_s) = (0.0, 0.0);
+    for lost in (6..21).step_by(3) {
+        let left = without(lost, 62);
+        for (chooser, sum_s) in [(&unprepared, &mut unprepared_s), (&prepared, &mut prepared_s)] {
+            let mut chooser = chooser.clone();
+            let plan = chooser.choose(&left).unwrap();
+            assert!(plan.paths.iter().flat_map(|path| &path.0).all(|visit| visit.node != NodeId(lost)));
+            *sum_s += plan.expected_us.unwrap() as f64 / 1e6;
+        }
+    }
+    assert!(prepared_s < unprepared_s, "{prepared_s} {unprepared_s}");
+}

@@ -3,6 +3,7 @@
 mod chooser;
 mod description;
 mod error;
+mod losses;
 mod place;
 mod refine;
 mod rotation;
