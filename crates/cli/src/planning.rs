@@ -144,22 +144,36 @@ impl SearchFlags {
         stages: Option<&[Vec<u32>]>,
     ) -> Outcome<Searched> {
         let started = Instant::now();
-        let mut shown = Progress::new("percent of the search");
-        let limit_s = self.time_limit.unwrap_or(SECONDS);
-        let mut progress = |work: u64| {
-            let done = match self.work {
-                Some(budget) => work as f64 / budget as f64,
-                None => started.elapsed().as_secs_f64() / limit_s,
-            };
-            shown.update((100.0 * done.min(1.0)) as u64, 100, &format!(", {work} candidates"));
-            done
-        };
+        let mut progress = self.budget();
         let mut searched = match planner.published() {
             None => self.anneal(path, compiled, planner == Planner::Exact, stages, &mut progress)?,
             Some(method) => self.publish(path, compiled, method, stages, &mut progress)?,
         };
         searched.search_s = started.elapsed().as_secs_f64();
         Ok(searched)
+    }
+
+    /// What a search asks at marks: how much of it lies behind, after so many candidates.
+    pub(crate) fn budget(&self) -> impl FnMut(u64) -> f64 + Send + use<> {
+        let started = Instant::now();
+        let mut shown = Progress::new("percent of the search");
+        let (limit_s, budget) = (self.time_limit.unwrap_or(SECONDS), self.work);
+        move |work: u64| {
+            let done = match budget {
+                Some(budget) => work as f64 / budget as f64,
+                None => started.elapsed().as_secs_f64() / limit_s,
+            };
+            shown.update((100.0 * done.min(1.0)) as u64, 100, &format!(", {work} candidates"));
+            done
+        }
+    }
+
+    /// The threads asked for.
+    pub(crate) fn pool(&self) -> Outcome<rayon::ThreadPool> {
+        let threads = threads(self.threads.map(usize::from));
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(|error| {
+            Failure::failed(format!("can't start threads ({error}); ask for fewer with --threads"))
+        })
     }
 
     /// Our own search.
@@ -171,12 +185,7 @@ impl SearchFlags {
         stages: Option<&[Vec<u32>]>,
         progress: &mut (dyn FnMut(u64) -> f64 + Send),
     ) -> Outcome<Searched> {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads(self.threads.map(usize::from)))
-            .build()
-            .map_err(|error| {
-                Failure::failed(format!("can't start threads ({error}); ask for fewer with --threads"))
-            })?;
+        let pool = self.pool()?;
         let objective = match self.objective {
             Goal::Iteration => Objective::Iteration,
             Goal::Makespan => Objective::Makespan,

@@ -157,3 +157,88 @@ fn the_table_has_a_row_for_every_method_and_instance() {
     let run = skipstone(&["bench", "plan", "--instances", empty.path().to_str().unwrap()]);
     assert_eq!(run.status.code(), Some(2));
 }
+
+/// Six nodes in two regions, with their memory.
+fn node_list(memory_bytes: f64) -> Value {
+    let node = |id: u32| {
+        json!({"id": id, "region": if id.is_multiple_of(2) { "x" } else { "y" }, "flop_per_s": 1e11,
+               "memory_bytes": memory_bytes})
+    };
+    json!({
+        "nodes": (0..6).map(node).collect::<Vec<_>>(),
+        "regions": {"intra": {"latency_s": 0.001, "bandwidth_Bps": 1e9},
+                    "links": [{"a": "x", "b": "y", "latency_s": 0.1, "bandwidth_Bps": 1e7}]}
+    })
+}
+
+#[test]
+fn the_best_configuration_is_one_that_train_takes_and_the_same_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(folder.path(), "nodes.json", &node_list(1e10));
+    let arguments = [
+        "plan",
+        "--auto",
+        "--model",
+        "tiny",
+        "--node-list",
+        &file,
+        "--work",
+        "50000",
+        "--seed",
+        "3",
+        "--json",
+    ];
+    let document = |threads: &str| {
+        let run = skipstone(&[arguments.as_slice(), &["--threads", threads]].concat());
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+        let mut value: Value = serde_json::from_slice(&run.stdout).unwrap();
+        value["search_s"] = Value::Null;
+        value
+    };
+    let found = document("2");
+    assert_eq!(found, document("1"), "threads decide nothing");
+    let best = &found["best"];
+    assert_eq!(best["fits"], true);
+    assert!(best["tokens_per_s"].as_f64().unwrap() > 0.0);
+    let flags: Vec<&str> = best["train_flags"].as_str().unwrap().split(' ').collect();
+    let run = skipstone(&[["config", "--json"].as_slice(), &flags].concat());
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let config: Value = serde_json::from_slice(&run.stdout).unwrap();
+    for key in ["stages", "origin_layers", "replicas", "spares", "skip", "batch", "microbatches", "slots"] {
+        assert_eq!(config[key], best[key], "{key}");
+    }
+    let run = skipstone(&arguments[..arguments.len() - 1]);
+    let text = String::from_utf8_lossy(&run.stdout).into_owned();
+    assert!(text.contains(&format!("skipstone train {}", best["train_flags"].as_str().unwrap())), "{text}");
+}
+
+#[test]
+fn a_list_of_nodes_that_can_not_be_is_refused_and_one_that_is_too_small_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let fails = |code: i32, list: &Value, more: &[&str], says: &str| {
+        let file = write(folder.path(), "nodes.json", list);
+        let arguments = ["plan", "--auto", "--node-list", &file, "--work", "1000"];
+        let run = skipstone(&[arguments.as_slice(), more].concat());
+        let text = String::from_utf8_lossy(&run.stderr).into_owned();
+        assert_eq!(run.status.code(), Some(code), "{text}");
+        assert!(text.contains(says), "`{says}` is not in: {text}");
+    };
+    fails(1, &node_list(1000.0), &[], "0 of 6 nodes hold an origin");
+    let mut list = node_list(1e10);
+    list["nodes"][4]["memory_bytes"] = json!(0);
+    fails(2, &list, &[], "nodes.json: `nodes[4].memory_bytes` is 0");
+    list = node_list(1e10);
+    list["nodes"][2]["id"] = json!(1);
+    fails(2, &list, &[], "`nodes[2].id` is 1, as that of nodes[1]");
+    list = node_list(1e10);
+    list["regions"]["links"] = json!([]);
+    fails(2, &list, &[], "no link between x and y");
+    list = node_list(1e10);
+    fails(2, &list, &["--skips", "1.5"], "--skips has 1.5");
+    fails(2, &list, &["--replicas-min", "9"], "lower --replicas-min");
+    fails(2, &list, &["--model", "9t"], "9t");
+    fails(2, &list, &["--wan", "mars"], "--wan mars");
+    fails(2, &list, &["--evaluate", "x"], "--evaluate");
+    list["regions"] = Value::Null;
+    fails(2, &list, &[], "--wan TABLE");
+}

@@ -1,7 +1,7 @@
 //! How good, how quick and how even the plans of a swarm in training are.
 //!
 //! `cargo run --release -p skipstone-planner --example bench_chooser -- INSTANCE.json [ITERATIONS]` places the instance's nodes,
-//! plans as many iterations as a coordinator would, then loses a node, and prints a table.
+//! plans as many iterations as a coordinator would, then loses each relay in turn, and prints a table.
 
 // A measurement reads files and the clock, which the planner itself does not.
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)]
@@ -33,13 +33,61 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (stages, whole) = (found.plan.stages.clone(), iterations);
     let best = best_iteration_s(&instance, &stages)?;
     report(&instance, &mut chooser, &nodes, 0..whole, best)?;
+    losses(&instance, &chooser, &nodes, whole)?;
     let (stage, lost) = (1, nodes[1][0]);
     nodes[stage].remove(0);
     println!("{lost} of stage {stage} lost");
-    let left: Vec<Vec<u32>> = nodes.iter().map(|stage| stage.iter().map(|id| id.0 - 1).collect()).collect();
-    let best = best_without(&instance, &left)?;
+    let best = best_without(&instance, &nodes)?;
     report(&instance, &mut chooser, &nodes, whole..whole + 1, best)?;
     report(&instance, &mut chooser, &nodes, whole + 1..whole + 20, best)
+}
+
+/// Loses each relay that has a replica, one at a time, and prints what the first plan without it is like.
+fn losses(
+    instance: &Instance,
+    chooser: &SwarmChooser,
+    nodes: &[Vec<NodeId>],
+    iteration: u64,
+) -> Result<(), Box<dyn Error>> {
+    let (mut gaps, mut slowest_ms) = (Vec::new(), 0.0_f64);
+    for stage in 1..nodes.len() {
+        for place in 0..nodes[stage].len() {
+            let mut left = nodes.to_vec();
+            left[stage].remove(place);
+            if left[stage].is_empty() {
+                continue;
+            }
+            let mut chooser = chooser.clone();
+            let began = Instant::now();
+            let plan = chooser.choose(&problem(instance, &left, iteration))?;
+            slowest_ms = slowest_ms.max(began.elapsed().as_secs_f64() * 1e3);
+            let first_s = plan.expected_us.ok_or("no estimate")? as f64 / 1e6;
+            gaps.push(100.0 * (first_s / best_without(instance, &left)? - 1.0));
+        }
+    }
+    let list: Vec<String> = gaps.iter().map(|gap| format!("{gap:+.1}")).collect();
+    println!(
+        "  first plan after a loss, against a long search anew: mean {:+.1} %, worst {:+.1} %, slowest {slowest_ms:.0} ms; of each relay {} %",
+        gaps.iter().sum::<f64>() / gaps.len().max(1) as f64,
+        gaps.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+        list.join(" ")
+    );
+    Ok(())
+}
+
+fn problem(instance: &Instance, nodes: &[Vec<NodeId>], iteration: u64) -> PlanProblem {
+    PlanProblem {
+        epoch: PlanEpoch(iteration),
+        seed: 1,
+        iteration: Iteration(iteration),
+        attempt: Attempt(0),
+        nodes: nodes.to_vec(),
+        microbatches: instance.total_microbatches,
+        path_length: instance.path_len as u16,
+        full: false,
+        rules: PathRules { jump_max: instance.max_jump as u16, ..PathRules::default() },
+        paces: Vec::new(),
+    }
 }
 
 fn ids(stage: &[u32]) -> Vec<NodeId> {
@@ -57,7 +105,8 @@ fn best_iteration_s(instance: &Instance, stages: &[Vec<u32>]) -> Result<f64, Box
 }
 
 /// The same for an instance with only these nodes.
-fn best_without(instance: &Instance, stages: &[Vec<u32>]) -> Result<f64, Box<dyn Error>> {
+fn best_without(instance: &Instance, left: &[Vec<NodeId>]) -> Result<f64, Box<dyn Error>> {
+    let stages: Vec<Vec<u32>> = left.iter().map(|stage| stage.iter().map(|id| id.0 - 1).collect()).collect();
     let mut part = instance.clone();
     let living: Vec<u32> = stages.iter().flatten().copied().collect();
     part.nodes = living.iter().map(|node| instance.nodes[*node as usize].clone()).collect();
@@ -83,20 +132,8 @@ fn report(
     let mut visits: BTreeMap<u16, u32> = BTreeMap::new();
     let mut owners: BTreeMap<NodeId, u32> = BTreeMap::new();
     for iteration in iterations {
-        let problem = PlanProblem {
-            epoch: PlanEpoch(iteration),
-            seed: 1,
-            iteration: Iteration(iteration),
-            attempt: Attempt(0),
-            nodes: nodes.to_vec(),
-            microbatches: instance.total_microbatches,
-            path_length: instance.path_len as u16,
-            full: false,
-            rules: PathRules { jump_max: instance.max_jump as u16, ..PathRules::default() },
-            paces: Vec::new(),
-        };
         let began = Instant::now();
-        let Plan { paths, expected_us, .. } = chooser.choose(&problem)?;
+        let Plan { paths, expected_us, .. } = chooser.choose(&problem(instance, nodes, iteration))?;
         slowest_ms = slowest_ms.max(began.elapsed().as_secs_f64() * 1e3);
         seconds.push(expected_us.ok_or("no estimate")? as f64 / 1e6);
         for path in paths {

@@ -68,6 +68,8 @@ pub struct CompiledInstance {
     visits_max: Vec<u32>,
     /// Nodes of each stage and region beyond this part of an instance; empty: there are none.
     outside: Vec<Vec<u32>>,
+    /// Whether each node can serve stage 0, and relay stages; empty: all can.
+    pub(crate) able: Vec<[bool; 2]>,
 }
 
 /// `round()` of Python: half to even.
@@ -153,6 +155,7 @@ impl CompiledInstance {
                 .chain((1..instance.n_stages).map(|_| instance.stage_visits_max.unwrap_or(u32::MAX)))
                 .collect(),
             outside: Vec::new(),
+            able: Vec::new(),
             instance: instance.clone(),
         })
     }
@@ -284,6 +287,11 @@ impl CompiledInstance {
 }
 
 impl CompiledInstance {
+    /// Whether a node can serve a stage.
+    pub(crate) fn may_serve(&self, node: usize, stage: usize) -> bool {
+        self.able.get(node).is_none_or(|able| able[usize::from(stage > 0)])
+    }
+
     /// The unloaded tasks of a path: (node, microseconds of work, microseconds of the transfer that follows).
     pub(crate) fn chain(&self, path: &[u32]) -> Vec<(usize, u64, u64)> {
         let nodes: Vec<usize> =
@@ -337,6 +345,7 @@ impl CompiledInstance {
             region: nodes.iter().map(|node| self.region[*node as usize]).collect(),
             visits_max,
             outside,
+            able: nodes.iter().filter_map(|node| self.able.get(*node as usize).copied()).collect(),
             instance,
             ..self.clone()
         }

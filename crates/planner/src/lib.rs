@@ -39,6 +39,6 @@ pub use search::{
 };
 pub use simulate::{Evaluation, MemoryWait, TaskInterval, Trace, TransferInterval, evaluate};
 pub use swarm::{
-    Placement, PlacementError, StageCost, SwarmChooser, SwarmDescription, SwarmError, SwarmNode, SwarmShape,
-    place,
+    NodeRoles, Placement, PlacementError, StageCost, SwarmChooser, SwarmDescription, SwarmError, SwarmNode,
+    SwarmShape, place, place_with_roles,
 };

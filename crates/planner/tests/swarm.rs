@@ -4,9 +4,9 @@
 
 use proptest::prelude::*;
 use skipstone_planner::{
-    BalancedChooser, CompiledInstance, DrawnSize, Instance, PathChooser, PipelinePlan, PlanMode,
-    PlannedMicrobatch, SearchOptions, SwarmChooser, SwarmDescription, SwarmError, SwarmNode, SwarmShape,
-    draw_instance, evaluate, place,
+    BalancedChooser, CompiledInstance, DrawnSize, Instance, NodeRoles, PathChooser, PipelinePlan,
+    PlacementError, PlanMode, PlannedMicrobatch, SearchOptions, SwarmChooser, SwarmDescription, SwarmError,
+    SwarmNode, SwarmShape, draw_instance, evaluate, place, place_with_roles,
 };
 use skipstone_types::{Attempt, Iteration, NodeId, Pace, PathRules, Plan, PlanEpoch, PlanProblem, StageId};
 use std::collections::BTreeMap;
@@ -262,4 +262,66 @@ fn nodes_are_placed_near_each_other_and_for_a_price_apart_from_common_failures()
     let few = SwarmShape { replicas: 4, ..shape };
     let why = place(&description, &few, &SearchOptions::default(), &mut |_| 1.0).unwrap_err();
     assert!(why.to_string().contains("need 16 nodes, and `nodes` lists 14"), "{why}");
+}
+
+#[test]
+fn nodes_serve_only_the_stages_that_they_can() {
+    let description = SwarmDescription::of_instance(&instance(4, 15, 3, 2));
+    let shape = SwarmShape { relay_stages: 3, replicas: 3, microbatches: 9, path_length: 3, jump_max: 4 };
+    let only = |origin| NodeRoles { origin, relay: !origin };
+    for seed in 0..8 {
+        // Two nodes for origins only, eight for relays only, four for either, one for nothing.
+        let mut roles = vec![only(true); 2];
+        roles.extend([only(false); 8]);
+        roles.extend([NodeRoles::ALL; 4]);
+        roles.push(NodeRoles { origin: false, relay: false });
+        let options = SearchOptions { seed, ..SearchOptions::default() };
+        let work = &mut |work| work as f64 / 20_000.0;
+        let placed = place_with_roles(&description, &shape, &roles, &options, work).unwrap();
+        for (stage, nodes) in placed.stages.iter().enumerate() {
+            assert_eq!(nodes.len(), 3);
+            let able = |node: &u32| {
+                let roles = roles[*node as usize];
+                if stage == 0 { roles.origin } else { roles.relay }
+            };
+            assert!(nodes.iter().all(able), "{placed:?}");
+        }
+        assert!(placed.spares.contains(&14));
+        // Four that can be relays are too few for nine seats.
+        let few = [[only(true); 11].as_slice(), &[NodeRoles::ALL; 4]].concat();
+        let error = place_with_roles(&description, &shape, &few, &options, work).unwrap_err();
+        assert!(matches!(error, PlacementError::TooFewAble { relays: 4, needed: 9, .. }), "{error}");
+    }
+}
+
+#[test]
+fn losses_are_prepared_for() {
+    let instance = instance(6, 20, 4, 4);
+    let nodes = [5, 3, 3, 3, 3, 3];
+    let mut prepared = SwarmChooser::new(SwarmDescription::of_instance(&instance)).unwrap();
+    let whole = |iteration| problem(&nodes, 30, 4, iteration);
+    let without = |lost: u32, iteration| {
+        let mut left = whole(iteration);
+        left.nodes.iter_mut().for_each(|nodes| nodes.retain(|node| *node != NodeId(lost)));
+        left
+    };
+    for iteration in 0..60 {
+        prepared.choose(&whole(iteration)).unwrap();
+    }
+    // A node that goes and comes back: what was prepared is thrown away, the last plan is as good as before.
+    let mut unprepared = prepared.clone();
+    unprepared.choose(&without(7, 60)).unwrap();
+    unprepared.choose(&whole(61)).unwrap();
+    // Every third relay is lost in a world of its own.
+    let (mut unprepared_s, mut prepared_s) = (0.0, 0.0);
+    for lost in (6..21).step_by(3) {
+        let left = without(lost, 62);
+        for (chooser, sum_s) in [(&unprepared, &mut unprepared_s), (&prepared, &mut prepared_s)] {
+            let mut chooser = chooser.clone();
+            let plan = chooser.choose(&left).unwrap();
+            assert!(plan.paths.iter().flat_map(|path| &path.0).all(|visit| visit.node != NodeId(lost)));
+            *sum_s += plan.expected_us.unwrap() as f64 / 1e6;
+        }
+    }
+    assert!(prepared_s < unprepared_s, "{prepared_s} {unprepared_s}");
 }

@@ -1,6 +1,7 @@
 //! See ARCHITECTURE.md.
 
 pub mod audit;
+pub mod auto;
 pub mod config;
 pub mod cost;
 pub mod fault;

@@ -14,6 +14,7 @@ mod eval;
 mod generate;
 mod lab;
 mod plan;
+mod plan_auto;
 mod replay;
 mod show;
 mod simulate;

@@ -8,6 +8,7 @@ use serde::Serialize;
 use skipstone_observe::{PlannedIteration, gantt, map};
 use skipstone_planner::{CompiledInstance, Evaluation, LowerBounds, MICROSECONDS, PipelinePlan, evaluate};
 
+use super::plan_auto::AutoFlags;
 use crate::failure::{Failure, Outcome};
 use crate::output::{print, print_json, say};
 use crate::planning::{Planner, Proof, SearchFlags, Searched, read, read_instance, refused};
@@ -20,17 +21,25 @@ Examples:
   skipstone plan INSTANCE.json --method skippipe --time-limit 60 --seed 5
   skipstone plan INSTANCE.json --method full --as-published=matching,microbatches
   skipstone plan INSTANCE.json --method skippipe --stages-from PLAN.json
+  skipstone plan --auto --model 500m --node-list NODES.json --sequences 64
+  skipstone plan --auto --model 124m --node-list NODES.json --wan gcp12 --skips 0,0.33 --batches 1,2,4 --json
 
 The same seed and --work give the same plan, on any number of threads. Exit code 1: the method found no plan. Exit
-code 2: the instance or the plan breaks a rule, which is named.";
+code 2: the instance or the plan breaks a rule, which is named.
+
+--auto tries ways to run a model over the nodes of a list, predicts what an iteration takes, and prints the options of
+`skipstone train`. NODES.json is {\"nodes\": [{\"region\", \"flop_per_s\", \"memory_bytes\"}], \"regions\"}; docs/node-list.md
+explains every field. --time-limit or --work is for all searches together.";
 
 /// Options of `plan`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Plan {
     /// The problem: nodes, links, stages, path rules
-    #[arg(value_name = "INSTANCE")]
-    instance: PathBuf,
+    #[arg(value_name = "INSTANCE", required_unless_present = "auto", conflicts_with = "auto")]
+    instance: Option<PathBuf>,
+    #[command(flatten)]
+    auto: AutoFlags,
     /// Who plans
     #[arg(long, value_enum, default_value = "skipstone")]
     method: Planner,
@@ -134,19 +143,20 @@ struct Document<'a> {
 
 impl Plan {
     pub(crate) fn run(self) -> Outcome {
-        let compiled = read_instance(&self.instance)?;
+        let Some(instance) = &self.instance else { return self.auto.run(&self.search, self.json) };
+        let compiled = read_instance(instance)?;
         let (plan, effort) = if let Some(path) = &self.evaluate {
             (PipelinePlan::from_json(&read(path)?).map_err(|error| refused(path, &error))?, None)
         } else {
             let stages = self.stages()?;
-            let searched = self.search.search(&self.instance, &compiled, self.method, stages.as_deref())?;
+            let searched = self.search.search(instance, &compiled, self.method, stages.as_deref())?;
             let effort = Effort::new(self.search.seed, &searched);
             (searched.plan, Some(effort))
         };
         let (evaluation, figures) = judge(&compiled, &plan).map_err(|broken| {
             broken.iter().skip(1).take(19).for_each(|rule| say(rule));
             let why = broken.first().map_or("it can't be evaluated", String::as_str);
-            refused(self.evaluate.as_ref().unwrap_or(&self.instance), &why)
+            refused(self.evaluate.as_ref().unwrap_or(instance), &why)
         })?;
         let iteration = PlannedIteration {
             compiled: &compiled,

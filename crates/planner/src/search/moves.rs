@@ -160,8 +160,9 @@ impl Moves {
     fn trade_seats(compiled: &CompiledInstance, draft: &mut Draft, random: &mut Random) -> bool {
         let nodes = compiled.nodes();
         let (a, b) = (random.below(nodes), random.below(nodes));
-        let same_stage = draft.stage_of(a as u32) == draft.stage_of(b as u32);
-        if same_stage || compiled.is_alike(a, b) {
+        let (stage_a, stage_b) = (draft.stage_of(a as u32), draft.stage_of(b as u32));
+        let able = compiled.may_serve(a, stage_b) && compiled.may_serve(b, stage_a);
+        if stage_a == stage_b || !able || compiled.is_alike(a, b) {
             return false;
         }
         draft.trade_seats(compiled, a as u32, b as u32);

@@ -24,6 +24,11 @@ pub(crate) fn placed_by_regions(
 ) -> Vec<Vec<u32>> {
     let mut order: Vec<u32> = (0..compiled.nodes() as u32).collect();
     random.shuffle(&mut order);
+    // Who can only be an origin comes first, who can only be a relay last.
+    order.sort_by_key(|node| {
+        let may = |stage| u8::from(compiled.may_serve(*node as usize, stage));
+        1 + may(1) - may(0)
+    });
     let sizes = stage_sizes(compiled);
     let mut stage_of: Vec<usize> =
         sizes.iter().enumerate().flat_map(|(stage, size)| vec![stage; *size]).collect();
@@ -37,7 +42,8 @@ pub(crate) fn placed_by_regions(
             let (a, b) = (random.below(order.len()), random.below(order.len()));
             let (stage_a, stage_b) = (stage_of[a], stage_of[b]);
             let region = |place: usize| compiled.region[order[place] as usize] as usize;
-            if stage_a == stage_b || region(a) == region(b) {
+            let may = |place: usize, stage| compiled.may_serve(order[place] as usize, stage);
+            if stage_a == stage_b || region(a) == region(b) || !may(a, stage_b) || !may(b, stage_a) {
                 continue;
             }
             estimate.trade(compiled, (stage_a, region(a)), (stage_b, region(b)));

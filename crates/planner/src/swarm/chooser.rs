@@ -4,6 +4,7 @@ use skipstone_types::{NodeId, Path, Plan, PlanProblem};
 
 use super::description::{SwarmDescription, SwarmNode};
 use super::error::SwarmError;
+use super::losses::Losses;
 use super::refine::refine;
 use super::rotation::{Prices, Rotation};
 use super::start::start;
@@ -11,11 +12,15 @@ use super::view::SwarmView;
 use crate::balanced::BalancedChooser;
 use crate::chooser::{PathChooser, PlanError};
 use crate::random::Random;
-use crate::search::{Guide, Objective};
+use crate::search::{Draft, Guide, Objective, Score};
 use crate::subset::count_paths;
 
 /// Candidates × visits of an iteration: 2500 candidates at 30 microbatches of 4 visits, less than a tenth of a second.
 const WORK: u64 = 300_000;
+/// The same right after a loss.
+const LOSS_WORK: u64 = WORK * 3 / 2;
+/// The same for a plan that may never be needed.
+const PREPARING_WORK: u64 = WORK / 2;
 /// Visits of the largest iteration that is searched over; beyond, the start is the plan.
 const VISITS_MAX: usize = 60_000;
 
@@ -25,6 +30,9 @@ const VISITS_MAX: usize = 60_000;
 /// - Paths ascend through the stages, so slots can't deadlock (see [`BalancedChooser`]); they keep the jump limit.
 /// - Each search begins at the last plan, mended for who is gone, came or was moved, so plans get better from iteration to
 ///   iteration while the swarm stands still.
+/// - While nobody is lost, plans for the loss of each node are prepared in turn: when one is lost, the search begins at the plan
+///   without it. That plan is to end early, whichever sets of stages had their turn lately, and where the loss leaves a stage
+///   short of speed others are visited more in that iteration.
 /// - While the same stages are served, none is short of speed and no jump limit forbids it, visits of any two relay stages
 ///   differ by at most one, in every iteration and in all of them together. A stage whose nodes would work for more than
 ///   1.5 times the mean gets less, but at least half of its even share.
@@ -37,6 +45,7 @@ const VISITS_MAX: usize = 60_000;
 pub struct SwarmChooser {
     description: SwarmDescription,
     rotation: Rotation,
+    losses: Losses,
     last: Vec<Path>,
 }
 
@@ -47,7 +56,7 @@ impl SwarmChooser {
     /// See [`SwarmError`].
     pub fn new(description: SwarmDescription) -> Result<Self, SwarmError> {
         description.check()?;
-        Ok(Self { description, rotation: Rotation::default(), last: Vec::new() })
+        Ok(Self { description, rotation: Rotation::default(), losses: Losses::default(), last: Vec::new() })
     }
 
     /// Says where a node is and how fast, in place of what the description's list says of its id.
@@ -59,6 +68,37 @@ impl SwarmChooser {
     }
 
     fn search(&self, problem: &PlanProblem, balanced: &Plan) -> Option<Plan> {
+        let found = match self.losses.prepared(problem) {
+            Some(prepared) => {
+                let last = if prepared.is_empty() { &self.last } else { prepared };
+                self.search_from(problem, balanced, &Rotation::hurried(problem), last, LOSS_WORK)?
+            }
+            None => self.search_from(problem, balanced, &self.rotation, &self.last, WORK)?,
+        };
+        let Found { view, draft, score } = found;
+        Some(Plan { epoch: problem.epoch, paths: view.paths(&draft), expected_us: Some(score.objective_us) })
+    }
+
+    /// Goes on with the plan for the loss whose turn it is.
+    fn prepare(&mut self, problem: &PlanProblem) {
+        let Some((lost, without)) = self.losses.next(problem) else { return };
+        let Ok(balanced) = BalancedChooser.choose(&without) else { return };
+        let last = self.losses.plan(lost).unwrap_or(&self.last);
+        let rotation = Rotation::hurried(&without);
+        let found = self.search_from(&without, &balanced, &rotation, last, PREPARING_WORK);
+        if let Some(Found { view, draft, .. }) = found {
+            self.losses.keep(lost, view.paths(&draft));
+        }
+    }
+
+    fn search_from(
+        &self,
+        problem: &PlanProblem,
+        balanced: &Plan,
+        rotation: &Rotation,
+        last: &[Path],
+        work: u64,
+    ) -> Option<Found> {
         let served = problem.served_relays();
         let picks = balanced.paths.first()?.0.len() - 1;
         let visits = balanced.paths.len() * (picks + 1);
@@ -69,19 +109,27 @@ impl SwarmChooser {
         let of_origin = |id| balanced.paths.iter().filter(|path| path.0[0].node == id).count() as u32;
         let quotas: Vec<u32> = origins.iter().map(|id| of_origin(*id)).collect();
         let view = SwarmView::new(&self.description, problem, quotas, picks)?;
-        let targets = self.rotation.targets(&served, picks, balanced.paths.len(), &view.speeds());
-        let idle = self.rotation.idle(problem, &view);
-        let draft = start(&view, problem, balanced, &self.last, &targets, &idle);
+        let targets = rotation.targets(&served, picks, balanced.paths.len(), &view.speeds());
+        let idle = rotation.idle(problem, &view);
+        let draft = start(&view, problem, balanced, last, &targets, &idle);
         let guide = Guide::new(&view.compiled, Objective::Iteration);
         let cost = guide.cost_of(&view.compiled, &draft)?;
         let sets = count_paths(&served, picks, problem.rules.jump_max);
-        let mut prices = Prices::new(&self.rotation, &idle, &view, sets, cost);
-        let work = WORK / visits as u64;
+        let mut prices = Prices::new(rotation, &idle, &view, sets, cost);
+        let work = work / visits as u64;
         let random =
             &mut Random::new(&[problem.seed, problem.iteration.0, u64::from(problem.attempt.0), 0x7377_6172]);
         let (draft, score) = refine(&view.compiled, &guide, &mut prices, draft, work, random)?;
-        Some(Plan { epoch: problem.epoch, paths: view.paths(&draft), expected_us: Some(score.objective_us) })
+        drop(prices);
+        Some(Found { view, draft, score })
     }
+}
+
+/// What a search found.
+struct Found {
+    view: SwarmView,
+    draft: Draft,
+    score: Score,
 }
 
 impl PathChooser for SwarmChooser {
@@ -91,6 +139,10 @@ impl PathChooser for SwarmChooser {
         let plan = self.search(problem, &balanced).unwrap_or(balanced);
         self.rotation.count(problem, &plan);
         self.last.clone_from(&plan.paths);
+        // Right after a change the plan is wanted at once.
+        if !self.losses.meet(problem) {
+            self.prepare(problem);
+        }
         Ok(plan)
     }
 }

@@ -56,6 +56,22 @@ pub enum PlacementError {
         /// Nodes that there are.
         found: usize,
     },
+    /// Enough nodes, but not enough that can.
+    #[error(
+        "of {found} nodes {origins} can serve stage 0, which needs {replicas}, and {relays} a relay stage, which need {needed}; list nodes with more memory, or take fewer replicas, smaller microbatches or more stages"
+    )]
+    TooFewAble {
+        /// Nodes that can serve stage 0.
+        origins: usize,
+        /// Nodes that stage 0 needs.
+        replicas: usize,
+        /// Nodes that can serve a relay stage.
+        relays: usize,
+        /// Nodes that all relay stages need.
+        needed: usize,
+        /// Nodes that there are.
+        found: usize,
+    },
     /// No paths.
     #[error(transparent)]
     Search(#[from] SearchError),

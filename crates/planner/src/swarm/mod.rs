@@ -3,6 +3,7 @@
 mod chooser;
 mod description;
 mod error;
+mod losses;
 mod place;
 mod refine;
 mod rotation;
@@ -12,4 +13,4 @@ mod view;
 pub use chooser::SwarmChooser;
 pub use description::{StageCost, SwarmDescription, SwarmNode};
 pub use error::{PlacementError, SwarmError};
-pub use place::{Placement, SwarmShape, place};
+pub use place::{NodeRoles, Placement, SwarmShape, place, place_with_roles};

@@ -22,6 +22,20 @@ pub struct SwarmShape {
     pub jump_max: u16,
 }
 
+/// What a node has the means for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NodeRoles {
+    /// Whether it can serve stage 0.
+    pub origin: bool,
+    /// Whether it can serve a relay stage.
+    pub relay: bool,
+}
+
+impl NodeRoles {
+    /// Either.
+    pub const ALL: Self = Self { origin: true, relay: true };
+}
+
 /// Who serves what.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placement {
@@ -49,18 +63,26 @@ pub fn place(
     options: &SearchOptions,
     progress: &mut dyn FnMut(u64) -> f64,
 ) -> Result<Placement, PlacementError> {
+    place_with_roles(description, shape, &[], options, progress)
+}
+
+/// The same where not every node can serve every stage: `roles` in the order of the description's nodes; those beyond its
+/// end can serve any.
+///
+/// # Errors
+/// See [`PlacementError`].
+pub fn place_with_roles(
+    description: &SwarmDescription,
+    shape: &SwarmShape,
+    roles: &[NodeRoles],
+    options: &SearchOptions,
+    progress: &mut dyn FnMut(u64) -> f64,
+) -> Result<Placement, PlacementError> {
     description.check()?;
     let (stages, replicas) = (usize::from(shape.relay_stages) + 1, usize::from(shape.replicas));
-    let (needed, found) = (stages * replicas, description.nodes.len());
-    if found < needed || needed == 0 {
-        return Err(PlacementError::TooFewNodes { stages, replicas, needed, found });
-    }
+    let roles = |node: u32| roles.get(node as usize).copied().unwrap_or(NodeRoles::ALL);
+    let (order, spares) = chosen(description, stages, replicas, &roles)?;
     let slowness = |node: u32| description.nodes[node as usize].slowness;
-    let mut order: Vec<u32> = (0..found as u32).collect();
-    order.sort_by(|a, b| slowness(*a).total_cmp(&slowness(*b)).then(a.cmp(b)));
-    let mut spares = order.split_off(needed);
-    spares.sort_unstable();
-    order.sort_unstable();
     let (each, more) = (shape.microbatches / replicas as u32, shape.microbatches % replicas as u32);
     let quotas = (0..replicas as u32).map(|place| each + u32::from(place < more)).collect();
     let nodes = order.iter().map(|node| {
@@ -80,6 +102,7 @@ pub fn place(
         let slowness = slowness(order[place]);
         (description.relay.total_s() * slowness, description.origin.total_s() * slowness)
     });
+    compiled.able = order.iter().map(|node| [roles(*node).origin, roles(*node).relay]).collect();
     let found = search(&compiled, options, progress)?;
     let expected_us = evaluate(&compiled, &found.plan)
         .map_or(u64::MAX, |figures| figures.makespan_us + (figures.allreduce_s * 1.0e6).ceil() as u64);
@@ -90,4 +113,54 @@ pub fn place(
         members
     });
     Ok(Placement { stages: stages.collect(), spares, expected_us, lost_with_a_region })
+}
+
+/// The fastest nodes that can fill all stages together, and the rest, both ascending.
+fn chosen(
+    description: &SwarmDescription,
+    stages: usize,
+    replicas: usize,
+    roles: &dyn Fn(u32) -> NodeRoles,
+) -> Result<(Vec<u32>, Vec<u32>), PlacementError> {
+    let (needed, found) = (stages * replicas, description.nodes.len());
+    if found < needed || needed == 0 {
+        return Err(PlacementError::TooFewNodes { stages, replicas, needed, found });
+    }
+    let slowness = |node: &u32| description.nodes[*node as usize].slowness;
+    let mut order: Vec<u32> = (0..found as u32).collect();
+    order.sort_by(|a, b| slowness(a).total_cmp(&slowness(b)).then(a.cmp(b)));
+    let (mut kept, mut spares) = (Vec::with_capacity(needed), Vec::new());
+    // Nodes that can do one thing only are taken as long as there is a seat for it: the others fit everywhere.
+    let (mut only_origin, mut only_relay) = (replicas, needed - replicas);
+    for node in order {
+        let seat = match roles(node) {
+            NodeRoles { origin: true, relay: true } => true,
+            NodeRoles { origin: true, relay: false } if only_origin > 0 => {
+                only_origin -= 1;
+                true
+            }
+            NodeRoles { origin: false, relay: true } if only_relay > 0 => {
+                only_relay -= 1;
+                true
+            }
+            _ => false,
+        };
+        if seat && kept.len() < needed { kept.push(node) } else { spares.push(node) }
+    }
+    if kept.len() < needed {
+        let able = |origin: bool| {
+            let able = |node: &u32| if origin { roles(*node).origin } else { roles(*node).relay };
+            (0..found as u32).filter(able).count()
+        };
+        return Err(PlacementError::TooFewAble {
+            origins: able(true),
+            replicas,
+            relays: able(false),
+            needed: needed - replicas,
+            found,
+        });
+    }
+    kept.sort_unstable();
+    spares.sort_unstable();
+    Ok((kept, spares))
 }

@@ -19,6 +19,8 @@ const SETS_MAX: usize = 1 << 16;
 const IDLE_ITERATIONS_MAX: u64 = 4;
 /// Where a stage's nodes would work for so many times the mean, other stages get some of its visits.
 const LOAD_MAX: f64 = 1.5;
+/// The same in a hurry.
+const LOAD_MAX_HURRIED: f64 = 1.2;
 /// What is left to it at least, of its even share.
 const SHARE_MIN: f64 = 0.5;
 /// What a plan costs that still leaves such a node out, as a share: more than any slowness.
@@ -37,6 +39,8 @@ pub(crate) struct Rotation {
     nodes: Vec<Vec<NodeId>>,
     /// The iteration in which each node last had a microbatch, or was first seen.
     worked: BTreeMap<NodeId, u64>,
+    /// Whether nobody's turn counts: the plan is to end early.
+    hurried: bool,
 }
 
 /// The key of a set of stages: the sum of its members' numbers, drawn at random.
@@ -45,6 +49,13 @@ pub(crate) fn key_of(stages: impl Iterator<Item = usize>) -> u64 {
 }
 
 impl Rotation {
+    /// For a plan that is to end early, whoever had their turn.
+    pub(crate) fn hurried(problem: &PlanProblem) -> Self {
+        let mut rotation = Self { hurried: true, ..Self::default() };
+        rotation.meet(problem);
+        rotation
+    }
+
     /// Tells of the swarm that the next plan is for. Where it has changed, stages are counted from 0 again: a stage that
     /// was away does not make up for it.
     pub(crate) fn meet(&mut self, problem: &PlanProblem) {
@@ -77,11 +88,12 @@ impl Rotation {
         }
         let mean = visits as f64 / order.iter().map(|stage| speeds[*stage]).sum::<f64>();
         let least = (SHARE_MIN * visits as f64 / stages as f64).ceil() as u64;
+        let load_max = if self.hurried { LOAD_MAX_HURRIED } else { LOAD_MAX };
         let load = |targets: &[u64], stage: usize| targets[stage] as f64 / speeds[stage];
         for _ in 0..visits {
             let heavy = order
                 .iter()
-                .filter(|stage| targets[**stage] > least && load(&targets, **stage) > LOAD_MAX * mean)
+                .filter(|stage| targets[**stage] > least && load(&targets, **stage) > load_max * mean)
                 .max_by(|a, b| load(&targets, **a).total_cmp(&load(&targets, **b)));
             let light = order
                 .iter()
@@ -153,7 +165,7 @@ impl<'a> Prices<'a> {
             rotation,
             idle,
             numbers: (0..view.stages.len()).map(|stage| key_of(std::iter::once(stage))).collect(),
-            each: whole * PRICE / f64::from(count.max(1)) / cube(even),
+            each: if rotation.hurried { 0.0 } else { whole * PRICE / f64::from(count.max(1)) / cube(even) },
             left_out: whole * IDLE_PRICE,
             keys: Vec::new(),
         }
@@ -163,7 +175,7 @@ impl<'a> Prices<'a> {
     pub(crate) fn price(&mut self, draft: &Draft) -> u64 {
         let mut price = 0.0;
         let length = draft.path(0).len();
-        if length > 1 {
+        if length > 1 && self.each > 0.0 {
             self.keys.clear();
             for path in draft.schedule.nodes.chunks_exact(length) {
                 let number = |node: &u32| self.numbers[draft.stage_of(*node)];
