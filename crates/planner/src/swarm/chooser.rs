@@ -11,7 +11,7 @@ use super::view::SwarmView;
 use crate::balanced::BalancedChooser;
 use crate::chooser::{PathChooser, PlanError};
 use crate::random::Random;
-use crate::search::{Guide, Objective};
+use crate::search::{Draft, Guide, Objective, Score, lost_with_a_region};
 use crate::subset::count_paths;
 
 /// Candidates × visits of an iteration: 2500 candidates at 30 microbatches of 4 visits, less than a tenth of a second.
@@ -35,7 +35,9 @@ const VISITS_MAX: usize = 60_000;
 /// bounded by a count, not by time.
 #[derive(Debug, Clone)]
 pub struct SwarmChooser {
-    description: SwarmDescription,
+    pub(super) description: SwarmDescription,
+    /// Seconds that a stage counts which one region can take away; none: a share of an iteration.
+    pub(super) domain_price_s: Option<f64>,
     rotation: Rotation,
     last: Vec<Path>,
 }
@@ -47,7 +49,23 @@ impl SwarmChooser {
     /// See [`SwarmError`].
     pub fn new(description: SwarmDescription) -> Result<Self, SwarmError> {
         description.check()?;
-        Ok(Self { description, rotation: Rotation::default(), last: Vec::new() })
+        Ok(Self { description, domain_price_s: None, rotation: Rotation::default(), last: Vec::new() })
+    }
+
+    /// The same, where [`SwarmChooser::answer`] gives so many seconds of an iteration for each stage that one region could take
+    /// away, and again for each two adjacent ones; none: 2 % of an iteration.
+    pub fn with_domain_price(self, price_s: Option<f64>) -> Self {
+        Self { domain_price_s: price_s, ..self }
+    }
+
+    /// Says in which region a node is; how fast it is follows from the list: as its entry says if that is in the region, else
+    /// as those of the region are in the mean.
+    ///
+    /// # Errors
+    /// A region that no link leads to from those of the description.
+    pub fn locate(&mut self, node: NodeId, region: String) -> Result<(), SwarmError> {
+        let slowness = self.description.slowness_in(node, &region);
+        self.place(node, SwarmNode { region, slowness })
     }
 
     /// Says where a node is and how fast, in place of what the description's list says of its id.
@@ -58,7 +76,35 @@ impl SwarmChooser {
         self.description.place(node, place)
     }
 
+    /// Where a node is, as far as it is known.
+    pub fn region(&self, node: NodeId) -> Option<&str> {
+        self.description.node(node).map(|node| node.region.as_str())
+    }
+
     fn search(&self, problem: &PlanProblem, balanced: &Plan) -> Option<Plan> {
+        let found = self.search_from(problem, balanced, &self.rotation, &self.last, WORK)?;
+        let Found { view, draft, score } = found;
+        Some(Plan { epoch: problem.epoch, paths: view.paths(&draft), expected_us: Some(score.objective_us) })
+    }
+
+    /// Microseconds of an iteration after a search of `work` candidates × visits that begins anew, and how many stages and
+    /// pairs of adjacent ones one region could take away.
+    pub(super) fn estimate(&self, problem: &PlanProblem, work: u64) -> Option<(u64, u32)> {
+        let balanced = BalancedChooser.choose(problem).ok()?;
+        let mut rotation = Rotation::default();
+        rotation.meet(problem);
+        let Found { view, score, .. } = self.search_from(problem, &balanced, &rotation, &[], work)?;
+        Some((score.objective_us, lost_with_a_region(&view.compiled, &view.stages)))
+    }
+
+    fn search_from(
+        &self,
+        problem: &PlanProblem,
+        balanced: &Plan,
+        rotation: &Rotation,
+        last: &[Path],
+        work: u64,
+    ) -> Option<Found> {
         let served = problem.served_relays();
         let picks = balanced.paths.first()?.0.len() - 1;
         let visits = balanced.paths.len() * (picks + 1);
@@ -69,19 +115,27 @@ impl SwarmChooser {
         let of_origin = |id| balanced.paths.iter().filter(|path| path.0[0].node == id).count() as u32;
         let quotas: Vec<u32> = origins.iter().map(|id| of_origin(*id)).collect();
         let view = SwarmView::new(&self.description, problem, quotas, picks)?;
-        let targets = self.rotation.targets(&served, picks, balanced.paths.len(), &view.speeds());
-        let idle = self.rotation.idle(problem, &view);
-        let draft = start(&view, problem, balanced, &self.last, &targets, &idle);
+        let targets = rotation.targets(&served, picks, balanced.paths.len(), &view.speeds());
+        let idle = rotation.idle(problem, &view);
+        let draft = start(&view, problem, balanced, last, &targets, &idle);
         let guide = Guide::new(&view.compiled, Objective::Iteration);
         let cost = guide.cost_of(&view.compiled, &draft)?;
         let sets = count_paths(&served, picks, problem.rules.jump_max);
-        let mut prices = Prices::new(&self.rotation, &idle, &view, sets, cost);
-        let work = WORK / visits as u64;
+        let mut prices = Prices::new(rotation, &idle, &view, sets, cost);
+        let work = work / visits as u64;
         let random =
             &mut Random::new(&[problem.seed, problem.iteration.0, u64::from(problem.attempt.0), 0x7377_6172]);
         let (draft, score) = refine(&view.compiled, &guide, &mut prices, draft, work, random)?;
-        Some(Plan { epoch: problem.epoch, paths: view.paths(&draft), expected_us: Some(score.objective_us) })
+        drop(prices);
+        Some(Found { view, draft, score })
     }
+}
+
+/// What a search found.
+struct Found {
+    view: SwarmView,
+    draft: Draft,
+    score: Score,
 }
 
 impl PathChooser for SwarmChooser {

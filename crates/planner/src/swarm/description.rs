@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 use skipstone_types::NodeId;
 
 use super::error::SwarmError;
-use crate::instance::{INSTANCE_SCHEMA, Instance, InstanceNode, Quota, Regions, SwapRules};
+use crate::instance::{
+    INSTANCE_SCHEMA, Instance, InstanceNode, Link, Quota, RegionLink, Regions, SwapRules,
+};
 
 /// Most nodes of a description.
 const NODES_MAX: usize = 20_000;
@@ -118,6 +120,25 @@ impl SwarmDescription {
         }
         let place = (u64::from(id.0).max(1) - 1) % (self.nodes.len() as u64).max(1);
         self.nodes.get(place as usize)
+    }
+
+    /// How slow a node is that is in this region, as far as the list tells.
+    pub(crate) fn slowness_in(&self, id: NodeId, region: &str) -> f64 {
+        if let Some(entry) = self.node(id).filter(|entry| entry.region == region) {
+            return entry.slowness;
+        }
+        let there = || self.nodes.iter().filter(|entry| entry.region == region).map(|entry| entry.slowness);
+        let count = there().count();
+        if count == 0 { usual() } else { there().sum::<f64>() / count as f64 }
+    }
+
+    /// The link between two regions.
+    pub(crate) fn link(&self, a: &str, b: &str) -> Option<Link> {
+        if a == b {
+            return Some(self.regions.intra);
+        }
+        let joins = |link: &&RegionLink| (link.a == a && link.b == b) || (link.a == b && link.b == a);
+        self.regions.links.iter().find(joins).map(|entry| entry.link)
     }
 
     pub(crate) fn place(&mut self, id: NodeId, place: SwarmNode) -> Result<(), SwarmError> {

@@ -4,6 +4,7 @@ mod chooser;
 mod description;
 mod error;
 mod place;
+mod placing;
 mod refine;
 mod rotation;
 mod start;

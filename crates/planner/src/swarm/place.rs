@@ -49,11 +49,48 @@ pub fn place(
     options: &SearchOptions,
     progress: &mut dyn FnMut(u64) -> f64,
 ) -> Result<Placement, PlacementError> {
-    description.check()?;
     let (stages, replicas) = (usize::from(shape.relay_stages) + 1, usize::from(shape.replicas));
     let (needed, found) = (stages * replicas, description.nodes.len());
     if found < needed || needed == 0 {
+        description.check()?;
         return Err(PlacementError::TooFewNodes { stages, replicas, needed, found });
+    }
+    let sizes = vec![shape.replicas; stages];
+    let SwarmShape { microbatches, path_length, jump_max, .. } = *shape;
+    place_sizes(description, &Shape { sizes: &sizes, microbatches, path_length, jump_max }, options, progress)
+}
+
+/// A run whose stages may differ in size.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shape<'a> {
+    /// Nodes of each stage, origin first.
+    pub(crate) sizes: &'a [u16],
+    /// Microbatches of an iteration.
+    pub(crate) microbatches: u32,
+    /// Visits of a path, the origin's included.
+    pub(crate) path_length: u16,
+    /// Longest jump of a path.
+    pub(crate) jump_max: u16,
+}
+
+/// Places as many nodes of the description as the stages together want, which must not be more than there are.
+pub(crate) fn place_sizes(
+    description: &SwarmDescription,
+    shape: &Shape<'_>,
+    options: &SearchOptions,
+    progress: &mut dyn FnMut(u64) -> f64,
+) -> Result<Placement, PlacementError> {
+    description.check()?;
+    let (origins, found) = (u32::from(shape.sizes.first().copied().unwrap_or(0)), description.nodes.len());
+    let needed: usize = shape.sizes.iter().copied().map(usize::from).sum();
+    if origins == 0 || found < needed {
+        let stages = shape.sizes.len();
+        return Err(PlacementError::TooFewNodes {
+            stages,
+            replicas: needed / stages.max(1),
+            needed,
+            found,
+        });
     }
     let slowness = |node: u32| description.nodes[node as usize].slowness;
     let mut order: Vec<u32> = (0..found as u32).collect();
@@ -61,15 +98,15 @@ pub fn place(
     let mut spares = order.split_off(needed);
     spares.sort_unstable();
     order.sort_unstable();
-    let (each, more) = (shape.microbatches / replicas as u32, shape.microbatches % replicas as u32);
-    let quotas = (0..replicas as u32).map(|place| each + u32::from(place < more)).collect();
+    let (each, more) = (shape.microbatches / origins, shape.microbatches % origins);
+    let quotas = (0..origins).map(|place| each + u32::from(place < more)).collect();
     let nodes = order.iter().map(|node| {
         let cost_s = description.relay.forward_s.max(1.0e-9) * slowness(*node);
         (description.nodes[*node as usize].region.clone(), cost_s)
     });
     let instance = description.instance(
         "swarm",
-        &vec![u32::from(shape.replicas); stages],
+        &shape.sizes.iter().copied().map(u32::from).collect::<Vec<_>>(),
         nodes,
         usize::from(shape.path_length),
         quotas,

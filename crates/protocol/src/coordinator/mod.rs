@@ -10,6 +10,7 @@ mod guard;
 mod hedge;
 mod leaving;
 mod pace;
+mod placing;
 mod repair;
 mod restart;
 mod roster;
@@ -141,6 +142,7 @@ pub struct Coordinator {
     last_commit_us: (u64, u64),
     /// Whose share of the iteration under way was refused.
     doubts: guard::Doubts,
+    placing: placing::Placing,
     saving: Option<Saving>,
     save_retry: Option<saving::Retry>,
     save_wanted: bool,
@@ -212,6 +214,7 @@ impl Coordinator {
             last_digest: Digest::default(),
             last_commit_us: (0, 0),
             doubts: guard::Doubts::default(),
+            placing: placing::Placing::default(),
             saving: None,
             save_retry: None,
             save_wanted: false,
@@ -258,6 +261,7 @@ impl Coordinator {
             }
             CoordinatorInput::Lost { node, why } => self.lose(node, &why),
             CoordinatorInput::Planned { plan } => self.on_planned(&plan),
+            CoordinatorInput::Placed { answer } => self.on_placed(&answer),
             CoordinatorInput::Save => self.save_wanted = true,
             CoordinatorInput::Stop => {
                 self.stop_since_us.get_or_insert(self.now_us);

@@ -72,6 +72,8 @@ pub struct CostModel {
     pub save_every_s: f64,
     /// What the planner is told of the network; none: paths are balanced.
     pub swarm: Option<SwarmDescription>,
+    /// Seconds of an iteration that are given for each stage that one region could take away; none: 2 %.
+    pub domain_price_s: Option<f64>,
     /// Everything else.
     pub tempo: Tempo,
 }
@@ -106,6 +108,7 @@ impl CostModel {
             relay: bytes(1),
             churn: config.churn_plan()?,
             save_every_s: config.save_every_s,
+            domain_price_s: config.domain_price,
             tempo: Tempo::default(),
         })
     }

@@ -113,6 +113,7 @@ impl World {
         let info = RunInfo { model: "simulated".to_owned(), ..RunInfo::from_settings(&settings) };
         let chooser = model.swarm.clone().map(SwarmChooser::new).transpose();
         let chooser = chooser.map_err(|why| SimulateError::Plan(why.to_string()))?;
+        let chooser = chooser.map(|chooser| chooser.with_domain_price(model.domain_price_s));
         let killer = Killer::new(Vec::new(), model.churn.clone(), settings.seed);
         let mut world = Self {
             hub: Hub::new(settings, chooser),
