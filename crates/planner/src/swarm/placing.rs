@@ -1,6 +1,8 @@
 //! Which node should serve which stage, while a swarm trains: answers to [`PlaceProblem`]s.
 
-use skipstone_types::{Attempt, NodeId, Pace, PlaceAnswer, PlaceProblem, PlanEpoch, PlanProblem, StageId, Swap};
+use skipstone_types::{
+    Attempt, NodeId, Pace, PlaceAnswer, PlaceProblem, PlanEpoch, PlanProblem, StageId, Swap,
+};
 
 use super::chooser::SwarmChooser;
 use super::place::{Shape, place_sizes};
@@ -9,6 +11,8 @@ use crate::search::SearchOptions;
 
 /// Candidates × visits of the first search: 50 000 candidates at 30 microbatches of 4 visits, about two seconds.
 const FIRST_WORK: u64 = 6_000_000;
+/// Most candidates of it: small swarms need no more.
+const FIRST_CANDIDATES_MAX: u64 = 50_000;
 /// The share of it that tells how long an iteration takes, where the price of common failures follows from that.
 const TRIAL_SHARE: f64 = 0.2;
 /// What a stage that one region can take away counts, as a share of an iteration, where nobody says.
@@ -76,7 +80,7 @@ impl SwarmChooser {
             jump_max: problem.rules.jump_max,
         };
         let visits = u64::from(problem.microbatches) * u64::from(shape.path_length.max(1));
-        let budget = (FIRST_WORK / visits.max(1)).max(1) as f64;
+        let budget = (FIRST_WORK / visits.max(1)).clamp(1, FIRST_CANDIDATES_MAX) as f64;
         let mut options = SearchOptions { seed: problem.seed, ..SearchOptions::default() };
         let mut search = |options: &SearchOptions, from: f64, to: f64| {
             let mut progress =
@@ -211,7 +215,8 @@ impl SwarmChooser {
             let pace = problem.paces.iter().find(|pace| pace.node == id)?;
             Some(pace.microbatch_us as f64 / self.microbatch_s(stage))
         };
-        let alike = pace(a).zip(pace(b)).is_none_or(|(a, b)| (a / b.max(1.0e-9)).ln().abs() < 0.1_f64.ln_1p());
+        let alike =
+            pace(a).zip(pace(b)).is_none_or(|(a, b)| (a / b.max(1.0e-9)).ln().abs() < 0.1_f64.ln_1p());
         region(a.1) == region(b.1) && alike
     }
 
@@ -228,7 +233,8 @@ impl SwarmChooser {
             let nodes = &mut with.nodes[to];
             nodes.insert(nodes.partition_point(|other| *other < id), id);
             for Pace { microbatch_us, .. } in with.paces.iter_mut().filter(|pace| pace.node == id) {
-                *microbatch_us = (*microbatch_us as f64 * self.microbatch_s(to) / self.microbatch_s(from)) as u64;
+                *microbatch_us =
+                    (*microbatch_us as f64 * self.microbatch_s(to) / self.microbatch_s(from)) as u64;
             }
         }
         with

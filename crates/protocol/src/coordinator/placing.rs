@@ -128,15 +128,17 @@ impl Coordinator {
 
     /// The driver has answered.
     pub(super) fn on_placed(&mut self, answer: &PlaceAnswer) {
-        let Some((_, wanted)) = self.placing.asked.take_if(|(epoch, _)| *epoch == answer.epoch) else { return };
+        let Some((_, wanted)) = self.placing.asked.take_if(|(epoch, _)| *epoch == answer.epoch) else {
+            return;
+        };
         match (wanted, &self.phase) {
             (Wanted::First, Phase::Gathering { base, .. }) => {
                 let base = *base;
                 self.placing.started = true;
                 let stages = self.first_stages(base);
                 self.carry_out_places(answer, |coordinator, node, stage| {
-                    let wants = coordinator.population(stage)
-                        < usize::from(coordinator.settings.replicas_of(stage));
+                    let wants =
+                        coordinator.population(stage) < usize::from(coordinator.settings.replicas_of(stage));
                     let fits = stages.contains(&stage) && wants;
                     if fits {
                         coordinator.assign_first(node, stage, base);

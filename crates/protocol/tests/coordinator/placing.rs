@@ -100,7 +100,7 @@ fn a_driver_that_never_answers_is_waited_for_until_nodes_are_placed_as_they_came
     bench.wait(9_500_000);
     assert_eq!(assignments(&bench), []);
     bench.wait(1_000_000);
-    let stages: Vec<_> = nodes.iter().map(|node| bench.last_assignment(*node).1 .0).collect();
+    let stages: Vec<_> = nodes.iter().map(|node| bench.last_assignment(*node).1.0).collect();
     assert_eq!(stages, [0, 1, 0, 1]);
     assert_eq!(bench.placings(), [("order".to_owned(), vec![])]);
 }
@@ -129,7 +129,7 @@ fn when_not_all_come_those_who_did_are_placed_on_all_stages() {
 fn stages_may_want_different_numbers_of_nodes() {
     let mut bench = Bench::open(&Settings { stage_replicas: vec![1, 3], places: false, ..placed(2, 1) }, &[]);
     let nodes: Vec<_> = (0..4).map(|_| bench.hello(None)).collect();
-    let mut stages: Vec<_> = nodes.iter().map(|node| bench.last_assignment(*node).1 .0).collect();
+    let mut stages: Vec<_> = nodes.iter().map(|node| bench.last_assignment(*node).1.0).collect();
     stages.sort_unstable();
     assert_eq!(stages, [0, 1, 1, 1]);
     nodes[..3].iter().for_each(|node| bench.holds(*node));
@@ -151,7 +151,10 @@ fn the_driver_is_asked_where_a_spare_goes_only_if_there_is_a_choice() {
     assert_eq!((question.free, question.open), (vec![heir], vec![1, 1]));
     assert_eq!(question.nodes, [vec![nodes[0]], vec![nodes[2]]]);
     bench.answers(answer(question.epoch, &[(heir, 1)]));
-    assert_eq!(bench.last_assignment(heir), (bench.last_assignment(heir).0, StageId(1), Method::Copy { donors: vec![nodes[2]] }));
+    assert_eq!(
+        bench.last_assignment(heir),
+        (bench.last_assignment(heir).0, StageId(1), Method::Copy { donors: vec![nodes[2]] })
+    );
 }
 
 #[test]

@@ -114,18 +114,20 @@ impl World {
                 self.queue.push(self.now_us + self.model.tempo.journal_us, Event::Written);
             }
             CoordinatorCommand::Plan { problem } => {
-                let plan = match &mut self.hub.chooser {
-                    Some(chooser) => chooser.choose(&problem),
-                    None => BalancedChooser.choose(&problem),
+                let plan = match (&self.model.fixed, &mut self.hub.chooser) {
+                    (Some(fixed), _) => Ok(fixed.plan(&problem)),
+                    (None, Some(chooser)) => chooser.choose(&problem),
+                    (None, None) => BalancedChooser.choose(&problem),
                 };
                 let plan = plan.map_err(|why| SimulateError::Plan(why.to_string()))?;
                 self.hub.inbox.push_back(CoordinatorInput::Planned { plan });
             }
             CoordinatorCommand::Place { problem } => {
                 // As live, but never in a hurry.
-                let answer = match &mut self.hub.chooser {
-                    Some(chooser) => chooser.answer(&problem, &mut || 0.0),
-                    None => PlaceAnswer { epoch: problem.epoch, ..PlaceAnswer::default() },
+                let answer = match (&self.model.fixed, &mut self.hub.chooser) {
+                    (Some(fixed), _) => fixed.places(&problem),
+                    (None, Some(chooser)) => chooser.answer(&problem, &mut || 0.0),
+                    (None, None) => PlaceAnswer { epoch: problem.epoch, ..PlaceAnswer::default() },
                 };
                 self.hub.inbox.push_back(CoordinatorInput::Placed { answer });
             }
@@ -141,7 +143,12 @@ impl World {
         Ok(())
     }
 
-    fn send_to_node(&mut self, pid: Pid, message: ToWorker) {
+    fn send_to_node(&mut self, pid: Pid, mut message: ToWorker) {
+        if let ToWorker::Welcome { settings, .. } = &mut message
+            && let Some(slots) = self.model.slots.get(self.nodes[pid].place)
+        {
+            settings.slots = *slots;
+        }
         if self.nodes[pid].alive {
             let way = self.way_to_hub(pid);
             let at_us = self.wires.with_hub(pid, false, self.now_us, &way);

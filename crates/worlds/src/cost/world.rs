@@ -102,6 +102,11 @@ pub(super) struct World {
     waiting: BTreeSet<Pid>,
     iteration: Iteration,
     commits_us: Vec<u64>,
+    /// What the plan of the attempt under way expects, and those of committed iterations did, in milliseconds.
+    expects_ms: Option<u64>,
+    expected_ms: Vec<u64>,
+    /// When the last shares of each committed iteration were there, in milliseconds.
+    shares_ms: Vec<u64>,
     longest_us: u64,
     saved_us: u64,
     over: bool,
@@ -133,6 +138,9 @@ impl World {
             waiting: BTreeSet::new(),
             iteration: Iteration(0),
             commits_us: Vec::new(),
+            expects_ms: None,
+            expected_ms: Vec::new(),
+            shares_ms: Vec::new(),
             longest_us: 0,
             saved_us: 0,
             over: false,
@@ -163,7 +171,8 @@ impl World {
         self.state.advance(self.now_us / 1000);
         let mut summary = Summary::of(&self.state);
         summary.ended = self.end.or(summary.ended);
-        Ok(Simulated { summary, iteration: IterationTimes::of(&self.commits_us), events })
+        let iteration = IterationTimes::of(&self.commits_us).with_means(&self.expected_ms, &self.shares_ms);
+        Ok(Simulated { summary, iteration, events })
     }
 
     fn handle(&mut self, event: Event) -> Result<(), SimulateError> {
@@ -285,12 +294,16 @@ impl World {
     pub(super) fn hear_event(&mut self, event: Logged) {
         self.roster.apply(&event);
         match &event {
-            Logged::Committed { iteration, .. } => {
+            Logged::Committed { iteration, stages, .. } => {
+                let shares = stages.iter().filter_map(|stage| stage.pace).map(|pace| pace.shares_ms);
+                self.shares_ms.push(shares.max().unwrap_or(0));
                 self.iteration = iteration.next();
                 let last_us = self.commits_us.last().copied().unwrap_or(self.now_us);
                 self.longest_us = self.longest_us.max(self.now_us - last_us);
                 self.commits_us.push(self.now_us);
+                self.expected_ms.extend(self.expects_ms.take());
             }
+            Logged::AttemptStarted { expected_ms, .. } => self.expects_ms = *expected_ms,
             Logged::NodeJoined { process, .. } if *process as Pid == self.turn => {
                 self.turn += 1;
                 if self.waiting.remove(&self.turn) {

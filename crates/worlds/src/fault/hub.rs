@@ -17,22 +17,43 @@ use std::collections::{BTreeMap, VecDeque};
 #[derive(Debug)]
 pub(super) enum HubEvent {
     /// It starts, on its journal, if the run was not begun anew meanwhile.
-    Start { invocation: u32 },
+    Start {
+        invocation: u32,
+    },
     /// Time passes.
     Tick,
     /// A worker says something.
-    Frame { connection: u64, sender: NodeId, term: Term, message: ToCoordinator },
+    Frame {
+        connection: u64,
+        sender: NodeId,
+        term: Term,
+        message: ToCoordinator,
+    },
     /// A connection has ended.
-    Gone { connection: u64 },
+    Gone {
+        connection: u64,
+    },
     /// Nothing has been heard of a connection for long.
-    Silent { connection: u64 },
+    Silent {
+        connection: u64,
+    },
     /// A write is on disk.
-    Written { life: u64 },
+    Written {
+        life: u64,
+    },
     /// A search for paths is over.
-    Planned { life: u64, plan: Plan },
-    Placed { life: u64, answer: PlaceAnswer },
+    Planned {
+        life: u64,
+        plan: Plan,
+    },
+    Placed {
+        life: u64,
+        answer: PlaceAnswer,
+    },
     /// It goes on after standing still.
-    Wake { life: u64 },
+    Wake {
+        life: u64,
+    },
     /// Someone asks for `state/`.
     Save,
     /// Someone asks it to stop.
