@@ -66,6 +66,13 @@ fn nodes_are_placed_by_links_and_failures_and_the_folder_tells_where_and_why() {
     for (id, told) in ids.iter().zip(plan["node_regions"].as_array().unwrap()) {
         assert_eq!(told, region(id.as_u64().unwrap()));
     }
+    // The folder has all that a simulation needs, whatever becomes of the table.
+    fs::remove_file(dir.path().join("wan.json")).unwrap();
+    let simulated = json(dir.path(), &["simulate", "run/run.toml", "--json"]);
+    assert!(
+        simulated["iteration"]["expected_s"].as_f64().is_some_and(|seconds| seconds > 0.06),
+        "{simulated}"
+    );
     // The coordinator's decisions follow again from what it was told.
     let replayed = Command::new(env!("CARGO_BIN_EXE_skipstone"))
         .args(["replay", "run"])
