@@ -84,6 +84,10 @@ pub(crate) struct RunFlags {
     /// Make links as long as between regions: gcp12, or a JSON file of regions, links and node_regions (see below)
     #[arg(long, value_name = "TABLE", help_heading = "Network and speed")]
     wan: Option<String>,
+    /// With --wan: seconds of an iteration that placement gives for each stage that one region could take away, and again for
+    /// each two adjacent ones; 0: it thinks of speed alone [default: 2 % of an iteration]
+    #[arg(long, value_name = "SECONDS", help_heading = "Network and speed")]
+    domain_price: Option<f64>,
     /// Make a relay stage's forward take so many seconds, and the other tasks their multiples of it; without a number:
     /// the speeds of the --wan table's nodes
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "0", help_heading = "Network and speed")]
@@ -210,6 +214,7 @@ impl RunFlags {
             churn,
             notice_command,
             wan,
+            domain_price,
             pace,
             context,
             min_lr,
@@ -285,6 +290,7 @@ mod tests {
             ("while-lost", "wait"),
             ("churn", "5%/h"),
             ("wan", "gcp12"),
+            ("domain-price", "0.1"),
             ("pace", "0.5"),
             ("notice-command", "false"),
             ("context", "16"),

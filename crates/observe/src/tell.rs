@@ -110,6 +110,19 @@ impl RunState {
     /// Events that stand for themselves.
     fn tell_run(&mut self, event: &Event) {
         let text = match event {
+            Event::Placed { by, places, expected_ms: Some(expected), before_ms, .. } if by == "search" => {
+                let nodes = words::plural(places.len() as u64, "node");
+                match (before_ms, places.as_slice()) {
+                    (Some(before), [(a, _), (b, _)]) => format!(
+                        "{a} and {b} change places: {} an iteration expected, not {}",
+                        words::delay(*expected),
+                        words::delay(*before)
+                    ),
+                    _ => {
+                        format!("{nodes} placed by links: {} an iteration expected", words::delay(*expected))
+                    }
+                }
+            }
             Event::StateSaved { iteration } => {
                 format!("saved after {}", words::plural(iteration.0, "iteration"))
             }

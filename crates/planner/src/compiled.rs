@@ -70,6 +70,8 @@ pub struct CompiledInstance {
     outside: Vec<Vec<u32>>,
     /// Whether each node can serve stage 0, and relay stages; empty: all can.
     pub(crate) able: Vec<[bool; 2]>,
+    /// A message's way between each node and the coordinator that orders an iteration, microseconds; empty: nobody has to.
+    ways: Vec<u64>,
 }
 
 /// `round()` of Python: half to even.
@@ -156,6 +158,7 @@ impl CompiledInstance {
                 .collect(),
             outside: Vec::new(),
             able: Vec::new(),
+            ways: Vec::new(),
             instance: instance.clone(),
         })
     }
@@ -292,6 +295,44 @@ impl CompiledInstance {
         self.able.get(node).is_none_or(|able| able[usize::from(stage > 0)])
     }
 
+    /// A coordinator tells nodes to begin, hears of their shares, has each stage sum them, and hears of the sums: a message
+    /// between it and each node takes so many microseconds.
+    pub(crate) fn set_ways(&mut self, ways: Vec<u64>) {
+        self.ways = ways;
+    }
+
+    /// Whether a coordinator orders the iteration.
+    pub(crate) fn has_coordinator(&self) -> bool {
+        !self.ways.is_empty()
+    }
+
+    /// A message's way between a node and the coordinator, microseconds; 0 without one.
+    #[inline]
+    pub(crate) fn way_us(&self, node: usize) -> u64 {
+        self.ways.get(node).copied().unwrap_or(0)
+    }
+
+    /// Microseconds from when the coordinator knows that all shares of a stage are there until it knows that all members hold
+    /// their sum: it tells each, the n-th gets the n-th part from all, sums it and sends that to all, and each reports.
+    pub(crate) fn closing_us(&self, members: &[u32]) -> u64 {
+        let bytes = self.instance.param_bytes_per_stage / members.len().max(1) as f64;
+        let part_us = |from: u32, to: u32| {
+            if from == to {
+                return 0;
+            }
+            let link = self.links[self.between(from as usize, to as usize)];
+            let seconds = link.latency_s + bytes / link.bandwidth_bytes_per_s + self.instance.link_overhead_s;
+            microseconds(MICROSECONDS * seconds)
+        };
+        let told = |member: &u32| self.way_us(*member as usize);
+        let summed: Vec<(u32, u64)> = members
+            .iter()
+            .map(|to| (*to, members.iter().map(|from| told(from) + part_us(*from, *to)).max().unwrap_or(0)))
+            .collect();
+        let whole = |to: &u32| summed.iter().map(|(from, at)| at + part_us(*from, *to)).max().unwrap_or(0);
+        members.iter().map(|member| whole(member) + told(member)).max().unwrap_or(0)
+    }
+
     /// The unloaded tasks of a path: (node, microseconds of work, microseconds of the transfer that follows).
     pub(crate) fn chain(&self, path: &[u32]) -> Vec<(usize, u64, u64)> {
         let nodes: Vec<usize> =
@@ -346,6 +387,7 @@ impl CompiledInstance {
             visits_max,
             outside,
             able: nodes.iter().filter_map(|node| self.able.get(*node as usize).copied()).collect(),
+            ways: if self.ways.is_empty() { Vec::new() } else { pick(&self.ways) },
             instance,
             ..self.clone()
         }

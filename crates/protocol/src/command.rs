@@ -5,7 +5,7 @@ use crate::message::{ToCoordinator, ToPeer, ToWorker};
 use crate::record::SavedStage;
 use crate::task::{Handle, Outcome, Task, TaskId};
 use serde::{Deserialize, Serialize};
-use skipstone_types::{Event, Iteration, NodeId, Plan, PlanProblem, Term};
+use skipstone_types::{Event, Iteration, NodeId, PlaceAnswer, PlaceProblem, Plan, PlanProblem, Term};
 
 /// What happens to a worker.
 #[derive(Debug, Clone, PartialEq)]
@@ -132,6 +132,11 @@ pub enum CoordinatorInput {
         /// The plan.
         plan: Plan,
     },
+    /// The answer to [`CoordinatorCommand::Place`].
+    Placed {
+        /// Who should go where.
+        answer: PlaceAnswer,
+    },
     /// Save `state/` at the next boundary, and go on.
     Save,
     /// Finish the iteration, save, and end.
@@ -177,6 +182,12 @@ pub enum CoordinatorCommand {
     Plan {
         /// What is asked.
         problem: PlanProblem,
+    },
+    /// Find stages for nodes; answer with [`CoordinatorInput::Placed`], soon: without places to name if need be. Asked only where
+    /// `Settings::places` says so.
+    Place {
+        /// What is asked.
+        problem: PlaceProblem,
     },
     /// `state/` is complete for this iteration: publish it (manifest last, atomically), drop older ones.
     Publish {

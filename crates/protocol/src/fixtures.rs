@@ -30,5 +30,7 @@ pub(crate) fn settings() -> Settings {
         save_every_iterations: 0,
         deterministic: false,
         respawn: true,
+        stage_replicas: Vec::new(),
+        places: false,
     }
 }

@@ -30,6 +30,8 @@ fn settings() -> Box<Settings> {
         save_every_iterations: 0,
         deterministic: false,
         respawn: true,
+        stage_replicas: Vec::new(),
+        places: false,
     })
 }
 

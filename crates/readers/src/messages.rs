@@ -93,6 +93,8 @@ fn settings() -> Settings {
         save_every_iterations: 0,
         deterministic: true,
         respawn: true,
+        stage_replicas: Vec::new(),
+        places: false,
     }
 }
 

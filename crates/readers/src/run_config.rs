@@ -69,6 +69,7 @@ fn seeds() -> Result<Vec<Seed>, SeedError> {
         slots: Some(6),
         churn: Some("16%/h".to_owned()),
         notice_command: Some("false".to_owned()),
+        domain_price: Some(0.5),
         threads: Some(1),
         ..RunConfig::default()
     };

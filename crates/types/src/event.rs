@@ -112,6 +112,24 @@ pub enum Event {
         /// The stage that it served.
         stage: StageId,
     },
+    /// Nodes without a stage are about to be given one, or two that serve to change places, as the planner has found best.
+    Placed {
+        /// `search`: by links and speeds; `order`: as they came, because no search was made in time, or there was nothing to
+        /// choose.
+        by: String,
+        /// The nodes, each with its stage.
+        places: Vec<(NodeId, StageId)>,
+        /// Milliseconds that an iteration is expected to take with them; none: not estimated.
+        expected_ms: Option<u64>,
+        /// Milliseconds that it was expected to take where two change places; none where nodes without a stage get one.
+        before_ms: Option<u64>,
+        /// Milliseconds for which the weights of two that change places are on their way.
+        copies_ms: Option<u64>,
+        /// Stages that a single region can take away, and pairs of adjacent ones that it takes together; none: not known.
+        lost_with_a_region: Option<u32>,
+        /// Milliseconds of an iteration that were to be given for each of those.
+        domain_price_ms: u64,
+    },
     /// A node was given a stage, and gets its weights.
     NodeAssigned {
         /// The node.
@@ -417,6 +435,15 @@ mod tests {
             Event::SwarmStarted { cores: 2 },
             Event::NodeJoined { node, process: 5, was: Some(NodeId(9)) },
             Event::NodeEmptied { node, stage },
+            Event::Placed {
+                by: String::new(),
+                places: vec![(node, stage)],
+                expected_ms: Some(1),
+                before_ms: None,
+                copies_ms: None,
+                lost_with_a_region: Some(0),
+                domain_price_ms: 1,
+            },
             Event::NodeAssigned { node, stage, how: String::new() },
             Event::StateArriving {
                 node,
@@ -502,6 +529,7 @@ mod tests {
             | Event::SwarmStarted { .. }
             | Event::NodeJoined { .. }
             | Event::NodeEmptied { .. }
+            | Event::Placed { .. }
             | Event::NodeAssigned { .. }
             | Event::StateArriving { .. }
             | Event::NodeEntered { .. }
@@ -527,7 +555,7 @@ mod tests {
             | Event::Injected { .. }
             | Event::Respawned { .. }
             | Event::Validated { .. }
-            | Event::Finished { .. } => 30,
+            | Event::Finished { .. } => 31,
         }
     }
 

@@ -16,6 +16,6 @@ pub use event::{CommittedStage, EVENT_SCHEMA, Event, EventRecord, Refusal, Remed
 pub use hash::Digest;
 pub use ids::{Attempt, Iteration, Microbatch, NodeId, PlanEpoch, RunId, StageId, Term};
 pub use path::{Path, PathRules, PathViolation, Visit};
-pub use plan::{Pace, Plan, PlanProblem};
+pub use plan::{Pace, PlaceAnswer, PlaceProblem, Plan, PlanProblem, Swap};
 pub use schedule::{LearningRate, RateShape};
 pub use settings::{Settings, SettingsError, WhileLost};

@@ -61,3 +61,62 @@ pub struct Plan {
     /// estimated.
     pub expected_us: Option<u64>,
 }
+
+/// A question where nodes without a stage should go, and whether two that serve should change places.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlaceProblem {
+    /// Counts questions; the answer carries it back.
+    pub epoch: u64,
+    /// The run's seed.
+    pub seed: u64,
+    /// The iteration that comes next.
+    pub iteration: Iteration,
+    /// Who serves each stage or is about to, origin first, ascending; all empty at the start.
+    pub nodes: Vec<Vec<NodeId>>,
+    /// Nodes without a stage, ascending.
+    pub free: Vec<NodeId>,
+    /// How many of them each stage should get.
+    pub open: Vec<u16>,
+    /// Iterations that a swap has to pay for itself in; 0: nobody is to be moved.
+    pub swap_within: u64,
+    /// Microbatches of an iteration.
+    pub microbatches: u32,
+    /// Visits per path, the origin's included, when every stage is served.
+    pub path_length: u16,
+    /// The orders of stages that are allowed.
+    pub rules: PathRules,
+    /// What is known of how fast nodes are.
+    pub paces: Vec<Pace>,
+}
+
+/// The answer to a [`PlaceProblem`].
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PlaceAnswer {
+    /// The question's epoch.
+    pub epoch: u64,
+    /// Nodes of `free` with the stage that each should get; none: nobody has looked for better places than those that come first.
+    pub places: Vec<(NodeId, StageId)>,
+    /// Two nodes that serve, and should each get the other's stage.
+    pub swap: Option<Swap>,
+    /// What an iteration is expected to take with them placed so, in microseconds.
+    pub expected_us: Option<u64>,
+    /// Stages, and pairs of adjacent ones, that one region can take away.
+    pub lost_with_a_region: Option<u32>,
+    /// What each of those counts in the choice, in microseconds of an iteration.
+    pub domain_price_us: u64,
+}
+
+/// Two nodes that should change places.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Swap {
+    /// One node.
+    pub a: NodeId,
+    /// The other.
+    pub b: NodeId,
+    /// What an iteration is expected to take before, in microseconds, price of failures included.
+    pub before_us: u64,
+    /// And after.
+    pub after_us: u64,
+    /// How long the weights are on their way, in microseconds.
+    pub copies_us: u64,
+}

@@ -1,6 +1,6 @@
 //! What the protocol needs to know of a run. The command line's options map onto it in `worlds`.
 
-use crate::{LearningRate, RunId};
+use crate::{LearningRate, RunId, StageId};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -31,7 +31,10 @@ pub struct Settings {
     pub origin_has_layers: bool,
     /// Replicas of every stage, the origin included.
     pub replicas: u16,
-    /// Nodes beyond `replicas · (relay_stages + 1)`.
+    /// Replicas of each stage, origin first, where stages differ; empty: `replicas` of all.
+    #[serde(default)]
+    pub stage_replicas: Vec<u16>,
+    /// Nodes beyond those.
     pub spares: u16,
     /// Microbatches of a whole iteration.
     pub microbatches: u32,
@@ -59,6 +62,10 @@ pub struct Settings {
     pub deterministic: bool,
     /// Whether lost nodes are replaced from outside; if not, surplus replicas are moved to lost stages.
     pub respawn: bool,
+    /// Whether the driver is asked which node should serve which stage, because it knows of links; if not, they are given
+    /// stages as they come.
+    #[serde(default)]
+    pub places: bool,
 }
 
 /// A setting that can't work, with its remedy.
@@ -74,6 +81,14 @@ pub enum SettingsError {
     /// No replica.
     #[error("--replicas must be between 1 and 64, not {0}")]
     Replicas(u16),
+    /// Not a number of replicas for each stage.
+    #[error("replicas are given for {found} stages of {stages}: give a number for each, or one for all")]
+    StageReplicas {
+        /// How many numbers there are.
+        found: usize,
+        /// How many stages, the origin's included.
+        stages: usize,
+    },
     /// No microbatch.
     #[error("--microbatches must be between 1 and 4096, not {0}")]
     Microbatches(u32),
@@ -123,9 +138,16 @@ impl Settings {
         1.0 - f64::from(self.layers_visited()) / f64::from(self.stages_with_layers())
     }
 
+    /// Replicas that the stage should have.
+    pub fn replicas_of(&self, stage: StageId) -> u16 {
+        self.stage_replicas.get(usize::from(stage.0)).copied().unwrap_or(self.replicas)
+    }
+
     /// Nodes that the run starts with.
     pub fn nodes(&self) -> usize {
-        usize::from(self.replicas) * (usize::from(self.relay_stages) + 1) + usize::from(self.spares)
+        let serving: usize =
+            (0..=self.relay_stages).map(|stage| usize::from(self.replicas_of(StageId(stage)))).sum();
+        serving + usize::from(self.spares)
     }
 
     /// Checks every bound.
@@ -139,8 +161,14 @@ impl Settings {
         if self.relay_stages > 1000 {
             return Err(SettingsError::TooManyStages(self.relay_stages));
         }
-        if !(1..=64).contains(&self.replicas) {
-            return Err(SettingsError::Replicas(self.replicas));
+        let stages = usize::from(self.relay_stages) + 1;
+        if !self.stage_replicas.is_empty() && self.stage_replicas.len() != stages {
+            return Err(SettingsError::StageReplicas { found: self.stage_replicas.len(), stages });
+        }
+        for replicas in std::iter::once(self.replicas).chain(self.stage_replicas.iter().copied()) {
+            if !(1..=64).contains(&replicas) {
+                return Err(SettingsError::Replicas(replicas));
+            }
         }
         if !(1..=4096).contains(&self.microbatches) {
             return Err(SettingsError::Microbatches(self.microbatches));

@@ -125,6 +125,10 @@ pub struct RunConfig {
     /// Links as long as between these regions: a built-in table (`gcp12`) or a JSON file; none = as fast as they can be.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wan: Option<String>,
+    /// Seconds of an iteration that placement gives for each stage that a region of `wan` could take away, and again for each
+    /// two adjacent ones; none = 2 % of an iteration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub domain_price: Option<f64>,
     /// Seconds that a relay stage's forward takes, with the other tasks in proportion; 0 = as the table of `wan` says;
     /// none = as fast as it can be.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -184,6 +188,7 @@ impl Default for RunConfig {
             slots: None,
             churn: None,
             wan: None,
+            domain_price: None,
             pace: None,
             notice_command: None,
             device: "cpu".to_owned(),
@@ -296,6 +301,8 @@ impl RunConfig {
             save_every_iterations: 0,
             deterministic: self.deterministic,
             respawn: self.respawn,
+            stage_replicas: Vec::new(),
+            places: self.wan.is_some(),
         };
         settings.check()?;
         Ok(settings)

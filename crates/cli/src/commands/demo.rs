@@ -8,6 +8,7 @@ use skipstone_model::{BenchShape, bench_stage};
 use skipstone_observe::Progress;
 use skipstone_types::{Iteration, StageId};
 use skipstone_worlds::config::RunConfig;
+use skipstone_worlds::cost::{CostModel, simulate};
 use skipstone_worlds::live::{Kill, KillScript, RunOptions, Target, When};
 
 use crate::commands::train::train;
@@ -19,6 +20,7 @@ Examples:
   skipstone demo
   skipstone demo --seconds 60 --out try
   skipstone demo --steps 300 --json
+  skipstone demo --wan gcp12                            the same as if spread over 12 cloud regions: far fewer iterations
 
 Trains a small LLaMA on embedded stories with 12 processes on this machine: 5 relay stages and the origin, 2 replicas
 each, a third of the stages skipped by every microbatch. On the way processes are killed (SIGKILL): a replica, an
@@ -40,6 +42,9 @@ pub(crate) struct Demo {
     /// The run's folder [default: skipstone-demo, or skipstone-demo-2 and so on where there is one]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Make links as long as between regions, as `train --wan`
+    #[arg(long, value_name = "TABLE")]
+    wan: Option<String>,
     /// Plain lines instead of the live view
     #[arg(long)]
     plain: bool,
@@ -52,6 +57,7 @@ impl Demo {
     pub(crate) fn run(self) -> Outcome {
         let mut config = demo_config();
         config.seed = self.seed;
+        config.wan = self.wan;
         config.out = match self.out {
             Some(out) => out,
             None => free_folder()?,
@@ -117,6 +123,11 @@ fn kills(steps: u64) -> KillScript {
 /// records, waiting for the slowest.
 const OVERHEAD: f64 = 1.3;
 
+/// Iterations that tell how long one takes over long links.
+const TRIAL_STEPS: u64 = 5;
+/// Over long links fewer must do: what is shown is how the swarm goes on.
+const WAN_STEPS_MIN: u64 = 40;
+
 /// Fewer iterations would not learn enough to show.
 const STEPS_MIN: u64 = 400;
 /// More would show nothing new.
@@ -142,6 +153,14 @@ fn steps_in(config: &RunConfig, time: Duration) -> Outcome<u64> {
     let computing = (bench.forward_ms + bench.backward_ms) * (visits + 1.0) * f64::from(config.microbatches)
         + bench.optimizer_ms * config.nodes() as f64;
     let iteration_s = computing / 1e3 / threads(None).min(config.nodes()) as f64 * OVERHEAD;
+    if config.wan.is_some() {
+        // Links are what takes the time, or else the machine's cores are.
+        let trial = RunConfig { pace: Some(bench.forward_ms / 1e3), steps: TRIAL_STEPS, ..config.clone() };
+        let told = simulate(CostModel::of_run(&trial).map_err(Failure::input)?, &mut |_| {});
+        let linked_s = told.map_err(Failure::failed)?.iteration.mean_s;
+        let steps = (time.as_secs_f64() / iteration_s.max(linked_s)) as u64;
+        return Ok(steps.clamp(WAN_STEPS_MIN, STEPS_MAX));
+    }
     Ok(((time.as_secs_f64() / iteration_s) as u64).clamp(STEPS_MIN, STEPS_MAX))
 }
 

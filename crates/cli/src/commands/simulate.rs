@@ -6,24 +6,30 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use clap::Args;
+use skipstone_planner::{CompiledInstance, Instance, PipelinePlan, SearchOptions, search};
 use skipstone_worlds::config::RunConfig;
-use skipstone_worlds::cost::{CostModel, SimulateError, Simulated, simulate};
+use skipstone_worlds::cost::{CostModel, SimulateError, Simulated, SimulatedPlan, simulate, simulate_plan};
 use skipstone_worlds::fault::{Fault, FaultSet, Options, SeedsReport, run_seeds};
+use skipstone_worlds::wan::WanTable;
 
 use crate::failure::{Failure, Outcome};
 use crate::output::{Progress, print, print_json, say, threads};
+use crate::planning::{read, refused};
 
 const EXAMPLES: &str = "\
 Examples:
   skipstone simulate run.toml                           what a run will take: time, goodput, and what is lost to what
   skipstone simulate run.toml --churn 'every 15s' --iterations 200 --json
+  skipstone simulate INSTANCE.json --plan PLAN.json     a plan of `skipstone plan` as the nodes would carry it out
   skipstone simulate --faults all --seeds 1..1000
   skipstone simulate --faults kill,journal,partition --seeds 1..1000
   skipstone simulate --faults all --seeds 17..17 --nodes 9 --iterations 100
 
 The same code that trains runs in virtual time, with symbolic tensors. With RUN.toml (a run's folder holds one) compute
 takes what --pace says there, and links what --wan says (without it, those of one machine): the result has the keys of
-`train --json`, and `iteration`: seconds from commit to commit.
+`train --json`, and `iteration`: seconds from commit to commit, and with --wan what its plans expected.
+With INSTANCE.json nothing takes time but tasks and transfers, and the coordinator is near: the makespan is compared with
+the planner's. Nodes take what is ready, backwards first: a plan's starts, priorities and orders have no bearing.
 
 With --faults nodes and the coordinator die, hang and come
 back, links break, disks fail. Each seed is a run of its own; --seeds A..B includes B. Exit code 1: a promise was
@@ -39,9 +45,16 @@ fn explain() -> String {
 #[derive(Debug, Args)]
 #[command(after_help = explain())]
 pub(crate) struct Simulate {
-    /// The run whose time is to be told
-    #[arg(value_name = "RUN.toml", required_unless_present = "faults", conflicts_with = "faults")]
+    /// The run whose time is to be told, or a planner's instance (.json)
+    #[arg(
+        value_name = "RUN.toml|INSTANCE.json",
+        required_unless_present = "faults",
+        conflicts_with = "faults"
+    )]
     run: Option<PathBuf>,
+    /// The plan of an INSTANCE.json [default: a short search's]
+    #[arg(long, value_name = "PLAN", requires = "run")]
+    plan: Option<PathBuf>,
     /// Kill nodes, in place of what the run says: a rate per node and hour (16%/h), an interval (every 20s), a trace file
     #[arg(long, value_name = "RATE|TRACE", requires = "run")]
     churn: Option<String>,
@@ -71,6 +84,11 @@ pub(crate) struct Simulate {
     json: bool,
 }
 
+/// Iterations of an instance's plan, where nobody says: they are all alike.
+const INSTANCE_ITERATIONS: u64 = 3;
+/// Candidates of a search for a plan, where none is given.
+const INSTANCE_CANDIDATES: f64 = 30_000.0;
+
 /// Iterations of each seed, where nobody says.
 const FAULT_ITERATIONS: u64 = 50;
 /// Faults need some to happen in.
@@ -99,10 +117,12 @@ impl Simulate {
     /// What a run will take.
     fn cost(self, run: &Path) -> Outcome {
         if run.extension().is_some_and(|extension| extension == "json") {
+            return self.instance(run);
+        }
+        if let Some(plan) = &self.plan {
             return Err(Failure::input(format!(
-                "{}: this version simulates runs (RUN.toml), not a planner's instances; for an iteration of an instance's \
-                 plan use `skipstone plan INSTANCE.json --evaluate PLAN.json`",
-                run.display()
+                "--plan {} goes with an INSTANCE.json: a run plans for itself; leave it out",
+                plan.display()
             )));
         }
         let mut config = RunConfig::read(run)?;
@@ -120,6 +140,40 @@ impl Simulate {
             simulate(model, &mut |done| progress.update(done, config.steps, "")).map_err(refused)?;
         drop(progress);
         if self.json { print_json(&simulated) } else { print(&cost_text(&simulated)) }
+    }
+
+    /// What an instance's plan takes the state machines that train.
+    fn instance(self, path: &Path) -> Outcome {
+        if self.churn.is_some() || self.pace.is_some() || self.wan.is_some() {
+            return Err(Failure::input(
+                "an INSTANCE.json says itself how long tasks and links take, and nobody dies in it: leave --churn, --pace \
+                 and --wan out, or simulate a RUN.toml",
+            ));
+        }
+        let text = read(path)?;
+        let instance = Instance::from_json(&text).map_err(|error| refused(path, &error))?;
+        let table = WanTable::from_json(&text).map_err(|error| refused(path, &error))?;
+        let plan = match &self.plan {
+            Some(file) => PipelinePlan::from_json(&read(file)?).map_err(|error| refused(file, &error))?,
+            None => {
+                let compiled = CompiledInstance::new(&instance).map_err(|error| refused(path, &error))?;
+                let mut progress = |work: u64| work as f64 / INSTANCE_CANDIDATES;
+                search(&compiled, &SearchOptions::default(), &mut progress)
+                    .map_err(|error| refused(path, &error))?
+                    .plan
+            }
+        };
+        let iterations = self.iterations.unwrap_or(INSTANCE_ITERATIONS);
+        let mut progress = Progress::new("iterations");
+        let told = simulate_plan(&instance, &table, &plan, iterations, &mut |done| {
+            progress.update(done, iterations, "");
+        });
+        drop(progress);
+        let told = told.map_err(|error| match error {
+            SimulateError::Plan(why) => refused(self.plan.as_deref().unwrap_or(path), &why),
+            other => Failure::failed(other),
+        })?;
+        if self.json { print_json(&told) } else { print(&plan_text(&told)) }
     }
 
     /// Every fault, by seed.
@@ -164,6 +218,21 @@ impl Simulate {
     }
 }
 
+fn plan_text(told: &SimulatedPlan) -> String {
+    format!(
+        "makespan {:.3} s simulated, {:.3} s by the planner ({:+.1} %)\n\
+         the plan as written, with its starts, priorities and orders, which nodes don't know: {:.3} s\n\
+         all-reduce by the planner's formula: {:.3} s; an iteration simulated with the exchange that nodes do: {:.3} s\n{}",
+        told.makespan_s,
+        told.planned_makespan_s,
+        100.0 * (told.makespan_s / told.planned_makespan_s.max(1e-9) - 1.0),
+        told.written_makespan_s,
+        told.planned_allreduce_s,
+        told.simulated.iteration.mean_s,
+        cost_text(&told.simulated)
+    )
+}
+
 fn cost_text(simulated: &Simulated) -> String {
     let Simulated { summary, iteration, .. } = simulated;
     let percent = |seconds: f64| 100.0 * seconds / summary.node_seconds.max(1e-9);
@@ -174,9 +243,11 @@ fn cost_text(simulated: &Simulated) -> String {
         .into_iter()
         .map(|(cause, seconds)| format!("{} {:.1} %", cause.replace('_', " "), percent(seconds)))
         .collect();
+    let expected =
+        iteration.expected_s.map_or(String::new(), |seconds| format!("; plans expected {seconds:.3} s"));
     format!(
         "{} iterations in {:.1} virtual seconds on {} nodes: {}\n\
-         time per iteration: mean {:.3} s, median {:.3} s, 95 % within {:.3} s, worst {:.3} s\n\
+         time per iteration: mean {:.3} s, median {:.3} s, 95 % within {:.3} s, worst {:.3} s{expected}\n\
          goodput {:.1} % of node time; lost: {}\n\
          {} kills, {} stages and replicas came back\n",
         summary.steps,

@@ -20,6 +20,7 @@ Examples:
                                                         leave in order when the cloud takes the machine back
   skipstone train run.toml --lr 3e-4 --out second       options from a file; flags go first
   skipstone train --wan gcp12 --pace 0.5 --stages 5     as if spread over 12 regions, with half a second a forward
+  skipstone train --wan gcp12 --replicas 2 --domain-price 0.1      give 0.1 s an iteration for each stage kept apart
   skipstone train --resume --out second                 go on after a power cut, or with more --steps
 
 A run's folder holds run.toml, events.jsonl, report.html, tensorboard/, state/ (for --resume) and model/ (for
@@ -30,7 +31,8 @@ bytes / bandwidth. gcp12 has 12 cloud regions; a file is JSON {\"regions\", \"no
 instance (which is a table too), and may have coordinator_region [default: the first], link_serial, link_overhead_s,
 backward_ratio [2], loss_ratio [0.25], task_gap_s. Nodes take the regions in turn; who replaces a node is where it was.
 --pace S: a forward of a relay stage takes S seconds, its backward backward_ratio times that, head and loss loss_ratio
-times; the origin's layers in proportion to a relay's. The summary says whether the machine kept up.";
+times; the origin's layers in proportion to a relay's. Nodes are placed on stages by the table: where an iteration gets
+short, and so that no region can take a stage away, or two adjacent ones, if that costs less than --domain-price each. The summary says whether the machine kept up.";
 
 /// Options of `train`.
 #[derive(Debug, Args)]

@@ -21,7 +21,7 @@ pub(crate) struct Draft {
     pub(crate) schedule: Schedule,
     /// Visits of each stage.
     pub(crate) visits: Vec<u32>,
-    /// All-reduce of each stage, microseconds.
+    /// All-reduce of each stage, microseconds; where a coordinator orders it, [`CompiledInstance::closing_us`].
     pub(crate) allreduce_us: Vec<u64>,
 }
 
@@ -91,8 +91,12 @@ impl Draft {
 
     /// Computes the all-reduce of one stage anew.
     pub(crate) fn refresh_allreduce(&mut self, compiled: &CompiledInstance, stage: usize) {
-        let seconds = compiled.allreduce_with_outside_s(stage, &self.stages[stage]);
-        self.allreduce_us[stage] = (seconds * MICROSECONDS).ceil() as u64;
+        self.allreduce_us[stage] = if compiled.has_coordinator() {
+            compiled.closing_us(&self.stages[stage])
+        } else {
+            let seconds = compiled.allreduce_with_outside_s(stage, &self.stages[stage]);
+            (seconds * MICROSECONDS).ceil() as u64
+        };
     }
 
     /// All-reduce of the slowest stage, microseconds.

@@ -46,6 +46,11 @@ impl Moves {
         Self { placement: false, resize: false, free: false }
     }
 
+    /// The same, but for nodes, which may change stages.
+    pub(crate) fn of_even_places() -> Self {
+        Self { placement: true, ..Self::of_even_paths() }
+    }
+
     /// Takes a random step; false where it turned out to be none. The draft is then of no use.
     pub(crate) fn step(&self, compiled: &CompiledInstance, draft: &mut Draft, random: &mut Random) -> bool {
         let length = compiled.path_length();

@@ -89,7 +89,13 @@ impl Guide {
         limit: u64,
     ) -> Option<Score> {
         let allreduce_us = draft.slowest_allreduce_us();
-        let counted = if self.counts_allreduce { allreduce_us } else { 0 };
+        let ordered = compiled.has_coordinator();
+        let counted = if self.counts_allreduce && !ordered { allreduce_us } else { 0 };
+        if ordered {
+            // A stage's sum waits for its own nodes only.
+            let tail = |node: u32| compiled.way_us(node as usize) + draft.allreduce_us[draft.stage_of(node)];
+            simulator.set_tails((0..compiled.nodes() as u32).map(tail));
+        }
         // The mean over stages shows the way where another stage than the one changed is the slowest.
         let mean = draft.allreduce_us.iter().sum::<u64>() / draft.allreduce_us.len().max(1) as u64;
         let smooth = if self.counts_allreduce { mean } else { 0 };

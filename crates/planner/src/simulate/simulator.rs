@@ -52,7 +52,7 @@ impl CostWeights {
 pub(crate) enum Verdict {
     /// Every microbatch finished.
     Done {
-        /// End of the last backward, microseconds.
+        /// End of the last backward, microseconds; of the last tail where nodes have any.
         makespan_us: u64,
         /// Sum of all microbatches' ends.
         finish_us: u64,
@@ -110,6 +110,8 @@ pub(crate) struct Simulator {
     touched: Vec<u32>,
     /// Unloaded lower bound of each microbatch's end, as far as is known; its end once it has ended.
     finish: Vec<u64>,
+    /// When each microbatch may start.
+    release: Vec<u64>,
     /// Microbatches that wait for another: first of each, and the next one.
     follower: Vec<u32>,
     follows: Vec<u32>,
@@ -117,11 +119,19 @@ pub(crate) struct Simulator {
     /// Who waits for a slot of its origin.
     turns: Turns,
     seen: Vec<bool>,
+    /// What comes after the last backward of each node, microseconds; empty: nothing.
+    tails: Vec<u64>,
     /// Whether a microbatch's current task is ready; used with strict orders only.
     is_ready: Vec<bool>,
 }
 
 impl Simulator {
+    /// In the next runs the makespan is the latest end of a backward plus its node's tail.
+    pub(crate) fn set_tails(&mut self, tails: impl Iterator<Item = u64>) {
+        self.tails.clear();
+        self.tails.extend(tails);
+    }
+
     /// Simulates `schedule` to its end, or until its cost is above `limit` for certain.
     pub(crate) fn run<W: Watch>(
         &mut self,
@@ -176,6 +186,11 @@ impl Simulator {
                 if event & READY == 0 {
                     state.busy = false;
                     state.free += u32::from(at > length / 2);
+                    if at > length / 2
+                        && let Some(tail) = self.tails.get(step.node as usize)
+                    {
+                        makespan = makespan.max(now + tail);
+                    }
                     if at + 1 < length {
                         self.at[microbatch] = at + 1;
                         let following = self.steps[(first + at + 1) as usize];
@@ -196,7 +211,7 @@ impl Simulator {
                         left -= 1;
                         let mut other = self.follower[microbatch];
                         while other != NONE {
-                            let start = now.max(schedule.release[other as usize]);
+                            let start = now.max(self.release[other as usize]);
                             let end = start + self.steps[self.first[other as usize] as usize].tail;
                             finish_sum += end - self.finish[other as usize];
                             self.finish[other as usize] = end;
@@ -311,16 +326,20 @@ impl Simulator {
         self.finish.clear();
         let steps = &self.steps;
         let first = &self.first;
+        // An origin has to be told to begin.
+        self.release.clear();
+        let told = |microbatch: usize| compiled.way_us(steps[first[microbatch] as usize].node as usize);
+        self.release
+            .extend(schedule.release.iter().enumerate().map(|(index, release)| release + told(index)));
         self.finish.extend(
-            schedule
-                .release
+            self.release
                 .iter()
                 .enumerate()
                 .map(|(index, release)| release + steps[first[index] as usize].tail),
         );
         self.turns.reset(schedule, &compiled.memory, &mut self.seen);
         self.turns.bound_all(&mut self.finish, |microbatch| steps[first[microbatch as usize] as usize].tail);
-        self.events.reset(schedule.release.iter().zip(&schedule.after).enumerate().map(
+        self.events.reset(self.release.iter().zip(&schedule.after).enumerate().map(
             |(microbatch, (release, after))| {
                 if *after == NONE {
                     release << TIME_SHIFT | READY | microbatch as u64

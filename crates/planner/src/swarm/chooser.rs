@@ -12,7 +12,7 @@ use super::view::SwarmView;
 use crate::balanced::BalancedChooser;
 use crate::chooser::{PathChooser, PlanError};
 use crate::random::Random;
-use crate::search::{Draft, Guide, Objective, Score};
+use crate::search::{Draft, Guide, Objective, Score, lost_with_a_region};
 use crate::subset::count_paths;
 
 /// Candidates × visits of an iteration: 2500 candidates at 30 microbatches of 4 visits, less than a tenth of a second.
@@ -43,7 +43,9 @@ const VISITS_MAX: usize = 60_000;
 /// bounded by a count, not by time.
 #[derive(Debug, Clone)]
 pub struct SwarmChooser {
-    description: SwarmDescription,
+    pub(super) description: SwarmDescription,
+    /// Seconds that a stage counts which one region can take away; none: a share of an iteration.
+    pub(super) domain_price_s: Option<f64>,
     rotation: Rotation,
     losses: Losses,
     last: Vec<Path>,
@@ -56,7 +58,29 @@ impl SwarmChooser {
     /// See [`SwarmError`].
     pub fn new(description: SwarmDescription) -> Result<Self, SwarmError> {
         description.check()?;
-        Ok(Self { description, rotation: Rotation::default(), losses: Losses::default(), last: Vec::new() })
+        Ok(Self {
+            description,
+            domain_price_s: None,
+            rotation: Rotation::default(),
+            losses: Losses::default(),
+            last: Vec::new(),
+        })
+    }
+
+    /// The same, where [`SwarmChooser::answer`] gives so many seconds of an iteration for each stage that one region could take
+    /// away, and again for each two adjacent ones; none: 2 % of an iteration.
+    pub fn with_domain_price(self, price_s: Option<f64>) -> Self {
+        Self { domain_price_s: price_s, ..self }
+    }
+
+    /// Says in which region a node is; how fast it is follows from the list: as its entry says if that is in the region, else
+    /// as those of the region are in the mean.
+    ///
+    /// # Errors
+    /// A region that no link leads to from those of the description.
+    pub fn locate(&mut self, node: NodeId, region: String) -> Result<(), SwarmError> {
+        let slowness = self.description.slowness_in(node, &region);
+        self.place(node, SwarmNode { region, slowness })
     }
 
     /// Says where a node is and how fast, in place of what the description's list says of its id.
@@ -65,6 +89,11 @@ impl SwarmChooser {
     /// A region that no link leads to from those of the description, or a slowness out of range.
     pub fn place(&mut self, node: NodeId, place: SwarmNode) -> Result<(), SwarmError> {
         self.description.place(node, place)
+    }
+
+    /// Where a node is, as far as it is known.
+    pub fn region(&self, node: NodeId) -> Option<&str> {
+        self.description.node(node).map(|node| node.region.as_str())
     }
 
     fn search(&self, problem: &PlanProblem, balanced: &Plan) -> Option<Plan> {
@@ -89,6 +118,16 @@ impl SwarmChooser {
         if let Some(Found { view, draft, .. }) = found {
             self.losses.keep(lost, view.paths(&draft));
         }
+    }
+
+    /// Microseconds of an iteration after a search of `work` candidates × visits that begins anew, and how many stages and
+    /// pairs of adjacent ones one region could take away.
+    pub(super) fn estimate(&self, problem: &PlanProblem, work: u64) -> Option<(u64, u32)> {
+        let balanced = BalancedChooser.choose(problem).ok()?;
+        let mut rotation = Rotation::default();
+        rotation.meet(problem);
+        let Found { view, score, .. } = self.search_from(problem, &balanced, &rotation, &[], work)?;
+        Some((score.objective_us, lost_with_a_region(&view.compiled, &view.stages)))
     }
 
     fn search_from(

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use skipstone_types::NodeId;
 
 use super::error::SwarmError;
-use crate::instance::{INSTANCE_SCHEMA, Instance, InstanceNode, Quota, Regions, SwapRules};
+use crate::compiled::MICROSECONDS;
+use crate::instance::{INSTANCE_SCHEMA, Instance, InstanceNode, Link, Quota, RegionLink, Regions, SwapRules};
 
 /// Most nodes of a description.
 const NODES_MAX: usize = 20_000;
@@ -35,6 +36,9 @@ pub struct SwarmDescription {
     pub link_overhead_s: f64,
     /// Microbatches that a node holds between forward and backward.
     pub slots: u32,
+    /// The region of the coordinator, which orders every iteration and hears of its end; none: that takes no time.
+    #[serde(default)]
+    pub coordinator: Option<String>,
     /// Nodes that are elsewhere than the list says, by id.
     #[serde(default)]
     pub moved: BTreeMap<NodeId, SwarmNode>,
@@ -107,8 +111,16 @@ impl SwarmDescription {
             gradient_bytes: instance.param_bytes_per_stage,
             link_overhead_s: instance.link_overhead_s,
             slots: instance.nodes.iter().map(|node| node.memory).min().unwrap_or(1),
+            coordinator: None,
             moved: BTreeMap::new(),
         }
+    }
+
+    /// Microseconds of a message's way between the coordinator and nodes in these regions; none where it takes none.
+    pub(crate) fn ways<'a>(&self, regions: impl Iterator<Item = &'a str>) -> Vec<u64> {
+        let Some(coordinator) = &self.coordinator else { return Vec::new() };
+        let way = |region| self.link(region, coordinator).map_or(0, |link| us(link.latency_s));
+        regions.map(way).collect()
     }
 
     /// The node's entry.
@@ -118,6 +130,25 @@ impl SwarmDescription {
         }
         let place = (u64::from(id.0).max(1) - 1) % (self.nodes.len() as u64).max(1);
         self.nodes.get(place as usize)
+    }
+
+    /// How slow a node is that is in this region, as far as the list tells.
+    pub(crate) fn slowness_in(&self, id: NodeId, region: &str) -> f64 {
+        if let Some(entry) = self.node(id).filter(|entry| entry.region == region) {
+            return entry.slowness;
+        }
+        let there = || self.nodes.iter().filter(|entry| entry.region == region).map(|entry| entry.slowness);
+        let count = there().count();
+        if count == 0 { usual() } else { there().sum::<f64>() / count as f64 }
+    }
+
+    /// The link between two regions.
+    pub(crate) fn link(&self, a: &str, b: &str) -> Option<Link> {
+        if a == b {
+            return Some(self.regions.intra);
+        }
+        let joins = |link: &&RegionLink| (link.a == a && link.b == b) || (link.a == b && link.b == a);
+        self.regions.links.iter().find(joins).map(|entry| entry.link)
     }
 
     pub(crate) fn place(&mut self, id: NodeId, place: SwarmNode) -> Result<(), SwarmError> {
@@ -152,6 +183,11 @@ impl SwarmDescription {
         }
         for (place, node) in self.nodes.iter().chain(self.moved.values()).enumerate() {
             in_range(format!("nodes[{place}].slowness"), node.slowness, 1.0e-6)?;
+        }
+        if let Some(region) = &self.coordinator {
+            let region = region.clone();
+            let nodes = vec![SwarmNode { region, slowness: 1.0 }, self.nodes[0].clone()];
+            Self { nodes, coordinator: None, moved: BTreeMap::new(), ..self.clone() }.check()?;
         }
         // A single path through the nodes of all regions: links and sizes are checked as those of an instance.
         let all = self.nodes.iter().chain(self.moved.values());
@@ -210,6 +246,10 @@ impl SwarmDescription {
                 .collect(),
         }
     }
+}
+
+fn us(seconds: f64) -> u64 {
+    (seconds * MICROSECONDS).round_ties_even() as u64
 }
 
 fn in_range(field: String, found: f64, least: f64) -> Result<(), SwarmError> {

@@ -5,6 +5,7 @@ mod description;
 mod error;
 mod losses;
 mod place;
+mod placing;
 mod refine;
 mod rotation;
 mod start;

@@ -57,6 +57,8 @@ impl SwarmView {
         let instance =
             description.instance("swarm", &sizes, places, picks + 1, quotas.clone(), jump_max.max(1));
         let mut compiled = CompiledInstance::new(&instance).ok()?;
+        let regions = ids.iter().map(|id| description.node(*id).map_or("", |node| node.region.as_str()));
+        compiled.set_ways(description.ways(regions));
         // A node serves one stage: what it would take at another is of no account.
         set_times(&mut compiled, description, |place| (microbatch_s[place], microbatch_s[place]));
         Some(Self { compiled, stages, ids, quotas, picks })

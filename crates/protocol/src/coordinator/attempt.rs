@@ -129,6 +129,7 @@ impl Coordinator {
         if self.saving.as_ref().is_some_and(|saving| saving.last) {
             return;
         }
+        self.change_places();
         self.admit_joiners();
         self.release_leavers();
         if self.attempt_must_wait() || self.waits_for_followers() {
@@ -150,6 +151,8 @@ impl Coordinator {
             paces: self.paces(),
         };
         self.out.push(CoordinatorCommand::Plan { problem });
+        // Behind the plan, which is waited for.
+        self.ask_for_swap();
     }
 
     /// The last origin comes back after all, while what else lives is being saved: the run is not given up.

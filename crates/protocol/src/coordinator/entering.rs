@@ -17,6 +17,9 @@ impl Coordinator {
     pub(super) fn place_nodes(&mut self) {
         match self.phase {
             Phase::Gathering { base, until_us } => {
+                if self.first_places_are_awaited(base, until_us) {
+                    return;
+                }
                 self.place_first(base);
                 if !self.settings.respawn || self.now_us >= until_us {
                     self.spread_first(base);
@@ -27,12 +30,12 @@ impl Coordinator {
         }
     }
 
-    fn spare_nodes(&self) -> Vec<NodeId> {
+    pub(super) fn spare_nodes(&self) -> Vec<NodeId> {
         self.nodes.iter().filter(|(_, node)| matches!(node.role, Role::Spare)).map(|(id, _)| *id).collect()
     }
 
     /// Nodes that serve the stage and stay, or are about to.
-    fn population(&self, stage: StageId) -> usize {
+    pub(super) fn population(&self, stage: StageId) -> usize {
         self.populations()[usize::from(stage.0)]
     }
 
@@ -55,25 +58,24 @@ impl Coordinator {
 
     fn place_first(&mut self, base: Base) {
         for node in self.spare_nodes() {
-            let Some((population, stage)) =
-                self.first_stages(base).into_iter().map(|stage| (self.population(stage), stage)).min()
-            else {
-                return;
-            };
-            if population >= usize::from(self.settings.replicas) {
-                return;
-            }
+            let wanting = self
+                .first_stages(base)
+                .into_iter()
+                .map(|stage| (self.population(stage), stage))
+                .filter(|(population, stage)| *population < usize::from(self.settings.replicas_of(*stage)))
+                .min();
+            let Some((_, stage)) = wanting else { return };
             self.assign_first(node, stage, base);
         }
     }
 
     /// Stages whose first state is to be had; the others are rebuilt once the run goes on.
-    fn first_stages(&self, base: Base) -> Vec<StageId> {
+    pub(super) fn first_stages(&self, base: Base) -> Vec<StageId> {
         let has = |stage: &StageId| base == Base::Seed || self.saved.contains_key(stage);
         self.stage_ids().filter(has).collect()
     }
 
-    fn assign_first(&mut self, node: NodeId, stage: StageId, base: Base) {
+    pub(super) fn assign_first(&mut self, node: NodeId, stage: StageId, base: Base) {
         let (method, how) = match (base, self.saved.get(&stage).copied()) {
             (Base::Saved, Some(state)) => (Method::Load { state }, "load"),
             _ => (Method::Initialise, "initialise"),
@@ -101,7 +103,11 @@ impl Coordinator {
         if self.saving.as_ref().is_some_and(|saving| saving.last) {
             return;
         }
-        for node in self.spare_nodes() {
+        let spares = self.spare_nodes();
+        if !spares.is_empty() && self.places_are_awaited() {
+            return;
+        }
+        for node in spares {
             if !self.place_one(node) {
                 return;
             }
@@ -111,25 +117,42 @@ impl Coordinator {
 
     /// Places a node without a stage; whether there was a place.
     fn place_one(&mut self, node: NodeId) -> bool {
-        let lost = self.holes().into_iter().find(|stage| {
+        let Some(stage) = self.needy_stages().first().copied() else { return false };
+        self.fill(node, stage);
+        true
+    }
+
+    /// Stages that the next node may go to, ascending: those that are lost; if none is, of those with too few replicas the ones
+    /// with the fewest.
+    pub(super) fn needy_stages(&self) -> Vec<StageId> {
+        let lost = |stage: &StageId| {
             !self.is_coming(*stage) && !stage.is_origin() && !self.stages[usize::from(stage.0)].refused
-        });
-        if let Some(stage) = lost {
-            self.rebuild(node, stage);
-            return true;
+        };
+        let lost: Vec<_> = self.holes().into_iter().filter(lost).collect();
+        if !lost.is_empty() {
+            return lost;
         }
         let populations = self.populations();
-        let needy = self
+        let population = |stage: &StageId| populations[usize::from(stage.0)];
+        let mut needy: Vec<_> = self
             .stage_ids()
+            .filter(|stage| population(stage) < usize::from(self.settings.replicas_of(*stage)))
             .filter(|stage| self.may_copy_now(*stage) && self.is_served(*stage))
-            .map(|stage| (populations[usize::from(stage.0)], stage))
-            .filter(|(population, _)| *population < usize::from(self.settings.replicas))
-            .min();
-        let Some((_, stage)) = needy else { return false };
+            .collect();
+        let fewest = needy.iter().map(population).min();
+        needy.retain(|stage| Some(population(stage)) == fewest);
+        needy
+    }
+
+    /// A node gets the stage's state: from its replicas, or if it has none, from other stages.
+    pub(super) fn fill(&mut self, node: NodeId, stage: StageId) {
+        if !self.is_served(stage) {
+            self.rebuild(node, stage);
+            return;
+        }
         let donors = self.serving(stage);
         let method = Method::Copy { donors: donors.clone() };
         self.assign(node, stage, JoinKind::Copy, method, donors, "copy");
-        true
     }
 
     /// A follower needs the gradient of the iteration under way, so it must be named when its stage is sealed.
@@ -205,7 +228,7 @@ impl Coordinator {
     }
 
     /// Starts a transfer of the state before the iteration under way.
-    fn assign(
+    pub(super) fn assign(
         &mut self,
         node: NodeId,
         stage: StageId,
@@ -585,8 +608,11 @@ impl Coordinator {
             }
         }
         let stages = self.first_stages(base);
-        let least = stages.iter().map(|stage| ready.get(stage).copied().unwrap_or(0)).min().unwrap_or(0);
-        let all = least >= usize::from(self.settings.replicas) && self.nodes.len() >= self.settings.nodes();
+        let ready = |stage: &StageId| ready.get(stage).copied().unwrap_or(0);
+        let least = stages.iter().map(ready).min().unwrap_or(0);
+        let complete =
+            stages.iter().all(|stage| ready(stage) >= usize::from(self.settings.replicas_of(*stage)));
+        let all = complete && self.nodes.len() >= self.settings.nodes();
         let enough = least >= 1 && self.now_us >= until_us;
         let stopped = self.stop_since_us.is_some() || self.failure.is_some();
         if stopped && !all {

@@ -10,6 +10,7 @@ mod guard;
 mod hedge;
 mod leaving;
 mod pace;
+mod placing;
 mod repair;
 mod restart;
 mod roster;
@@ -147,6 +148,7 @@ pub struct Coordinator {
     /// Whose share of the iteration under way was refused.
     doubts: guard::Doubts,
     strikes: strikes::Strikes,
+    placing: placing::Placing,
     saving: Option<Saving>,
     save_retry: Option<saving::Retry>,
     save_wanted: bool,
@@ -220,6 +222,7 @@ impl Coordinator {
             last_commit_us: (0, 0),
             doubts: guard::Doubts::default(),
             strikes: strikes::Strikes::default(),
+            placing: placing::Placing::default(),
             saving: None,
             save_retry: None,
             save_wanted: false,
@@ -266,6 +269,7 @@ impl Coordinator {
             }
             CoordinatorInput::Lost { node, why } => self.lose(node, &why),
             CoordinatorInput::Planned { plan } => self.on_planned(&plan),
+            CoordinatorInput::Placed { answer } => self.on_placed(&answer),
             CoordinatorInput::Save => self.save_wanted = true,
             CoordinatorInput::Stop => {
                 self.stop_since_us.get_or_insert(self.now_us);

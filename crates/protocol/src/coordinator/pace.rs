@@ -125,6 +125,14 @@ impl Coordinator {
         }
     }
 
+    /// What a node has shown at one stage does not tell how fast it is at another.
+    pub(super) fn forget_pace(&mut self, node: NodeId) {
+        let speed = Speed::new(self.iteration, self.now_us);
+        if let Some(node) = self.nodes.get_mut(&node) {
+            node.speed = speed;
+        }
+    }
+
     /// A node said something.
     pub(super) fn note_heard(&mut self, node: NodeId) {
         let now_us = self.now_us;

@@ -5,6 +5,7 @@ mod guard;
 mod hedging;
 mod leaving;
 mod pace;
+mod placing;
 mod restarting;
 mod saving;
 
@@ -38,6 +39,8 @@ fn settings(replicas: u16, relay_stages: u16) -> Settings {
         save_every_iterations: 0,
         deterministic: false,
         respawn: true,
+        stage_replicas: Vec::new(),
+        places: false,
     }
 }
 
@@ -52,6 +55,7 @@ struct Bench {
     connections: u64,
     reduces: std::collections::BTreeMap<NodeId, ReduceId>,
     problems: Vec<PlanProblem>,
+    questions: Vec<PlaceProblem>,
     /// A node that gets no share.
     idle: Option<NodeId>,
     /// Microbatches that each node has added since an attempt began, and the norm of one.
@@ -76,6 +80,7 @@ impl Bench {
             connections: 0,
             reduces: std::collections::BTreeMap::new(),
             problems: vec![],
+            questions: vec![],
             idle: None,
             added: std::collections::BTreeMap::new(),
             // Other sums than those in the journal.
@@ -123,6 +128,7 @@ impl Bench {
                         plan: Plan { epoch: problem.epoch, paths, expected_us: None },
                     });
                 }
+                CoordinatorCommand::Place { problem } => self.questions.push(problem),
                 CoordinatorCommand::Bind { .. }
                 | CoordinatorCommand::Reject { .. }
                 | CoordinatorCommand::Disconnect { .. }

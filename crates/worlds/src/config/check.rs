@@ -102,6 +102,13 @@ fn numbers(config: &RunConfig) -> Result<(), ConfigError> {
             "between 0 (as the --wan table says) and 3600 seconds",
         ));
     }
+    if config.domain_price.is_some_and(|seconds| !from_zero(seconds) || seconds > PACE_S_MAX) {
+        return Err(range(
+            "domain-price",
+            config.domain_price.unwrap_or_default(),
+            "between 0 (failures are not thought of) and 3600 seconds",
+        ));
+    }
     if !from_zero(config.save_every_s) || config.save_every_s > SAVE_EVERY_S_MAX {
         return Err(range("save-every", config.save_every_s, "between 0 (only at the end) and 1e9 seconds"));
     }

@@ -3,11 +3,11 @@
 use super::SimulateError;
 use super::wires::Pid;
 use super::world::{Event, World};
-use skipstone_planner::{BalancedChooser, PathChooser, SwarmChooser, SwarmNode};
+use skipstone_planner::{BalancedChooser, PathChooser, SwarmChooser};
 use skipstone_protocol::{
     Coordinator, CoordinatorCommand, CoordinatorInput, End, ToCoordinator, ToWorker, WorkerInput,
 };
-use skipstone_types::{NodeId, Settings, Term};
+use skipstone_types::{NodeId, PlaceAnswer, Settings, Term};
 use std::collections::VecDeque;
 
 /// The coordinator's process. It never dies here: what that costs is the chaos run's to show.
@@ -90,8 +90,7 @@ impl World {
                 let region = network.names()[usize::from(region)].clone();
                 if let Some(chooser) = &mut self.hub.chooser {
                     // As live: how fast it is shows after its first iteration.
-                    let place = SwarmNode { region, slowness: 1.0 };
-                    chooser.place(node, place).map_err(|why| SimulateError::Plan(why.to_string()))?;
+                    chooser.locate(node, region).map_err(|why| SimulateError::Plan(why.to_string()))?;
                 }
             }
             CoordinatorCommand::Reject { connection, why } => {
@@ -115,12 +114,22 @@ impl World {
                 self.queue.push(self.now_us + self.model.tempo.journal_us, Event::Written);
             }
             CoordinatorCommand::Plan { problem } => {
-                let plan = match &mut self.hub.chooser {
-                    Some(chooser) => chooser.choose(&problem),
-                    None => BalancedChooser.choose(&problem),
+                let plan = match (&self.model.fixed, &mut self.hub.chooser) {
+                    (Some(fixed), _) => Ok(fixed.plan(&problem)),
+                    (None, Some(chooser)) => chooser.choose(&problem),
+                    (None, None) => BalancedChooser.choose(&problem),
                 };
                 let plan = plan.map_err(|why| SimulateError::Plan(why.to_string()))?;
                 self.hub.inbox.push_back(CoordinatorInput::Planned { plan });
+            }
+            CoordinatorCommand::Place { problem } => {
+                // As live, but never in a hurry.
+                let answer = match (&self.model.fixed, &mut self.hub.chooser) {
+                    (Some(fixed), _) => fixed.places(&problem),
+                    (None, Some(chooser)) => chooser.answer(&problem, &mut || 0.0),
+                    (None, None) => PlaceAnswer { epoch: problem.epoch, ..PlaceAnswer::default() },
+                };
+                self.hub.inbox.push_back(CoordinatorInput::Placed { answer });
             }
             CoordinatorCommand::Log { event } => self.hear_event(event),
             CoordinatorCommand::End { end } => {
@@ -134,7 +143,12 @@ impl World {
         Ok(())
     }
 
-    fn send_to_node(&mut self, pid: Pid, message: ToWorker) {
+    fn send_to_node(&mut self, pid: Pid, mut message: ToWorker) {
+        if let ToWorker::Welcome { settings, .. } = &mut message
+            && let Some(slots) = self.model.slots.get(self.nodes[pid].place)
+        {
+            settings.slots = *slots;
+        }
         if self.nodes[pid].alive {
             let way = self.way_to_hub(pid);
             let at_us = self.wires.with_hub(pid, false, self.now_us, &way);

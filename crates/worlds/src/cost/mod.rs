@@ -6,6 +6,7 @@
 //! fold over the same events. A run is a function of its model: same seed, same result.
 
 mod error;
+mod fixed;
 mod hub;
 mod model;
 mod node;
@@ -16,6 +17,7 @@ mod wires;
 mod world;
 
 pub use error::SimulateError;
+pub use fixed::{FixedPlan, SimulatedPlan, simulate_plan};
 pub use model::{CostModel, StageBytes, Tempo};
 pub use report::{IterationTimes, Simulated};
 pub use tensors::Numbers;

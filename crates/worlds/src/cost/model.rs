@@ -1,6 +1,7 @@
 //! What things cost in a simulated run.
 
 use super::SimulateError;
+use super::fixed::FixedPlan;
 use super::tensors::Numbers;
 use crate::config::{Churn, RunConfig};
 use crate::live::store::CHUNK_VALUES;
@@ -37,16 +38,31 @@ pub struct Tempo {
     pub driver_us: u64,
     /// A task that only moves bytes, beside those.
     pub task_us: u64,
+    /// Bytes that such a task moves in a microsecond; 0: they take no time.
+    pub moved_bytes_per_us: u64,
+}
+
+impl Tempo {
+    /// Of a planner's instance, where nothing takes time but tasks and transfers.
+    pub const OF_INSTANCES: Self =
+        Self { startup_us: 0, connect_us: 0, journal_us: 0, driver_us: 0, task_us: 0, moved_bytes_per_us: 0 };
 }
 
 impl Default for Tempo {
     fn default() -> Self {
-        Self { startup_us: 40_000, connect_us: 1_000, journal_us: 2_000, driver_us: 100, task_us: 50 }
+        Self {
+            startup_us: 40_000,
+            connect_us: 1_000,
+            journal_us: 2_000,
+            driver_us: 100,
+            task_us: 50,
+            moved_bytes_per_us: MOVED_BYTES_PER_US,
+        }
     }
 }
 
-/// Bytes per second that a task moves which only moves bytes (sums, steps): one core of a common machine.
-pub(super) const MOVED_BYTES_PER_S: f64 = 2e9;
+/// Bytes per microsecond that a task moves which only moves bytes (sums, steps): one core of a common machine.
+const MOVED_BYTES_PER_US: u64 = 2_000;
 
 /// The network of a run that is not shaped: processes of one machine.
 const LOOPBACK: &str = r#"{"regions": {"intra": {"latency_s": 0.0001, "bandwidth_Bps": 1e9}}}"#;
@@ -74,6 +90,12 @@ pub struct CostModel {
     pub save_every_s: f64,
     /// What the planner is told of the network; none: paths are balanced.
     pub swarm: Option<SwarmDescription>,
+    /// Seconds of an iteration that are given for each stage that one region could take away; none: 2 %.
+    pub domain_price_s: Option<f64>,
+    /// Microbatches that each node holds between forward and backward, by its place; empty: as the settings say.
+    pub slots: Vec<u32>,
+    /// Stages and paths, if they are given; then no message to or from the coordinator takes time either.
+    pub fixed: Option<FixedPlan>,
     /// Everything else.
     pub tempo: Tempo,
     /// Kills beside those of `churn`.
@@ -114,6 +136,9 @@ impl CostModel {
             relay: bytes(1),
             churn: config.churn_plan()?,
             save_every_s: config.save_every_s,
+            domain_price_s: config.domain_price,
+            slots: Vec::new(),
+            fixed: None,
             tempo: Tempo::default(),
             script: Vec::new(),
             numbers: None,

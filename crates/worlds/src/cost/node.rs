@@ -1,10 +1,10 @@
 //! A node's process: a worker core, symbolic tensors, and what its tasks and messages cost.
 
-use super::SimulateError;
 use super::model::MOVED_BYTES_PER_S;
 use super::tensors::{Begun, Freight, Tensors};
 use super::wires::{Pid, Sent, Way};
 use super::world::{Event, World};
+use super::{SimulateError, Tempo};
 use crate::fault::compute::Context;
 use crate::fault::value::Value;
 use crate::wan::TaskTimes;
@@ -166,7 +166,8 @@ impl World {
 
     /// The link between a node and the coordinator.
     pub(super) fn way_to_hub(&self, pid: Pid) -> Way {
-        self.way(self.nodes[pid].region, self.model.network.coordinator())
+        let way = self.way(self.nodes[pid].region, self.model.network.coordinator());
+        if self.model.fixed.is_some() { Way { latency_us: 0, ..way } } else { way }
     }
 
     /// Bytes of what a node of this stage sends.
@@ -224,7 +225,8 @@ impl World {
             Task::Chunk { .. } => 2.0 * bytes.state / f64::from(bytes.chunks),
             _ => 0.0,
         };
-        self.model.tempo.task_us + (moved / MOVED_BYTES_PER_S * 1e6) as u64
+        let Tempo { task_us, moved_bytes_per_us, .. } = self.model.tempo;
+        task_us + if moved_bytes_per_us == 0 { 0 } else { (moved / moved_bytes_per_us as f64) as u64 }
     }
 
     /// A task is over.

@@ -16,6 +16,12 @@ pub struct IterationTimes {
     pub p95_s: f64,
     /// The longest.
     pub max_s: f64,
+    /// What their plans expected in the mean, from the attempt's start until all replicas agree; none where links are not
+    /// planned for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expected_s: Option<f64>,
+    /// Seconds from an attempt's start until the last share was known to be there, in the mean.
+    pub shares_s: f64,
 }
 
 impl IterationTimes {
@@ -31,7 +37,19 @@ impl IterationTimes {
             median_s: at(0.5),
             p95_s: at(0.95),
             max_s: at(1.0),
+            expected_s: None,
+            shares_s: 0.0,
         }
+    }
+
+    /// The same with what the plans of all iterations but the first expected, and when their shares were there, in
+    /// milliseconds.
+    pub fn with_means(self, expected_ms: &[u64], shares_ms: &[u64]) -> Self {
+        let mean_s = |all: &[u64]| {
+            let rest = all.get(1..).filter(|rest| !rest.is_empty())?;
+            Some(rest.iter().sum::<u64>() as f64 / rest.len() as f64 / 1e3)
+        };
+        Self { expected_s: mean_s(expected_ms), shares_s: mean_s(shares_ms).unwrap_or(0.0), ..self }
     }
 }
 

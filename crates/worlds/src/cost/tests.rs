@@ -93,3 +93,49 @@ fn a_run_that_can_not_go_on_says_so() {
     let ended = simulate(CostModel::of_run(&config).unwrap(), &mut |_| {});
     assert!(matches!(ended, Err(SimulateError::Standstill { .. })), "{ended:?}");
 }
+
+/// Ten nodes on ten continents' worth of links, tasks of 50 ms.
+fn spread() -> RunConfig {
+    RunConfig {
+        wan: Some("gcp12".to_owned()),
+        pace: Some(0.05),
+        stages: 4,
+        layers: Some(4),
+        replicas: 2,
+        microbatches: 8,
+        skip: 0.25,
+        ..config()
+    }
+}
+
+#[test]
+fn placed_by_the_planner_an_iteration_is_shorter_than_placed_as_they_come() {
+    let model = CostModel::of_run(&spread()).unwrap();
+    assert!(model.settings.places);
+    let mut as_they_come = model.clone();
+    as_they_come.settings.places = false;
+    let mean_s = |model: CostModel| simulate(model, &mut |_| {}).unwrap().iteration.mean_s;
+    let (placed_s, as_they_come_s) = (mean_s(model), mean_s(as_they_come));
+    assert!(placed_s < 0.95 * as_they_come_s, "{placed_s} s placed, {as_they_come_s} s as they come");
+}
+
+#[test]
+fn plans_over_links_expect_what_the_protocol_takes() {
+    for (replicas, skip, seed) in [(2, 0.25, 0), (3, 0.0, 1), (1, 0.5, 2)] {
+        let simulated = run(&RunConfig { replicas, skip, seed, ..spread() });
+        let IterationTimes { mean_s, expected_s, .. } = simulated.iteration;
+        let expected_s = expected_s.expect("links are planned for");
+        let ratio = mean_s / expected_s;
+        assert!((0.97..1.08).contains(&ratio), "{mean_s} s, and {expected_s} s expected");
+    }
+    assert_eq!(run(&config()).iteration.expected_s, None);
+}
+
+#[test]
+fn a_node_that_comes_back_far_from_its_stage_is_placed_where_it_serves_best() {
+    let config = RunConfig { churn: Some("every 20s".to_owned()), spares: 1, steps: 60, ..spread() };
+    let simulated = run(&config);
+    assert_eq!((simulated.summary.steps, simulated.summary.ended.as_deref()), (60, Some("done")));
+    assert!(simulated.summary.kills > 2, "{}", simulated.summary.kills);
+    assert_eq!(simulated, run(&config));
+}

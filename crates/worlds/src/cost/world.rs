@@ -103,6 +103,11 @@ pub(super) struct World {
     waiting: BTreeSet<Pid>,
     iteration: Iteration,
     commits_us: Vec<u64>,
+    /// What the plan of the attempt under way expects, and those of committed iterations did, in milliseconds.
+    expects_ms: Option<u64>,
+    expected_ms: Vec<u64>,
+    /// When the last shares of each committed iteration were there, in milliseconds.
+    shares_ms: Vec<u64>,
     longest_us: u64,
     saved_us: u64,
     over: bool,
@@ -118,6 +123,7 @@ impl World {
         let info = RunInfo { model: "simulated".to_owned(), ..RunInfo::from_settings(&settings) };
         let chooser = model.swarm.clone().map(SwarmChooser::new).transpose();
         let chooser = chooser.map_err(|why| SimulateError::Plan(why.to_string()))?;
+        let chooser = chooser.map(|chooser| chooser.with_domain_price(model.domain_price_s));
         let killer = Killer::new(model.script.clone(), model.churn.clone(), settings.seed);
         let mut world = Self {
             hub: Hub::new(settings, chooser),
@@ -137,6 +143,9 @@ impl World {
             waiting: BTreeSet::new(),
             iteration: Iteration(0),
             commits_us: Vec::new(),
+            expects_ms: None,
+            expected_ms: Vec::new(),
+            shares_ms: Vec::new(),
             longest_us: 0,
             saved_us: 0,
             over: false,
@@ -172,7 +181,7 @@ impl World {
         self.state.advance(self.now_us / 1000);
         let mut summary = Summary::of(&self.state);
         summary.ended = self.end.or(summary.ended);
-        let iteration = IterationTimes::of(&self.commits_us);
+        let iteration = IterationTimes::of(&self.commits_us).with_means(&self.expected_ms, &self.shares_ms);
         Ok(Simulated { summary, iteration, sent_bytes: self.sent_bytes as u64, events })
     }
 
@@ -323,12 +332,16 @@ impl World {
         self.roster.apply(&event);
         self.show(&event);
         match &event {
-            Logged::Committed { iteration, .. } => {
+            Logged::Committed { iteration, stages, .. } => {
+                let shares = stages.iter().filter_map(|stage| stage.pace).map(|pace| pace.shares_ms);
+                self.shares_ms.push(shares.max().unwrap_or(0));
                 self.iteration = iteration.next();
                 let last_us = self.commits_us.last().copied().unwrap_or(self.now_us);
                 self.longest_us = self.longest_us.max(self.now_us - last_us);
                 self.commits_us.push(self.now_us);
+                self.expected_ms.extend(self.expects_ms.take());
             }
+            Logged::AttemptStarted { expected_ms, .. } => self.expects_ms = *expected_ms,
             Logged::NodeJoined { process, .. } if *process as Pid == self.turn => {
                 self.turn += 1;
                 if self.waiting.remove(&self.turn) {

@@ -3,34 +3,57 @@
 use super::chaos::Doom;
 use super::disk::Disk;
 use super::invariants::Observation;
+use super::random::Random;
 use super::world::{Broken, Checked, Event, World};
 use skipstone_planner::{BalancedChooser, PathChooser};
 use skipstone_protocol::{
     Coordinator, CoordinatorCommand, CoordinatorInput, End, Entry, Holding, SavedStage, ToCoordinator,
     ToWorker, Wait,
 };
-use skipstone_types::{Iteration, NodeId, Plan, Term};
+use skipstone_types::{Iteration, NodeId, PlaceAnswer, PlaceProblem, Plan, StageId, Swap, Term};
 use std::collections::{BTreeMap, VecDeque};
 
 /// What happens to the coordinator.
 #[derive(Debug)]
 pub(super) enum HubEvent {
     /// It starts, on its journal, if the run was not begun anew meanwhile.
-    Start { invocation: u32 },
+    Start {
+        invocation: u32,
+    },
     /// Time passes.
     Tick,
     /// A worker says something.
-    Frame { connection: u64, sender: NodeId, term: Term, message: ToCoordinator },
+    Frame {
+        connection: u64,
+        sender: NodeId,
+        term: Term,
+        message: ToCoordinator,
+    },
     /// A connection has ended.
-    Gone { connection: u64 },
+    Gone {
+        connection: u64,
+    },
     /// Nothing has been heard of a connection for long.
-    Silent { connection: u64 },
+    Silent {
+        connection: u64,
+    },
     /// A write is on disk.
-    Written { life: u64 },
+    Written {
+        life: u64,
+    },
     /// A search for paths is over.
-    Planned { life: u64, plan: Plan },
+    Planned {
+        life: u64,
+        plan: Plan,
+    },
+    Placed {
+        life: u64,
+        answer: PlaceAnswer,
+    },
     /// It goes on after standing still.
-    Wake { life: u64 },
+    Wake {
+        life: u64,
+    },
     /// Someone asks for `state/`.
     Save,
     /// Someone asks it to stop.
@@ -220,6 +243,7 @@ impl World {
             HubEvent::Stop if self.loses_stop() => None,
             HubEvent::Stop => Some(CoordinatorInput::Stop),
             HubEvent::Planned { life: of, plan } if of == life => Some(CoordinatorInput::Planned { plan }),
+            HubEvent::Placed { life: of, answer } if of == life => Some(CoordinatorInput::Placed { answer }),
             HubEvent::Frame { connection, sender, term, message }
                 if self.wiring.reaches_hub(connection, life) =>
             {
@@ -327,6 +351,12 @@ impl World {
                 let Some(plan) = self.tamper_with_plan(plan) else { return Ok(()) };
                 let (delay, life) = (self.draw(self.plan.tempo.plan_us), self.hub.life);
                 self.schedule(delay, Event::Hub(HubEvent::Planned { life, plan }));
+                Ok(())
+            }
+            CoordinatorCommand::Place { problem } => {
+                let answer = any_places(&problem);
+                let (delay, life) = (self.draw(self.plan.tempo.plan_us), self.hub.life);
+                self.schedule(delay, Event::Hub(HubEvent::Placed { life, answer }));
                 Ok(())
             }
             CoordinatorCommand::Publish { iteration, stages, .. } => {
@@ -438,4 +468,29 @@ impl World {
         self.crash_hub();
         Ok(())
     }
+}
+
+/// Any answer that could come of a search: free nodes on stages that want some, or two that serve changing places. Without
+/// links none is better than another, and drawn from the question alone it costs no seed its history.
+fn any_places(problem: &PlaceProblem) -> PlaceAnswer {
+    let mut random = Random::new(problem.seed, problem.epoch);
+    let mut places = Vec::new();
+    let mut open = problem.open.clone();
+    for node in &problem.free {
+        let wanting: Vec<usize> = (0..open.len()).filter(|stage| open[*stage] > 0).collect();
+        // Now and then nobody is named: then nodes get stages as they came.
+        if let Some(stage) = random.pick(&wanting).copied().filter(|_| random.chance(0.9)) {
+            open[stage] -= 1;
+            places.push((*node, StageId(stage as u16)));
+        }
+    }
+    let mut swap = None;
+    if problem.swap_within > 0 {
+        let served: Vec<NodeId> = problem.nodes.iter().flatten().copied().collect();
+        if let (Some(a), Some(b)) = (random.pick(&served).copied(), random.pick(&served).copied()) {
+            swap = Some(Swap { a, b, before_us: 2, after_us: 1, copies_us: 1 });
+        }
+    }
+    let expected_us = (!places.is_empty() || swap.is_some()).then_some(1);
+    PlaceAnswer { epoch: problem.epoch, places, swap, expected_us, ..PlaceAnswer::default() }
 }

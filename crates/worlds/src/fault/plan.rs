@@ -167,6 +167,8 @@ fn settings(seed: u64, options: &Options, random: &mut Random) -> Settings {
         // Without a draw, so that seeds found before stay what they were.
         deterministic: steps.is_multiple_of(3),
         respawn: random.chance(0.7),
+        stage_replicas: Vec::new(),
+        places: steps.is_multiple_of(7),
     };
     if settings.check().is_err() {
         settings.skip = 0.0;

@@ -2,7 +2,7 @@
 
 use super::inputs_file::InputsFile;
 use super::journal_file::JournalFile;
-use super::planner::Planner;
+use super::planner::{Found, Planner};
 use super::publish::{StateManifest, discard, publish};
 use super::roll::Roll;
 use super::start::{CoordinatorReady, CoordinatorStart, follow_parent, read_start};
@@ -11,12 +11,12 @@ use serde::Serialize;
 use skipstone_net::{
     BindError, Frame, NetConfig, NetEvent, PeerId, Priority, RunSecret, TcpTransport, Transport,
 };
-use skipstone_planner::{PlanError, SwarmChooser};
+use skipstone_planner::SwarmChooser;
 use skipstone_protocol::{
     Coordinator, CoordinatorCommand, CoordinatorInput, End, Entry, Envelope, MESSAGE_BYTES_MAX, Opening,
     RunningClock, ToCoordinator, ToWorker, WIRE_VERSION, decode, encode,
 };
-use skipstone_types::{Event, NodeId, Plan};
+use skipstone_types::{Event, NodeId};
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -40,7 +40,7 @@ const START_EXIT: u8 = 2;
 
 enum Input {
     Net(NetEvent),
-    Found(Result<Plan, PlanError>),
+    Found(Found),
     Save,
     Stop,
 }
@@ -135,10 +135,11 @@ impl Driver {
         let transport = bind(&config, &order, &inputs)?;
         tell(&CoordinatorReady { address: transport.local_address() })?;
         let chooser = order.swarm.clone().map(SwarmChooser::new).transpose().map_err(io::Error::other)?;
+        let chooser = chooser.map(|chooser| chooser.with_domain_price(order.domain_price_s));
         let found = inputs.clone();
         let planner =
-            Planner::start(order.dir.clone(), chooser, order.settings.deterministic, move |plan| {
-                drop(found.send(Input::Found(plan)));
+            Planner::start(order.dir.clone(), chooser, order.settings.deterministic, move |what| {
+                drop(found.send(Input::Found(what)));
             })?;
         let start = Instant::now();
         let (core, commands) = Coordinator::open(order.settings.clone(), &entries, order.resume.clone(), 0);
@@ -176,11 +177,17 @@ impl Driver {
                 if let Some(plan) = self.planner.overdue(now) {
                     self.queue.push_back(CoordinatorInput::Planned { plan });
                 }
+                let answer = self.planner.overdue_places(now);
+                self.queue.extend(answer.map(|answer| CoordinatorInput::Placed { answer }));
                 self.queue.push_back(CoordinatorInput::Tick);
             } else {
                 match arrivals.recv_timeout(next_tick - now) {
                     Ok(Input::Net(event)) => self.take(event),
-                    Ok(Input::Found(found)) => {
+                    Ok(Input::Found(Found::Places(answer))) => {
+                        let answer = self.planner.found_places(answer);
+                        self.queue.extend(answer.map(|answer| CoordinatorInput::Placed { answer }));
+                    }
+                    Ok(Input::Found(Found::Plan(found))) => {
                         let plan = self.planner.found(found.map_err(io::Error::other)?);
                         self.queue.extend(plan.map(|plan| CoordinatorInput::Planned { plan }));
                     }
@@ -295,6 +302,10 @@ impl Driver {
                 CoordinatorCommand::Plan { problem } => {
                     let plan = self.planner.ask(problem, Instant::now()).map_err(io::Error::other)?;
                     self.queue.extend(plan.map(|plan| CoordinatorInput::Planned { plan }));
+                }
+                CoordinatorCommand::Place { problem } => {
+                    let answer = self.planner.ask_places(problem, Instant::now());
+                    self.queue.extend(answer.map(|answer| CoordinatorInput::Placed { answer }));
                 }
                 CoordinatorCommand::Publish { iteration, generation, stages } => {
                     let manifest = StateManifest::new(iteration, generation, stages);

@@ -2,6 +2,7 @@
 
 use crate::config::{ConfigError, RunConfig, RunShape};
 use crate::text::{FILE_BYTES_MAX, from_json};
+use crate::wan::BUILT_IN;
 use serde::{Deserialize, Serialize};
 use skipstone_data::{DataError, DatasetError, TokenDataset, TokenizerError, bigram_loss, prepare};
 use skipstone_types::RunId;
@@ -104,6 +105,9 @@ pub struct RunFolder {
 /// The file that a process which uses the folder keeps locked.
 const LOCK: &str = "run.lock";
 
+/// The copy of the table of `--wan`, where that is a file.
+const WAN: &str = "wan.json";
+
 impl RunFolder {
     /// Takes a new or empty folder, writes `run.toml`, and prepares the data. `say` hears what is going on.
     ///
@@ -127,6 +131,7 @@ impl RunFolder {
             // Nothing of a run that never was stays behind.
             let _ = fs::remove_dir_all(dir.join("data"));
             let _ = fs::remove_file(dir.join("run.toml"));
+            let _ = fs::remove_file(dir.join(WAN));
             let _ = fs::remove_file(dir.join(LOCK));
             let _ = fs::remove_dir(dir);
         }
@@ -162,7 +167,7 @@ impl RunFolder {
         };
         let json = serde_json::to_vec_pretty(&facts).unwrap_or_default();
         write(&data.join("data.json"), &json)?;
-        write(&config.out.join("run.toml"), config.to_toml()?.as_bytes())?;
+        write(&config.out.join("run.toml"), kept(config)?.to_toml()?.as_bytes())?;
         say(&format!(
             "{} of text, {} tokens of a vocabulary of {}",
             bytes_in_words(facts.bytes as u64),
@@ -203,7 +208,7 @@ impl RunFolder {
         }
         config.settings()?;
         TokenDataset::read(&tokens_path(dir))?;
-        write(&dir.join("run.toml"), config.to_toml()?.as_bytes())?;
+        write(&dir.join("run.toml"), kept(config)?.to_toml()?.as_bytes())?;
         Ok(Self { dir: dir.clone(), facts, shape, _lock: lock })
     }
 }
@@ -244,6 +249,24 @@ fn lock(dir: &Path) -> Result<File, FolderError> {
 fn write(path: &Path, bytes: &[u8]) -> Result<(), FolderError> {
     skipstone_files::write(path, &[bytes])
         .map_err(|source| FolderError::File { path: path.to_owned(), source })
+}
+
+/// The options as `run.toml` keeps them: a table of links that is a file is copied into the folder, so that the run can be
+/// simulated and gone on with when the file is no more.
+fn kept(config: &RunConfig) -> Result<RunConfig, FolderError> {
+    let mut kept = config.clone();
+    let copy = config.out.join(WAN);
+    if let Some(name) = config.wan.as_ref().filter(|name| BUILT_IN.iter().all(|(known, _)| known != name)) {
+        let path = PathBuf::from(name);
+        if path != copy {
+            let text = skipstone_files::read_text(&path, FILE_BYTES_MAX)
+                .map_err(|source| FolderError::File { path, source })?;
+            write(&copy, text.as_bytes())?;
+        }
+        // A folder's name that is not UTF-8 can't be told in run.toml anyway.
+        kept.wan = copy.to_str().map(str::to_owned);
+    }
+    Ok(kept)
 }
 
 /// A number that no other run has. It names the run and is no part of what is computed.

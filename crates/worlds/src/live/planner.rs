@@ -1,8 +1,8 @@
 //! Plans attempts for the coordinator, on a thread of its own where that takes a while, and keeps `plan.json`.
 
-use super::plan_file::write_plan;
-use skipstone_planner::{BalancedChooser, PathChooser, PlanError, SwarmChooser, SwarmNode};
-use skipstone_types::{NodeId, Plan, PlanProblem};
+use super::plan_file::{PlacementNote, write_plan};
+use skipstone_planner::{BalancedChooser, PathChooser, PlanError, SwarmChooser};
+use skipstone_types::{NodeId, PlaceAnswer, PlaceProblem, Plan, PlanProblem};
 use std::io;
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -11,7 +11,23 @@ use std::time::{Duration, Instant};
 /// How long a search is waited for before the balanced plan takes its place.
 const PATIENCE: Duration = Duration::from_millis(250);
 
+/// How long the search for the first nodes' stages goes on, and that for stages while training.
+const FIRST_PLACES: Duration = Duration::from_secs(3);
+const PLACES: Duration = Duration::from_millis(150);
+
+/// How much longer an answer is waited for than its search goes on: the machine may be busy.
+const PLACES_GRACE: Duration = Duration::from_millis(500);
+
+/// What the thread has found.
+pub(super) enum Found {
+    /// Paths.
+    Plan(Result<Plan, PlanError>),
+    /// Stages for nodes.
+    Places(PlaceAnswer),
+}
+
 enum Request {
+    Answer { problem: PlaceProblem, time: Option<Duration> },
     Place { node: NodeId, region: String },
     Search { problem: PlanProblem },
     Keep { problem: PlanProblem, plan: Plan },
@@ -25,7 +41,7 @@ struct Waiting {
     since: Instant,
 }
 
-/// Answers requests for plans.
+/// Answers requests for plans, and for stages of nodes.
 ///
 /// Without a description of the swarm's links plans are balanced, and made at once. With one they are searched for; the
 /// balanced plan stands in for a search that is late, unless plans must be the same whatever the time.
@@ -35,6 +51,8 @@ pub(super) struct Planner {
     searches: bool,
     waits: bool,
     waiting: Option<Waiting>,
+    /// The question for stages that is not answered, and when nobody waits for the answer any more; none: however long it takes.
+    placing: Option<(u64, Option<Instant>)>,
     /// Who served each stage in the plan that was kept last.
     kept: Vec<Vec<NodeId>>,
 }
@@ -46,20 +64,46 @@ impl Planner {
         dir: PathBuf,
         chooser: Option<SwarmChooser>,
         waits: bool,
-        found: impl Fn(Result<Plan, PlanError>) + Send + 'static,
+        found: impl Fn(Found) + Send + 'static,
     ) -> io::Result<Self> {
         let (requests, queue) = mpsc::channel();
         let searches = chooser.is_some();
         std::thread::Builder::new()
             .name("planner".to_owned())
             .spawn(move || work(&dir, chooser, &queue, &found))?;
-        Ok(Self { requests, searches, waits, waiting: None, kept: Vec::new() })
+        Ok(Self { requests, searches, waits, waiting: None, placing: None, kept: Vec::new() })
     }
 
     /// Says in which region a node is.
     pub(super) fn place(&self, node: NodeId, region: String) {
         // A thread that is gone plans nothing.
         drop(self.requests.send(Request::Place { node, region }));
+    }
+
+    /// Asks for nodes' stages; answers with none where nothing is known of links.
+    pub(super) fn ask_places(&mut self, problem: PlaceProblem, now: Instant) -> Option<PlaceAnswer> {
+        let epoch = problem.epoch;
+        let first = problem.nodes.iter().all(Vec::is_empty);
+        let time = if first { FIRST_PLACES } else { PLACES };
+        let time = (!self.waits).then_some(time);
+        let asked = self.searches && self.requests.send(Request::Answer { problem, time }).is_ok();
+        if !asked {
+            return Some(PlaceAnswer { epoch, ..PlaceAnswer::default() });
+        }
+        self.placing = Some((epoch, time.map(|time| now + time + PLACES_GRACE)));
+        None
+    }
+
+    /// Stages were found; none if they are no longer asked for.
+    pub(super) fn found_places(&mut self, answer: PlaceAnswer) -> Option<PlaceAnswer> {
+        self.placing.take_if(|(epoch, _)| *epoch == answer.epoch)?;
+        Some(answer)
+    }
+
+    /// An answer without stages, once the search for them is late.
+    pub(super) fn overdue_places(&mut self, now: Instant) -> Option<PlaceAnswer> {
+        let (epoch, _) = self.placing.take_if(|(_, until)| until.is_some_and(|until| now >= until))?;
+        Some(PlaceAnswer { epoch, ..PlaceAnswer::default() })
     }
 
     /// Asks for a plan; answers with one where it needs no search.
@@ -105,20 +149,32 @@ fn work(
     dir: &std::path::Path,
     mut chooser: Option<SwarmChooser>,
     queue: &Receiver<Request>,
-    found: &impl Fn(Result<Plan, PlanError>),
+    found: &impl Fn(Found),
 ) {
+    let mut placement = None;
     while let Ok(request) = queue.recv() {
         match (request, &mut chooser) {
-            (Request::Search { problem }, Some(chooser)) => found(chooser.choose(&problem)),
+            (Request::Search { problem }, Some(chooser)) => found(Found::Plan(chooser.choose(&problem))),
+            (Request::Answer { problem, time }, Some(chooser)) => {
+                let since = Instant::now();
+                let mut hurry =
+                    || time.map_or(0.0, |time| since.elapsed().as_secs_f64() / time.as_secs_f64());
+                let answer = chooser.answer(&problem, &mut hurry);
+                if let Some(note) = PlacementNote::of(&answer) {
+                    placement = Some(note);
+                }
+                found(Found::Places(answer));
+            }
             (Request::Place { node, region }, Some(chooser)) => {
                 // How fast it is shows after its first iteration.
-                if let Err(error) = chooser.place(node, SwarmNode { region, slowness: 1.0 }) {
+                if let Err(error) = chooser.locate(node, region) {
                     eprintln!("{node} is planned for as if it were where the table says ({error})");
                 }
             }
-            (Request::Search { .. } | Request::Place { .. }, None) => {}
-            (Request::Keep { problem, plan }, _) => {
-                if let Err(error) = write_plan(dir, &problem, &plan) {
+            (Request::Search { .. } | Request::Place { .. } | Request::Answer { .. }, None) => {}
+            (Request::Keep { problem, plan }, chooser) => {
+                let region = |node| chooser.as_ref()?.region(node).map(str::to_owned);
+                if let Err(error) = write_plan(dir, &problem, &plan, region, placement) {
                     eprintln!("plan.json can't be written ({error}); training goes on without it");
                 }
             }
@@ -159,7 +215,10 @@ mod tests {
     fn planner(chooser: Option<SwarmChooser>, waits: bool) -> (Planner, Receiver<Plan>, tempfile::TempDir) {
         let dir = tempfile::tempdir().expect("a folder");
         let (found, plans) = mpsc::channel();
-        let tell = move |plan: Result<Plan, PlanError>| drop(found.send(plan.expect("a plan")));
+        let tell = move |what: Found| match what {
+            Found::Plan(plan) => drop(found.send(plan.expect("a plan"))),
+            Found::Places(_) => {}
+        };
         (Planner::start(dir.path().to_owned(), chooser, waits, tell).expect("a thread"), plans, dir)
     }
 

@@ -30,6 +30,8 @@ pub(super) struct CoordinatorStart {
     pub(super) resume: Option<SavedState>,
     /// What is known of links and speeds; none: paths are balanced.
     pub(super) swarm: Option<SwarmDescription>,
+    /// What placement gives for failures kept apart, in seconds of an iteration; none: 2 %.
+    pub(super) domain_price_s: Option<f64>,
     /// Names of the regions, in the order of their numbers.
     pub(super) regions: Vec<String>,
     /// Where it is, if links are shaped.

@@ -64,6 +64,7 @@ pub fn describe(
         gradient_bytes: VALUE_BYTES * parameters(1),
         link_overhead_s: table.overhead_s,
         slots: settings.slots,
+        coordinator: Some(names[usize::from(table.coordinator())].clone()),
         moved: std::collections::BTreeMap::new(),
     })
 }

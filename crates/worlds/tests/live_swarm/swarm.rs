@@ -223,6 +223,10 @@ impl Swarm {
                     }
                 }
                 CoordinatorCommand::Journal { entry } => self.journal.push(entry),
+                CoordinatorCommand::Place { problem } => {
+                    let answer = PlaceAnswer { epoch: problem.epoch, ..PlaceAnswer::default() };
+                    self.queue.push_back(News::Coordinator(CoordinatorInput::Placed { answer }));
+                }
                 CoordinatorCommand::Plan { problem } => {
                     let plan = BalancedChooser.choose(&problem).unwrap();
                     self.queue.push_back(News::Coordinator(CoordinatorInput::Planned { plan }));

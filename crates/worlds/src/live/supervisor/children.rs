@@ -150,6 +150,7 @@ impl Children {
             port: self.port,
             resume: self.resume.clone(),
             swarm: self.swarm.clone(),
+            domain_price_s: self.config.domain_price,
             regions: self.wan.as_ref().map(|table| table.names().to_vec()).unwrap_or_default(),
             view: self.wan.as_ref().map(|table| table.view(table.coordinator())),
         };
