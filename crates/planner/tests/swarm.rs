@@ -356,7 +356,7 @@ fn two_nodes_change_places_only_if_it_pays_for_the_weights_within_the_iterations
     // Stage 0 is far from the coordinator, and from half of stage 2; node 1 to 3 are far, 4 to 6 near.
     let mut mixed = question(&[&[4, 1], &[5, 2], &[6, 3]], &[], &[0, 0, 0]);
     let slow = |node, us| Pace { node: NodeId(node), microbatch_us: us, probe: false };
-    let mut answer = |description: &SwarmDescription, problem: &PlaceProblem| {
+    let answer = |description: &SwarmDescription, problem: &PlaceProblem| {
         let mut chooser = SwarmChooser::new(description.clone()).unwrap().with_domain_price(Some(0.0));
         chooser.answer(problem, &mut || 0.0)
     };
