@@ -153,15 +153,13 @@ impl Simulate {
         let text = read(path)?;
         let instance = Instance::from_json(&text).map_err(|error| refused(path, &error))?;
         let table = WanTable::from_json(&text).map_err(|error| refused(path, &error))?;
-        let plan = match &self.plan {
-            Some(file) => PipelinePlan::from_json(&read(file)?).map_err(|error| refused(file, &error))?,
-            None => {
-                let compiled = CompiledInstance::new(&instance).map_err(|error| refused(path, &error))?;
-                let mut progress = |work: u64| work as f64 / INSTANCE_CANDIDATES;
-                search(&compiled, &SearchOptions::default(), &mut progress)
-                    .map_err(|error| refused(path, &error))?
-                    .plan
-            }
+        let plan = if let Some(file) = &self.plan {
+            PipelinePlan::from_json(&read(file)?).map_err(|error| refused(file, &error))?
+        } else {
+            let compiled = CompiledInstance::new(&instance).map_err(|error| refused(path, &error))?;
+            let mut progress = |work: u64| work as f64 / INSTANCE_CANDIDATES;
+            let found = search(&compiled, &SearchOptions::default(), &mut progress);
+            found.map_err(|error| refused(path, &error))?.plan
         };
         let iterations = self.iterations.unwrap_or(INSTANCE_ITERATIONS);
         let mut progress = Progress::new("iterations");

@@ -69,6 +69,7 @@ impl SwarmChooser {
 
     /// The same, where [`SwarmChooser::answer`] gives so many seconds of an iteration for each stage that one region could take
     /// away, and again for each two adjacent ones; none: 2 % of an iteration.
+    #[must_use]
     pub fn with_domain_price(self, price_s: Option<f64>) -> Self {
         Self { domain_price_s: price_s, ..self }
     }

@@ -88,16 +88,13 @@ impl SwarmChooser {
                 |work: u64| (work as f64 / (budget * (to - from))).max((hurry() - from) / (to - from));
             place_sizes(&description, &shape, options, &mut progress).ok()
         };
-        let placement = match self.domain_price_s {
-            Some(price_s) => {
-                options.domain_price_s = price_s;
-                search(&options, 0.0, 1.0)?
-            }
-            None => {
-                let trial = search(&options, 0.0, TRIAL_SHARE)?;
-                options.domain_price_s = DOMAIN_PRICE * trial.expected_us as f64 / MICROSECONDS;
-                search(&options, TRIAL_SHARE, 1.0)?
-            }
+        let placement = if let Some(price_s) = self.domain_price_s {
+            options.domain_price_s = price_s;
+            search(&options, 0.0, 1.0)?
+        } else {
+            let trial = search(&options, 0.0, TRIAL_SHARE)?;
+            options.domain_price_s = DOMAIN_PRICE * trial.expected_us as f64 / MICROSECONDS;
+            search(&options, TRIAL_SHARE, 1.0)?
         };
         let members = stages.iter().zip(&placement.stages);
         let places = members

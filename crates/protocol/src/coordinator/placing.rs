@@ -180,22 +180,9 @@ impl Coordinator {
             }
         }
         let count = places.len();
-        let event = self.placed_event(answer, places);
+        let event = placed_event(answer, places);
         self.out.insert(told, CoordinatorCommand::Log { event });
         count
-    }
-
-    fn placed_event(&self, answer: &PlaceAnswer, places: Vec<(NodeId, StageId)>) -> Event {
-        let searched = answer.expected_us.is_some();
-        Event::Placed {
-            by: if searched { "search" } else { "order" }.to_owned(),
-            places,
-            expected_ms: answer.expected_us.map(|us| us / 1000),
-            before_ms: answer.swap.map(|swap| swap.before_us / 1000),
-            copies_ms: answer.swap.map(|swap| swap.copies_us / 1000),
-            lost_with_a_region: answer.lost_with_a_region,
-            domain_price_ms: answer.domain_price_us / 1000,
-        }
     }
 
     /// Whether nodes without a stage wait for an answer, or ask, because there is a choice: several of them, or several stages.
@@ -267,7 +254,7 @@ impl Coordinator {
         if of_a == of_b || alone(of_a) || alone(of_b) || !self.is_at_rest() {
             return;
         }
-        let event = self.placed_event(answer, vec![(a, of_b), (b, of_a)]);
+        let event = placed_event(answer, vec![(a, of_b), (b, of_a)]);
         self.log(event);
         // How fast it is at another stage shows there.
         for (node, stage) in [(a, of_b), (b, of_a)] {
@@ -277,5 +264,18 @@ impl Coordinator {
             let method = Method::Copy { donors: donors.clone() };
             self.assign(node, stage, JoinKind::Copy, method, donors, "copy");
         }
+    }
+}
+
+fn placed_event(answer: &PlaceAnswer, places: Vec<(NodeId, StageId)>) -> Event {
+    let searched = answer.expected_us.is_some();
+    Event::Placed {
+        by: if searched { "search" } else { "order" }.to_owned(),
+        places,
+        expected_ms: answer.expected_us.map(|us| us / 1000),
+        before_ms: answer.swap.map(|swap| swap.before_us / 1000),
+        copies_ms: answer.swap.map(|swap| swap.copies_us / 1000),
+        lost_with_a_region: answer.lost_with_a_region,
+        domain_price_ms: answer.domain_price_us / 1000,
     }
 }

@@ -44,6 +44,7 @@ impl IterationTimes {
 
     /// The same with what the plans of all iterations but the first expected, and when their shares were there, in
     /// milliseconds.
+    #[must_use]
     pub fn with_means(self, expected_ms: &[u64], shares_ms: &[u64]) -> Self {
         let mean_s = |all: &[u64]| {
             let rest = all.get(1..).filter(|rest| !rest.is_empty())?;
