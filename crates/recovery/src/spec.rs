@@ -132,16 +132,12 @@ impl<'a> Spec<'a> {
         option: &'static str,
         range: RangeInclusive<f64>,
     ) -> Result<Option<f64>, SpecError> {
-        match self.take(option) {
-            None | Some("none") => Ok(None),
-            Some(value) => match value.parse::<f64>().ok().filter(|number| range.contains(number)) {
-                Some(number) => Ok(Some(number)),
-                None => {
-                    let expected = format!("none, or a number from {} to {}", range.start(), range.end());
-                    Err(self.refuse(option, value, expected))
-                }
-            },
-        }
+        let Some(value) = self.take(option).filter(|value| *value != "none") else { return Ok(None) };
+        let number = value.parse::<f64>().ok().filter(|number| range.contains(number));
+        number.map(Some).ok_or_else(|| {
+            let expected = format!("none, or a number from {} to {}", range.start(), range.end());
+            self.refuse(option, value, expected)
+        })
     }
 
     /// Nothing may be left.

@@ -170,6 +170,8 @@ fn describe(config: &RunConfig, shape: &RunShape, list: &NodeList) -> SwarmDescr
         gradient_bytes: VALUE_BYTES * parameters(0).max(parameters(1)),
         link_overhead_s: list.link_overhead_s,
         slots: config.slot_count(),
+        // Where the coordinator will be is not in the list.
+        coordinator: None,
         moved: BTreeMap::new(),
     }
 }

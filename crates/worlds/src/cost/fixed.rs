@@ -159,6 +159,9 @@ fn model_of(
         domain_price_s: None,
         fixed: Some(FixedPlan { places, paths: paths.collect() }),
         tempo: Tempo::OF_INSTANCES,
+        script: Vec::new(),
+        numbers: None,
+        weights_every: 0,
         settings,
     })
 }

@@ -1,6 +1,5 @@
 //! A node's process: a worker core, symbolic tensors, and what its tasks and messages cost.
 
-use super::model::MOVED_BYTES_PER_S;
 use super::tensors::{Begun, Freight, Tensors};
 use super::wires::{Pid, Sent, Way};
 use super::world::{Event, World};

@@ -78,6 +78,6 @@ impl Arm {
         if look.interrupted {
             return Err(LabError::Interrupted);
         }
-        Ok(ArmResult::new(self, self.key(data), look, simulated.map_err(failed)?))
+        Ok(ArmResult::new(self, self.key(data), look, &simulated.map_err(failed)?))
     }
 }

@@ -26,7 +26,7 @@ impl LossRate {
 ///
 /// A higher rate loses what a lower one loses, and more: rates are paired too.
 pub(super) fn losses(seed: u64, rate: f64, relay_stages: u16, iterations: u64) -> Vec<(Iteration, StageId)> {
-    let mut random = ChaCha8Rng::seed_from_u64(seed ^ 0x006c_6f73_7365_73);
+    let mut random = ChaCha8Rng::seed_from_u64(seed ^ 0x6c6f_7373_6573);
     let mut losses = Vec::new();
     for iteration in 1..iterations {
         for stage in 1..=relay_stages {

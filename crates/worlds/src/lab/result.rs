@@ -68,7 +68,7 @@ pub struct ArmResult {
 }
 
 impl ArmResult {
-    pub(super) fn new(arm: &Arm, key: String, look: Look<'_>, simulated: Simulated) -> Self {
+    pub(super) fn new(arm: &Arm, key: String, look: Look<'_>, simulated: &Simulated) -> Self {
         Self {
             key,
             strategy: arm.strategy.clone(),

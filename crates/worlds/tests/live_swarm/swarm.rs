@@ -6,7 +6,7 @@ use skipstone_protocol::{
     CommitRecord, Coordinator, CoordinatorCommand, CoordinatorInput, End, Entry, Handle, Outcome, Task,
     ToPeer, Worker, WorkerCommand, WorkerInput,
 };
-use skipstone_types::{Digest, Event, Iteration, NodeId, RunId, Settings};
+use skipstone_types::{Digest, Event, Iteration, NodeId, PlaceAnswer, RunId, Settings};
 use skipstone_worlds::config::{RunConfig, RunShape};
 use skipstone_worlds::live::publish::StateManifest;
 use skipstone_worlds::live::store::{Engine, EngineSetup, Feed, OptimizerSetup, TensorStore};
