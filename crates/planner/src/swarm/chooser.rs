@@ -18,7 +18,7 @@ use crate::subset::count_paths;
 /// Candidates × visits of an iteration: 2500 candidates at 30 microbatches of 4 visits, less than a tenth of a second.
 const WORK: u64 = 300_000;
 /// The same right after a loss.
-const LOSS_WORK: u64 = WORK * 3 / 2;
+const LOSS_WORK: u64 = 3 * WORK;
 /// The same for a plan that may never be needed.
 const PREPARING_WORK: u64 = WORK / 2;
 /// Visits of the largest iteration that is searched over; beyond, the start is the plan.
