@@ -53,7 +53,7 @@ pub struct Placement {
 /// the slowest and most remote become spares. With a price in `options.domain_price_s` stages are kept apart from failures that come
 /// together: that many seconds of an iteration are given for each that one region could take away.
 ///
-/// `progress` is as for [`search`].
+/// `progress` is as for [`search`](fn@crate::search).
 ///
 /// # Errors
 /// See [`PlacementError`].

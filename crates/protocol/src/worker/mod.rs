@@ -413,6 +413,16 @@ impl Worker {
         }
     }
 
+    /// What was decided of these without a step for us is over, whatever of it was still under way.
+    fn forget_iterations_before(&mut self, iteration: Iteration) {
+        let past = self.reductions.keys().chain(self.gradients.keys()).chain(self.commits.keys());
+        let past: Vec<_> = past.copied().filter(|of| *of < iteration).collect();
+        for of in past {
+            self.commits.remove(&of);
+            self.drop_iteration(of);
+        }
+    }
+
     /// As if newly started: drops every tensor.
     fn forget_everything(&mut self) {
         self.end_attempt();

@@ -141,6 +141,7 @@ impl Worker {
         self.keeping = None;
         held.iteration = held.iteration.max(iteration);
         let (stage, iteration, digest) = (held.stage, held.iteration, held.digest);
+        self.forget_iterations_before(iteration);
         self.report(ToCoordinator::Holds { transfer: Some(transfer), stage, iteration, digest });
     }
 
