@@ -651,3 +651,44 @@ fn a_joiner_goes_on_with_the_chunks_that_are_missing_when_a_donor_is_lost() {
     // Without any donor it waits for what the coordinator decides.
     assert_eq!(bench.told(ToWorker::Fence { nodes: vec![AFTER] }).len(), 1);
 }
+
+#[test]
+fn what_is_under_way_of_iterations_that_a_returning_node_skips_is_dropped() {
+    let mut bench = Bench::serving();
+    bench.boundary(BEFORE, 0, Direction::Forward);
+    bench.done(1, Outcome::Done);
+    bench.boundary(AFTER, 0, Direction::Backward);
+    bench.done(2, Outcome::Done);
+    bench.done(3, Outcome::Done);
+    // Its sum is being cut into two parts as it is lost.
+    let commands = bench.told(ToWorker::Seal {
+        iteration: T,
+        attempt: A,
+        reduce: ReduceId { term: Term(1), number: 1 },
+        members: vec![ME, AFTER],
+        contributors: vec![ME, AFTER],
+        listeners: vec![],
+        microbatches: 1,
+    });
+    let part = commands.iter().find_map(|command| match command {
+        WorkerCommand::Compute { id, task: Task::Part { index: 0, count: 2 }, .. } => Some(id.0),
+        _ => None,
+    });
+    bench.told(ToWorker::Welcome { node: NodeId(9), settings: settings(), empty: false });
+    // Nothing reached its stage in what was decided meanwhile: what it holds is as good for a later iteration.
+    let transfer = TransferId { term: Term(1), number: 9 };
+    let iteration = T.next().next();
+    bench.told(ToWorker::Assign {
+        transfer,
+        stage: STAGE,
+        iteration,
+        method: Method::Keep,
+        addresses: vec![],
+    });
+    bench.told(ToWorker::Begin { iteration, attempt: A, duties: vec![duty(0, AFTER)], addresses: vec![] });
+    let commands = bench.done(part.expect("a part"), Outcome::Done);
+    let goes_on = commands
+        .iter()
+        .any(|command| matches!(command, WorkerCommand::Compute { .. } | WorkerCommand::SendPeer { .. }));
+    assert!(!goes_on, "the sum is gone: {commands:?}");
+}

@@ -323,6 +323,8 @@ impl Coordinator {
         self.place_nodes();
         self.publish_if_written();
         self.begin_if_possible();
+        // Who has just entered, or gone, may have been all that a save waited for.
+        self.publish_if_written();
     }
 
     fn on_planned(&mut self, plan: &Plan) {
