@@ -170,7 +170,6 @@ impl Coordinator {
         if self.attempt.is_some() || self.planning.is_some() {
             return;
         }
-        let keeps = if self.settings.respawn { usize::from(self.settings.replicas) } else { 1 };
         let lost: Vec<_> = self
             .holes()
             .into_iter()
@@ -179,14 +178,20 @@ impl Coordinator {
             })
             .collect();
         for stage in lost {
-            let richest = self.stage_ids().map(|other| self.serving(other)).max_by_key(Vec::len);
-            let Some(node) =
-                richest.filter(|nodes| nodes.len() > keeps).and_then(|nodes| nodes.last().copied())
-            else {
+            let richest =
+                self.stage_ids().map(|other| self.beyond_need(other)).max_by_key(|(beyond, _)| *beyond);
+            let Some(node) = richest.filter(|(beyond, _)| *beyond > 0).and_then(|(_, node)| node) else {
                 return;
             };
             self.rebuild(node, stage);
         }
+    }
+
+    /// How many of a stage's replicas it can spare for a hole, and which would go first.
+    fn beyond_need(&self, stage: StageId) -> (usize, Option<NodeId>) {
+        let needs = if self.settings.respawn { usize::from(self.settings.replicas_of(stage)) } else { 1 };
+        let nodes = self.serving(stage);
+        (nodes.len().saturating_sub(needs), nodes.last().copied())
     }
 
     fn rebuild(&mut self, node: NodeId, stage: StageId) {
