@@ -428,12 +428,24 @@ impl Coordinator {
 
     /// Replicas must hold the same bits after every step; those that do not are set aside.
     fn vote(&mut self, node: NodeId, stage: StageId, iteration: Iteration, digest: Digest) {
-        let members = self.serving(stage);
         let known = &mut self.stages[usize::from(stage.0)];
         known.votes.entry(iteration).or_default().insert(node, digest);
         while known.votes.len() > HISTORY_ITERATIONS {
             known.votes.pop_first();
         }
+        self.count_votes(stage, iteration);
+    }
+
+    /// A replica is gone, and others live: what it said of the state counts no more, or a wrong word of the dead would stand
+    /// against the living for ever.
+    pub(super) fn forget_votes_of(&mut self, node: NodeId, stage: StageId) {
+        self.stages[usize::from(stage.0)].votes.values_mut().for_each(|votes| _ = votes.remove(&node));
+        self.count_votes(stage, self.iteration);
+    }
+
+    fn count_votes(&mut self, stage: StageId, iteration: Iteration) {
+        let members = self.serving(stage);
+        let known = &mut self.stages[usize::from(stage.0)];
         let votes = known.votes.get(&iteration).cloned().unwrap_or_default();
         if let Some(agreed) = majority(&votes) {
             known.digests.insert(iteration, agreed);

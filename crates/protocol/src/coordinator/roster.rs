@@ -262,6 +262,7 @@ impl Coordinator {
         self.planning = None;
         if self.is_served(stage) {
             self.repair(stage, node);
+            self.forget_votes_of(node, stage);
             return;
         }
         self.abort_attempt();

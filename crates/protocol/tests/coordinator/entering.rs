@@ -220,3 +220,29 @@ fn a_replica_too_many_fills_a_hole_that_nobody_else_comes_to_fill() {
         .collect();
     assert_eq!(moved, [(returned[2], StageId(2), "rebuild")]);
 }
+
+#[test]
+fn what_a_lost_replica_said_does_not_stand_against_the_living() {
+    let (mut bench, nodes) = Bench::started(&settings(3, 1));
+    for (node, microbatch) in [(0, 0), (1, 1), (3, 0), (4, 1)] {
+        bench.share(nodes[node], microbatch, node < 3);
+    }
+    nodes.iter().for_each(|node| bench.reduced(*node, 40));
+    assert_eq!(bench.commits().len(), 1);
+    let (liar, living, silent) = (nodes[3], nodes[4], nodes[5]);
+    nodes[..3].iter().for_each(|node| stepped(&mut bench, *node, 0, 1, 100));
+    // One says that it holds something else, and is lost before all have spoken; so is the one that said nothing.
+    stepped(&mut bench, liar, 1, 1, 66);
+    stepped(&mut bench, living, 1, 1, 101);
+    lose(&mut bench, liar);
+    lose(&mut bench, silent);
+    for microbatch in 0..2 {
+        bench.share(living, microbatch, false);
+    }
+    assert!(
+        bench.sent.iter().any(|(to, message)| *to == living
+            && matches!(message, ToWorker::Seal { iteration: Iteration(1), members, .. } if members[..] == [living])),
+        "{:?}",
+        bench.sent.last()
+    );
+}
