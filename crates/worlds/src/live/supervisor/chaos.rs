@@ -172,8 +172,12 @@ impl Injector {
     fn mortal(&self, roster: &Roster) -> Vec<NodeId> {
         let origins = roster.of_stage(StageId::ORIGIN);
         let healthy = |node: &NodeId| !self.afflicted.contains_key(node);
-        let left = origins.iter().filter(|node| healthy(node)).count();
-        let spared = |node: &NodeId| origins.contains(node) && left <= usize::from(healthy(node));
+        let sound = |node: &NodeId| healthy(node) && roster.is_heard(*node);
+        let left = origins.iter().filter(|node| sound(node)).count();
+        // While no coordinator has taken an origin in, whoever is not known to serve another stage may be the last one.
+        let may_be_one =
+            |node: &NodeId| origins.contains(node) || (left == 0 && roster.stage_of(*node).is_none());
+        let spared = |node: &NodeId| may_be_one(node) && left <= usize::from(sound(node));
         roster.all().into_iter().filter(|node| !spared(node)).collect()
     }
 
@@ -258,7 +262,7 @@ impl Injector {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use skipstone_types::Iteration;
+    use skipstone_types::{Iteration, Term};
 
     #[test]
     fn faults_have_names() {
@@ -289,5 +293,30 @@ mod tests {
         assert_eq!(injector.mortal(&roster), [NodeId(2), NodeId(3)]);
         roster.forget(NodeId(2));
         assert_eq!(injector.mortal(&roster), [NodeId(3)]);
+    }
+
+    #[test]
+    fn an_origin_that_no_coordinator_has_taken_in_spares_nobody() {
+        let mut roster = Roster::default();
+        let joined = |node: u32, was| Event::NodeJoined { node: NodeId(node), process: 100 + node % 64, was };
+        for node in 1..=3_u32 {
+            roster.apply(&joined(node, None));
+            let (stage, iteration) = (StageId(u16::from(node == 3)), Iteration(0));
+            roster.apply(&Event::NodeEntered { node: NodeId(node), stage, iteration, took_ms: 0 });
+        }
+        let injector = Injector::new(ChaosPlan {
+            time: Duration::from_secs(1),
+            mean_between: Duration::from_secs(1),
+            faults: Fault::ALL.to_vec(),
+            seed: 1,
+            hang: Duration::from_secs(1),
+        });
+        // Nobody would say that an origin died while there was no coordinator.
+        roster.apply(&Event::CoordinatorStarted { term: Term(2), iteration: Iteration(0) });
+        assert_eq!(injector.mortal(&roster), [NodeId(3)]);
+        roster.apply(&joined(65, Some(NodeId(1))));
+        assert_eq!(injector.mortal(&roster), [NodeId(2), NodeId(3)], "the other may be dead already");
+        roster.apply(&joined(66, Some(NodeId(2))));
+        assert_eq!(injector.mortal(&roster), [NodeId(3), NodeId(65), NodeId(66)]);
     }
 }

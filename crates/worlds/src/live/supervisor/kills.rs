@@ -4,7 +4,7 @@ use crate::config::{Churn, TraceLine, TraceTarget};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use skipstone_types::{Event, Iteration, NodeId, StageId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Whom to kill.
@@ -54,12 +54,16 @@ pub type KillScript = Vec<Kill>;
 #[derive(Debug, Default)]
 pub(crate) struct Roster {
     nodes: BTreeMap<NodeId, (u32, Option<StageId>)>,
+    /// Those that the coordinator of now has taken in. Of the others nobody says when they die.
+    heard: BTreeSet<NodeId>,
 }
 
 impl Roster {
     pub(crate) fn apply(&mut self, event: &Event) {
         match event {
+            Event::CoordinatorStarted { .. } => self.heard.clear(),
             Event::NodeJoined { node, process, was } => {
+                self.heard.insert(*node);
                 // Nobody is killed under an id that a restart of the coordinator took from him. What he holds he still
                 // holds, unless he is told to forget it: he may be the last origin.
                 let before = was.and_then(|was| self.nodes.remove(&was));
@@ -75,9 +79,7 @@ impl Roster {
                     *serves = Some(*stage);
                 }
             }
-            Event::NodeLost { node, .. } => {
-                self.nodes.remove(node);
-            }
+            Event::NodeLost { node, .. } => self.forget(*node),
             _ => {}
         }
     }
@@ -102,6 +104,12 @@ impl Roster {
     /// A node is gone, although nobody has said so yet.
     pub(crate) fn forget(&mut self, node: NodeId) {
         self.nodes.remove(&node);
+        self.heard.remove(&node);
+    }
+
+    /// Whether the coordinator of now has taken it in.
+    pub(crate) fn is_heard(&self, node: NodeId) -> bool {
+        self.heard.contains(&node)
     }
 
     /// All nodes that may be killed at random.
