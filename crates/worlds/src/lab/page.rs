@@ -1,5 +1,6 @@
 //! Results as pictures and a page.
 
+use super::text::{columns, row};
 use super::{Experiment, Group, LabError, markdown};
 use skipstone_observe::{Curve, CurveChart, CurvePoint, CurvesPage, curves_page};
 use std::path::{Path, PathBuf};
@@ -11,13 +12,12 @@ use std::path::{Path, PathBuf};
 pub fn write_pages(experiment: &Experiment, groups: &[Group], dir: &Path) -> Result<Vec<PathBuf>, LabError> {
     let table = markdown(experiment, groups);
     let charts = charts(groups);
-    let (columns, rows) = table_of(&table);
     let page = CurvesPage {
         title: experiment.name.clone(),
         about: experiment.about.trim().to_owned(),
         charts: charts.iter().map(|(_, chart)| (chart.clone(), NOTE.to_owned())).collect(),
-        columns,
-        rows,
+        columns: columns(),
+        rows: groups.iter().map(row).collect(),
     };
     let mut files = vec![("report.html".to_owned(), curves_page(&page)), ("table.md".to_owned(), table)];
     files.extend(charts.iter().map(|(name, chart)| (format!("{name}.svg"), chart.file())));
@@ -74,14 +74,4 @@ fn charts(groups: &[Group]) -> Vec<(String, CurveChart)> {
         }
     }
     charts
-}
-
-/// The cells of the table in a Markdown text.
-fn table_of(text: &str) -> (Vec<String>, Vec<Vec<String>>) {
-    let cells = |line: &str| -> Vec<String> {
-        line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()
-    };
-    let mut lines = text.lines().filter(|line| line.starts_with('|'));
-    let columns = lines.next().map(cells).unwrap_or_default();
-    (columns, lines.skip(1).map(cells).collect())
 }

@@ -18,40 +18,59 @@ pub fn markdown(experiment: &Experiment, groups: &[Group]) -> String {
         experiment.run.steps,
         if seeds == 1 { "seed" } else { "seeds" },
     );
-    text.push_str(
-        "| skip | losses a stage and iteration | strategy | stages lost | validation loss at the end | more than without failures \
-         | to the loss without failures | hours | s per iteration | MB sent per iteration | s that a stage was away |\n\
-         |---|---|---|---|---|---|---|---|---|---|---|\n",
-    );
+    let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+    text.push_str(&line(&columns()));
+    text.push_str(&format!("|{}\n", "---|".repeat(COLUMNS.len())));
     for group in groups {
-        let number =
-            |figure: Option<Figure>, digits: usize| figure.map_or("–".to_owned(), |f| show(f, digits));
-        let calm = group.loss_rate == 0.0;
-        let reached = |figure: Option<Figure>, digits: usize| match figure {
-            Some(figure) => show(figure, digits),
-            None => format!("not reached by {} of {}", group.short_of_target, group.seeds),
-        };
-        let megabytes = Figure {
-            mean: group.sent_bytes_per_iteration.mean / 1e6,
-            half_width: group.sent_bytes_per_iteration.half_width.map(|width| width / 1e6),
-        };
-        let _ = writeln!(
-            text,
-            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
-            group.skip,
-            group.loss_rate,
-            group.strategy,
-            show(group.losses, 1),
-            number(group.final_loss, 4),
-            if calm { String::new() } else { number(group.final_loss_more, 4) },
-            reached(group.iterations_ratio, 3),
-            reached(group.hours_to_target, 2),
-            show(group.iteration_s, 2),
-            show(megabytes, 2),
-            number(group.away_s, 1),
-        );
+        text.push_str(&line(&row(group)));
     }
     text
+}
+
+const COLUMNS: [&str; 11] = [
+    "skip",
+    "losses a stage and iteration",
+    "strategy",
+    "stages lost",
+    "validation loss at the end",
+    "more than without failures",
+    "to the loss without failures",
+    "hours",
+    "s per iteration",
+    "MB sent per iteration",
+    "s that a stage was away",
+];
+
+/// The table's columns.
+pub(super) fn columns() -> Vec<String> {
+    COLUMNS.map(str::to_owned).to_vec()
+}
+
+/// A group's row of the table.
+pub(super) fn row(group: &Group) -> Vec<String> {
+    let number = |figure: Option<Figure>, digits: usize| figure.map_or("–".to_owned(), |f| show(f, digits));
+    let calm = group.loss_rate == 0.0;
+    let reached = |figure: Option<Figure>, digits: usize| match figure {
+        Some(figure) => show(figure, digits),
+        None => format!("not reached by {} of {}", group.short_of_target, group.seeds),
+    };
+    let megabytes = Figure {
+        mean: group.sent_bytes_per_iteration.mean / 1e6,
+        half_width: group.sent_bytes_per_iteration.half_width.map(|width| width / 1e6),
+    };
+    vec![
+        group.skip.to_string(),
+        group.loss_rate.to_string(),
+        group.strategy.clone(),
+        show(group.losses, 1),
+        number(group.final_loss, 4),
+        if calm { String::new() } else { number(group.final_loss_more, 4) },
+        reached(group.iterations_ratio, 3),
+        reached(group.hours_to_target, 2),
+        show(group.iteration_s, 2),
+        show(megabytes, 2),
+        number(group.away_s, 1),
+    ]
 }
 
 fn show(figure: Figure, digits: usize) -> String {
