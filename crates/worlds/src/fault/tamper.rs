@@ -89,13 +89,15 @@ pub enum Tamper {
     KeepStruckNode,
     /// A node that comes back does not say under which id its work was recorded.
     ForgetNames,
+    /// A node that comes back does not say which copies it keeps.
+    ForgetCopies,
     /// A node says that it gave up all its microbatches, and goes on with them.
     CountGivenUp,
 }
 
 impl Tamper {
     /// All of them.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 39] = [
         Self::CountTwice,
         Self::HearTheFenced,
         Self::CommitOtherGradient,
@@ -133,6 +135,7 @@ impl Tamper {
         Self::HideNorm,
         Self::KeepStruckNode,
         Self::ForgetNames,
+        Self::ForgetCopies,
         Self::CountGivenUp,
     ];
 }
@@ -368,6 +371,11 @@ impl World {
             && self.tamper == Some(Tamper::ForgetNames)
         {
             holding.names.clear();
+        }
+        if let ToCoordinator::Hello { holding: Some(holding), .. } = &mut hello
+            && self.tamper == Some(Tamper::ForgetCopies)
+        {
+            holding.copies.clear();
         }
         hello
     }
