@@ -17,6 +17,7 @@
 //!   waits for a processor core counts as work, for nobody but the system can tell the difference: where more nodes
 //!   than cores share a machine, goodput is higher than the cores' share.
 //! * Of a share that was lost with its node and replayed, one doing counts as good and the other as `replay`.
+//! * What was committed and then undone by a rollback is `aborted`.
 //! * While no attempt runs because one was aborted, serving nodes wait for a recovery: `recovery`.
 //!
 //! `link` is what a receiver knows for certain: it was idle, and a tensor that it then used was on the wire to it,
@@ -28,7 +29,7 @@
 
 use serde::{Deserialize, Serialize};
 use skipstone_types::NodeId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Node-seconds that did not end in a commit, by cause.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
@@ -145,7 +146,12 @@ pub struct NodeTime {
     replay_us: u128,
     aborted_us: u128,
     idle_us: u128,
+    /// Good work of the last iterations.
+    good_of: VecDeque<(u64, u128)>,
 }
+
+/// Iterations whose good work is remembered, in case the run goes back.
+const ITERATIONS_MAX: usize = 1 << 16;
 
 impl NodeTime {
     /// Node-seconds of work that ended in a commit.
@@ -260,7 +266,8 @@ impl NodeTime {
         self.attempt = Attempt::Aborted;
     }
 
-    pub(crate) fn commit(&mut self, reported: Reported) {
+    pub(crate) fn commit(&mut self, iteration: u64, reported: Reported) {
+        let good_before_us = self.good_us;
         let mut left = self.open_us;
         let mut take = |asked: u128| {
             let taken = asked.min(left);
@@ -276,6 +283,20 @@ impl NodeTime {
         self.bubble_us += left;
         self.clear_open();
         self.attempt = Attempt::Committed;
+        self.good_of.push_back((iteration, self.good_us - good_before_us));
+        if self.good_of.len() > ITERATIONS_MAX {
+            self.good_of.pop_front();
+        }
+    }
+
+    /// The run goes back to before this iteration: the work of what was committed since has come to nothing. Nodes get weights
+    /// back until the next attempt.
+    pub(crate) fn roll_back(&mut self, to: u64) {
+        while let Some((_, good_us)) = self.good_of.pop_back_if(|(iteration, _)| *iteration >= to) {
+            self.good_us -= good_us;
+            self.aborted_us += good_us;
+        }
+        self.abort();
     }
 
     /// The run is over: what an attempt had done is lost, and no node lives.

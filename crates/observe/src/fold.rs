@@ -7,6 +7,9 @@ use crate::timeline::Mark;
 use skipstone_types::{CommittedStage, Event, EventRecord, NodeId, StageId};
 use std::collections::VecDeque;
 
+/// Why nodes are let go when the run goes back to a checkpoint.
+pub(crate) const ROLLBACK: &str = "rollback";
+
 impl RunState {
     /// Lets the run's time pass; an earlier time is ignored.
     pub fn advance(&mut self, now_ms: u64) {
@@ -33,6 +36,14 @@ impl RunState {
             Event::NodeEmptied { node, .. } => self.emptied(*node),
             Event::NodeAssigned { node, stage, how } => self.assigned(*node, *stage, how),
             Event::NodeEntered { node, stage, .. } => self.entered(*node, *stage),
+            // It lives, and comes again under another id.
+            Event::NodeLost { node, why, .. } if why == ROLLBACK => self.emptied(*node),
+            Event::RolledBack { iteration, .. } => {
+                self.time.roll_back(iteration.0);
+                self.running = None;
+                self.rolling_back = true;
+                self.steps = iteration.0;
+            }
             Event::NodeLost { node, stage, wasted_us, .. } => {
                 self.time.waste(*wasted_us);
                 self.lost(*node, *stage);
@@ -53,6 +64,7 @@ impl RunState {
             Event::SwarmStarted { cores } => self.cores = *cores,
             Event::AttemptStarted { holes, .. } => {
                 self.time.start();
+                self.rolling_back = false;
                 self.first_attempt_ms.get_or_insert(self.now_ms);
                 self.running = Some(Running { holes: holes.clone() });
             }
@@ -188,7 +200,8 @@ impl RunState {
     }
 
     fn assigned(&mut self, node: NodeId, stage: StageId, how: &str) {
-        let doing = if matches!(how, "initialise" | "load") { Doing::Starting } else { Doing::Recovering };
+        let starts = matches!(how, "initialise" | "load") && !self.rolling_back;
+        let doing = if starts { Doing::Starting } else { Doing::Recovering };
         self.time.set(node, Some(doing));
         let since_ms = self.now_ms;
         self.place(node, stage, NodePhase::Joining { since_ms });
@@ -290,12 +303,10 @@ impl RunState {
             return;
         }
         self.last_record = Some((iteration.0, *record));
-        self.time.commit(Reported {
-            busy: *busy_us,
-            replay: *replay_us,
-            memory_wait: *memory_wait_us,
-            link: *link_us,
-        });
+        self.time.commit(
+            iteration.0,
+            Reported { busy: *busy_us, replay: *replay_us, memory_wait: *memory_wait_us, link: *link_us },
+        );
         self.running = None;
         self.steps = iteration.0.saturating_add(1);
         self.tokens = self.tokens.saturating_add(*tokens);

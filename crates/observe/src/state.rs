@@ -44,6 +44,8 @@ pub struct RunState {
     pub(crate) now_ms: u64,
     pub(crate) first_attempt_ms: Option<u64>,
     pub(crate) running: Option<Running>,
+    /// Whether the run has gone back to a checkpoint, and no attempt has begun since.
+    pub(crate) rolling_back: bool,
     pub(crate) steps: u64,
     pub(crate) tokens: u64,
     pub(crate) commits: VecDeque<(u64, u64)>,

@@ -1,5 +1,6 @@
 //! How events become incidents ([`crate::Story`]): the words for everything that happens to a run.
 
+use crate::fold::ROLLBACK;
 use crate::state::RunState;
 use crate::story::{Subject, all_replicas, node_of};
 use crate::words;
@@ -28,6 +29,7 @@ impl RunState {
                 let text = format!("{} is about to leave", node_of(*node, *stage));
                 self.stories.tell(Subject::Node(*node, *stage), now_ms, text);
             }
+            Event::NodeLost { why, .. } if why == ROLLBACK => {}
             Event::NodeLost { node, stage, why, .. } => self.tell_lost(*node, *stage, why),
             Event::Repaired { stage, lost, microbatches } => self.tell_repair(*stage, *lost, *microbatches),
             Event::Hedged { stage, node, microbatches, .. } => {
@@ -39,6 +41,18 @@ impl RunState {
                 self.stories.tell(Subject::Node(*node, Some(*stage)), now_ms, text);
             }
             Event::StageLost { stage, .. } => self.tell_stage_lost(*stage),
+            Event::RolledBack { stage, from, iteration, .. } => {
+                let undone = words::plural(from.0.saturating_sub(iteration.0), "iteration");
+                let text = format!(
+                    "the run goes back to its checkpoint before {iteration}, {undone} to be trained again"
+                );
+                let subject = Subject::Stage(*stage);
+                if !self.stories.add(subject, text.clone()) {
+                    self.stories.tell(subject, now_ms, format!("{}: {text}", words::the_stage(*stage)));
+                }
+            }
+            // After a rollback all do.
+            Event::NodeEmptied { .. } if self.rolling_back => {}
             Event::NodeEmptied { node, stage } => {
                 let text = format!("{} came back out of date and starts empty", node_of(*node, Some(*stage)));
                 self.stories.tell(Subject::Run, now_ms, text);
@@ -63,14 +77,15 @@ impl RunState {
             }
             Event::RebuildStarted { stage, node, sources } => {
                 let sources: Vec<StageId> = sources.iter().map(|(source, _)| *source).collect();
-                let text = format!("{node} rebuilds it{}", from(&sources));
+                let text = format!("{node} rebuilds it{}", from(*stage, &sources));
                 self.stories.pending(Subject::Stage(*stage), text);
             }
             Event::StageRebuilt { stage, kind, sources, .. } => {
                 let how = match kind.as_str() {
                     "return" => "back with what its node had".to_owned(),
+                    "checkpoint" => "back as it was then".to_owned(),
                     "copy" => "served by a node that had just copied it".to_owned(),
-                    _ => format!("rebuilt{}", from(sources)),
+                    _ => format!("rebuilt{}", from(*stage, sources)),
                 };
                 // As it was taken in: a coordinator that came back counts from its own start.
                 let seconds = self.recoveries.back().map_or(0.0, |recovery| recovery.seconds);
@@ -241,8 +256,8 @@ impl RunState {
     }
 
     fn tell_entered(&mut self, node: NodeId, stage: StageId, took_ms: u64) {
-        if self.stages.get(&stage).is_some_and(|state| state.lost_since_ms.is_some()) {
-            return; // the rebuilt stage is told as one
+        if self.rolling_back || self.stages.get(&stage).is_some_and(|state| state.lost_since_ms.is_some()) {
+            return; // a rollback, or a stage that is rebuilt, is told as one
         }
         if let Some(subject) = self.stories.open_node_of(stage) {
             let text = format!("replaced by {node} (ready in {})", words::delay(took_ms));
@@ -266,9 +281,11 @@ impl RunState {
 }
 
 /// ` from stages 2 and 4`, ` with fresh weights`.
-fn from(sources: &[StageId]) -> String {
+fn from(stage: StageId, sources: &[StageId]) -> String {
     if sources.is_empty() {
         " with fresh weights".to_owned()
+    } else if sources == [stage] {
+        " from a neighbour's copy of it".to_owned()
     } else {
         format!(" from {}", words::stages(sources))
     }

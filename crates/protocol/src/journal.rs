@@ -5,7 +5,7 @@
 //! synced before the next. What does not check and is followed by an entry is an error, so that damage is never
 //! taken for history.
 
-use crate::record::{CommitRecord, SavedStage};
+use crate::record::{CommitRecord, SavedStage, SavedState};
 use serde::{Deserialize, Serialize};
 use skipstone_recovery::Recipe;
 use skipstone_types::{Digest, Iteration, NodeId, RunId, StageId, Term};
@@ -21,7 +21,7 @@ const HEAD_BYTES: usize = 20;
 const ENTRY_BYTES_MAX: usize = 16 << 20;
 
 /// Kinds of entries: postcard writes the kind first.
-const ENTRY_KINDS: u8 = 7;
+const ENTRY_KINDS: u8 = 8;
 
 /// Bytes of the body's digest before an entry.
 const DIGEST_BYTES: usize = 16;
@@ -67,6 +67,13 @@ pub enum Entry {
     },
     /// A node of another stage keeps a copy of a stage's state.
     CopyKept(StageCopy),
+    /// `state/` is complete for an iteration, and about to be published: the run can go back to it.
+    Saved {
+        /// What is saved: all stages.
+        state: SavedState,
+        /// Digest of the record before it; zero if there is none.
+        previous: Digest,
+    },
 }
 
 /// A copy of a stage's state.
@@ -249,6 +256,10 @@ mod tests {
                 lineage: 0,
                 state: Digest([7; 32]),
             }),
+            Entry::Saved {
+                state: SavedState { iteration: Iteration(4), stages: Vec::new() },
+                previous: Digest([1; 32]),
+            },
             Entry::RolledBack { iteration: Iteration(4), generation: 1, stages: Vec::new() },
         ];
         let mut bytes = JOURNAL_HEADER.to_vec();

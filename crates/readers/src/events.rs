@@ -86,6 +86,7 @@ fn every_kind() -> Vec<Event> {
         Event::NodeJoined { node: NodeId(9), process: 78, was: Some(node) },
         Event::NodeEmptied { node: NodeId(9), stage },
         Event::CopyKept { stage, iteration, node },
+        Event::RolledBack { stage, from: Iteration(9), iteration, generation: 1 },
         Event::RebuildStarted { stage, node: NodeId(9), sources: vec![(StageId(0), 0.5), (StageId(2), 0.5)] },
         Event::StageRebuilt {
             stage,

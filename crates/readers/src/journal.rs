@@ -2,8 +2,8 @@
 
 use crate::{Broken, Reader, Seed, SeedError, Verdict, lost, messages, refused, same, within};
 use skipstone_protocol::{
-    CommitRecord, Entry, JOURNAL_HEADER, LossAdded, Rebuild, SavedStage, Share, StageCopy, StageRecord,
-    decode_journal, encode_entry,
+    CommitRecord, Entry, JOURNAL_HEADER, LossAdded, Rebuild, SavedStage, SavedState, Share, StageCopy,
+    StageRecord, decode_journal, encode_entry,
 };
 use skipstone_types::{
     Attempt, Digest, Iteration, Microbatch, NodeId, Path, PlanEpoch, RunId, StageId, Term, Visit,
@@ -120,6 +120,10 @@ fn seeds() -> Result<Vec<Seed>, SeedError> {
             lineage: 0,
             state: Digest::of(b"copy"),
         }),
+        Entry::Saved {
+            state: SavedState { iteration: Iteration(3), stages: vec![saved] },
+            previous: Digest::of(b"record"),
+        },
         Entry::Rebuilt(Box::new(Rebuild {
             stage: StageId(2),
             lineage: 1,

@@ -23,6 +23,8 @@ pub struct LossView<'a> {
     pub stages: &'a [StageView],
     /// Iterations since a copy was taken of the lost stage that a living node of another stage keeps; none: there is no such copy.
     pub copy_age: Option<u64>,
+    /// Iterations since the last checkpoint of the whole model; none: there is none.
+    pub checkpoint_age: Option<u64>,
 }
 
 /// One ingredient of a recipe.
@@ -75,6 +77,8 @@ impl Recipe {
 pub enum Decision {
     /// Rebuild the stage so.
     Rebuild(Recipe),
+    /// The whole model goes back to its last checkpoint.
+    Rollback,
     /// The strategy can't make this stage again, because of this.
     Refuse(String),
 }

@@ -21,16 +21,25 @@ pub trait Strategy: Send + Sync {
         _ = stage;
         None
     }
+
+    /// Iterations between two checkpoints of the whole model; none: it goes back to none.
+    fn saves_every(&self) -> Option<NonZeroU64> {
+        None
+    }
 }
 
 /// The names that [`strategy`] knows.
-pub const STRATEGY_NAMES: [&str; 5] = ["checkfree", "uniform", "copy", "random", "neighbour-snapshot"];
+pub const STRATEGY_NAMES: [&str; 6] =
+    ["checkfree", "uniform", "copy", "random", "neighbour-snapshot", "checkpoint"];
 
 /// Added to a norm, so that stages without gradient still weigh something (the authors' code).
 const NORM_FLOOR: f64 = 1e-4;
 
 /// CheckFree's λ ← 1.1·λ.
 const CHECKFREE_LEARNING_RATE_FACTOR: f64 = 1.1;
+
+/// Iterations between checkpoints, where nothing is said (CheckFree's evaluation: 40 to 100).
+const CHECKPOINT_ITERATIONS: u64 = 50;
 
 /// Factors that a learning rate may be multiplied with.
 const RATE_FACTORS: std::ops::RangeInclusive<f64> = 0.01..=10.0;
@@ -44,6 +53,7 @@ const RATE_FACTORS: std::ops::RangeInclusive<f64> = 0.01..=10.0;
 /// | `copy` | its nearest neighbour, the one below if there are two | `moments`; `rate_factor=1` |
 /// | `random` | what it was at the start | |
 /// | `neighbour-snapshot` | what it was when a node of another stage was last sent a copy of it, moments included; the origin too. Without such a copy, as `checkfree` | `every=10` iterations between copies; `origin=yes`, `no`; those of `checkfree` |
+/// | `checkpoint` | what it was at the last checkpoint, as every other stage too: the run goes back to it, and trains again what it had trained since. Before there is one, as `checkfree` | `every=50` iterations between checkpoints; those of `checkfree` |
 ///
 /// `moments=zero` starts Adam's moments anew, `mix` mixes them as the weights; `rate_factor` multiplies the stage's learning rate
 /// from then on. Across several lost neighbours the nearest living stages are used; under `checkfree` a stage counts for less the farther
@@ -55,8 +65,10 @@ pub fn strategy(text: &str) -> Result<Box<dyn Strategy>, SpecError> {
     let mut spec = Spec::parse(text)?;
     let name = spec.one_of(&STRATEGY_NAMES)?;
     let snapshots = (name == "neighbour-snapshot").then(|| Snapshots::of(&mut spec)).transpose()?;
+    let saves = (name == "checkpoint").then(|| spec.whole("every", CHECKPOINT_ITERATIONS, 1..=1_000_000));
+    let saves_every = saves.transpose()?.and_then(NonZeroU64::new);
     let weighting = match name {
-        "checkfree" | "neighbour-snapshot" => {
+        "checkfree" | "neighbour-snapshot" | "checkpoint" => {
             let squared = spec.choice("norm", &["l2", "l2-squared"])? == "l2-squared";
             Weighting::GradientNorm { squared, clip: spec.number_or_none("clip", 1e-9..=1e9)? }
         }
@@ -74,7 +86,7 @@ pub fn strategy(text: &str) -> Result<Box<dyn Strategy>, SpecError> {
         (if mix { Moments::Mix } else { Moments::Zero }, factor)
     };
     spec.finish()?;
-    Ok(Box::new(Neighbours { name, weighting, moments, learning_rate_factor, snapshots }))
+    Ok(Box::new(Neighbours { name, weighting, moments, learning_rate_factor, snapshots, saves_every }))
 }
 
 /// How much each neighbour counts.
@@ -97,6 +109,7 @@ struct Neighbours {
     moments: Moments,
     learning_rate_factor: f64,
     snapshots: Option<Snapshots>,
+    saves_every: Option<NonZeroU64>,
 }
 
 impl Strategy for Neighbours {
@@ -107,6 +120,9 @@ impl Strategy for Neighbours {
     fn on_loss(&self, view: &LossView<'_>) -> Decision {
         if view.copy_age.is_some() && self.copies_every(view.lost).is_some() {
             return Decision::Rebuild(Recipe::restore(view.lost));
+        }
+        if view.checkpoint_age.is_some() && self.saves_every.is_some() {
+            return Decision::Rollback;
         }
         if view.lost.is_origin() {
             return refuse_origin();
@@ -129,6 +145,10 @@ impl Strategy for Neighbours {
 
     fn copies_every(&self, stage: StageId) -> Option<NonZeroU64> {
         self.snapshots.as_ref().and_then(|snapshots| snapshots.every(stage))
+    }
+
+    fn saves_every(&self) -> Option<NonZeroU64> {
+        self.saves_every
     }
 }
 
@@ -185,11 +205,16 @@ mod tests {
     }
 
     fn sources(name: &str, lost: u16, stages: &[StageView]) -> Vec<(u16, f64)> {
-        match strategy(name).unwrap().on_loss(&LossView { lost: StageId(lost), stages, copy_age: None }) {
+        match strategy(name).unwrap().on_loss(&LossView {
+            lost: StageId(lost),
+            stages,
+            copy_age: None,
+            checkpoint_age: None,
+        }) {
             Decision::Rebuild(recipe) => {
                 recipe.sources.iter().map(|source| (source.stage.0, source.coefficient)).collect()
             }
-            Decision::Refuse(why) => panic!("refused: {why}"),
+            other => panic!("{other:?}"),
         }
     }
 
@@ -223,7 +248,7 @@ mod tests {
         let stages = stages(&[true, false, false], &[1.0; 3]);
         for name in STRATEGY_NAMES {
             assert!(sources(name, 1, &stages).is_empty());
-            let view = LossView { lost: StageId(0), stages: &stages, copy_age: None };
+            let view = LossView { lost: StageId(0), stages: &stages, copy_age: None, checkpoint_age: None };
             assert!(matches!(strategy(name).unwrap().on_loss(&view), Decision::Refuse(_)));
         }
         assert!(strategy("hope").is_err());
@@ -231,10 +256,14 @@ mod tests {
 
     fn recipe(text: &str, norms: &[f64]) -> Recipe {
         let stages = stages(&[true, true, false, true], norms);
-        match strategy(text).unwrap().on_loss(&LossView { lost: StageId(2), stages: &stages, copy_age: None })
-        {
+        match strategy(text).unwrap().on_loss(&LossView {
+            lost: StageId(2),
+            stages: &stages,
+            copy_age: None,
+            checkpoint_age: None,
+        }) {
             Decision::Rebuild(recipe) => recipe,
-            Decision::Refuse(why) => panic!("refused: {why}"),
+            other => panic!("{other:?}"),
         }
     }
 
@@ -257,7 +286,12 @@ mod tests {
         let stages = stages(&[true, true, false, true], &[1.0; 4]);
         let decide = |text: &str, lost, copy_age| {
             let strategy = strategy(text).unwrap();
-            strategy.on_loss(&LossView { lost: StageId(lost), stages: &stages, copy_age })
+            strategy.on_loss(&LossView {
+                lost: StageId(lost),
+                stages: &stages,
+                copy_age,
+                checkpoint_age: None,
+            })
         };
         let restored = |lost| Decision::Rebuild(Recipe::restore(StageId(lost)));
         assert_eq!(decide("neighbour-snapshot", 2, Some(3)), restored(2));
@@ -272,6 +306,23 @@ mod tests {
         assert_eq!(every("neighbour-snapshot:every=1,origin=no", 1), Some(1));
         assert_eq!(every("neighbour-snapshot:every=1,origin=no", 0), None);
         assert_eq!(every("checkfree", 1), None);
+    }
+
+    #[test]
+    fn with_a_checkpoint_the_run_goes_back_whatever_is_lost() {
+        let stages = stages(&[false, true, false, true], &[1.0; 4]);
+        let decide = |text: &str, lost, checkpoint_age| {
+            let view = LossView { lost: StageId(lost), stages: &stages, copy_age: None, checkpoint_age };
+            strategy(text).unwrap().on_loss(&view)
+        };
+        for lost in [0, 2] {
+            assert_eq!(decide("checkpoint:every=7", lost, Some(3)), Decision::Rollback);
+            assert_eq!(decide("checkpoint", lost, None), decide("checkfree", lost, None));
+            assert_eq!(decide("checkfree", lost, Some(3)), decide("checkfree", lost, None));
+        }
+        let every = |text: &str| strategy(text).unwrap().saves_every().map(NonZeroU64::get);
+        assert_eq!((every("checkpoint"), every("checkpoint:every=7")), (Some(50), Some(7)));
+        assert_eq!(every("neighbour-snapshot"), None);
     }
 
     #[test]

@@ -293,6 +293,17 @@ pub enum Event {
         /// Who keeps it.
         node: NodeId,
     },
+    /// A stage was lost, and the whole model goes back to its last checkpoint.
+    RolledBack {
+        /// The stage.
+        stage: StageId,
+        /// The iteration that would have come next.
+        from: Iteration,
+        /// The one that comes next instead.
+        iteration: Iteration,
+        /// Rollbacks so far.
+        generation: u32,
+    },
     /// A lost stage is being rebuilt.
     RebuildStarted {
         /// The stage.
@@ -496,6 +507,7 @@ mod tests {
             Event::Struck { node, stage, iteration, strikes: 1, strikes_max: 3 },
             Event::StageLost { stage, iteration },
             Event::CopyKept { stage, iteration, node },
+            Event::RolledBack { stage, from: iteration, iteration, generation: 1 },
             Event::RebuildStarted { stage, node, sources: Vec::new() },
             Event::StageRebuilt { stage, kind: String::new(), sources: Vec::new(), took_ms, iteration },
             Event::RebuildRefused { stage, why: why.clone() },
@@ -553,6 +565,7 @@ mod tests {
             | Event::Struck { .. }
             | Event::StageLost { .. }
             | Event::CopyKept { .. }
+            | Event::RolledBack { .. }
             | Event::RebuildStarted { .. }
             | Event::StageRebuilt { .. }
             | Event::RebuildRefused { .. }

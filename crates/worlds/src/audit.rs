@@ -4,6 +4,9 @@
 //! A rollback (`--resume`) starts a generation: what it discards is reported, and does not count. A rebuild starts a
 //! lineage of its stage: what the lost weights had learnt is reported as forgotten.
 
+mod kept;
+
+use kept::{Learnt, Restored};
 use serde::Serialize;
 use skipstone_data::SampleOrder;
 use skipstone_protocol::{CommitRecord, Entry, JournalError, decode_journal};
@@ -126,12 +129,13 @@ pub fn read_journal(dir: &Path) -> Result<Vec<Entry>, AuditError> {
 /// Checks the ledger. `order` gives the samples of each microbatch; without it samples are not counted.
 pub fn audit(entries: &[Entry], order: Option<&SampleOrder>) -> AuditReport {
     let mut report = AuditReport::default();
-    let Histories { surviving: history, discarded, lineages: current } = histories(entries, &mut report);
+    let Histories { surviving: history, discarded, lineages: current, restored } =
+        histories(entries, &mut report);
+    let remembered = restored.remembered(&current);
     let mut ledger = Ledger::default();
     discarded.into_iter().for_each(|record| ledger.add(record, |line, _| &mut line.discarded));
     let mut previous: Option<&CommitRecord> = None;
-    // Per stage: its lineage, and the microbatches that its weights have seen.
-    let mut lineages: BTreeMap<StageId, (u32, u64)> = BTreeMap::new();
+    let mut learnt = Learnt::default();
     let mut seen: BTreeSet<(u64, u64)> = BTreeSet::new();
     let mut epoch = 0;
     for record in history.values() {
@@ -139,9 +143,11 @@ pub fn audit(entries: &[Entry], order: Option<&SampleOrder>) -> AuditReport {
         report.microbatches += record.paths.len() as u64;
         check_chain(record, previous, &mut report);
         check_counted_once(record, &mut report);
-        follow_lineages(record, &mut lineages, &mut report);
+        follow_lineages(record, &history, &restored, &mut learnt, &mut report);
         ledger.add(record, |line, lineage| {
-            let forgotten = current.get(&line.stage).is_some_and(|current| lineage < *current);
+            let until = remembered.get(&(line.stage, lineage));
+            let forgotten =
+                current.contains_key(&line.stage) && until.is_none_or(|until| record.iteration >= *until);
             if forgotten { &mut line.forgotten } else { &mut line.surviving }
         });
         if let Some(order) = order {
@@ -149,7 +155,7 @@ pub fn audit(entries: &[Entry], order: Option<&SampleOrder>) -> AuditReport {
         }
         previous = Some(record);
     }
-    forget_after_the_end(&current, &lineages, previous, &mut report);
+    forget_after_the_end(&current, learnt, &restored, &history, &mut report);
     report.ledger = ledger.lines.into_values().collect();
     report.epochs = if report.samples == 0 { 0 } else { epoch + 1 };
     report
@@ -163,16 +169,21 @@ struct Histories<'a> {
     discarded: Vec<&'a CommitRecord>,
     /// The lineage that each stage has at the end.
     lineages: BTreeMap<StageId, u32>,
+    restored: Restored,
 }
 
 fn histories<'a>(entries: &'a [Entry], report: &mut AuditReport) -> Histories<'a> {
     let mut surviving: BTreeMap<Iteration, &CommitRecord> = BTreeMap::new();
     let (mut discarded, mut lineages) = (Vec::new(), BTreeMap::new());
+    let mut restored = Restored::default();
     for entry in entries {
         match entry {
             Entry::Opened { .. } => report.terms += 1,
-            Entry::NodesBelow { .. } | Entry::Struck { .. } | Entry::CopyKept(_) => {}
-            Entry::Rebuilt(rebuild) => _ = lineages.insert(rebuild.stage, rebuild.lineage),
+            Entry::NodesBelow { .. } | Entry::Struck { .. } | Entry::CopyKept(_) | Entry::Saved { .. } => {}
+            Entry::Rebuilt(rebuild) => {
+                lineages.insert(rebuild.stage, rebuild.lineage);
+                restored.note(rebuild);
+            }
             Entry::RolledBack { iteration, stages, .. } => {
                 report.rollbacks += 1;
                 let taken_back = surviving.split_off(iteration);
@@ -190,7 +201,7 @@ fn histories<'a>(entries: &'a [Entry], report: &mut AuditReport) -> Histories<'a
             }
         }
     }
-    Histories { surviving, discarded, lineages }
+    Histories { surviving, discarded, lineages, restored }
 }
 
 /// The ledger's lines.
@@ -224,14 +235,17 @@ impl Ledger {
 /// A stage that was rebuilt after the last record has forgotten too.
 fn forget_after_the_end(
     current: &BTreeMap<StageId, u32>,
-    lineages: &BTreeMap<StageId, (u32, u64)>,
-    last: Option<&CommitRecord>,
+    mut learnt: Learnt,
+    restored: &Restored,
+    history: &BTreeMap<Iteration, &CommitRecord>,
     report: &mut AuditReport,
 ) {
-    for (stage, (lineage, learnt)) in lineages {
-        if current.get(stage).is_some_and(|current| current > lineage) {
-            let iteration = last.map_or(Iteration(0), |last| last.iteration.next());
-            report.forgotten.push(Forgotten { stage: *stage, iteration, microbatches: *learnt });
+    let iteration = history.keys().next_back().map_or(Iteration(0), |last| last.next());
+    let stages: Vec<_> = learnt.stages().collect();
+    for (stage, lineage) in stages {
+        if let Some(current) = current.get(&stage).filter(|current| **current > lineage) {
+            let microbatches = learnt.goes_on_as(stage, *current, restored, history);
+            report.forgotten.push(Forgotten { stage, iteration, microbatches });
         }
     }
 }
@@ -282,22 +296,21 @@ fn check_counted_once(record: &CommitRecord, report: &mut AuditReport) {
 
 fn follow_lineages(
     record: &CommitRecord,
-    lineages: &mut BTreeMap<StageId, (u32, u64)>,
+    history: &BTreeMap<Iteration, &CommitRecord>,
+    restored: &Restored,
+    learnt: &mut Learnt,
     report: &mut AuditReport,
 ) {
     for part in &record.stages {
-        let (lineage, learnt) = lineages.entry(part.stage).or_insert((part.lineage, 0));
-        if part.lineage > *lineage {
-            report.forgotten.push(Forgotten {
-                stage: part.stage,
-                iteration: record.iteration,
-                microbatches: *learnt,
-            });
-            (*lineage, *learnt) = (part.lineage, 0);
-        } else if part.lineage < *lineage {
+        let before = learnt.lineage_of(part.stage, part.lineage);
+        if part.lineage > before {
+            let microbatches = learnt.goes_on_as(part.stage, part.lineage, restored, history);
+            let (stage, iteration) = (part.stage, record.iteration);
+            report.forgotten.push(Forgotten { stage, iteration, microbatches });
+        } else if part.lineage < before {
             report.complain(|| format!("{}: the lineage of {} went back", record.iteration, part.stage));
         }
-        *learnt += u64::from(part.microbatches());
+        learnt.add(part.stage, u64::from(part.microbatches()));
     }
 }
 
@@ -329,7 +342,8 @@ fn count_samples(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use skipstone_protocol::{SavedStage, Share, StageRecord};
+    use skipstone_protocol::{Rebuild, SavedStage, Share, StageRecord};
+    use skipstone_recovery::Recipe;
     use skipstone_types::{Attempt, NodeId, Path, PlanEpoch, RunId, Term, Visit};
 
     fn record(iteration: u64, previous: Digest, lineage: u32) -> CommitRecord {
@@ -387,6 +401,37 @@ mod tests {
         };
         assert_eq!(account(0, 0), Some((4, 0, 0)));
         assert_eq!((account(1, 0), account(1, 1)), (Some((0, 2, 0)), Some((2, 0, 0))));
+    }
+
+    #[test]
+    fn a_stage_that_was_restored_from_a_copy_forgets_only_what_came_after_the_copy() {
+        let mut records: Vec<CommitRecord> = Vec::new();
+        for t in 0..6 {
+            let previous = records.last().map(CommitRecord::digest).unwrap_or_default();
+            records.push(record(t, previous, if t < 3 { 0 } else { 1 + u32::from(t == 5) }));
+        }
+        let restored = |lineage, from, copied| {
+            Entry::Rebuilt(Box::new(Rebuild {
+                stage: StageId(1),
+                lineage,
+                from: Iteration(from),
+                recipe: Recipe::restore(StageId(1)),
+                source_lineages: vec![copied],
+                state: Digest::default(),
+            }))
+        };
+        let mut entries: Vec<_> =
+            records.into_iter().map(|record| Entry::Committed(Box::new(record))).collect();
+        // Lost before 3, as it was before 2; lost again before 5, and the copy is still the same.
+        entries.insert(5, restored(2, 2, 0));
+        entries.insert(3, restored(1, 2, 0));
+        let report = audit(&entries, None);
+        assert!(report.is_sound(), "{:?}", report.complaints);
+        let forgotten: Vec<_> = report.forgotten.iter().map(|of| (of.iteration.0, of.microbatches)).collect();
+        assert_eq!(forgotten, [(3, 2), (5, 4)], "one iteration, and two of the lineage after it");
+        let lines = report.ledger.iter().filter(|line| line.stage == StageId(1));
+        let account: Vec<_> = lines.map(|line| (line.lineage, line.surviving, line.forgotten)).collect();
+        assert_eq!(account, [(0, 4, 2), (1, 0, 4), (2, 2, 0)]);
     }
 
     #[test]

@@ -268,7 +268,7 @@ fn text(report: &SeedsReport) -> String {
     format!(
         "{} {}: {} broke a promise\n\
          {}{} iterations committed, {} attempts given up, {} around a hole\n\
-         {} stages lost, {} rebuilt, {} copies kept and {} of them used, {} shares replayed by replicas, {} late nodes relieved by replicas, {} coordinators, {} times on with --resume\n\
+         {} stages lost, {} rebuilt, {} copies kept and {} of them used, {} shares replayed by replicas, {} late nodes relieved by replicas, {} coordinators, {} times back to a checkpoint, {} times on with --resume\n\
          {} shares refused, {} nodes set aside for them\n\
          faults: {}\n\
          {:.0} virtual seconds and {} events in {:.1} s\n",
@@ -286,6 +286,7 @@ fn text(report: &SeedsReport) -> String {
         report.repaired,
         report.hedged,
         report.terms,
+        report.rolled_back,
         report.resumed,
         report.refused,
         report.struck,

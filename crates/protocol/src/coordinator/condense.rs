@@ -12,7 +12,7 @@ const STRIKES_KEPT_MAX: usize = 4 * STRUCK_NODES_MAX;
 
 /// Goes through a journal twice with `scan`, and keeps what [`super::Coordinator::open`] makes the same of as of all of it:
 /// the last term, bound of node ids and rollback, the last records, for each stage the last record in which it stepped,
-/// rebuilds after the last record, the newest copies, and the strikes that are not forgotten yet.
+/// rebuilds after the last record, the newest copies, the last checkpoint, and the strikes that are not forgotten yet.
 ///
 /// # Errors
 /// Those of `scan`.
@@ -48,6 +48,8 @@ struct Kept {
     /// The last iteration in which each stage stepped.
     stepped: BTreeMap<StageId, Iteration>,
     struck: VecDeque<(NodeId, Iteration)>,
+    /// What the run can go back to.
+    saved: Option<Entry>,
     /// The newest copy of each stage.
     copies: BTreeMap<StageId, StageCopy>,
 }
@@ -61,8 +63,10 @@ impl Kept {
             }
             Entry::NodesBelow { node } => self.node_ids_below = self.node_ids_below.max(Some(node)),
             Entry::CopyKept(copy) => _ = self.copies.insert(copy.stage, copy),
+            Entry::Saved { .. } => self.saved = Some(entry),
             Entry::RolledBack { .. } => {
                 self.copies.clear();
+                self.saved = None;
                 self.rebuilt.clear();
                 self.rolled_back = Some(entry);
             }
@@ -92,9 +96,19 @@ impl Kept {
             .take(old)
             .copied()
             .filter(|iteration| !self.stepped.values().any(|last| last == iteration))
+            // The chain goes on from it after a rollback.
+            .filter(|iteration| self.goes_back_to() != Some(iteration.next()))
             .collect();
         for iteration in gone {
             self.records.remove(&iteration);
+        }
+    }
+
+    /// The iteration that a rollback leads to.
+    fn goes_back_to(&self) -> Option<Iteration> {
+        match &self.rolled_back {
+            Some(Entry::RolledBack { iteration, .. }) => Some(*iteration),
+            _ => None,
         }
     }
 
@@ -104,8 +118,14 @@ impl Kept {
         let records = self.records.into_values().map(Entry::Committed);
         let struck = self.struck.into_iter().map(|(node, iteration)| Entry::Struck { node, iteration });
         let copies = self.copies.into_values().map(Entry::CopyKept);
-        let last =
-            self.rolled_back.into_iter().chain(records).chain(self.rebuilt).chain(copies).chain(struck);
+        let last = self
+            .rolled_back
+            .into_iter()
+            .chain(records)
+            .chain(self.rebuilt)
+            .chain(copies)
+            .chain(self.saved)
+            .chain(struck);
         opened.into_iter().chain(below).chain(last).collect()
     }
 }
@@ -116,7 +136,7 @@ mod tests {
     use super::*;
     use crate::fixtures::settings;
     use crate::journal::Rebuild;
-    use crate::record::{SavedStage, StageRecord};
+    use crate::record::{SavedStage, SavedState, StageRecord};
     use skipstone_recovery::{Moments, Recipe};
     use skipstone_types::{Attempt, Digest, PlanEpoch};
 
@@ -172,16 +192,22 @@ mod tests {
     fn a_coordinator_makes_the_same_of_what_is_kept() {
         let mut journal =
             vec![Entry::Opened { run: RunId(5), term: Term(1) }, Entry::NodesBelow { node: NodeId(65) }];
+        let stages = |lineage| {
+            (0..3).map(move |stage| SavedStage { stage: StageId(stage), state: Digest::default(), lineage })
+        };
         // Stage 2 steps for the last time long before the end.
         journal.extend((0..60).map(|t| record(t, t as u8, if t < 7 { &[0, 1, 2] } else { &[0, 1] }, 0)));
         journal.extend([copied(50), rebuilt(1)]);
         journal.extend((60..90).map(|t| record(t, t as u8, &[0], 1)));
-        let stages =
-            (0..3).map(|stage| SavedStage { stage: StageId(stage), state: Digest::default(), lineage: 0 });
-        let rolled = Entry::RolledBack { iteration: Iteration(50), generation: 1, stages: stages.collect() };
+        let rolled =
+            Entry::RolledBack { iteration: Iteration(50), generation: 1, stages: stages(0).collect() };
         journal.extend([Entry::Opened { run: RunId(5), term: Term(2) }, rolled]);
         journal.extend((50..95).map(|t| record(t, t as u8 + 100, &[0, 1], 0)));
-        journal.extend([copied(60), copied(70)]);
+        let saved = |t| Entry::Saved {
+            state: SavedState { iteration: Iteration(t), stages: stages(1).collect() },
+            previous: Digest([9; 32]),
+        };
+        journal.extend([copied(60), saved(70), copied(70)]);
         journal.extend([rebuilt(1), Entry::NodesBelow { node: NodeId(129) }]);
         for end in 0..=journal.len() {
             let all = &journal[..end];
@@ -190,13 +216,14 @@ mod tests {
                 Ok::<_, ()>(())
             })
             .unwrap_or_else(|()| unreachable!());
-            assert!(kept.len() <= HISTORY_ITERATIONS + 3 + 5, "{} of {end}", kept.len());
+            assert!(kept.len() <= HISTORY_ITERATIONS + 3 + 7, "{} of {end}", kept.len());
             let (full, commands) = Coordinator::open(settings(), all, None, 0);
             let (short, same) = Coordinator::open(settings(), &kept, None, 0);
             assert_eq!(commands, same, "{end} entries");
             assert_eq!(format!("{:?}", full.stages), format!("{:?}", short.stages), "{end} entries");
             assert_eq!(full.records, short.records);
             assert_eq!(format!("{full:?}"), format!("{short:?}"));
+            assert_eq!(full.rollbacks.newest, short.rollbacks.newest);
             let known = |c: &Coordinator| (c.generation, c.last_digest, c.next_node, c.node_ids_below);
             assert_eq!(known(&full), known(&short));
         }

@@ -103,7 +103,7 @@ impl Coordinator {
     }
 
     fn place_running(&mut self) {
-        if self.saving.as_ref().is_some_and(|saving| saving.last) {
+        if self.saving.as_ref().is_some_and(|saving| saving.last) || self.roll_back_if_due() {
             return;
         }
         let spares = self.spare_nodes();
@@ -194,11 +194,25 @@ impl Coordinator {
     }
 
     fn rebuild(&mut self, node: NodeId, stage: StageId) {
+        match self.decide(stage, Some(node)) {
+            Decision::Rebuild(recipe) => self.rebuild_with(node, stage, recipe),
+            // It is done as soon as nobody is about to serve the stage.
+            Decision::Rollback => {}
+            Decision::Refuse(why) => {
+                self.stages[usize::from(stage.0)].refused = true;
+                self.log(Event::RebuildRefused { stage, why });
+            }
+        }
+    }
+
+    /// What the strategy says to the loss of a stage that `node` is to serve.
+    pub(super) fn decide(&mut self, stage: StageId, node: Option<NodeId>) -> Decision {
         self.settle_copies();
-        let iteration = self.iteration;
-        let copy = self.copy_of(stage, Some(node));
-        let copy_age = copy.map(|(_, copy)| iteration.0.saturating_sub(copy.iteration.0));
-        let views: Vec<_> = self
+        let age = |iteration: Iteration| self.iteration.0.saturating_sub(iteration.0);
+        let copy_age = self.copy_of(stage, node).map(|(_, copy)| age(copy.iteration));
+        let checkpoint = self.rollbacks.newest.as_ref();
+        let checkpoint_age = checkpoint.map(|checkpoint| age(checkpoint.saved.iteration));
+        let stages: Vec<_> = self
             .stage_ids()
             .map(|other| StageView {
                 living: self.is_served(other) && other != stage,
@@ -206,13 +220,7 @@ impl Coordinator {
                 like_relay: !other.is_origin() || self.settings.origin_like_relay,
             })
             .collect();
-        match self.strategy.on_loss(&LossView { lost: stage, stages: &views, copy_age }) {
-            Decision::Rebuild(recipe) => self.rebuild_with(node, stage, recipe),
-            Decision::Refuse(why) => {
-                self.stages[usize::from(stage.0)].refused = true;
-                self.log(Event::RebuildRefused { stage, why });
-            }
-        }
+        self.strategy.on_loss(&LossView { lost: stage, stages: &stages, copy_age, checkpoint_age })
     }
 
     fn rebuild_with(&mut self, node: NodeId, stage: StageId, recipe: Recipe) {
@@ -682,7 +690,8 @@ impl Coordinator {
                     (self.strategy.name(), making.recipe.sources.iter().map(|source| source.stage).collect())
                 }
                 JoinKind::Keep => ("return", Vec::new()),
-                JoinKind::Copy | JoinKind::First => ("copy", Vec::new()),
+                JoinKind::Copy => ("copy", Vec::new()),
+                JoinKind::First => ("checkpoint", Vec::new()),
             };
             let took_ms = self.now_us.saturating_sub(since_us) / 1000;
             let kind = kind.to_owned();

@@ -14,6 +14,7 @@ mod pace;
 mod placing;
 mod repair;
 mod restart;
+mod rollback;
 mod roster;
 mod saving;
 mod strikes;
@@ -151,6 +152,7 @@ pub struct Coordinator {
     strikes: strikes::Strikes,
     placing: placing::Placing,
     copies: copies::Copies,
+    rollbacks: rollback::Rollbacks,
     saving: Option<Saving>,
     save_retry: Option<saving::Retry>,
     save_wanted: bool,
@@ -226,6 +228,7 @@ impl Coordinator {
             strikes: strikes::Strikes::default(),
             placing: placing::Placing::default(),
             copies: copies::Copies::default(),
+            rollbacks: rollback::Rollbacks::default(),
             saving: None,
             save_retry: None,
             save_wanted: false,

@@ -2,6 +2,7 @@
 
 use super::attempt::majority;
 use super::copies::Copies;
+use super::rollback::Checkpoint;
 use super::roster::{Arrival, Node, Role};
 use super::strikes::Strikes;
 use super::{Base, Coordinator, GATHER_GRACE_US, Phase, RETURN_GRACE_US};
@@ -25,6 +26,8 @@ pub(super) struct Past {
     pub(super) strikes: Strikes,
     /// The newest copy of each stage.
     copies: BTreeMap<StageId, StageCopy>,
+    /// What the run can go back to.
+    checkpoint: Option<Checkpoint>,
 }
 
 impl Past {
@@ -42,6 +45,9 @@ impl Past {
                     past.rebuilt.insert(rebuild.stage, (rebuild.lineage, rebuild.state));
                 }
                 Entry::Struck { node, iteration } => _ = past.strikes.add(*node, *iteration),
+                Entry::Saved { state, previous } => {
+                    past.checkpoint = Some(Checkpoint { saved: state.clone(), previous: *previous });
+                }
                 Entry::CopyKept(copy) => _ = past.copies.insert(copy.stage, copy.clone()),
                 Entry::Committed(record) => {
                     past.rebuilt.clear();
@@ -56,6 +62,8 @@ impl Past {
         self.records.split_off(&saved.iteration);
         self.rebuilt.clear();
         self.copies.clear();
+        let previous = self.records.last_key_value().map(|(_, record)| record.digest());
+        self.checkpoint = Some(Checkpoint { saved: saved.clone(), previous: previous.unwrap_or_default() });
         self.rolled_back = Some(saved);
     }
 }
@@ -86,6 +94,8 @@ impl Coordinator {
             past.roll_back(saved);
         }
         self.strikes = std::mem::take(&mut past.strikes);
+        let is_whole = |checkpoint: &Checkpoint| checkpoint.saved.stages.len() == self.stages.len();
+        self.rollbacks.newest = past.checkpoint.take().filter(is_whole);
         self.copies = Copies::of_journal(std::mem::take(&mut past.copies).into_values());
         let start = past.rolled_back.as_ref().map(|saved| saved.iteration).unwrap_or_default();
         let records: Vec<_> = past.records.into_values().collect();

@@ -62,6 +62,17 @@ pub(super) enum Role {
     Serving { stage: StageId },
 }
 
+impl Role {
+    /// The stage that the node serves, or is to serve.
+    pub(super) fn stage(&self) -> Option<StageId> {
+        match self {
+            Self::Spare => None,
+            Self::Joining(join) => Some(join.stage),
+            Self::Serving { stage } => Some(*stage),
+        }
+    }
+}
+
 /// A node of the run.
 #[derive(Debug)]
 pub(super) struct Node {
@@ -157,6 +168,7 @@ impl Coordinator {
         self.out.push(CoordinatorCommand::Bind { connection, node });
         let settings = Box::new(self.settings.clone());
         self.send(node, ToWorker::Welcome { node, settings, empty });
+        self.fence_let_go(node);
         self.log(Event::NodeJoined { node, process, was });
     }
 
@@ -238,11 +250,7 @@ impl Coordinator {
     /// Declares a node lost: it is fenced, and what it owed is done by others.
     pub(super) fn lose(&mut self, node: NodeId, why: &str) {
         let Some(lost) = self.nodes.remove(&node) else { return };
-        let stage = match &lost.role {
-            Role::Spare => None,
-            Role::Joining(join) => Some(join.stage),
-            Role::Serving { stage } => Some(*stage),
-        };
+        let stage = lost.role.stage();
         let wasted_us = self.attempt.as_ref().map_or(0, |attempt| attempt.busy_us_of(node));
         self.out.push(CoordinatorCommand::Disconnect { node });
         self.log(Event::NodeLost { node, stage, why: why.to_owned(), wasted_us });

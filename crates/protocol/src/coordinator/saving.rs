@@ -32,6 +32,11 @@ pub(super) struct Saving {
 }
 
 impl Saving {
+    /// The iteration that is saved.
+    pub(super) fn iteration(&self) -> Iteration {
+        self.iteration
+    }
+
     /// Who has not written yet.
     pub(super) fn owing(&self) -> Vec<NodeId> {
         let owing = self.writers.iter().filter(|(stage, _)| !self.done.contains_key(stage));
@@ -48,7 +53,8 @@ impl Coordinator {
     /// Between two attempts' starts: begins a save if one is due. A hole puts it off.
     pub(super) fn save_if_wanted(&mut self) {
         let every = self.settings.save_every_iterations;
-        let due = every > 0 && self.iteration.0 > 0 && self.iteration.0.is_multiple_of(every);
+        let due = (every > 0 && self.iteration.0 > 0 && self.iteration.0.is_multiple_of(every))
+            || self.checkpoint_is_due();
         if (self.save_wanted || due) && self.saving.is_none() && self.holes().is_empty() {
             self.save_wanted = false;
             self.start_save(false);
@@ -127,10 +133,11 @@ impl Coordinator {
             self.saving = None;
             return;
         }
-        let stages = saving.done.values().copied().collect();
+        let stages: Vec<_> = saving.done.values().copied().collect();
         let (last, origin) = (saving.last, saving.done.contains_key(&StageId::ORIGIN));
         // A state without the origin would shadow an older one that is whole.
         if origin {
+            self.note_checkpoint(iteration, &stages);
             self.out.push(CoordinatorCommand::Publish { iteration, generation: self.generation, stages });
             self.log(Event::StateSaved { iteration });
         }

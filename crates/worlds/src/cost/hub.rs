@@ -96,11 +96,11 @@ impl World {
             CoordinatorCommand::Reject { connection, why } => {
                 self.send_to_node(connection as Pid, ToWorker::Refuse { why });
             }
-            // Files are not simulated. And a quiet node is asked what it computes, every second of virtual time, to find
+            CoordinatorCommand::Publish { iteration, stages, .. } => self.files.publish(iteration, stages),
+            // What is written for nothing takes no room. And a quiet node is asked what it computes, every second of virtual time, to find
             // tasks that never end: here all do.
-            CoordinatorCommand::Publish { .. }
-            | CoordinatorCommand::Discard { .. }
-            | CoordinatorCommand::Send { message: ToWorker::Poll, .. } => {}
+            CoordinatorCommand::Discard { .. } | CoordinatorCommand::Send { message: ToWorker::Poll, .. } => {
+            }
             CoordinatorCommand::Send { to, message } => {
                 if let Some(pid) =
                     self.pids.get(&to).copied().filter(|pid| self.nodes[*pid].bound == Some(to))

@@ -4,7 +4,6 @@ use super::tensors::{Begun, Freight, Tensors};
 use super::wires::{Pid, Sent, Way};
 use super::world::{Event, World};
 use super::{SimulateError, Tempo};
-use crate::fault::compute::Context;
 use crate::fault::value::Value;
 use crate::wan::TaskTimes;
 use skipstone_protocol::{
@@ -195,7 +194,7 @@ impl World {
     ) -> Result<(), SimulateError> {
         let node = &mut self.nodes[pid];
         let chunks = self.model.stage(node.stage).chunks;
-        let context = Context { seed: self.model.settings.seed, chunks, folder: &self.folder };
+        let context = (self.model.settings.seed, chunks, &self.files);
         let begun = node.tensors.begin(id, task, inputs, outputs, context).map_err(SimulateError::Bug)?;
         let node = &self.nodes[pid];
         let took_us = match node.times.of(task) {
@@ -235,7 +234,7 @@ impl World {
             return Ok(());
         };
         let outcome =
-            node.tensors.finish(begun, node.attempt, &mut self.folder).map_err(SimulateError::Bug)?;
+            node.tensors.finish(begun, node.attempt, &mut self.files).map_err(SimulateError::Bug)?;
         self.tell(pid, WorkerInput::Computed { id, outcome })
     }
 }

@@ -4,10 +4,12 @@ use crate::fault::compute::{Context, Effects, run};
 use crate::fault::folder::Folder;
 use crate::fault::store::Store;
 use crate::fault::value::Value;
-use crate::live::store::{Done, Engine, EngineSetup, Feed, Job, TensorStore};
+use crate::live::store::{Done, Engine, EngineSetup, Feed, Job, StageState, TensorStore};
 use skipstone_net::Payload;
-use skipstone_protocol::{Handle, Outcome, Task, TaskId};
-use skipstone_types::{Attempt, Iteration};
+use skipstone_protocol::{Handle, Outcome, SavedStage, Task, TaskId};
+use skipstone_types::{Attempt, Iteration, StageId};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// What every node of a run computes with, where tensors are real.
 #[derive(Debug, Clone)]
@@ -33,8 +35,23 @@ pub(super) enum Begun {
         effects: Box<Effects>,
     },
     Numbers(Done),
-    /// Files are not simulated.
-    Saved,
+    /// A state to be written.
+    Saved((Iteration, StageId), Arc<StageState>),
+}
+
+/// `state/`, where tensors are real: nothing touches the disk.
+#[derive(Debug, Default)]
+pub(super) struct Files {
+    symbols: Folder,
+    states: BTreeMap<(Iteration, StageId), Arc<StageState>>,
+}
+
+impl Files {
+    /// What was saved for other iterations is deleted.
+    pub(super) fn publish(&mut self, iteration: Iteration, stages: Vec<SavedStage>) {
+        self.symbols.publish(iteration, stages);
+        self.states.retain(|(of, _), _| *of == iteration);
+    }
 }
 
 /// The tensors of a node.
@@ -100,16 +117,30 @@ impl Tensors {
         task: &Task,
         inputs: &[Handle],
         outputs: Vec<Handle>,
-        context: Context<'_>,
+        (seed, chunks, files): (u64, u32, &Files),
     ) -> Result<Begun, String> {
         match self {
             Self::Symbols(store) => {
+                let context = Context { seed, chunks, folder: &files.symbols };
                 let effects = Box::new(run(task, inputs, store, context)?);
                 Ok(Begun::Symbols { outputs, effects })
             }
-            Self::Numbers(_) if matches!(task, Task::Save { .. }) => Ok(Begun::Saved),
             Self::Numbers(held) => {
                 let (store, engine) = held.as_mut();
+                match task {
+                    Task::Save { stage, iteration } => {
+                        let state = inputs.first().and_then(|handle| store.state(*handle));
+                        let state = state.ok_or("there is no state to save")?;
+                        return Ok(Begun::Saved((*iteration, *stage), state));
+                    }
+                    Task::Load { stage, iteration, state } => {
+                        let saved = files.states.get(&(*iteration, *stage));
+                        let saved = saved.filter(|saved| saved.digest() == *state);
+                        let saved = saved.ok_or_else(|| format!("{stage} of {iteration} was not saved"))?;
+                        return Ok(Begun::Numbers(Done::of_state(id, &outputs, saved)));
+                    }
+                    _ => {}
+                }
                 let job: Job = store
                     .begin(id, task.clone(), inputs, outputs)
                     .map_err(|handle| format!("{handle:?} names nothing"))?;
@@ -123,13 +154,16 @@ impl Tensors {
         &mut self,
         begun: Begun,
         birth: (Iteration, Attempt),
-        folder: &mut Folder,
+        files: &mut Files,
     ) -> Result<Outcome, String> {
         match (self, begun) {
-            (_, Begun::Saved) => Ok(Outcome::Done),
+            (_, Begun::Saved(key, state)) => {
+                files.states.insert(key, state);
+                Ok(Outcome::Done)
+            }
             (Self::Symbols(store), Begun::Symbols { outputs, effects }) => {
                 if let Some((iteration, stage, state)) = effects.saved {
-                    folder.write(iteration, stage, state);
+                    files.symbols.write(iteration, stage, state);
                 }
                 effects.settle(store, &outputs, birth)?;
                 Ok(effects.outcome)

@@ -3,11 +3,10 @@
 use super::hub::Hub;
 use super::node::Node;
 use super::report::{IterationTimes, Simulated};
-use super::tensors::{Freight, Tensors};
+use super::tensors::{Files, Freight, Tensors};
 use super::watcher::{Seen, Watcher};
 use super::wires::{Pid, Wires};
 use super::{CostModel, SimulateError};
-use crate::fault::folder::Folder;
 use crate::fault::queue::Queue;
 use crate::live::supervisor::kills::{Deed, Killer, Roster};
 use skipstone_observe::{RunInfo, RunState, Summary};
@@ -89,7 +88,7 @@ pub(super) struct World {
     pub(super) pids: BTreeMap<NodeId, Pid>,
     pub(super) hub: Hub,
     pub(super) wires: Wires,
-    pub(super) folder: Folder,
+    pub(super) files: Files,
     pub(super) end: Option<String>,
     state: RunState,
     roster: Roster,
@@ -132,7 +131,7 @@ impl World {
             nodes: Vec::new(),
             pids: BTreeMap::new(),
             wires: Wires::default(),
-            folder: Folder::default(),
+            files: Files::default(),
             end: None,
             state: RunState::new(info),
             roster: Roster::default(),

@@ -198,9 +198,9 @@ fn tempo(random: &mut Random) -> Tempo {
 /// A strategy; copies are taken so often that some are old when they are needed, and some on their way.
 fn draw_recovery(random: &mut Random) -> String {
     let name = *random.pick(&skipstone_recovery::STRATEGY_NAMES).unwrap_or(&"checkfree");
-    if name == "neighbour-snapshot" {
-        format!("{name}:every={}", random.between(1, 7))
-    } else {
-        name.to_owned()
+    match name {
+        "neighbour-snapshot" => format!("{name}:every={}", random.between(1, 7)),
+        "checkpoint" => format!("{name}:every={}", random.between(3, 20)),
+        _ => name.to_owned(),
     }
 }

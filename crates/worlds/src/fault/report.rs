@@ -26,6 +26,8 @@ pub struct Report {
     pub copies: u64,
     /// Rebuilds from such a copy that began.
     pub restored: u64,
+    /// Times that a run went back to its last checkpoint.
+    pub rolled_back: u64,
     /// Shares of lost nodes that replicas replayed.
     pub repaired: u64,
     /// Times that a late node's microbatches moved to a replica.
@@ -98,6 +100,8 @@ pub struct SeedsReport {
     pub copies: u64,
     /// Rebuilds from such a copy that began.
     pub restored: u64,
+    /// Times that a run went back to its last checkpoint.
+    pub rolled_back: u64,
     /// Shares of lost nodes that replicas replayed.
     pub repaired: u64,
     /// Times that a late node's microbatches moved to a replica.
@@ -137,6 +141,7 @@ impl SeedsReport {
                 self.rebuilt += report.rebuilt;
                 self.copies += report.copies;
                 self.restored += report.restored;
+                self.rolled_back += report.rolled_back;
                 self.repaired += report.repaired;
                 self.hedged += report.hedged;
                 self.refused += report.refused;

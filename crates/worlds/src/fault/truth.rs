@@ -179,6 +179,9 @@ impl Truth {
 
     /// The run goes on from `state/`: what came after it has never been.
     fn roll_back(&mut self, to: Iteration, saved: &[SavedStage]) {
+        // Nodes come again under other ids.
+        self.held.clear();
+        self.assigned.clear();
         let kept = to.0 as usize;
         self.records.truncate(kept);
         self.expected.truncate(kept);

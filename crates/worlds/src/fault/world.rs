@@ -278,6 +278,7 @@ impl World {
             Logged::Finished { .. } => self.invocation.over = true,
             Logged::StageLost { .. } => self.report.stages_lost += 1,
             Logged::StageRebuilt { .. } => self.report.rebuilt += 1,
+            Logged::RolledBack { .. } => self.report.rolled_back += 1,
             Logged::CopyKept { .. } => self.report.copies += 1,
             Logged::RebuildStarted { stage, sources, .. } => {
                 let restores = sources.iter().any(|(source, _)| source == stage);

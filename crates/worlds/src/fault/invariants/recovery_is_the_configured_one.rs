@@ -94,7 +94,7 @@ fn is_configured(stage: StageId, recipe: &Recipe, truth: &Truth, norms: &[f64]) 
                 })
                 .collect();
             [None, Some(1)].into_iter().any(|copy_age| {
-                let view = LossView { lost: stage, stages: &views, copy_age };
+                let view = LossView { lost: stage, stages: &views, copy_age, checkpoint_age: None };
                 strategy.on_loss(&view) == Decision::Rebuild(recipe.clone())
             })
         })

@@ -10,6 +10,8 @@ use skipstone_types::Iteration;
 pub(super) struct ResumeGoesOnFromWhatWasSaved {
     /// What the run went back to.
     saved: Option<(Iteration, Vec<SavedStage>)>,
+    /// What is about to be published, as the journal says.
+    written: Option<(Iteration, Vec<SavedStage>)>,
 }
 
 impl Invariant for ResumeGoesOnFromWhatWasSaved {
@@ -23,11 +25,14 @@ impl Invariant for ResumeGoesOnFromWhatWasSaved {
 
     fn observe(&mut self, seen: &Observation<'_>, truth: &Truth) -> Result<(), String> {
         match seen {
+            Observation::Written { entry: Entry::Saved { state, .. } } => {
+                self.written = Some((state.iteration, state.stages.clone()));
+            }
             Observation::Written { entry: Entry::RolledBack { iteration, stages, .. } } => {
                 self.saved = Some((*iteration, stages.clone()));
-                match &truth.published {
-                    Some((saved, of)) if saved == iteration && of == stages => {}
-                    saved => return Err(format!("goes on from {iteration}; saved is {saved:?}")),
+                let goes_back_to = |saved: &Option<(Iteration, Vec<SavedStage>)>| *saved == self.saved;
+                if !goes_back_to(&truth.published) && !goes_back_to(&self.written) {
+                    return Err(format!("goes on from {iteration}; saved is {:?}", truth.published));
                 }
             }
             Observation::Loaded { iteration, stage, digest } => {
