@@ -66,6 +66,43 @@ fn every_bit_comes_out_again_after_rebuilds() {
 }
 
 #[test]
+fn every_bit_comes_out_again_after_stages_were_restored_from_copies() {
+    let recovery = "neighbour-snapshot:every=1".to_owned();
+    let config = RunConfig { steps: 5, spares: 1, recovery, ..small(2, 0, 1) };
+    let (mut restored, mut origins) = (0, 0);
+    kills(&config, 5, |swarm| {
+        let report = again(&config, &swarm.journal, swarm).unwrap();
+        assert_eq!(report.records as usize, swarm.records().len());
+        let rebuilds = swarm.journal.iter().filter_map(|entry| match entry {
+            Entry::Rebuilt(rebuild) if rebuild.recipe.restores(rebuild.stage) => Some(rebuild.stage),
+            _ => None,
+        });
+        for stage in rebuilds {
+            restored += 1;
+            origins += usize::from(stage.is_origin());
+            assert_eq!(swarm.end, Some(End::Done));
+        }
+    });
+    assert!(restored > 10 && origins > 2, "{restored} stages, {origins} of them the last origin");
+}
+
+#[test]
+fn every_bit_comes_out_again_after_rollbacks() {
+    let recovery = "checkpoint:every=2".to_owned();
+    let config = RunConfig { steps: 5, spares: 1, recovery, ..small(2, 0, 1) };
+    let mut rollbacks = 0;
+    kills(&config, 5, |swarm| {
+        let report = again(&config, &swarm.journal, swarm).unwrap();
+        assert_eq!(report.records as usize, swarm.records().len());
+        if report.rollbacks > 0 {
+            assert_eq!((&swarm.end, report.iteration), (&Some(End::Done), Iteration(5)));
+        }
+        rollbacks += report.rollbacks;
+    });
+    assert!(rollbacks > 10, "{rollbacks}");
+}
+
+#[test]
 fn a_journal_that_was_changed_is_refused_with_the_place() {
     let config = small(2, 1, 2);
     let dir = tempfile::tempdir().unwrap();

@@ -237,7 +237,15 @@ impl Swarm {
                 CoordinatorCommand::Publish { iteration, generation, stages } => {
                     self.published = Some(StateManifest::new(iteration, generation, stages));
                 }
-                CoordinatorCommand::Disconnect { .. } | CoordinatorCommand::Discard { .. } => {}
+                CoordinatorCommand::Disconnect { node } => {
+                    // If it lives, it dials again.
+                    if let Some(index) = self.process_of(node) {
+                        self.processes[index].node = NodeId(0);
+                        self.queue.push_back(News::Node(index, WorkerInput::CoordinatorDown));
+                        self.queue.push_back(News::Node(index, WorkerInput::CoordinatorUp));
+                    }
+                }
+                CoordinatorCommand::Discard { .. } => {}
             }
         }
     }
