@@ -3,6 +3,7 @@
 use crate::neighbours::{Neighbour, nearest};
 use crate::spec::{Spec, SpecError};
 use crate::{Decision, LossView, Moments, Recipe, Source};
+use skipstone_types::{EdgeSwaps, StageId};
 
 /// A way to make a lost stage again.
 pub trait Strategy: Send + Sync {
@@ -11,10 +12,15 @@ pub trait Strategy: Send + Sync {
 
     /// What to do about the loss in `view`.
     fn on_loss(&self, view: &LossView<'_>) -> Decision;
+
+    /// The swaps of stages, in calm times, that make the strategy what it is.
+    fn edge_swaps(&self) -> EdgeSwaps {
+        EdgeSwaps::Off
+    }
 }
 
 /// The names that [`strategy`] knows.
-pub const STRATEGY_NAMES: [&str; 4] = ["checkfree", "uniform", "copy", "random"];
+pub const STRATEGY_NAMES: [&str; 5] = ["checkfree", "checkfree+", "uniform", "copy", "random"];
 
 /// Added to a norm, so that stages without gradient still weigh something (the authors' code).
 const NORM_FLOOR: f64 = 1e-4;
@@ -30,6 +36,7 @@ const RATE_FACTORS: std::ops::RangeInclusive<f64> = 0.01..=10.0;
 /// | name | what a lost stage becomes | options (default first) |
 /// |---|---|---|
 /// | `checkfree` | CheckFree (arXiv 2506.15461): the average of its neighbours, weighted with the norms of their last gradients; at an edge the only neighbour's copy, as in CheckFree+ | `norm=l2`, `l2-squared`; `clip=none` or the norm that gradients are clipped to before they are compared (the authors' code: 1); `moments`; `rate_factor=1.1` |
+/// | `checkfree+` | CheckFree+ (the same paper): the first and the last relay stage are copies of their swap partners, the second and the one before the last; the others, and those whose partner is lost too, are made as by `checkfree`. Odd microbatches visit partners swapped, so that they have learned each other's place ([`Strategy::edge_swaps`]) | `partners=average`, or `copy`: partners are copies of the first and the last stage too, as in the authors' code; those of `checkfree` |
 /// | `uniform` | the plain average of its neighbours | `moments`; `rate_factor=1` |
 /// | `copy` | its nearest neighbour, the one below if there are two | `moments`; `rate_factor=1` |
 /// | `random` | what it was at the start | |
@@ -44,7 +51,7 @@ pub fn strategy(text: &str) -> Result<Box<dyn Strategy>, SpecError> {
     let mut spec = Spec::parse(text)?;
     let name = spec.one_of(&STRATEGY_NAMES)?;
     let weighting = match name {
-        "checkfree" => {
+        "checkfree" | "checkfree+" => {
             let squared = spec.choice("norm", &["l2", "l2-squared"])? == "l2-squared";
             Weighting::GradientNorm { squared, clip: spec.number_or_none("clip", 1e-9..=1e9)? }
         }
@@ -52,16 +59,45 @@ pub fn strategy(text: &str) -> Result<Box<dyn Strategy>, SpecError> {
         "copy" => Weighting::Nearest,
         _ => Weighting::Fresh,
     };
+    let swapped = match name {
+        "checkfree+" if spec.choice("partners", &["average", "copy"])? == "copy" => Some(Partners::Copied),
+        "checkfree+" => Some(Partners::Averaged),
+        _ => None,
+    };
     let (moments, learning_rate_factor) = if weighting == Weighting::Fresh {
         (Moments::Zero, 1.0)
     } else {
         let mix = spec.choice("moments", &["zero", "mix"])? == "mix";
-        let usual = if name == "checkfree" { CHECKFREE_LEARNING_RATE_FACTOR } else { 1.0 };
+        let usual = if name.starts_with("checkfree") { CHECKFREE_LEARNING_RATE_FACTOR } else { 1.0 };
         let factor = spec.number("rate_factor", usual, RATE_FACTORS)?;
         (if mix { Moments::Mix } else { Moments::Zero }, factor)
     };
     spec.finish()?;
-    Ok(Box::new(Neighbours { name, weighting, moments, learning_rate_factor }))
+    Ok(Box::new(Neighbours { name, weighting, swapped, moments, learning_rate_factor }))
+}
+
+/// What the stages become that are swapped with the first and the last one.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Partners {
+    /// An average, as other inner stages.
+    Averaged,
+    /// A copy of the first or the last one.
+    Copied,
+}
+
+impl Partners {
+    /// The stage that a lost one is a copy of: the one that it is swapped with, if that lives.
+    fn of(self, view: &LossView<'_>) -> Option<StageId> {
+        let (lost, last) = (view.lost.0, view.stages.len().saturating_sub(1) as u16);
+        let below = last.saturating_sub(1);
+        let edges = [(1, 2), (last, below)];
+        let partners = [(2, 1), (below, last)];
+        let copied = if self == Self::Copied { &partners[..] } else { &[] };
+        let mut pairs = edges.iter().chain(copied).filter(|(stage, other)| *stage == lost && *other > 0);
+        // Of three relay stages the middle one has two partners: the first that lives.
+        let lives = |stage: u16| view.stages.get(usize::from(stage)).is_some_and(|stage| stage.living);
+        pairs.find(|(_, other)| lives(*other)).map(|(_, other)| StageId(*other))
+    }
 }
 
 /// How much each neighbour counts.
@@ -81,6 +117,8 @@ enum Weighting {
 struct Neighbours {
     name: &'static str,
     weighting: Weighting,
+    /// Whether edges are swapped and copied, and what their partners become.
+    swapped: Option<Partners>,
     moments: Moments,
     learning_rate_factor: f64,
 }
@@ -94,6 +132,11 @@ impl Strategy for Neighbours {
         if view.lost.is_origin() {
             return refuse_origin();
         }
+        let (moments, learning_rate_factor) = (self.moments, self.learning_rate_factor);
+        if let Some(stage) = self.swapped.and_then(|partners| partners.of(view)) {
+            let sources = vec![Source { stage, coefficient: 1.0 }];
+            return Decision::Rebuild(Recipe { sources, moments, learning_rate_factor });
+        }
         let neighbours = nearest(view);
         let weights = self.weights(&neighbours);
         let total: f64 = weights.iter().sum();
@@ -106,8 +149,11 @@ impl Strategy for Neighbours {
             .filter(|(_, weight)| *weight > 0.0)
             .map(|(neighbour, weight)| Source { stage: neighbour.stage, coefficient: weight / total })
             .collect();
-        let (moments, learning_rate_factor) = (self.moments, self.learning_rate_factor);
         Decision::Rebuild(Recipe { sources, moments, learning_rate_factor })
+    }
+
+    fn edge_swaps(&self) -> EdgeSwaps {
+        if self.swapped.is_some() { EdgeSwaps::Odd } else { EdgeSwaps::Off }
     }
 }
 
@@ -148,7 +194,6 @@ fn fresh() -> Recipe {
 mod tests {
     use super::*;
     use crate::StageView;
-    use skipstone_types::StageId;
 
     fn stages(living: &[bool], norms: &[f64]) -> Vec<StageView> {
         living
@@ -198,6 +243,44 @@ mod tests {
     }
 
     #[test]
+    fn checkfree_plus_copies_edges_from_their_swap_partners() {
+        let all = |lost: usize, relays: usize| {
+            let living: Vec<bool> = (0..=relays).map(|stage| stage != lost).collect();
+            let norms: Vec<f64> = (0..=relays).map(|stage| 1.0 + stage as f64).collect();
+            let mut stages = stages(&living, &norms);
+            stages[0].like_relay = true;
+            stages
+        };
+        for relays in 2..=8 {
+            let last = relays as u16;
+            for options in ["", ":partners=average", ":partners=copy", ":norm=l2-squared,clip=1"] {
+                let name = format!("checkfree+{options}");
+                assert_eq!(strategy(&name).unwrap().edge_swaps(), EdgeSwaps::Odd);
+                assert_eq!(sources(&name, 1, &all(1, relays)), [(2, 1.0)], "{relays} relays");
+                assert_eq!(sources(&name, last, &all(relays, relays)), [(last - 1, 1.0)]);
+            }
+        }
+        for lost in [2, 3, 4, 5] {
+            let plain = sources("checkfree", lost, &all(lost.into(), 6));
+            assert_eq!(plain.len(), 2);
+            assert_eq!(sources("checkfree+", lost, &all(lost.into(), 6)), plain, "inner ones are averages");
+        }
+        let copied = |lost: usize| sources("checkfree+:partners=copy", lost as u16, &all(lost, 6));
+        assert_eq!((copied(2), copied(5)), (vec![(1, 1.0)], vec![(6, 1.0)]));
+        assert_eq!((copied(3).len(), copied(4).len()), (2, 2));
+        assert_eq!(sources("checkfree+:partners=copy", 2, &all(2, 3)), [(1, 1.0)]);
+        assert_eq!(sources("checkfree+", 1, &all(1, 1)), [(0, 1.0)], "there is no partner");
+        assert_eq!(strategy("checkfree").unwrap().edge_swaps(), EdgeSwaps::Off);
+    }
+
+    #[test]
+    fn an_edge_without_its_partner_is_made_as_by_checkfree() {
+        let stages = stages(&[true, false, false, true, true], &[1.0; 5]);
+        assert_eq!(sources("checkfree+", 1, &stages), [(3, 1.0)]);
+        assert_eq!(sources("checkfree+:partners=copy", 2, &stages), sources("checkfree", 2, &stages));
+    }
+
+    #[test]
     fn without_relays_weights_are_fresh_and_the_origin_is_refused() {
         let stages = stages(&[true, false, false], &[1.0; 3]);
         for name in STRATEGY_NAMES {
@@ -238,6 +321,8 @@ mod tests {
             ("checkfree:norm=l3", "l2"),
             ("checkfree:moments=mixed", "mix"),
             ("uniform:norm=l2", "no option norm"),
+            ("checkfree:partners=copy", "no option partners"),
+            ("checkfree+:partners=both", "average or copy"),
             ("random:moments=mix", "no option moments"),
             ("copy:rate_factor=nan", "0.01"),
             ("copy:rate_factor=11", "10"),

@@ -6,6 +6,7 @@ mod giving_up;
 mod passage;
 mod queues;
 mod reduction;
+mod slots;
 mod spending;
 mod transfer;
 

@@ -113,7 +113,9 @@ impl Experiment {
             rate.check()?;
         }
         for skip in self.skips_tried() {
-            self.config(self.seeds[0], skip, &self.strategies[0]).settings()?;
+            for strategy in &self.strategies {
+                self.config(self.seeds[0], skip, strategy).settings()?;
+            }
         }
         Ok(())
     }
