@@ -35,7 +35,7 @@ const RATE_FACTORS: std::ops::RangeInclusive<f64> = 0.01..=10.0;
 ///
 /// | name | what a lost stage becomes | options (default first) |
 /// |---|---|---|
-/// | `checkfree` | CheckFree (arXiv 2506.15461): the average of its neighbours, weighted with the norms of their last gradients; at an edge the only neighbour's copy, as in CheckFree+ | `norm=l2`, `l2-squared`; `clip=none` or the norm that gradients are clipped to before they are compared (the authors' code: 1); `moments`; `rate_factor=1.1` |
+/// | `checkfree` | CheckFree (arXiv 2506.15461): the average of its neighbours, weighted with the norms of their last gradients; at an edge the only neighbour's copy | `norm=l2`, `l2-squared`; `clip=none` or the norm that gradients are clipped to before they are compared (the authors' code: 1); `moments`; `rate_factor=1.1` |
 /// | `checkfree+` | CheckFree+ (the same paper): the first and the last relay stage are copies of their swap partners, the second and the one before the last; the others, and those whose partner is lost too, are made as by `checkfree`. Odd microbatches visit partners swapped, so that they have learned each other's place ([`Strategy::edge_swaps`]) | `partners=average`, or `copy`: partners are copies of the first and the last stage too, as in the authors' code; those of `checkfree` |
 /// | `uniform` | the plain average of its neighbours | `moments`; `rate_factor=1` |
 /// | `copy` | its nearest neighbour, the one below if there are two | `moments`; `rate_factor=1` |
