@@ -12,7 +12,7 @@ use skipstone_types::{Digest, Iteration, NodeId, RunId, StageId, Term};
 use thiserror::Error;
 
 /// First bytes of a journal: name and version.
-pub const JOURNAL_HEADER: &[u8; 12] = b"SKIPJRNL\x04\0\0\0";
+pub const JOURNAL_HEADER: &[u8; 12] = b"SKIPJRNL\x05\0\0\0";
 
 /// Length and digest, before each entry's body.
 const HEAD_BYTES: usize = 20;
@@ -21,7 +21,7 @@ const HEAD_BYTES: usize = 20;
 const ENTRY_BYTES_MAX: usize = 16 << 20;
 
 /// Kinds of entries: postcard writes the kind first.
-const ENTRY_KINDS: u8 = 6;
+const ENTRY_KINDS: u8 = 7;
 
 /// Bytes of the body's digest before an entry.
 const DIGEST_BYTES: usize = 16;
@@ -65,6 +65,21 @@ pub enum Entry {
         /// Of which iteration.
         iteration: Iteration,
     },
+    /// A node of another stage keeps a copy of a stage's state.
+    CopyKept(StageCopy),
+}
+
+/// A copy of a stage's state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StageCopy {
+    /// The stage.
+    pub stage: StageId,
+    /// The state is that before this iteration.
+    pub iteration: Iteration,
+    /// The stage's rebuilds so far.
+    pub lineage: u32,
+    /// Digest of the state.
+    pub state: Digest,
 }
 
 /// How a lost stage was made again.
@@ -90,7 +105,7 @@ pub struct Rebuild {
 pub enum JournalError {
     /// Not a journal, or of another version.
     #[error(
-        "not a journal of this version (4); go on with the build that wrote it, or start a run in a new folder"
+        "not a journal of this version (5); go on with the build that wrote it, or start a run in a new folder"
     )]
     Header,
     /// An entry in the middle is damaged.
@@ -228,6 +243,12 @@ mod tests {
             Entry::Opened { run: RunId(1), term: Term(1) },
             Entry::NodesBelow { node: NodeId(9) },
             Entry::Struck { node: NodeId(4), iteration: Iteration(2) },
+            Entry::CopyKept(StageCopy {
+                stage: StageId(1),
+                iteration: Iteration(3),
+                lineage: 0,
+                state: Digest([7; 32]),
+            }),
             Entry::RolledBack { iteration: Iteration(4), generation: 1, stages: Vec::new() },
         ];
         let mut bytes = JOURNAL_HEADER.to_vec();

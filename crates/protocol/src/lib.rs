@@ -30,11 +30,12 @@ pub use inputs::{
     INPUTS_HEADER, InputsError, Opening, TimedInputs, decode_inputs, encode_input, encode_opening,
 };
 pub use journal::{
-    Decoded, Entry, JOURNAL_HEADER, JournalError, Rebuild, decode_entry, decode_journal, encode_entry,
+    Decoded, Entry, JOURNAL_HEADER, JournalError, Rebuild, StageCopy, decode_entry, decode_journal,
+    encode_entry,
 };
 pub use message::{
-    Direction, Duty, Holding, LossShare, Method, NAMES_MAX, ReduceId, Spent, ToCoordinator, ToPeer, ToWorker,
-    TransferId,
+    Direction, Duty, Holding, KeptCopy, LossShare, Method, NAMES_MAX, ReduceId, Spent, ToCoordinator, ToPeer,
+    ToWorker, TransferId,
 };
 pub use record::{Addition, CommitRecord, LossAdded, SavedStage, SavedState, Share, StageRecord};
 pub use task::{Handle, Outcome, Task, TaskId};

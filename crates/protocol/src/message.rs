@@ -99,14 +99,35 @@ pub enum ToWorker {
         /// Addresses of the donors.
         addresses: Vec<(NodeId, String)>,
     },
-    /// Freeze your state as it is before this iteration's step, and hand it to `to`.
+    /// Freeze your state as it is before this iteration's step, or the copy of another stage's that you keep, and hand it
+    /// to `to`.
     Donate {
         /// Names the transfer.
         transfer: TransferId,
+        /// Whose state: your own stage's, or one that you keep a copy of.
+        stage: StageId,
         /// The iteration.
         iteration: Iteration,
         /// Who will ask.
         to: NodeId,
+    },
+    /// Pull a copy of another stage's state and keep it, in place of the one before. The answer is [`ToCoordinator::CopyKept`].
+    KeepCopy {
+        /// Names the transfer.
+        transfer: TransferId,
+        /// The stage.
+        stage: StageId,
+        /// Its state before this iteration.
+        iteration: Iteration,
+        /// Who freezes it.
+        donor: NodeId,
+        /// Addresses that you may lack.
+        addresses: Vec<(NodeId, String)>,
+    },
+    /// Keep no copy of this stage any longer.
+    DropCopy {
+        /// The stage.
+        stage: StageId,
     },
     /// The transfer is over: drop what was frozen for it.
     Release {
@@ -305,6 +326,17 @@ pub enum ToCoordinator {
         /// Nodes that they come from now.
         donors: u32,
     },
+    /// The sender keeps a copy of a stage's state.
+    CopyKept {
+        /// The transfer that brought it.
+        transfer: TransferId,
+        /// The stage.
+        stage: StageId,
+        /// The state is that before this iteration.
+        iteration: Iteration,
+        /// Its digest.
+        digest: Digest,
+    },
     /// The answer to [`ToWorker::GiveUp`]. Nothing of these microbatches is in the sender's sum, and nothing will be, unless
     /// they are given to it anew, as a replay.
     GaveUp {
@@ -368,6 +400,19 @@ pub struct Holding {
     pub reduced: Option<Digest>,
     /// The last commit record that it has seen.
     pub record: Option<Box<CommitRecord>>,
+    /// Copies of other stages' states that it keeps, at most one of each.
+    pub copies: Vec<KeptCopy>,
+}
+
+/// A copy of a stage's state with a node of another stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptCopy {
+    /// The stage.
+    pub stage: StageId,
+    /// The state is that before this iteration.
+    pub iteration: Iteration,
+    /// Its digest.
+    pub digest: Digest,
 }
 
 impl Holding {

@@ -352,7 +352,7 @@ fn a_state_that_no_attempt_began_with_counts_for_nobody() {
 fn under_a_new_id_nothing_is_kept_for_transfers_of_the_old_one() {
     let mut bench = Bench::serving();
     let transfer = TransferId { term: Term(1), number: 2 };
-    let commands = bench.told(ToWorker::Donate { transfer, iteration: T, to: AFTER });
+    let commands = bench.told(ToWorker::Donate { transfer, stage: STAGE, iteration: T, to: AFTER });
     assert_eq!(commands, [compute(1, Task::Freeze, &[0], &[1])]);
     bench.done(1, Outcome::Frozen { chunks: 3, bytes: 9 });
     let message = ToWorker::Welcome { node: NodeId(9), settings: settings(), empty: false };
@@ -361,7 +361,7 @@ fn under_a_new_id_nothing_is_kept_for_transfers_of_the_old_one() {
 
     // The same in the same term: the node was set aside, and came back.
     let mut bench = Bench::serving();
-    bench.told(ToWorker::Donate { transfer, iteration: T, to: AFTER });
+    bench.told(ToWorker::Donate { transfer, stage: STAGE, iteration: T, to: AFTER });
     bench.done(1, Outcome::Frozen { chunks: 3, bytes: 9 });
     let commands = bench.told(ToWorker::Welcome { node: NodeId(9), settings: settings(), empty: false });
     assert_eq!(commands, [WorkerCommand::Drop { handles: vec![Handle(1)] }]);
@@ -739,4 +739,52 @@ fn what_is_under_way_of_iterations_that_a_returning_node_skips_is_dropped() {
         .iter()
         .any(|command| matches!(command, WorkerCommand::Compute { .. } | WorkerCommand::SendPeer { .. }));
     assert!(!goes_on, "the sum is gone: {commands:?}");
+}
+
+#[test]
+fn a_copy_of_another_stage_is_pulled_kept_and_handed_on() {
+    let mut bench = Bench::serving();
+    let (transfer, stage) = (TransferId { term: Term(1), number: 2 }, StageId(2));
+    let ask = ToWorker::KeepCopy { transfer, stage, iteration: T, donor: AFTER, addresses: vec![] };
+    let request = |index| WorkerCommand::SendPeer {
+        to: AFTER,
+        message: ToPeer::ChunkRequest { transfer, index },
+        payload: None,
+    };
+    assert_eq!(bench.told(ask), [request(0)]);
+    let chunk = |bench: &mut Bench, index| {
+        let payload = Handle(Handle::RECEIVED + 100 + u64::from(index));
+        let message = ToPeer::Chunk { transfer, index, count: 2, bytes: 8 };
+        bench.on(WorkerInput::Peer { from: AFTER, message, payload: Some(payload), began_us: 0 })
+    };
+    assert_eq!(chunk(&mut bench, 0), [request(1)]);
+    let received = |index: u64| Handle::RECEIVED + 100 + index;
+    let join = compute(1, Task::Join { stage }, &[received(0), received(1)], &[1]);
+    assert_eq!(chunk(&mut bench, 1), [join]);
+    let digest = Digest([5; 32]);
+    let commands = bench.done(1, Outcome::State { digest });
+    let kept = report(ToCoordinator::CopyKept { transfer, stage, iteration: T, digest });
+    let dropped = WorkerCommand::Drop { handles: vec![Handle(received(0)), Handle(received(1))] };
+    assert_eq!(commands, [kept, dropped]);
+
+    // It is told of after a return, and given to whoever rebuilds the stage.
+    let hello = bench.on(WorkerInput::CoordinatorUp);
+    let [WorkerCommand::SendCoordinator { message: ToCoordinator::Hello { holding: Some(holding), .. } }] =
+        &hello[..]
+    else {
+        panic!("{hello:?}")
+    };
+    assert_eq!(holding.copies, [KeptCopy { stage, iteration: T, digest }]);
+    let next = TransferId { term: Term(1), number: 3 };
+    let donate = |iteration| ToWorker::Donate { transfer: next, stage, iteration, to: BEFORE };
+    assert_eq!(bench.told(donate(T)), [compute(2, Task::Freeze, &[1], &[2])]);
+    let commands = bench.told(donate(Iteration(4)));
+    assert!(
+        matches!(&commands[..], [WorkerCommand::SendCoordinator {
+            message: ToCoordinator::TransferFailed { transfer, .. }
+        }] if *transfer == next),
+        "{commands:?}"
+    );
+    bench.done(2, Outcome::Frozen { chunks: 2, bytes: 8 });
+    assert_eq!(bench.told(ToWorker::DropCopy { stage }), [WorkerCommand::Drop { handles: vec![Handle(1)] }]);
 }

@@ -85,6 +85,7 @@ fn every_kind() -> Vec<Event> {
         Event::Respawned { target: "node".to_owned() },
         Event::NodeJoined { node: NodeId(9), process: 78, was: Some(node) },
         Event::NodeEmptied { node: NodeId(9), stage },
+        Event::CopyKept { stage, iteration, node },
         Event::RebuildStarted { stage, node: NodeId(9), sources: vec![(StageId(0), 0.5), (StageId(2), 0.5)] },
         Event::StageRebuilt {
             stage,

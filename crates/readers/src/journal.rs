@@ -2,8 +2,8 @@
 
 use crate::{Broken, Reader, Seed, SeedError, Verdict, lost, messages, refused, same, within};
 use skipstone_protocol::{
-    CommitRecord, Entry, JOURNAL_HEADER, LossAdded, Rebuild, SavedStage, Share, StageRecord, decode_journal,
-    encode_entry,
+    CommitRecord, Entry, JOURNAL_HEADER, LossAdded, Rebuild, SavedStage, Share, StageCopy, StageRecord,
+    decode_journal, encode_entry,
 };
 use skipstone_types::{
     Attempt, Digest, Iteration, Microbatch, NodeId, Path, PlanEpoch, RunId, StageId, Term, Visit,
@@ -114,6 +114,12 @@ fn seeds() -> Result<Vec<Seed>, SeedError> {
         Entry::Struck { node: NodeId(3), iteration: Iteration(1) },
         Entry::Committed(Box::new(record())),
         Entry::RolledBack { iteration: Iteration(3), generation: 1, stages: vec![saved] },
+        Entry::CopyKept(StageCopy {
+            stage: StageId(1),
+            iteration: Iteration(2),
+            lineage: 0,
+            state: Digest::of(b"copy"),
+        }),
         Entry::Rebuilt(Box::new(Rebuild {
             stage: StageId(2),
             lineage: 1,

@@ -2,8 +2,8 @@
 
 use crate::{Broken, Reader, Seed, SeedError, Verdict, journal, lost, refused, same, within};
 use skipstone_protocol::{
-    Direction, Duty, Envelope, Holding, LossShare, Message, Method, ReduceId, Spent, ToCoordinator, ToPeer,
-    ToWorker, TransferId, WIRE_VERSION, decode, encode,
+    Direction, Duty, Envelope, Holding, KeptCopy, LossShare, Message, Method, ReduceId, Spent, ToCoordinator,
+    ToPeer, ToWorker, TransferId, WIRE_VERSION, decode, encode,
 };
 use skipstone_recovery::{Moments, Recipe, Source};
 use skipstone_types::{
@@ -125,7 +125,18 @@ fn to_worker() -> Result<Vec<Seed>, SeedError> {
         ("initialise", assign(Method::Initialise)),
         ("copy", assign(Method::Copy { donors: vec![NodeId(3)] })),
         ("rebuild", assign(rebuild)),
-        ("donate", ToWorker::Donate { transfer: transfer(), iteration, to: NodeId(9) }),
+        ("donate", ToWorker::Donate { transfer: transfer(), stage: StageId(2), iteration, to: NodeId(9) }),
+        (
+            "keep-copy",
+            ToWorker::KeepCopy {
+                transfer: transfer(),
+                stage: StageId(2),
+                iteration,
+                donor: NodeId(3),
+                addresses: addresses.clone(),
+            },
+        ),
+        ("drop-copy", ToWorker::DropCopy { stage: StageId(2) }),
         ("begin", ToWorker::Begin { iteration, attempt, duties: vec![duty(0), duty(3)], addresses }),
         ("reroute", ToWorker::Reroute { iteration, attempt, duties: vec![duty(1)] }),
         ("fence", ToWorker::Fence { nodes: vec![NodeId(3)] }),
@@ -160,6 +171,7 @@ fn to_coordinator() -> Result<Vec<Seed>, SeedError> {
         state: Digest::of(b"state"),
         reduced: Some(Digest::of(b"gradient")),
         record: Some(Box::new(journal::record())),
+        copies: vec![KeptCopy { stage: StageId(1), iteration: Iteration(3), digest: Digest::of(b"copy") }],
     };
     let hello = |holding| ToCoordinator::Hello {
         holding,
@@ -206,6 +218,15 @@ fn to_coordinator() -> Result<Vec<Seed>, SeedError> {
                 chunks_total: 10,
                 bytes_total: 10 << 20,
                 donors: 2,
+            },
+        ),
+        (
+            "copy-kept",
+            ToCoordinator::CopyKept {
+                transfer: transfer(),
+                stage: StageId(1),
+                iteration,
+                digest: Digest::of(b"copy"),
             },
         ),
         ("gave-up", ToCoordinator::GaveUp { iteration, attempt, microbatches: vec![Microbatch(3)] }),

@@ -11,14 +11,16 @@
 //!
 //! let served = StageView { living: true, gradient_norm: 1.0, like_relay: true };
 //! let lost = StageView { living: false, ..served };
-//! let view = LossView { lost: StageId(2), stages: &[served, served, lost, served] };
+//! let view = LossView { lost: StageId(2), stages: &[served, served, lost, served], copy_age: None };
 //! let Decision::Rebuild(recipe) = strategy("uniform").unwrap().on_loss(&view) else { panic!() };
 //! assert_eq!(recipe.sources.len(), 2);
 //! assert_eq!(recipe.sources[0].coefficient, 0.5);
 //! ```
 
 mod neighbours;
+mod partners;
 mod recipe;
+mod snapshots;
 mod spec;
 mod strategies;
 

@@ -21,12 +21,15 @@ pub struct LossView<'a> {
     pub lost: StageId,
     /// All stages, origin first.
     pub stages: &'a [StageView],
+    /// Iterations since a copy was taken of the lost stage that a living node of another stage keeps; none: there is no such copy.
+    pub copy_age: Option<u64>,
 }
 
 /// One ingredient of a recipe.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Source {
-    /// The stage whose layers are used: layer j of the rebuilt stage comes from layer j of this one.
+    /// The stage whose layers are used: layer j of the rebuilt stage comes from layer j of this one. The rebuilt stage itself: its
+    /// newest copy that another stage's node keeps, which is then the only source.
     pub stage: StageId,
     /// Its weight; the coefficients of a recipe add up to 1.
     pub coefficient: f64,
@@ -52,6 +55,19 @@ pub struct Recipe {
     pub moments: Moments,
     /// Multiplies the stage's learning rate from then on.
     pub learning_rate_factor: f64,
+}
+
+impl Recipe {
+    /// The stage as a copy of it was, weights, moments, counters and rate.
+    pub fn restore(stage: StageId) -> Self {
+        let sources = vec![Source { stage, coefficient: 1.0 }];
+        Self { sources, moments: Moments::Mix, learning_rate_factor: 1.0 }
+    }
+
+    /// Whether `stage` becomes what a copy of itself is.
+    pub fn restores(&self, stage: StageId) -> bool {
+        matches!(self.sources[..], [source] if source.stage == stage)
+    }
 }
 
 /// A strategy's answer to a loss.

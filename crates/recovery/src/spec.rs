@@ -126,6 +126,20 @@ impl<'a> Spec<'a> {
         })
     }
 
+    /// A whole number in a range.
+    pub(crate) fn whole(
+        &mut self,
+        option: &'static str,
+        usual: u64,
+        range: RangeInclusive<u64>,
+    ) -> Result<u64, SpecError> {
+        let Some(value) = self.take(option) else { return Ok(usual) };
+        let number = value.parse::<u64>().ok().filter(|number| range.contains(number));
+        number.ok_or_else(|| {
+            self.refuse(option, value, format!("a whole number from {} to {}", range.start(), range.end()))
+        })
+    }
+
     /// A number in a range, or `none`, which is the default.
     pub(crate) fn number_or_none(
         &mut self,

@@ -1,9 +1,12 @@
-//! The strategies at hand. All refuse the origin: another origin must be alive.
+//! The strategies at hand. All refuse the origin, unless a copy of it is kept: another origin must be alive.
 
 use crate::neighbours::{Neighbour, nearest};
+use crate::partners::Partners;
+use crate::snapshots::Snapshots;
 use crate::spec::{Spec, SpecError};
 use crate::{Decision, LossView, Moments, Recipe, Source};
 use skipstone_types::{EdgeSwaps, StageId};
+use std::num::NonZeroU64;
 
 /// A way to make a lost stage again.
 pub trait Strategy: Send + Sync {
@@ -17,10 +20,18 @@ pub trait Strategy: Send + Sync {
     fn edge_swaps(&self) -> EdgeSwaps {
         EdgeSwaps::Off
     }
+
+    /// Iterations between two copies of a stage's state (weights and moments) that a node of another stage keeps; none: none are
+    /// kept. Each copy is the stage's state on the wire once, and once in the keeper's memory.
+    fn copies_every(&self, stage: StageId) -> Option<NonZeroU64> {
+        _ = stage;
+        None
+    }
 }
 
 /// The names that [`strategy`] knows.
-pub const STRATEGY_NAMES: [&str; 5] = ["checkfree", "checkfree+", "uniform", "copy", "random"];
+pub const STRATEGY_NAMES: [&str; 6] =
+    ["checkfree", "checkfree+", "uniform", "copy", "random", "neighbour-snapshot"];
 
 /// Added to a norm, so that stages without gradient still weigh something (the authors' code).
 const NORM_FLOOR: f64 = 1e-4;
@@ -40,6 +51,7 @@ const RATE_FACTORS: std::ops::RangeInclusive<f64> = 0.01..=10.0;
 /// | `uniform` | the plain average of its neighbours | `moments`; `rate_factor=1` |
 /// | `copy` | its nearest neighbour, the one below if there are two | `moments`; `rate_factor=1` |
 /// | `random` | what it was at the start | |
+/// | `neighbour-snapshot` | what it was when a node of another stage was last sent a copy of it, moments included; the origin too. Without such a copy, as `checkfree` | `every=10` iterations between copies; `origin=yes`, `no`; those of `checkfree` |
 ///
 /// `moments=zero` starts Adam's moments anew, `mix` mixes them as the weights; `rate_factor` multiplies the stage's learning rate
 /// from then on. Across several lost neighbours the nearest living stages are used; under `checkfree` a stage counts for less the farther
@@ -50,8 +62,9 @@ const RATE_FACTORS: std::ops::RangeInclusive<f64> = 0.01..=10.0;
 pub fn strategy(text: &str) -> Result<Box<dyn Strategy>, SpecError> {
     let mut spec = Spec::parse(text)?;
     let name = spec.one_of(&STRATEGY_NAMES)?;
+    let snapshots = (name == "neighbour-snapshot").then(|| Snapshots::of(&mut spec)).transpose()?;
     let weighting = match name {
-        "checkfree" | "checkfree+" => {
+        "checkfree" | "checkfree+" | "neighbour-snapshot" => {
             let squared = spec.choice("norm", &["l2", "l2-squared"])? == "l2-squared";
             Weighting::GradientNorm { squared, clip: spec.number_or_none("clip", 1e-9..=1e9)? }
         }
@@ -59,45 +72,18 @@ pub fn strategy(text: &str) -> Result<Box<dyn Strategy>, SpecError> {
         "copy" => Weighting::Nearest,
         _ => Weighting::Fresh,
     };
-    let swapped = match name {
-        "checkfree+" if spec.choice("partners", &["average", "copy"])? == "copy" => Some(Partners::Copied),
-        "checkfree+" => Some(Partners::Averaged),
-        _ => None,
-    };
+    let swapped = (name == "checkfree+").then(|| Partners::of(&mut spec)).transpose()?;
     let (moments, learning_rate_factor) = if weighting == Weighting::Fresh {
         (Moments::Zero, 1.0)
     } else {
         let mix = spec.choice("moments", &["zero", "mix"])? == "mix";
-        let usual = if name.starts_with("checkfree") { CHECKFREE_LEARNING_RATE_FACTOR } else { 1.0 };
+        let averages = matches!(weighting, Weighting::GradientNorm { .. });
+        let usual = if averages { CHECKFREE_LEARNING_RATE_FACTOR } else { 1.0 };
         let factor = spec.number("rate_factor", usual, RATE_FACTORS)?;
         (if mix { Moments::Mix } else { Moments::Zero }, factor)
     };
     spec.finish()?;
-    Ok(Box::new(Neighbours { name, weighting, swapped, moments, learning_rate_factor }))
-}
-
-/// What the stages become that are swapped with the first and the last one.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Partners {
-    /// An average, as other inner stages.
-    Averaged,
-    /// A copy of the first or the last one.
-    Copied,
-}
-
-impl Partners {
-    /// The stage that a lost one is a copy of: the one that it is swapped with, if that lives.
-    fn of(self, view: &LossView<'_>) -> Option<StageId> {
-        let (lost, last) = (view.lost.0, view.stages.len().saturating_sub(1) as u16);
-        let below = last.saturating_sub(1);
-        let edges = [(1, 2), (last, below)];
-        let partners = [(2, 1), (below, last)];
-        let copied = if self == Self::Copied { &partners[..] } else { &[] };
-        let mut pairs = edges.iter().chain(copied).filter(|(stage, other)| *stage == lost && *other > 0);
-        // Of three relay stages the middle one has two partners: the first that lives.
-        let lives = |stage: u16| view.stages.get(usize::from(stage)).is_some_and(|stage| stage.living);
-        pairs.find(|(_, other)| lives(*other)).map(|(_, other)| StageId(*other))
-    }
+    Ok(Box::new(Neighbours { name, weighting, swapped, moments, learning_rate_factor, snapshots }))
 }
 
 /// How much each neighbour counts.
@@ -121,6 +107,7 @@ struct Neighbours {
     swapped: Option<Partners>,
     moments: Moments,
     learning_rate_factor: f64,
+    snapshots: Option<Snapshots>,
 }
 
 impl Strategy for Neighbours {
@@ -129,11 +116,14 @@ impl Strategy for Neighbours {
     }
 
     fn on_loss(&self, view: &LossView<'_>) -> Decision {
+        if view.copy_age.is_some() && self.copies_every(view.lost).is_some() {
+            return Decision::Rebuild(Recipe::restore(view.lost));
+        }
         if view.lost.is_origin() {
             return refuse_origin();
         }
         let (moments, learning_rate_factor) = (self.moments, self.learning_rate_factor);
-        if let Some(stage) = self.swapped.and_then(|partners| partners.of(view)) {
+        if let Some(stage) = self.swapped.and_then(|partners| partners.copied(view)) {
             let sources = vec![Source { stage, coefficient: 1.0 }];
             return Decision::Rebuild(Recipe { sources, moments, learning_rate_factor });
         }
@@ -154,6 +144,10 @@ impl Strategy for Neighbours {
 
     fn edge_swaps(&self) -> EdgeSwaps {
         if self.swapped.is_some() { EdgeSwaps::Odd } else { EdgeSwaps::Off }
+    }
+
+    fn copies_every(&self, stage: StageId) -> Option<NonZeroU64> {
+        self.snapshots.as_ref().and_then(|snapshots| snapshots.every(stage))
     }
 }
 
@@ -209,7 +203,7 @@ mod tests {
     }
 
     fn sources(name: &str, lost: u16, stages: &[StageView]) -> Vec<(u16, f64)> {
-        match strategy(name).unwrap().on_loss(&LossView { lost: StageId(lost), stages }) {
+        match strategy(name).unwrap().on_loss(&LossView { lost: StageId(lost), stages, copy_age: None }) {
             Decision::Rebuild(recipe) => {
                 recipe.sources.iter().map(|source| (source.stage.0, source.coefficient)).collect()
             }
@@ -285,7 +279,7 @@ mod tests {
         let stages = stages(&[true, false, false], &[1.0; 3]);
         for name in STRATEGY_NAMES {
             assert!(sources(name, 1, &stages).is_empty());
-            let view = LossView { lost: StageId(0), stages: &stages };
+            let view = LossView { lost: StageId(0), stages: &stages, copy_age: None };
             assert!(matches!(strategy(name).unwrap().on_loss(&view), Decision::Refuse(_)));
         }
         assert!(strategy("hope").is_err());
@@ -293,7 +287,8 @@ mod tests {
 
     fn recipe(text: &str, norms: &[f64]) -> Recipe {
         let stages = stages(&[true, true, false, true], norms);
-        match strategy(text).unwrap().on_loss(&LossView { lost: StageId(2), stages: &stages }) {
+        match strategy(text).unwrap().on_loss(&LossView { lost: StageId(2), stages: &stages, copy_age: None })
+        {
             Decision::Rebuild(recipe) => recipe,
             Decision::Refuse(why) => panic!("refused: {why}"),
         }
@@ -314,6 +309,28 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_of_a_stage_is_taken_as_it_is() {
+        let stages = stages(&[true, true, false, true], &[1.0; 4]);
+        let decide = |text: &str, lost, copy_age| {
+            let strategy = strategy(text).unwrap();
+            strategy.on_loss(&LossView { lost: StageId(lost), stages: &stages, copy_age })
+        };
+        let restored = |lost| Decision::Rebuild(Recipe::restore(StageId(lost)));
+        assert_eq!(decide("neighbour-snapshot", 2, Some(3)), restored(2));
+        assert_eq!(decide("neighbour-snapshot", 0, Some(3)), restored(0));
+        assert_eq!(decide("neighbour-snapshot", 2, None), decide("checkfree", 2, None));
+        assert!(matches!(decide("neighbour-snapshot", 0, None), Decision::Refuse(_)));
+        assert!(matches!(decide("neighbour-snapshot:origin=no", 0, Some(3)), Decision::Refuse(_)));
+        assert_eq!(decide("checkfree", 2, Some(3)), decide("checkfree", 2, None));
+        let every =
+            |text: &str, stage| strategy(text).unwrap().copies_every(StageId(stage)).map(NonZeroU64::get);
+        assert_eq!(every("neighbour-snapshot", 0), Some(10));
+        assert_eq!(every("neighbour-snapshot:every=1,origin=no", 1), Some(1));
+        assert_eq!(every("neighbour-snapshot:every=1,origin=no", 0), None);
+        assert_eq!(every("checkfree", 1), None);
+    }
+
+    #[test]
     fn what_is_not_known_is_refused_with_the_nearest_that_is() {
         for (text, says) in [
             ("checkfee", "checkfree"),
@@ -329,6 +346,9 @@ mod tests {
             ("copy:rate_factor", "rate_factor="),
             ("copy:moments=mix,moments=zero", "twice"),
             ("checkfree:clip=0", "none"),
+            ("neighbour-snapshot:every=0", "whole number"),
+            ("neighbour-snapshot:every=1.5", "whole number"),
+            ("neighbour-snapshot:origin=maybe", "yes"),
             ("", "checkfree"),
         ] {
             let why = strategy(text).map(|_| ()).unwrap_err().to_string();

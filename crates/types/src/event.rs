@@ -284,6 +284,15 @@ pub enum Event {
         /// The iteration during which it was lost.
         iteration: Iteration,
     },
+    /// A node of another stage keeps a copy of a stage's state, in case the stage is lost.
+    CopyKept {
+        /// The stage.
+        stage: StageId,
+        /// The state is that before this iteration.
+        iteration: Iteration,
+        /// Who keeps it.
+        node: NodeId,
+    },
     /// A lost stage is being rebuilt.
     RebuildStarted {
         /// The stage.
@@ -486,6 +495,7 @@ mod tests {
             },
             Event::Struck { node, stage, iteration, strikes: 1, strikes_max: 3 },
             Event::StageLost { stage, iteration },
+            Event::CopyKept { stage, iteration, node },
             Event::RebuildStarted { stage, node, sources: Vec::new() },
             Event::StageRebuilt { stage, kind: String::new(), sources: Vec::new(), took_ms, iteration },
             Event::RebuildRefused { stage, why: why.clone() },
@@ -542,6 +552,7 @@ mod tests {
             | Event::ShareRefused { .. }
             | Event::Struck { .. }
             | Event::StageLost { .. }
+            | Event::CopyKept { .. }
             | Event::RebuildStarted { .. }
             | Event::StageRebuilt { .. }
             | Event::RebuildRefused { .. }

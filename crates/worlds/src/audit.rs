@@ -171,7 +171,7 @@ fn histories<'a>(entries: &'a [Entry], report: &mut AuditReport) -> Histories<'a
     for entry in entries {
         match entry {
             Entry::Opened { .. } => report.terms += 1,
-            Entry::NodesBelow { .. } | Entry::Struck { .. } => {}
+            Entry::NodesBelow { .. } | Entry::Struck { .. } | Entry::CopyKept(_) => {}
             Entry::Rebuilt(rebuild) => _ = lineages.insert(rebuild.stage, rebuild.lineage),
             Entry::RolledBack { iteration, stages, .. } => {
                 report.rollbacks += 1;

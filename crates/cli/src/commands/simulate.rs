@@ -268,7 +268,7 @@ fn text(report: &SeedsReport) -> String {
     format!(
         "{} {}: {} broke a promise\n\
          {}{} iterations committed, {} attempts given up, {} around a hole\n\
-         {} stages lost, {} rebuilt, {} shares replayed by replicas, {} late nodes relieved by replicas, {} coordinators, {} times on with --resume\n\
+         {} stages lost, {} rebuilt, {} copies kept and {} of them used, {} shares replayed by replicas, {} late nodes relieved by replicas, {} coordinators, {} times on with --resume\n\
          {} shares refused, {} nodes set aside for them\n\
          faults: {}\n\
          {:.0} virtual seconds and {} events in {:.1} s\n",
@@ -281,6 +281,8 @@ fn text(report: &SeedsReport) -> String {
         report.around_holes,
         report.stages_lost,
         report.rebuilt,
+        report.copies,
+        report.restored,
         report.repaired,
         report.hedged,
         report.terms,

@@ -252,6 +252,7 @@ impl Coordinator {
             expected_ms: plan.expected_us.map(|us| us / 1000),
         });
         self.tell_duties(attempt);
+        self.copy_stages();
         self.save_if_wanted();
     }
 

@@ -78,6 +78,7 @@ impl Coordinator {
                 }
             }
         }
+        self.settle_copies();
         let struck = self.strike_doubted(record.iteration);
         self.committed(record);
         self.restart_laggards();

@@ -2,7 +2,7 @@
 
 use super::HISTORY_ITERATIONS;
 use super::strikes::STRUCK_NODES_MAX;
-use crate::journal::Entry;
+use crate::journal::{Entry, StageCopy};
 use crate::record::CommitRecord;
 use skipstone_types::{Iteration, NodeId, RunId, StageId, Term};
 use std::collections::{BTreeMap, VecDeque};
@@ -12,7 +12,7 @@ const STRIKES_KEPT_MAX: usize = 4 * STRUCK_NODES_MAX;
 
 /// Goes through a journal twice with `scan`, and keeps what [`super::Coordinator::open`] makes the same of as of all of it:
 /// the last term, bound of node ids and rollback, the last records, for each stage the last record in which it stepped,
-/// rebuilds after the last record, and the strikes that are not forgotten yet.
+/// rebuilds after the last record, the newest copies, and the strikes that are not forgotten yet.
 ///
 /// # Errors
 /// Those of `scan`.
@@ -48,6 +48,8 @@ struct Kept {
     /// The last iteration in which each stage stepped.
     stepped: BTreeMap<StageId, Iteration>,
     struck: VecDeque<(NodeId, Iteration)>,
+    /// The newest copy of each stage.
+    copies: BTreeMap<StageId, StageCopy>,
 }
 
 impl Kept {
@@ -58,7 +60,9 @@ impl Kept {
                 self.opened = Some((run, highest));
             }
             Entry::NodesBelow { node } => self.node_ids_below = self.node_ids_below.max(Some(node)),
+            Entry::CopyKept(copy) => _ = self.copies.insert(copy.stage, copy),
             Entry::RolledBack { .. } => {
+                self.copies.clear();
                 self.rebuilt.clear();
                 self.rolled_back = Some(entry);
             }
@@ -99,7 +103,9 @@ impl Kept {
         let below = self.node_ids_below.map(|node| Entry::NodesBelow { node });
         let records = self.records.into_values().map(Entry::Committed);
         let struck = self.struck.into_iter().map(|(node, iteration)| Entry::Struck { node, iteration });
-        let last = self.rolled_back.into_iter().chain(records).chain(self.rebuilt).chain(struck);
+        let copies = self.copies.into_values().map(Entry::CopyKept);
+        let last =
+            self.rolled_back.into_iter().chain(records).chain(self.rebuilt).chain(copies).chain(struck);
         opened.into_iter().chain(below).chain(last).collect()
     }
 }
@@ -157,19 +163,25 @@ mod tests {
         }))
     }
 
+    fn copied(iteration: u64) -> Entry {
+        let (stage, iteration) = (StageId(1), Iteration(iteration));
+        Entry::CopyKept(StageCopy { stage, iteration, lineage: 0, state: Digest([iteration.0 as u8; 32]) })
+    }
+
     #[test]
     fn a_coordinator_makes_the_same_of_what_is_kept() {
         let mut journal =
             vec![Entry::Opened { run: RunId(5), term: Term(1) }, Entry::NodesBelow { node: NodeId(65) }];
         // Stage 2 steps for the last time long before the end.
         journal.extend((0..60).map(|t| record(t, t as u8, if t < 7 { &[0, 1, 2] } else { &[0, 1] }, 0)));
-        journal.push(rebuilt(1));
+        journal.extend([copied(50), rebuilt(1)]);
         journal.extend((60..90).map(|t| record(t, t as u8, &[0], 1)));
         let stages =
             (0..3).map(|stage| SavedStage { stage: StageId(stage), state: Digest::default(), lineage: 0 });
         let rolled = Entry::RolledBack { iteration: Iteration(50), generation: 1, stages: stages.collect() };
         journal.extend([Entry::Opened { run: RunId(5), term: Term(2) }, rolled]);
         journal.extend((50..95).map(|t| record(t, t as u8 + 100, &[0, 1], 0)));
+        journal.extend([copied(60), copied(70)]);
         journal.extend([rebuilt(1), Entry::NodesBelow { node: NodeId(129) }]);
         for end in 0..=journal.len() {
             let all = &journal[..end];
@@ -178,7 +190,7 @@ mod tests {
                 Ok::<_, ()>(())
             })
             .unwrap_or_else(|()| unreachable!());
-            assert!(kept.len() <= HISTORY_ITERATIONS + 3 + 4, "{} of {end}", kept.len());
+            assert!(kept.len() <= HISTORY_ITERATIONS + 3 + 5, "{} of {end}", kept.len());
             let (full, commands) = Coordinator::open(settings(), all, None, 0);
             let (short, same) = Coordinator::open(settings(), &kept, None, 0);
             assert_eq!(commands, same, "{end} entries");

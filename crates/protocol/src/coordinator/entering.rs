@@ -12,6 +12,9 @@ use std::collections::BTreeMap;
 /// Transfers to one node that may fail before it is given up.
 const TRANSFER_FAILURES_MAX: u32 = 5;
 
+/// Of them, failures before a stage is made from others rather than from its copy.
+const RESTORE_FAILURES_MAX: u32 = 3;
+
 impl Coordinator {
     /// Gives every node without a stage one that needs it, if one does.
     pub(super) fn place_nodes(&mut self) {
@@ -125,9 +128,7 @@ impl Coordinator {
     /// Stages that the next node may go to, ascending: those that are lost; if none is, of those with too few replicas the ones
     /// with the fewest.
     pub(super) fn needy_stages(&self) -> Vec<StageId> {
-        let lost = |stage: &StageId| {
-            !self.is_coming(*stage) && !stage.is_origin() && !self.stages[usize::from(stage.0)].refused
-        };
+        let lost = |stage: &StageId| !self.is_coming(*stage) && self.may_be_rebuilt(*stage);
         let lost: Vec<_> = self.holes().into_iter().filter(lost).collect();
         if !lost.is_empty() {
             return lost;
@@ -173,9 +174,7 @@ impl Coordinator {
         let lost: Vec<_> = self
             .holes()
             .into_iter()
-            .filter(|stage| {
-                !stage.is_origin() && !self.is_coming(*stage) && !self.stages[usize::from(stage.0)].refused
-            })
+            .filter(|stage| !self.is_coming(*stage) && self.may_be_rebuilt(*stage))
             .collect();
         for stage in lost {
             let richest =
@@ -195,6 +194,10 @@ impl Coordinator {
     }
 
     fn rebuild(&mut self, node: NodeId, stage: StageId) {
+        self.settle_copies();
+        let iteration = self.iteration;
+        let copy = self.copy_of(stage, Some(node));
+        let copy_age = copy.map(|(_, copy)| iteration.0.saturating_sub(copy.iteration.0));
         let views: Vec<_> = self
             .stage_ids()
             .map(|other| StageView {
@@ -203,7 +206,7 @@ impl Coordinator {
                 like_relay: !other.is_origin() || self.settings.origin_like_relay,
             })
             .collect();
-        match self.strategy.on_loss(&LossView { lost: stage, stages: &views }) {
+        match self.strategy.on_loss(&LossView { lost: stage, stages: &views, copy_age }) {
             Decision::Rebuild(recipe) => self.rebuild_with(node, stage, recipe),
             Decision::Refuse(why) => {
                 self.stages[usize::from(stage.0)].refused = true;
@@ -213,6 +216,10 @@ impl Coordinator {
     }
 
     fn rebuild_with(&mut self, node: NodeId, stage: StageId, recipe: Recipe) {
+        if recipe.restores(stage) {
+            self.restore(node, stage, recipe);
+            return;
+        }
         let donors: Vec<_> = recipe
             .sources
             .iter()
@@ -225,11 +232,27 @@ impl Coordinator {
             recipe.sources.iter().map(|source| (source.stage, source.coefficient)).collect();
         let source_lineages =
             sources.iter().map(|(stage, _)| self.stages[usize::from(stage.0)].lineage).collect();
-        let making = Making { recipe: recipe.clone(), from: self.iteration, source_lineages };
+        let making = Making { recipe: recipe.clone(), from: self.iteration, source_lineages, gives: None };
         let kind = JoinKind::Rebuild(Box::new(making));
         self.log(Event::RebuildStarted { stage, node, sources });
         let method = Method::Rebuild { recipe, donors: donors.clone() };
         self.assign(node, stage, kind, method, donors, "rebuild");
+    }
+
+    /// The stage becomes again what its copy is.
+    fn restore(&mut self, node: NodeId, stage: StageId, recipe: Recipe) {
+        let Some((keeper, copy)) = self.copy_of(stage, Some(node)) else { return };
+        let sources = vec![(stage, 1.0)];
+        let making = Making {
+            recipe: recipe.clone(),
+            from: copy.iteration,
+            source_lineages: vec![copy.lineage],
+            gives: Some(copy.state),
+        };
+        let kind = JoinKind::Rebuild(Box::new(making));
+        self.log(Event::RebuildStarted { stage, node, sources });
+        let method = Method::Rebuild { recipe, donors: vec![keeper] };
+        self.assign(node, stage, kind, method, vec![keeper], "rebuild");
     }
 
     /// Starts a transfer of the state before the iteration under way.
@@ -245,12 +268,17 @@ impl Coordinator {
         let transfer = self.new_transfer();
         let iteration = self.iteration;
         let addresses = self.addresses_for(node);
+        if method != Method::Keep {
+            // It starts empty.
+            self.forget_copies_with(node);
+        }
+        let donated = self.what_donors_give(stage, &kind, &donors);
         let Some(known) = self.nodes.get_mut(&node) else { return };
         known.role = Role::Joining(Box::new(Join {
             stage,
             transfer,
             kind,
-            donors: donors.clone(),
+            donors,
             since_us: self.now_us,
             ready: None,
             stepped: None,
@@ -258,10 +286,38 @@ impl Coordinator {
             followed: iteration,
         }));
         self.log(Event::NodeAssigned { node, stage, how: how.to_owned() });
-        for donor in donors {
-            self.send(donor, ToWorker::Donate { transfer, iteration, to: node });
+        for (donor, stage, iteration) in donated {
+            self.send(donor, ToWorker::Donate { transfer, stage, iteration, to: node });
         }
         self.send(node, ToWorker::Assign { transfer, stage, iteration, method, addresses });
+    }
+
+    /// Each donor, with the stage and the iteration whose state it is to freeze: a rebuilt stage's donors give their own, or a
+    /// copy of what the stage was.
+    fn what_donors_give(
+        &self,
+        stage: StageId,
+        kind: &JoinKind,
+        donors: &[NodeId],
+    ) -> Vec<(NodeId, StageId, Iteration)> {
+        let sources = match kind {
+            JoinKind::Rebuild(making) => Some(making),
+            JoinKind::First | JoinKind::Copy | JoinKind::Keep => None,
+        };
+        let what = |index: usize| match sources {
+            Some(making) => {
+                (making.recipe.sources.get(index).map_or(stage, |source| source.stage), making.from)
+            }
+            None => (stage, self.iteration),
+        };
+        donors
+            .iter()
+            .enumerate()
+            .map(|(index, donor)| {
+                let (stage, iteration) = what(index);
+                (*donor, stage, iteration)
+            })
+            .collect()
     }
 
     /// A node came back with the state of a stage that nobody else has.
@@ -287,6 +343,7 @@ impl Coordinator {
             self.send(node, ToWorker::Commit { record: Box::new(record) });
         }
         self.assign(node, stage, JoinKind::Keep, Method::Keep, Vec::new(), "return");
+        self.take_copies(node, &holding.copies);
     }
 
     /// Stops a transfer; the node is free for another.
@@ -351,8 +408,21 @@ impl Coordinator {
             .iter()
             .find(|(_, node)| matches!(&node.role, Role::Joining(join) if join.transfer == transfer))
             .map(|(id, _)| *id);
-        let Some(joiner) = joiner else { return };
+        let Some(joiner) = joiner else {
+            if self.copy_failed(transfer) {
+                self.log(Event::Refused { node: Some(from), why: format!("copy failed: {why}") });
+            }
+            return;
+        };
         self.log(Event::Refused { node: Some(from), why: format!("transfer failed: {why}") });
+        if let Some(Node { role: Role::Joining(join), failures, .. }) = self.nodes.get(&joiner)
+            && let JoinKind::Rebuild(making) = &join.kind
+            && making.recipe.restores(join.stage)
+            && (from != joiner || *failures >= RESTORE_FAILURES_MAX)
+        {
+            let (stage, from) = (join.stage, making.from);
+            self.forget_copy(stage, from);
+        }
         self.cancel_transfer(joiner);
         if let Some(node) = self.nodes.get_mut(&joiner) {
             node.failures += 1;
@@ -382,6 +452,16 @@ impl Coordinator {
     ) {
         if let Some(transfer) = transfer.filter(|_| self.is_other_than_saved(transfer, stage, digest)) {
             self.on_transfer_failed(node, transfer, "the saved state has other bits than were saved");
+            return;
+        }
+        if let Some(Role::Joining(join)) = self.nodes.get(&node).map(|node| &node.role)
+            && let JoinKind::Rebuild(making) = &join.kind
+            && let Some(named) = transfer.filter(|named| *named == join.transfer)
+            && making.gives.is_some_and(|copied| copied != digest)
+        {
+            let from = making.from;
+            self.forget_copy(stage, from);
+            self.on_transfer_failed(node, named, "the copy of the stage has other bits than were copied");
             return;
         }
         let is_spare = self.nodes.get(&node).is_some_and(|node| matches!(node.role, Role::Spare));

@@ -5,6 +5,7 @@
 mod attempt;
 mod commit;
 mod condense;
+mod copies;
 mod entering;
 mod guard;
 mod hedge;
@@ -20,7 +21,7 @@ mod waits;
 
 use crate::command::{CoordinatorCommand, CoordinatorInput, End};
 use crate::journal::Entry;
-use crate::message::{ReduceId, ToCoordinator, ToWorker, TransferId};
+use crate::message::{KeptCopy, ReduceId, ToCoordinator, ToWorker, TransferId};
 use crate::record::{CommitRecord, SavedState};
 use attempt::AttemptState;
 pub use condense::condense;
@@ -149,6 +150,7 @@ pub struct Coordinator {
     doubts: guard::Doubts,
     strikes: strikes::Strikes,
     placing: placing::Placing,
+    copies: copies::Copies,
     saving: Option<Saving>,
     save_retry: Option<saving::Retry>,
     save_wanted: bool,
@@ -223,6 +225,7 @@ impl Coordinator {
             doubts: guard::Doubts::default(),
             strikes: strikes::Strikes::default(),
             placing: placing::Placing::default(),
+            copies: copies::Copies::default(),
             saving: None,
             save_retry: None,
             save_wanted: false,
@@ -307,6 +310,9 @@ impl Coordinator {
             ToCoordinator::Leaving => self.on_leaving(node),
             ToCoordinator::Obtained { transfer, chunks, chunks_total, bytes_total, donors } => {
                 self.on_obtained(node, transfer, (chunks, chunks_total), bytes_total, donors);
+            }
+            ToCoordinator::CopyKept { transfer, stage, iteration, digest } => {
+                self.on_copy_kept(node, transfer, KeptCopy { stage, iteration, digest });
             }
             ToCoordinator::GaveUp { iteration, attempt, microbatches } => {
                 self.on_gave_up(node, (iteration, attempt), &microbatches);

@@ -1,10 +1,11 @@
 //! Taking over: from a journal, with the nodes that still hold the run.
 
 use super::attempt::majority;
+use super::copies::Copies;
 use super::roster::{Arrival, Node, Role};
 use super::strikes::Strikes;
 use super::{Base, Coordinator, GATHER_GRACE_US, Phase, RETURN_GRACE_US};
-use crate::journal::Entry;
+use crate::journal::{Entry, StageCopy};
 use crate::message::{Holding, ToWorker};
 use crate::record::{CommitRecord, SavedState};
 use skipstone_types::{Attempt, Digest, Event, Iteration, NodeId, StageId, Term};
@@ -22,6 +23,8 @@ pub(super) struct Past {
     /// Where the current generation started, if it was rolled back.
     rolled_back: Option<SavedState>,
     pub(super) strikes: Strikes,
+    /// The newest copy of each stage.
+    copies: BTreeMap<StageId, StageCopy>,
 }
 
 impl Past {
@@ -39,6 +42,7 @@ impl Past {
                     past.rebuilt.insert(rebuild.stage, (rebuild.lineage, rebuild.state));
                 }
                 Entry::Struck { node, iteration } => _ = past.strikes.add(*node, *iteration),
+                Entry::CopyKept(copy) => _ = past.copies.insert(copy.stage, copy.clone()),
                 Entry::Committed(record) => {
                     past.rebuilt.clear();
                     past.records.insert(record.iteration, record.as_ref().clone());
@@ -51,6 +55,7 @@ impl Past {
     fn roll_back(&mut self, saved: SavedState) {
         self.records.split_off(&saved.iteration);
         self.rebuilt.clear();
+        self.copies.clear();
         self.rolled_back = Some(saved);
     }
 }
@@ -81,6 +86,7 @@ impl Coordinator {
             past.roll_back(saved);
         }
         self.strikes = std::mem::take(&mut past.strikes);
+        self.copies = Copies::of_journal(std::mem::take(&mut past.copies).into_values());
         let start = past.rolled_back.as_ref().map(|saved| saved.iteration).unwrap_or_default();
         let records: Vec<_> = past.records.into_values().collect();
         let trained_since_start = records.last().is_some_and(|record| record.iteration >= start);
@@ -280,6 +286,7 @@ impl Coordinator {
         if let Some(Node { role, .. }) = self.nodes.get_mut(&node) {
             *role = Role::Serving { stage };
         }
+        self.take_copies(node, &holding.copies);
         let iteration = self.iteration;
         self.log(Event::NodeEntered { node, stage, iteration, took_ms: 0 });
     }

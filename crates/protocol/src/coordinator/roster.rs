@@ -29,6 +29,8 @@ pub(super) struct Making {
     pub(super) from: Iteration,
     /// Of the recipe's sources, in its order.
     pub(super) source_lineages: Vec<u32>,
+    /// What must come of it, where that is known: a copy gives the bits that were copied.
+    pub(super) gives: Option<Digest>,
 }
 
 /// A node on its way to a stage.
@@ -253,6 +255,7 @@ impl Coordinator {
             Role::Joining(join) => self.release_donors(&join),
             Role::Serving { stage } => self.lose_replica(stage, node),
         }
+        self.forget_copies_with(node);
         self.restart_transfers_of(node);
         self.saver_lost(node);
     }

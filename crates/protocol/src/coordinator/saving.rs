@@ -78,11 +78,10 @@ impl Coordinator {
             return;
         }
         let ends_since_us = *self.ends_since_us.get_or_insert(self.now_us);
-        let wait = self.holes().iter().any(|stage| {
-            !stage.is_origin()
-                && !self.stages[usize::from(stage.0)].refused
-                && (self.is_coming(*stage) || self.settings.respawn)
-        });
+        let wait = self
+            .holes()
+            .iter()
+            .any(|stage| self.may_be_rebuilt(*stage) && (self.is_coming(*stage) || self.settings.respawn));
         if wait && self.now_us < ends_since_us + LAST_REBUILD_GRACE_US {
             return;
         }

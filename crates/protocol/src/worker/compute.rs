@@ -264,6 +264,9 @@ impl Worker {
             }
             Purpose::Join { transfer, .. } | Purpose::Obtain { transfer } => {
                 self.report(ToCoordinator::TransferFailed { transfer, why });
+                if self.copy_failed(transfer) {
+                    return;
+                }
                 if let Some(obtaining) = self.obtaining.take_if(|obtaining| obtaining.transfer == transfer) {
                     self.drop_obtaining(obtaining);
                 }

@@ -2,8 +2,10 @@
 //! with its replicas, and steps when the coordinator has committed.
 
 mod compute;
+mod copies;
 mod giving_up;
 mod passage;
+mod pull;
 mod queues;
 mod reduction;
 mod slots;
@@ -15,6 +17,7 @@ use crate::message::{Holding, NAMES_MAX, ToCoordinator, ToPeer, ToWorker, Transf
 use crate::record::CommitRecord;
 use crate::task::{Handle, Task};
 use compute::{Compute, Purpose};
+use copies::Copies;
 use passage::AttemptWork;
 pub use queues::Queue;
 use reduction::Reduction;
@@ -74,6 +77,7 @@ pub struct Worker {
     /// A return with what we hold, to be confirmed for this iteration.
     keeping: Option<(TransferId, Iteration)>,
     donations: BTreeMap<TransferId, Donation>,
+    copies: Copies,
     early_requests: Vec<(NodeId, TransferId, u32)>,
     /// The newest transfer that we were told of as a donor; requests for older ones come too late.
     newest_donation: Option<TransferId>,
@@ -113,6 +117,7 @@ impl Worker {
             obtaining: None,
             keeping: None,
             donations: BTreeMap::new(),
+            copies: Copies::default(),
             early_requests: Vec::new(),
             newest_donation: None,
             saves: BTreeSet::new(),
@@ -189,6 +194,7 @@ impl Worker {
                 state: held.digest,
                 reduced: self.gradients.get(&held.iteration).map(|gradient| gradient.digest),
                 record: self.last_record.clone(),
+                copies: self.copies.list(),
             })
         });
         // A state that is still on its way, or that nothing was ever computed with, is of no use to anyone else.
@@ -219,6 +225,7 @@ impl Worker {
                 }
                 self.remember_name();
                 self.forget_donations_of_former_ids();
+                self.stop_copies();
                 if self.leaving {
                     self.report(ToCoordinator::Leaving);
                 }
@@ -229,7 +236,14 @@ impl Worker {
                 self.know(addresses);
                 self.obtain(transfer, stage, iteration, method);
             }
-            ToWorker::Donate { transfer, iteration, to } => self.donate(transfer, iteration, to),
+            ToWorker::Donate { transfer, stage, iteration, to } => {
+                self.donate(transfer, stage, iteration, to);
+            }
+            ToWorker::KeepCopy { transfer, stage, iteration, donor, addresses } => {
+                self.know(addresses);
+                self.keep_copy(transfer, stage, iteration, donor);
+            }
+            ToWorker::DropCopy { stage } => self.drop_copy(stage),
             ToWorker::Release { transfer } => self.release(transfer),
             ToWorker::Begin { iteration, attempt, duties, addresses } => {
                 self.know(addresses);
@@ -445,6 +459,7 @@ impl Worker {
         if let Some(state) = self.held.take().and_then(|held| held.state) {
             self.drop_handles([state]);
         }
+        self.drop_all_copies();
         let early = std::mem::take(&mut self.early);
         self.drop_handles(early.into_iter().map(|early| early.payload));
         self.commits.clear();

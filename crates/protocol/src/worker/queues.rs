@@ -19,12 +19,15 @@ impl Worker {
         let settings = self.settings.as_deref();
         let microbatches = settings.map_or(0, |settings| settings.microbatches as usize);
         let nodes = settings.map_or(0, skipstone_types::Settings::nodes);
+        let stages = settings.map_or(0, |settings| usize::from(settings.relay_stages) + 1);
         let queue = |what, length, bound| Queue { what, length, bound };
         vec![
             queue("early frames", self.early.len(), self.early_frames_max()),
             queue("early requests for chunks", self.early_requests.len(), EARLY_REQUESTS_MAX),
             queue("microbatches", self.microbatches_passing(), microbatches),
-            queue("donations", self.donations.len(), nodes),
+            // One to each that joins, and one to the keeper of a copy.
+            queue("donations", self.donations.len(), nodes + 1),
+            queue("copies of stages", self.copies.len(), 2 * stages),
             // A follower gives up when it lags further behind; a reduction may be under way beside.
             queue("commits to step", self.commits.len(), LAG_ITERATIONS_MAX),
             queue("reductions", self.reductions.len(), LAG_ITERATIONS_MAX + 1),

@@ -5,18 +5,16 @@
 //! meanwhile; the joiner follows the reduced gradients.
 
 use super::compute::Purpose;
+use super::pull::Pull;
 use super::{EARLY_REQUESTS_MAX, Held, Worker};
 use crate::message::{Method, ToCoordinator, ToPeer, TransferId};
 use crate::task::{Handle, Task};
 use skipstone_recovery::Recipe;
 use skipstone_types::{Digest, Iteration, NodeId, StageId};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// Reports on how far a transfer is.
 const REPORTS: u64 = 10;
-
-/// Chunks asked for and not yet here, per source.
-const WINDOW_CHUNKS: usize = 4;
 
 /// A frozen state that someone pulls.
 #[derive(Debug, Clone)]
@@ -29,29 +27,6 @@ pub(super) struct Donation {
     asked: BTreeSet<u32>,
 }
 
-/// One source's state, arriving in chunks.
-#[derive(Debug, Clone)]
-struct SourceState {
-    stage: StageId,
-    donors: Vec<NodeId>,
-    /// How many chunks there are, and their bytes.
-    count: Option<(u32, u64)>,
-    asked: BTreeSet<u32>,
-    chunks: BTreeMap<u32, Handle>,
-    joining: bool,
-    joined: Option<Handle>,
-}
-
-impl SourceState {
-    /// Chunks that have arrived.
-    fn arrived(&self) -> u64 {
-        match self.count {
-            Some((count, _)) if self.joining => u64::from(count),
-            _ => self.chunks.len() as u64,
-        }
-    }
-}
-
 /// A state on its way to us.
 #[derive(Debug, Clone)]
 pub(super) struct Obtaining {
@@ -59,7 +34,7 @@ pub(super) struct Obtaining {
     stage: StageId,
     pub(super) iteration: Iteration,
     recipe: Option<Recipe>,
-    sources: Vec<SourceState>,
+    sources: Vec<Pull>,
     finishing: bool,
 }
 
@@ -89,15 +64,6 @@ impl Worker {
         self.forget_everything();
         let mut obtaining =
             Obtaining { transfer, stage, iteration, recipe: None, sources: Vec::new(), finishing: false };
-        let source = |stage, donors| SourceState {
-            stage,
-            donors,
-            count: None,
-            asked: BTreeSet::new(),
-            chunks: BTreeMap::new(),
-            joining: false,
-            joined: None,
-        };
         match method {
             Method::Initialise => {
                 let task = Task::Initialise { stage };
@@ -107,13 +73,13 @@ impl Worker {
                 let task = Task::Load { stage, iteration, state };
                 self.compute.enqueue(Purpose::Obtain { transfer }, task, Vec::new(), 1);
             }
-            Method::Copy { donors } => obtaining.sources.push(source(stage, donors)),
+            Method::Copy { donors } => obtaining.sources.push(Pull::new(stage, donors)),
             Method::Rebuild { recipe, donors } => {
                 obtaining.sources = recipe
                     .sources
                     .iter()
                     .zip(donors)
-                    .map(|(from, donor)| source(from.stage, vec![donor]))
+                    .map(|(from, donor)| Pull::new(from.stage, vec![donor]))
                     .collect();
                 obtaining.recipe = Some(recipe);
             }
@@ -146,35 +112,21 @@ impl Worker {
     }
 
     /// Asks for as many chunks as the window allows; `again` names a donor whose open requests are repeated.
-    fn request_chunks(&mut self, again: Option<NodeId>) {
-        let Some(obtaining) = &mut self.obtaining else { return };
-        let transfer = obtaining.transfer;
+    pub(super) fn request_chunks(&mut self, again: Option<NodeId>) {
         let mut requests = Vec::new();
-        for source in &mut obtaining.sources {
-            // A donor may serve several sources only if it served several stages, which a node never does, so a
-            // chunk's donor tells its source.
-            let donor_of = |index: u32| source.donors[index as usize % source.donors.len()];
-            if source.donors.is_empty() || source.joining {
-                continue;
-            }
-            if let Some(peer) = again {
-                let open = source.asked.iter().filter(|index| !source.chunks.contains_key(index));
+        if let Some(obtaining) = &mut self.obtaining {
+            for pull in &mut obtaining.sources {
+                // A donor may serve several sources only if it served several stages, which a node never does, so a
+                // chunk's donor tells its source.
                 requests.extend(
-                    open.copied().map(|index| (donor_of(index), index)).filter(|(to, _)| *to == peer),
+                    pull.requests(again).into_iter().map(|(to, index)| (obtaining.transfer, to, index)),
                 );
             }
-            let known = source.count.map_or(1, |(count, _)| count);
-            let open = source.asked.len() - source.chunks.len();
-            let next: Vec<_> = (0..known)
-                .filter(|index| !source.asked.contains(index))
-                .take(WINDOW_CHUNKS.saturating_sub(open))
-                .collect();
-            for index in next {
-                source.asked.insert(index);
-                requests.push((donor_of(index), index));
-            }
         }
-        for (to, index) in requests {
+        for (transfer, pull) in self.copies.pulls() {
+            requests.extend(pull.requests(again).into_iter().map(|(to, index)| (transfer, to, index)));
+        }
+        for (transfer, to, index) in requests {
             self.send(to, ToPeer::ChunkRequest { transfer, index }, None);
         }
     }
@@ -191,27 +143,21 @@ impl Worker {
         count: (u32, u64),
         payload: Handle,
     ) {
-        let source =
-            self.obtaining.as_mut().filter(|obtaining| obtaining.transfer == transfer).and_then(
-                |obtaining| obtaining.sources.iter_mut().find(|source| source.donors.contains(&from)),
-            );
-        match source {
-            Some(source)
-                if !source.chunks.contains_key(&index)
-                    && index < count.0
-                    && source.count.is_none_or(|known| known == count) =>
-            {
-                source.count = Some(count);
-                // It may have been asked of a donor that was lost since.
-                source.asked.insert(index);
-                source.chunks.insert(index, payload);
-            }
-            _ => {
-                self.drop_handles([payload]);
-                return;
-            }
+        let obtained = self
+            .obtaining
+            .as_mut()
+            .filter(|obtaining| obtaining.transfer == transfer)
+            .and_then(|obtaining| obtaining.sources.iter_mut().find(|pull| pull.donors.contains(&from)));
+        let is_own = obtained.is_some();
+        let copied = self.copies.pulls().find(|(of, pull)| *of == transfer && pull.donors.contains(&from));
+        let pull = obtained.or(copied.map(|(_, pull)| pull));
+        if !pull.is_some_and(|pull| pull.take(index, count, payload)) {
+            self.drop_handles([payload]);
+            return;
         }
-        self.report_progress();
+        if is_own {
+            self.report_progress();
+        }
         self.request_chunks(None);
         self.join_if_complete();
     }
@@ -219,7 +165,7 @@ impl Worker {
     /// A chunk has arrived: tells how far the transfer is, whenever another tenth of it is there.
     fn report_progress(&mut self) {
         let Some(obtaining) = &self.obtaining else { return };
-        let arrived: u64 = obtaining.sources.iter().map(SourceState::arrived).sum();
+        let arrived: u64 = obtaining.sources.iter().map(Pull::arrived).sum();
         let counts: Option<Vec<_>> = obtaining.sources.iter().map(|source| source.count).collect();
         // How much there is in all is known once every source has sent something.
         let Some(counts) = counts else { return };
@@ -242,17 +188,11 @@ impl Worker {
     /// These nodes are lost. What is missing of theirs is asked of a source's other donors, who froze the same; a source
     /// that has no other waits for what the coordinator decides.
     pub(super) fn go_on_without_donors(&mut self, lost: &[NodeId]) {
+        self.drop_copies_from(lost);
         let Some(obtaining) = &mut self.obtaining else { return };
         let mut shrunk = false;
-        for source in &mut obtaining.sources {
-            let others = source.donors.iter().filter(|donor| !lost.contains(donor)).count();
-            if others == 0 || others == source.donors.len() {
-                continue;
-            }
-            // Which chunk comes from whom changes for all: what is on its way from the living comes all the same.
-            source.donors.retain(|donor| !lost.contains(donor));
-            source.asked = source.chunks.keys().copied().collect();
-            shrunk = true;
+        for pull in &mut obtaining.sources {
+            shrunk |= pull.go_on_without(lost);
         }
         if shrunk {
             self.request_chunks(None);
@@ -260,15 +200,17 @@ impl Worker {
     }
 
     fn join_if_complete(&mut self) {
-        let Some(obtaining) = &mut self.obtaining else { return };
-        let transfer = obtaining.transfer;
-        for (number, source) in obtaining.sources.iter_mut().enumerate() {
-            if !source.joining && source.count.is_some_and(|(count, _)| source.chunks.len() == count as usize)
-            {
-                source.joining = true;
-                let chunks = source.chunks.values().copied().collect();
-                let task = Task::Join { stage: source.stage };
-                self.compute.enqueue(Purpose::Join { transfer, source: number }, task, chunks, 1);
+        if let Some(obtaining) = &mut self.obtaining {
+            let transfer = obtaining.transfer;
+            for (source, pull) in obtaining.sources.iter_mut().enumerate() {
+                if let Some((task, chunks)) = pull.join_when_complete() {
+                    self.compute.enqueue(Purpose::Join { transfer, source }, task, chunks, 1);
+                }
+            }
+        }
+        for (transfer, pull) in self.copies.pulls() {
+            if let Some((task, chunks)) = pull.join_when_complete() {
+                self.compute.enqueue(Purpose::Join { transfer, source: 0 }, task, chunks, 1);
             }
         }
     }
@@ -282,7 +224,7 @@ impl Worker {
     ) {
         let Some(obtaining) = self.obtaining.as_mut().filter(|obtaining| obtaining.transfer == transfer)
         else {
-            self.drop_handles(outputs);
+            self.copy_joined(transfer, outputs, digest);
             return;
         };
         let chunks = std::mem::take(&mut obtaining.sources[source].chunks);
@@ -325,12 +267,7 @@ impl Worker {
 
     pub(super) fn drop_obtaining(&mut self, obtaining: Obtaining) {
         self.compute.cancel(|purpose| purpose.is_of_transfer(obtaining.transfer));
-        let handles: Vec<_> = obtaining
-            .sources
-            .into_iter()
-            .flat_map(|source| source.chunks.into_values().chain(source.joined))
-            .collect();
-        self.drop_handles(handles);
+        self.drop_handles(obtaining.sources.into_iter().flat_map(Pull::handles));
     }
 
     /// The first iteration whose commit we need while a state is on its way. A stage that is being rebuilt takes no
@@ -354,12 +291,23 @@ impl Worker {
         }
     }
 
-    pub(super) fn donate(&mut self, transfer: TransferId, iteration: Iteration, to: NodeId) {
+    pub(super) fn donate(&mut self, transfer: TransferId, stage: StageId, iteration: Iteration, to: NodeId) {
         self.newest_donation = self.newest_donation.max(Some(transfer));
+        // Of another stage it is a copy that is kept.
+        let copy = self.held.is_none_or(|held| held.stage != stage);
+        let state = self.copies.state(stage, iteration).filter(|_| copy);
+        if copy && state.is_none() {
+            let why = format!("no copy of {stage} before {iteration} is kept");
+            self.report(ToCoordinator::TransferFailed { transfer, why });
+            return;
+        }
         self.donations.insert(
             transfer,
-            Donation { iteration, to, freezing: false, frozen: None, asked: BTreeSet::new() },
+            Donation { iteration, to, freezing: copy, frozen: None, asked: BTreeSet::new() },
         );
+        if let Some(state) = state {
+            self.compute.enqueue(Purpose::Freeze { transfer }, Task::Freeze, vec![state], 1);
+        }
         let (now, later) = std::mem::take(&mut self.early_requests)
             .into_iter()
             .partition::<Vec<_>, _>(|(_, wanted, _)| *wanted == transfer);

@@ -49,7 +49,11 @@ fn a_spare_takes_the_place_before_the_node_goes() {
     bench.says(leaver, ToCoordinator::Leaving);
     let (transfer, stage, method) = bench.last_assignment(spare);
     assert_eq!((stage, method), (StageId(1), Method::Copy { donors: nodes[2..].to_vec() }));
-    assert!(is_told(&bench, leaver, &ToWorker::Donate { transfer, iteration: Iteration(0), to: spare }));
+    assert!(is_told(
+        &bench,
+        leaver,
+        &ToWorker::Donate { transfer, stage, iteration: Iteration(0), to: spare }
+    ));
     paced_iteration(&mut bench, &nodes, &|_| 1000);
     assert!(!has_left(&bench, leaver), "it still donates");
     assert_eq!(begun(&bench, leaver), [], "but it works no more");

@@ -1,5 +1,6 @@
 //! The coordinator's decisions, seen through its commands.
 
+mod copies;
 mod entering;
 mod guard;
 mod hedging;
@@ -452,6 +453,7 @@ fn holding(node: NodeId, stage: u16, iteration: u64, state: u8) -> Holding {
         state: Digest([state; 32]),
         reduced: None,
         record: None,
+        copies: Vec::new(),
     }
 }
 

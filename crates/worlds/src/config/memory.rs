@@ -26,6 +26,9 @@ pub struct NodeMemory {
     pub reduce: u64,
     /// Buffers of the computation.
     pub workspace: u64,
+    /// Copies of other stages' states, and its own state while another node is sent a copy of it, where the strategy asks for
+    /// copies.
+    pub copies: u64,
     /// The tokens.
     pub data: u64,
 }
@@ -40,6 +43,7 @@ impl NodeMemory {
             + self.retained
             + self.reduce
             + self.workspace
+            + self.copies
             + self.data
     }
 }
@@ -72,9 +76,11 @@ impl MemoryPlan {
                 retained: 2 * microbatches * estimate.boundary,
                 reduce: estimate.gradients + exchanged,
                 workspace: estimate.workspace,
+                copies: 0,
                 data: 0,
             });
         }
+        add_copies(config, &mut nodes);
         Ok(Self { nodes })
     }
 
@@ -123,17 +129,30 @@ impl fmt::Display for MemoryPlan {
                 node.workspace,
             ];
             cells.iter().try_for_each(|cell| write!(f, " {:>10}", bytes_in_units(*cell)))?;
-            writeln!(
-                f,
-                "{}",
-                if node.data > 0 {
-                    format!("  and data {}", bytes_in_units(node.data))
-                } else {
-                    String::new()
+            for (what, bytes) in [("copies", node.copies), ("data", node.data)] {
+                if bytes > 0 {
+                    write!(f, "  and {what} {}", bytes_in_units(bytes))?;
                 }
-            )?;
+            }
+            writeln!(f)?;
         }
         write!(f, "{:<12} {:>10}", "all nodes", bytes_in_units(self.total()))
+    }
+}
+
+/// What copies take at most: a node keeps those of two stages (the first relay that of the origin, the last but one that of the
+/// last), pulls one more, and has its own state frozen for another.
+fn add_copies(config: &RunConfig, nodes: &mut [NodeMemory]) {
+    let Ok(strategy) = skipstone_recovery::strategy(&config.recovery) else { return };
+    let state = |node: &NodeMemory| {
+        let copied = strategy.copies_every(node.stage).is_some();
+        if copied { node.parameters + node.moments } else { 0 }
+    };
+    let states: Vec<_> = nodes.iter().map(state).collect();
+    let (relay, largest) = (states.last().copied().unwrap_or(0), states.iter().copied().max().unwrap_or(0));
+    for (node, own) in nodes.iter_mut().zip(states) {
+        let kept = if node.stage.is_origin() { 0 } else { 2 * relay + largest };
+        node.copies = own + kept;
     }
 }
 

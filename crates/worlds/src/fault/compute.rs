@@ -277,7 +277,11 @@ pub(crate) fn run(
                 return Err(wrong());
             }
             let sources: Vec<_> = found.into_iter().map(|(_, origin)| origin).collect();
-            let origin = made::rebuild(*stage, recipe, &sources);
+            let origin = match sources[..] {
+                // A copy gives the same bits again.
+                [only] if recipe.restores(*stage) => only,
+                _ => made::rebuild(*stage, recipe, &sources),
+            };
             let rebuilt = Rebuilt { stage: *stage, recipe: recipe.clone(), sources, state: origin };
             Ok(Effects { rebuilt: Some(rebuilt), ..Effects::state(*stage, origin) })
         }

@@ -154,7 +154,7 @@ fn settings(seed: u64, options: &Options, random: &mut Random) -> Settings {
         full_every: *random.pick(&[0, 0, 1, 5]).unwrap_or(&0),
         slots: random.between(1, 4) as u32,
         while_lost: if random.chance(0.7) { WhileLost::Skip } else { WhileLost::Wait },
-        recovery: (*random.pick(&STRATEGIES).unwrap_or(&"checkfree")).to_owned(),
+        recovery: draw_recovery(random),
         clip_norm_max: if random.chance(0.5) { 1.0 } else { 0.0 },
         learning_rate: LearningRate {
             peak: 1e-3,
@@ -177,9 +177,6 @@ fn settings(seed: u64, options: &Options, random: &mut Random) -> Settings {
     }
     settings
 }
-
-/// The strategies that swap no stages.
-const STRATEGIES: [&str; 4] = ["checkfree", "uniform", "copy", "random"];
 
 /// Swaps stages in every third run, in half of those because the strategy asks for it. Drawn apart, so that seeds found before stay
 /// what they were in the others.
@@ -213,5 +210,18 @@ fn tempo(random: &mut Random) -> Tempo {
         plan_us: range(50, 2_000, 4),
         silence_us: random.magnitude(100_000, 2_000_000),
         slow_message: if random.chance(0.5) { 0.0 } else { 0.02 },
+    }
+}
+
+/// A strategy; copies are taken so often that some are old when they are needed, and some on their way.
+fn draw_recovery(random: &mut Random) -> String {
+    // The one that swaps stages is drawn where they are swapped.
+    let names: Vec<_> =
+        skipstone_recovery::STRATEGY_NAMES.into_iter().filter(|name| *name != "checkfree+").collect();
+    let name = *random.pick(&names).unwrap_or(&"checkfree");
+    if name == "neighbour-snapshot" {
+        format!("{name}:every={}", random.between(1, 7))
+    } else {
+        name.to_owned()
     }
 }

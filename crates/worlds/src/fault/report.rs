@@ -22,6 +22,10 @@ pub struct Report {
     pub stages_lost: u64,
     /// Stages that were rebuilt.
     pub rebuilt: u64,
+    /// Copies of stages that nodes of other stages came to keep.
+    pub copies: u64,
+    /// Rebuilds from such a copy that began.
+    pub restored: u64,
     /// Shares of lost nodes that replicas replayed.
     pub repaired: u64,
     /// Times that a late node's microbatches moved to a replica.
@@ -90,6 +94,10 @@ pub struct SeedsReport {
     pub stages_lost: u64,
     /// Stages that were rebuilt.
     pub rebuilt: u64,
+    /// Copies of stages that nodes of other stages came to keep.
+    pub copies: u64,
+    /// Rebuilds from such a copy that began.
+    pub restored: u64,
     /// Shares of lost nodes that replicas replayed.
     pub repaired: u64,
     /// Times that a late node's microbatches moved to a replica.
@@ -127,6 +135,8 @@ impl SeedsReport {
                 self.terms += report.terms;
                 self.stages_lost += report.stages_lost;
                 self.rebuilt += report.rebuilt;
+                self.copies += report.copies;
+                self.restored += report.restored;
                 self.repaired += report.repaired;
                 self.hedged += report.hedged;
                 self.refused += report.refused;

@@ -89,6 +89,8 @@ pub enum Tamper {
     KeepStruckNode,
     /// A node that comes back does not say under which id its work was recorded.
     ForgetNames,
+    /// A node that comes back does not say which copies it keeps.
+    ForgetCopies,
     /// A node says that it gave up all its microbatches, and goes on with them.
     CountGivenUp,
     /// Nodes don't hear that a path goes back, and give it their last slot.
@@ -97,7 +99,7 @@ pub enum Tamper {
 
 impl Tamper {
     /// All of them.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 40] = [
         Self::CountTwice,
         Self::HearTheFenced,
         Self::CommitOtherGradient,
@@ -135,6 +137,7 @@ impl Tamper {
         Self::HideNorm,
         Self::KeepStruckNode,
         Self::ForgetNames,
+        Self::ForgetCopies,
         Self::CountGivenUp,
         Self::GiveLastSlot,
     ];
@@ -376,6 +379,11 @@ impl World {
             && self.tamper == Some(Tamper::ForgetNames)
         {
             holding.names.clear();
+        }
+        if let ToCoordinator::Hello { holding: Some(holding), .. } = &mut hello
+            && self.tamper == Some(Tamper::ForgetCopies)
+        {
+            holding.copies.clear();
         }
         hello
     }

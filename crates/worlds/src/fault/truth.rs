@@ -140,7 +140,12 @@ impl Truth {
                 self.lineages[usize::from(rebuild.stage.0)] = rebuild.lineage;
             }
             Observation::Rebuilt { rebuilt } => {
-                self.rebuilt.insert(made::digest(rebuilt.state), (*rebuilt).clone());
+                let known = self.rebuilt.entry(made::digest(rebuilt.state));
+                // A copy of what was made from others is no news of how it was made.
+                let known = known.or_insert_with(|| (*rebuilt).clone());
+                if known.recipe.restores(known.stage) {
+                    known.clone_from(rebuilt);
+                }
             }
             Observation::Bound { node, holding: Some(holding) } => {
                 let (stage, iteration, digest) = (holding.stage, holding.iteration, holding.state);

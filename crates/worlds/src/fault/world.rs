@@ -278,6 +278,11 @@ impl World {
             Logged::Finished { .. } => self.invocation.over = true,
             Logged::StageLost { .. } => self.report.stages_lost += 1,
             Logged::StageRebuilt { .. } => self.report.rebuilt += 1,
+            Logged::CopyKept { .. } => self.report.copies += 1,
+            Logged::RebuildStarted { stage, sources, .. } => {
+                let restores = sources.iter().any(|(source, _)| source == stage);
+                self.report.restored += u64::from(restores);
+            }
             Logged::Repaired { .. } => self.report.repaired += 1,
             Logged::Hedged { .. } => self.report.hedged += 1,
             Logged::ShareRefused { .. } => self.report.refused += 1,

@@ -93,6 +93,7 @@ fn words(entry: &Entry) -> String {
         Entry::Struck { node, iteration } => format!("a strike of {node} in {iteration}"),
         Entry::NodesBelow { node } => format!("node ids below {}", node.0),
         Entry::RolledBack { iteration, .. } => format!("a rollback to {iteration}"),
+        Entry::CopyKept(copy) => format!("a copy of {} before {}", copy.stage, copy.iteration),
         Entry::Rebuilt(rebuild) => format!("lineage {} of {}", rebuild.lineage, rebuild.stage),
         Entry::Committed(record) => {
             format!("{} ({}, record {})", record.iteration, record.attempt, record.digest())

@@ -126,7 +126,7 @@ impl<'a> Replay<'a> {
     fn take(&mut self, entry: &Entry) -> Result<(), ReplayError> {
         match entry {
             Entry::Opened { .. } => self.report.terms += 1,
-            Entry::NodesBelow { .. } | Entry::Struck { .. } => {}
+            Entry::NodesBelow { .. } | Entry::Struck { .. } | Entry::CopyKept(_) => {}
             Entry::RolledBack { iteration, generation, stages } => {
                 self.roll_back(*iteration, *generation, stages)?;
             }

@@ -1,6 +1,7 @@
 //! What must hold, one file each, named after what it promises. An invariant sees everything that happens in the
 //! simulated run, and the oracle; it never looks into the cores.
 
+mod a_kept_copy_is_used;
 mod commit_is_journalled_first;
 mod committed_gradient_equals_undisturbed;
 mod committed_iterations_never_change;
@@ -141,6 +142,7 @@ impl Invariants {
             Box::new(each_microbatch_counted_once::EachMicrobatchCountedOnce),
             Box::new(hashes_before_step::HashesBeforeStep::default()),
             Box::new(recovery_is_the_configured_one::RecoveryIsTheConfiguredOne::default()),
+            Box::new(a_kept_copy_is_used::AKeptCopyIsUsed::default()),
             Box::new(committed_gradient_equals_undisturbed::CommittedGradientEqualsUndisturbed),
             Box::new(replicas_bitwise_equal::ReplicasBitwiseEqual::default()),
             Box::new(sample_order_independent::SampleOrderIndependent),

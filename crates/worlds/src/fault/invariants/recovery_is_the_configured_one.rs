@@ -35,7 +35,9 @@ impl Invariant for RecoveryIsTheConfiguredOne {
         for part in &record.stages {
             let lineage = self.lineages.entry(part.stage).or_default();
             let before = std::mem::replace(lineage, part.lineage);
-            let made_anew = part.state.filter(|state| truth.rebuilt.contains_key(state));
+            // One that was restored from a copy may be what it was before it was lost.
+            let mixed = |rebuilt: &Rebuilt| !rebuilt.recipe.restores(rebuilt.stage);
+            let made_anew = part.state.filter(|state| truth.rebuilt.get(state).is_some_and(mixed));
             let entered = made_anew.is_some_and(|state| self.adopted.insert(state));
             if part.lineage < before || (entered && part.lineage == before) {
                 let (stage, new) = (part.stage, part.lineage);
@@ -91,7 +93,10 @@ fn is_configured(stage: StageId, recipe: &Recipe, truth: &Truth, norms: &[f64]) 
                     like_relay: index > 0 || truth.settings.origin_like_relay,
                 })
                 .collect();
-            strategy.on_loss(&LossView { lost: stage, stages: &views }) == Decision::Rebuild(recipe.clone())
+            [None, Some(1)].into_iter().any(|copy_age| {
+                let view = LossView { lost: stage, stages: &views, copy_age };
+                strategy.on_loss(&view) == Decision::Rebuild(recipe.clone())
+            })
         })
     })
 }

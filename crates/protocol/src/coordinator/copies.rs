@@ -1,0 +1,247 @@
+//! Copies of stages with nodes of other stages, where the strategy asks for them.
+//!
+//! At the start of an iteration in which a stage is due, one of its replicas freezes its state, and a node of the nearest other
+//! stage pulls it while training goes on. What arrived counts once it has the bits that the stage's replicas agreed on; it is
+//! journalled, so that the next coordinator knows a copy when a node comes with it.
+
+use super::Coordinator;
+use super::roster::Role;
+use crate::journal::{Entry, StageCopy};
+use crate::message::{KeptCopy, ToWorker, TransferId};
+use skipstone_types::{Event, Iteration, NodeId, StageId};
+use std::collections::BTreeMap;
+
+/// Iterations that a copy may be on its way, however often copies are taken.
+const COPY_ITERATIONS_MIN: u64 = 8;
+
+/// The newest copy of a stage that has the right bits.
+#[derive(Debug, Clone, PartialEq)]
+struct Known {
+    copy: StageCopy,
+    /// Who has it; none: a node that is lost, and may come back.
+    keeper: Option<NodeId>,
+}
+
+/// A copy on its way.
+#[derive(Debug, Clone)]
+struct Moving {
+    transfer: TransferId,
+    iteration: Iteration,
+    donor: NodeId,
+    keeper: NodeId,
+}
+
+/// All copies.
+#[derive(Debug, Default)]
+pub(super) struct Copies {
+    known: BTreeMap<StageId, Known>,
+    moving: BTreeMap<StageId, Moving>,
+    /// Arrived before the stage's replicas had said what the state is.
+    unsettled: BTreeMap<StageId, (NodeId, StageCopy)>,
+}
+
+impl Copies {
+    /// What a journal tells of.
+    pub(super) fn of_journal(copies: impl IntoIterator<Item = StageCopy>) -> Self {
+        let known = copies.into_iter().map(|copy| (copy.stage, Known { copy, keeper: None })).collect();
+        Self { known, ..Self::default() }
+    }
+}
+
+impl Coordinator {
+    /// At the start of an attempt: has the stages copied that are due.
+    pub(super) fn copy_stages(&mut self) {
+        for stage in self.stage_ids() {
+            let Some(every) = self.strategy.copies_every(stage) else { continue };
+            if self.is_served(stage) && self.is_copy_due(stage, every.get()) {
+                self.start_copy(stage);
+            }
+        }
+    }
+
+    /// Whether it is the stage's turn, or nobody who stays has a copy of it. Stages take turns, so that links are not all
+    /// loaded at once.
+    fn is_copy_due(&self, stage: StageId, every: u64) -> bool {
+        let iteration = self.iteration.0;
+        if let Some(moving) = self.copies.moving.get(&stage) {
+            // It takes too long, or will never end.
+            return moving.iteration.0 + every.max(COPY_ITERATIONS_MIN) < iteration;
+        }
+        let known = self.copies.known.get(&stage);
+        let newest =
+            known.filter(|known| known.keeper.is_some_and(|keeper| self.may_keep_copies(keeper, stage)));
+        match newest.map(|known| known.copy.iteration.0) {
+            // The first state follows from the seed.
+            None => iteration > 0,
+            Some(newest) => {
+                let turn = u64::from(stage.0) * every / self.stages.len() as u64;
+                newest < iteration && (iteration + turn).is_multiple_of(every)
+            }
+        }
+    }
+
+    /// Whether the node serves another stage, and stays.
+    fn may_keep_copies(&self, node: NodeId, of: StageId) -> bool {
+        self.nodes.get(&node).is_some_and(
+            |known| matches!(known.role, Role::Serving { stage } if stage != of && !known.leaving),
+        )
+    }
+
+    fn start_copy(&mut self, stage: StageId) {
+        self.stop_copy(stage);
+        let replicas = self.serving(stage);
+        let turn = self.iteration.0 as usize % replicas.len().max(1);
+        let (Some(donor), Some(keeper)) = (replicas.get(turn).copied(), self.keeper_for(stage)) else {
+            return;
+        };
+        let (transfer, iteration) = (self.new_transfer(), self.iteration);
+        self.copies.moving.insert(stage, Moving { transfer, iteration, donor, keeper });
+        let addresses = self.addresses_for(keeper);
+        self.send(donor, ToWorker::Donate { transfer, stage, iteration, to: keeper });
+        self.send(keeper, ToWorker::KeepCopy { transfer, stage, iteration, donor, addresses });
+    }
+
+    /// The keeper so far; else of the nearest stage's nodes the one that keeps least.
+    fn keeper_for(&self, stage: StageId) -> Option<NodeId> {
+        let known = self.copies.known.get(&stage).and_then(|known| known.keeper);
+        if let Some(keeper) = known.filter(|keeper| self.may_keep_copies(*keeper, stage)) {
+            return Some(keeper);
+        }
+        let keeps = |node: NodeId| {
+            let known = self.copies.known.values().filter(|known| known.keeper == Some(node)).count();
+            known + self.copies.moving.values().filter(|moving| moving.keeper == node).count()
+        };
+        let candidates = self.nodes.keys().copied().filter(|node| self.may_keep_copies(*node, stage));
+        candidates.min_by_key(|node| {
+            let served = match self.nodes[node].role {
+                Role::Serving { stage } => stage.0,
+                _ => u16::MAX,
+            };
+            // Of two that are as near the one above, as the last stage has none.
+            (served.abs_diff(stage.0), served < stage.0, keeps(*node), *node)
+        })
+    }
+
+    /// A copy on its way is of no use any more.
+    fn stop_copy(&mut self, stage: StageId) {
+        let Some(Moving { transfer, donor, keeper, .. }) = self.copies.moving.remove(&stage) else { return };
+        if self.nodes.contains_key(&donor) {
+            self.send(donor, ToWorker::Release { transfer });
+        }
+        // What it kept before is not what we mean.
+        let has_another = self.copies.known.get(&stage).is_some_and(|known| known.keeper == Some(keeper));
+        if self.nodes.contains_key(&keeper) && !has_another {
+            self.send(keeper, ToWorker::DropCopy { stage });
+        }
+    }
+
+    /// A node keeps a copy, whatever became of the transfer that brought it.
+    pub(super) fn on_copy_kept(&mut self, node: NodeId, transfer: TransferId, kept: KeptCopy) {
+        let KeptCopy { stage, iteration, digest } = kept;
+        let Some(lineage) = self.stages.get(usize::from(stage.0)).map(|known| known.lineage) else { return };
+        if let Some(Moving { donor, .. }) =
+            self.copies.moving.get(&stage).filter(|moving| moving.transfer == transfer)
+        {
+            let donor = *donor;
+            self.copies.moving.remove(&stage);
+            if self.nodes.contains_key(&donor) {
+                self.send(donor, ToWorker::Release { transfer });
+            }
+        }
+        // It has taken the place of what the node kept before.
+        if let Some(known) = self.copies.known.get_mut(&stage).filter(|known| known.keeper == Some(node)) {
+            known.keeper = None;
+        }
+        let copy = StageCopy { stage, iteration, lineage, state: digest };
+        self.copies.unsettled.insert(stage, (node, copy));
+        self.settle_copies();
+    }
+
+    /// Copies that have arrived count once their stage's replicas have said what they are copies of.
+    pub(super) fn settle_copies(&mut self) {
+        let settled: Vec<_> = self
+            .copies
+            .unsettled
+            .iter()
+            .filter_map(|(stage, (node, copy))| {
+                let agreed = self.stages[usize::from(stage.0)].digests.get(&copy.iteration)?;
+                Some((*stage, *node, copy.clone(), *agreed))
+            })
+            .collect();
+        for (stage, node, copy, agreed) in settled {
+            self.copies.unsettled.remove(&stage);
+            if copy.state == agreed && copy.lineage == self.stages[usize::from(stage.0)].lineage {
+                self.adopt_copy(node, copy);
+            } else if self.nodes.contains_key(&node) {
+                self.send(node, ToWorker::DropCopy { stage });
+            }
+        }
+    }
+
+    fn adopt_copy(&mut self, keeper: NodeId, copy: StageCopy) {
+        let (stage, iteration) = (copy.stage, copy.iteration);
+        self.journal(Entry::CopyKept(copy.clone()));
+        self.log(Event::CopyKept { stage, iteration, node: keeper });
+        let before = self.copies.known.insert(stage, Known { copy, keeper: Some(keeper) });
+        if let Some(other) = before.and_then(|known| known.keeper).filter(|other| *other != keeper) {
+            self.send(other, ToWorker::DropCopy { stage });
+        }
+    }
+
+    /// A node is gone, or gets another stage: what it kept, or was on its way to it or from it, is no more.
+    pub(super) fn forget_copies_with(&mut self, node: NodeId) {
+        let moving = self.copies.moving.iter().filter(|(_, of)| of.donor == node || of.keeper == node);
+        let moving: Vec<_> = moving.map(|(stage, _)| *stage).collect();
+        for stage in moving {
+            self.stop_copy(stage);
+        }
+        self.copies.unsettled.retain(|_, (keeper, _)| *keeper != node);
+        for known in self.copies.known.values_mut().filter(|known| known.keeper == Some(node)) {
+            known.keeper = None;
+        }
+    }
+
+    /// A node comes back with copies: those that are the newest of their stage count again.
+    pub(super) fn take_copies(&mut self, node: NodeId, kept: &[KeptCopy]) {
+        for KeptCopy { stage, iteration, digest } in kept.iter().take(self.stages.len()).copied() {
+            let known = self.copies.known.get_mut(&stage).filter(|known| {
+                known.keeper.is_none() && (known.copy.iteration, known.copy.state) == (iteration, digest)
+            });
+            match known {
+                Some(known) => known.keeper = Some(node),
+                None => self.send(node, ToWorker::DropCopy { stage }),
+            }
+        }
+    }
+
+    /// The newest copy of a lost stage with a living node other than `but`.
+    pub(super) fn copy_of(&self, stage: StageId, but: Option<NodeId>) -> Option<(NodeId, StageCopy)> {
+        let known = self.copies.known.get(&stage)?;
+        let keeper = known.keeper.filter(|keeper| Some(*keeper) != but && self.nodes.contains_key(keeper))?;
+        Some((keeper, known.copy.clone()))
+    }
+
+    /// A copy is of no use: its keeper does not have it, or it has other bits than were copied.
+    pub(super) fn forget_copy(&mut self, stage: StageId, iteration: Iteration) {
+        let Some(known) = self.copies.known.remove(&stage) else { return };
+        if known.copy.iteration != iteration {
+            self.copies.known.insert(stage, known);
+        } else if let Some(keeper) = known.keeper {
+            self.send(keeper, ToWorker::DropCopy { stage });
+        }
+    }
+
+    /// A copy on its way came to nothing; whether the transfer was one.
+    pub(super) fn copy_failed(&mut self, transfer: TransferId) -> bool {
+        let stage = self.copies.moving.iter().find(|(_, moving)| moving.transfer == transfer);
+        let Some(stage) = stage.map(|(stage, _)| *stage) else { return false };
+        self.stop_copy(stage);
+        true
+    }
+
+    /// Whether a stage that is lost can be made again: the origin only from a copy.
+    pub(super) fn may_be_rebuilt(&self, stage: StageId) -> bool {
+        let refused = self.stages[usize::from(stage.0)].refused;
+        !refused && (!stage.is_origin() || self.copy_of(stage, None).is_some())
+    }
+}

@@ -1,0 +1,131 @@
+//! Copies of stages with nodes of other stages.
+
+use super::*;
+use skipstone_protocol::{KeptCopy, StageCopy};
+use skipstone_recovery::Recipe;
+
+fn with_copies(relay_stages: u16) -> Settings {
+    Settings { recovery: "neighbour-snapshot:every=1".to_owned(), ..settings(1, relay_stages) }
+}
+
+/// Who was last told to keep a copy of the stage: the transfer, the keeper and the donor.
+fn asked(bench: &Bench, of: u16) -> Option<(TransferId, Iteration, NodeId, NodeId)> {
+    bench.sent.iter().rev().find_map(|(to, message)| match message {
+        ToWorker::KeepCopy { transfer, stage, iteration, donor, .. } if stage.0 == of => {
+            Some((*transfer, *iteration, *to, *donor))
+        }
+        _ => None,
+    })
+}
+
+fn keeps(bench: &mut Bench, of: u16, digest: u8) -> NodeId {
+    let (transfer, iteration, keeper, _) = asked(bench, of).expect("a copy is asked for");
+    let (stage, digest) = (StageId(of), Digest([digest; 32]));
+    bench.says(keeper, ToCoordinator::CopyKept { transfer, stage, iteration, digest });
+    keeper
+}
+
+/// After one iteration; the copy of `of` before the second is kept, if it has these bits.
+fn copied(relay_stages: u16, of: u16, digest: u8) -> (Bench, Vec<NodeId>) {
+    let (mut bench, nodes) = Bench::started(&with_copies(relay_stages));
+    assert_eq!(asked(&bench, of), None, "the first state follows from the seed");
+    run_iteration(&mut bench, &nodes);
+    all_step(&mut bench, &nodes);
+    keeps(&mut bench, of, digest);
+    (bench, nodes)
+}
+
+fn was_told(bench: &Bench, node: NodeId, what: &ToWorker) -> bool {
+    bench.sent.iter().any(|(to, message)| *to == node && message == what)
+}
+
+#[test]
+fn the_last_origin_comes_back_from_its_copy_and_nothing_else_will_do() {
+    let (mut bench, nodes) = copied(2, 0, 100);
+    let copy = StageCopy { stage: StageId(0), iteration: Iteration(1), lineage: 0, state: Digest([100; 32]) };
+    assert_eq!(bench.journal.last(), Some(&Entry::CopyKept(copy)));
+    run_iteration(&mut bench, &nodes);
+    all_step(&mut bench, &nodes);
+    assert_eq!(bench.coordinator.iteration(), Iteration(2));
+    lose(&mut bench, nodes[0]);
+    let heir = bench.hello(None);
+    let (transfer, stage, method) = bench.last_assignment(heir);
+    let recipe = Recipe::restore(StageId(0));
+    assert_eq!((stage, method), (StageId(0), Method::Rebuild { recipe, donors: vec![nodes[1]] }));
+    let donate = ToWorker::Donate { transfer, stage, iteration: Iteration(1), to: heir };
+    assert!(was_told(&bench, nodes[1], &donate));
+    bench.wait(20_000_000);
+    assert_eq!(bench.end, None, "it is on its way");
+    let holds = |digest: u8| ToCoordinator::Holds {
+        transfer: Some(transfer),
+        stage,
+        iteration: Iteration(2),
+        digest: Digest([digest; 32]),
+    };
+    bench.says(heir, holds(100));
+    let Some(Entry::Rebuilt(rebuild)) = bench.journal.last() else { panic!("{:?}", bench.journal.last()) };
+    assert_eq!(
+        (rebuild.from, rebuild.lineage, rebuild.source_lineages[..].to_vec()),
+        (Iteration(1), 1, vec![0])
+    );
+    assert_eq!(bench.current(), (Iteration(2), Attempt(1)));
+}
+
+#[test]
+fn what_comes_of_a_copy_must_have_its_bits() {
+    let (mut bench, nodes) = copied(3, 2, 102);
+    lose(&mut bench, nodes[2]);
+    let heir = bench.hello(None);
+    let (transfer, stage, method) = bench.last_assignment(heir);
+    assert_eq!(method, Method::Rebuild { recipe: Recipe::restore(stage), donors: vec![nodes[3]] });
+    let (iteration, digest) = (Iteration(1), Digest([9; 32]));
+    bench.says(heir, ToCoordinator::Holds { transfer: Some(transfer), stage, iteration, digest });
+    let (_, _, method) = bench.last_assignment(heir);
+    let Method::Rebuild { recipe, donors } = method else { panic!("{method:?}") };
+    assert_eq!((recipe.sources.len(), donors), (2, vec![nodes[1], nodes[3]]), "made from its neighbours");
+    assert!(was_told(&bench, nodes[3], &ToWorker::DropCopy { stage }));
+}
+
+#[test]
+fn a_copy_with_other_bits_than_its_stage_counts_for_nothing() {
+    let (mut bench, nodes) = copied(2, 1, 77);
+    assert!(!bench.journal.iter().any(|entry| matches!(entry, Entry::CopyKept(_))));
+    let keeper = nodes[2];
+    assert!(was_told(&bench, keeper, &ToWorker::DropCopy { stage: StageId(1) }));
+    lose(&mut bench, nodes[1]);
+    let heir = bench.hello(None);
+    let (_, _, method) = bench.last_assignment(heir);
+    let Method::Rebuild { recipe, .. } = method else { panic!("{method:?}") };
+    assert!(!recipe.restores(StageId(1)));
+}
+
+#[test]
+fn the_next_coordinator_knows_a_copy_when_its_keeper_comes() {
+    for has_it in [true, false] {
+        let (mut bench, nodes) = copied(2, 0, 100);
+        run_iteration(&mut bench, &nodes);
+        let mut second = Bench::open(&with_copies(2), &bench.journal);
+        for (index, node) in nodes.iter().enumerate().skip(1) {
+            let mut holding = holding(*node, index as u16, 2, 7);
+            let (stage, iteration) = (StageId(0), Iteration(1));
+            let digest = Digest([if has_it { 100 } else { 99 }; 32]);
+            holding.copies = vec![KeptCopy { stage, iteration, digest }];
+            second.hello(Some(Box::new(holding)));
+        }
+        second.wait(13_000_000);
+        let heir = second.hello(None);
+        let assigned = second.sent.iter().any(|(to, message)| {
+            *to == heir && matches!(message, ToWorker::Assign { stage: StageId(0), .. })
+        });
+        assert_eq!(assigned, has_it);
+    }
+}
+
+#[test]
+fn a_lost_keeper_is_replaced_at_the_next_attempt() {
+    let (mut bench, nodes) = copied(3, 1, 101);
+    assert_eq!(asked(&bench, 1).map(|(_, _, keeper, _)| keeper), Some(nodes[2]));
+    lose(&mut bench, nodes[2]);
+    let (_, iteration, keeper, donor) = asked(&bench, 1).expect("another keeper is asked");
+    assert_eq!((iteration, keeper, donor), (Iteration(1), nodes[0], nodes[1]));
+}
