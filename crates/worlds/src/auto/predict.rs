@@ -212,6 +212,11 @@ mod tests {
             need(3),
             "what is said of memory is what `config` says"
         );
+        let swapped = RunConfig { recovery: "checkfree+".to_owned(), ..config() };
+        let fitted = Fitted::new(swapped.clone(), &list(&[need(2) as f64; 6])).unwrap();
+        assert_eq!((fitted.config.slots, fitted.lacks), (Some(2), None));
+        let fitted = Fitted::new(swapped, &list(&[need(1) as f64; 6])).unwrap();
+        assert!(fitted.config.slots == Some(2) && fitted.lacks.is_some(), "swapped paths need two slots");
         let fitted = Fitted::new(config(), &list(&[need(1) as f64 - 1.0; 6])).unwrap();
         assert!(fitted.lacks.unwrap().contains("of 6 nodes hold"));
     }
