@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use skipstone_types::{RateShape, WhileLost};
+use skipstone_types::{EdgeSwaps, RateShape, WhileLost};
 use skipstone_worlds::config::RunConfig;
 
 use crate::failure::Outcome;
@@ -71,10 +71,14 @@ pub(crate) struct RunFlags {
     /// Where to compute; this version: cpu
     #[arg(long, value_name = "cpu", help_heading = "Swarm")]
     device: Option<String>,
-    /// How a stage without a living replica is made again: checkfree, uniform, copy or random, with options as in
-    /// checkfree:norm=l2-squared,moments=mix [default: checkfree]
+    /// How a stage without a living replica is made again: checkfree, checkfree+, uniform, copy or random, with options as in
+    /// checkfree:norm=l2-squared,moments=mix or checkfree+:partners=copy [default: checkfree]
     #[arg(long, value_name = "NAME", help_heading = "Recovery")]
     recovery: Option<String>,
+    /// Let odd microbatches visit relay 2 before 1, and the last relay before the one before it, so that these learn each
+    /// other's place; needs --slots 2 or more [default: odd with --recovery checkfree+, else off]
+    #[arg(long, value_name = "odd|off", value_parser = parse_edge_swaps, help_heading = "Recovery")]
+    edge_swaps: Option<EdgeSwaps>,
     /// Meanwhile, train around the hole or wait [default: skip]
     #[arg(long, value_name = "skip|wait", value_parser = parse_while_lost, help_heading = "Recovery")]
     while_lost: Option<WhileLost>,
@@ -168,6 +172,14 @@ fn parse_while_lost(text: &str) -> Result<WhileLost, String> {
     }
 }
 
+fn parse_edge_swaps(text: &str) -> Result<EdgeSwaps, String> {
+    match text {
+        "odd" => Ok(EdgeSwaps::Odd),
+        "off" => Ok(EdgeSwaps::Off),
+        _ => Err("choose odd or off".to_owned()),
+    }
+}
+
 fn parse_schedule(text: &str) -> Result<RateShape, String> {
     match text {
         "cosine" => Ok(RateShape::Cosine),
@@ -209,6 +221,7 @@ impl RunFlags {
             heads,
             kv_heads,
             ffn,
+            edge_swaps,
             slots,
             threads,
             churn,
@@ -287,6 +300,7 @@ mod tests {
             ("threads", "3"),
             ("device", "tpu"),
             ("recovery", "copy"),
+            ("edge-swaps", "odd"),
             ("while-lost", "wait"),
             ("churn", "5%/h"),
             ("wan", "gcp12"),

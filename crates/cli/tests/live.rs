@@ -35,7 +35,12 @@ impl Run {
     }
 
     fn start(&self, steps: u64) -> Child {
-        self.command(&["train", "run.toml", "--json", "--steps", &steps.to_string()])
+        self.start_with(&["--steps", &steps.to_string()])
+    }
+
+    fn start_with(&self, arguments: &[&str]) -> Child {
+        self.command(&["train", "run.toml", "--json"])
+            .args(arguments)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -141,6 +146,39 @@ fn killed_relays_are_rebuilt_and_the_run_goes_on() {
     assert!(summary["kills"].as_u64().unwrap() > 0, "{summary}");
     assert!(run.count("stage_rebuilt") > 0);
     run.assert_sound();
+}
+
+#[test]
+fn checkfree_plus_makes_a_killed_first_stage_from_its_swap_partner_and_replays() {
+    let run = Run::new("recovery = \"checkfree+\"\n");
+    let child = run.start_with(&["--steps", "200", "--stages", "4", "--layers", "4"]);
+    run.wait_for("committed", 5);
+    signal(run.process_of_stage(1), "KILL");
+    run.wait_for("stage_rebuilt", 1);
+    let rebuilt = run.events().into_iter().find(|record| record["event"] == "stage_rebuilt").unwrap();
+    let what = (&rebuilt["stage"], &rebuilt["kind"], &rebuilt["sources"]);
+    assert_eq!(what, (&1.into(), &"checkfree+".into(), &serde_json::json!([2])));
+    let summary = summary(&child.wait_with_output().unwrap());
+    assert_eq!(summary["steps"], 200);
+    run.assert_sound();
+    let plan: Value = serde_json::from_slice(&fs::read(run.out().join("plan.json")).unwrap()).unwrap();
+    let stage_of = |node: &Value| {
+        let stages = plan["stages"].as_array().unwrap();
+        stages.iter().position(|nodes| nodes.as_array().unwrap().contains(node)).unwrap()
+    };
+    let paths: Vec<Vec<usize>> = plan["microbatches"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|microbatch| microbatch["path"].as_array().unwrap().iter().map(stage_of).collect())
+        .collect();
+    let (up, swapped) = (vec![0, 1, 2, 3, 4], vec![0, 2, 1, 4, 3]);
+    assert_eq!(paths, [up.clone(), swapped.clone(), up, swapped]);
+    let replay = run.command(&["replay", "run", "--json"]).output().unwrap();
+    let text = String::from_utf8_lossy(&replay.stdout);
+    assert_eq!(replay.status.code(), Some(0), "{text}{}", String::from_utf8_lossy(&replay.stderr));
+    let report: Value = serde_json::from_str(&text).unwrap();
+    assert!(report["rebuilds"].as_u64().unwrap() >= 1 && report["saved_state_checked"] == true, "{report}");
 }
 
 #[test]

@@ -96,6 +96,7 @@ fn problem(instance: &Instance, nodes: &[Vec<NodeId>], iteration: u64) -> PlanPr
         full: false,
         rules: PathRules { jump_max: instance.max_jump as u16, ..PathRules::default() },
         paces: Vec::new(),
+        edge_swaps: skipstone_types::EdgeSwaps::Off,
     }
 }
 

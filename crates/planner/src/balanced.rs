@@ -13,9 +13,10 @@ const DRAWS: u64 = 8;
 /// - every served relay stage is visited equally often (±1) wherever the jump limit allows it,
 /// - the visits of a stage are spread evenly over its nodes, and where one is known to be slow, in proportion to their
 ///   speeds: each visit goes to the node that would be through with it first,
-/// - a path visits the origin, then relays in ascending order: no swaps. As all paths climb in the same order and
-///   come back the same way, a microbatch that waits for a slot waits only for stages above, and the last one
-///   never waits: slots can't deadlock.
+/// - a path visits the origin, then relays in ascending order, but for the first two and the last two relay stages, which some
+///   microbatches visit swapped where the problem says so (`edge_swaps`). As all paths climb in the same order and come back the
+///   same way, a microbatch that waits for a slot waits only for stages above, and the last one never waits: slots can't
+///   deadlock. With swaps a worker keeps its last slot from those that go back (`protocol`, `worker/slots.rs`).
 ///
 /// A path is as long as asked, or as long as the served stages allow. Stages without nodes are passed over; a jump
 /// may exceed the limit only straight to the next served stage, when holes leave no other way.
@@ -42,9 +43,10 @@ impl PathChooser for BalancedChooser {
         let routes = routes(problem, &relays, &mut random);
         let mut turns: Vec<Turns> =
             problem.nodes.iter().map(|nodes| Turns::new(nodes, &problem.paces, &mut random)).collect();
-        let paths = routes
-            .into_iter()
-            .map(|route| {
+        let paths = (0..)
+            .zip(routes)
+            .map(|(microbatch, mut route)| {
+                problem.order(microbatch, &mut route, |stage| *stage);
                 let stages = std::iter::once(StageId::ORIGIN).chain(route);
                 Path(stages.filter_map(|stage| turns[usize::from(stage.0)].next(stage)).collect())
             })

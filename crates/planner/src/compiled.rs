@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::instance::{EdgeSwaps, Instance, InstanceError, InstanceNode, Link, Quota};
-use skipstone_types::PathRules;
+use skipstone_types::{EdgeSwaps as TrainedSwaps, PathRules, StageId};
 
 /// Microseconds of a second.
 pub const MICROSECONDS: f64 = 1_000_000.0;
@@ -72,6 +72,17 @@ pub struct CompiledInstance {
     pub(crate) able: Vec<[bool; 2]>,
     /// A message's way between each node and the coordinator that orders an iteration, microseconds; empty: nobody has to.
     ways: Vec<u64>,
+    /// How a swarm that trains swaps stages; none: as the instance says.
+    trained: Option<TrainedOrder>,
+}
+
+/// The order of stages where a swarm trains with CheckFree+'s swaps. It is the only legal one of a set of stages.
+#[derive(Debug, Clone)]
+struct TrainedOrder {
+    swaps: TrainedSwaps,
+    rules: PathRules,
+    /// Stage of each node.
+    stage_of: Vec<StageId>,
 }
 
 /// `round()` of Python: half to even.
@@ -159,6 +170,7 @@ impl CompiledInstance {
             outside: Vec::new(),
             able: Vec::new(),
             ways: Vec::new(),
+            trained: None,
             instance: instance.clone(),
         })
     }
@@ -299,6 +311,53 @@ impl CompiledInstance {
     /// between it and each node takes so many microseconds.
     pub(crate) fn set_ways(&mut self, ways: Vec<u64>) {
         self.ways = ways;
+    }
+
+    /// Nodes serve these stages, and microbatches visit them in the one order that a swarm takes which trains with these swaps;
+    /// nodes keep their last slot from those that go back, as its workers do.
+    pub(crate) fn set_trained_order(&mut self, swaps: TrainedSwaps, rules: PathRules, stages: &[Vec<u32>]) {
+        let mut stage_of = vec![StageId::ORIGIN; self.nodes()];
+        for (stage, members) in (0..).map(StageId).zip(stages) {
+            members.iter().for_each(|node| stage_of[*node as usize] = stage);
+        }
+        self.trained = (swaps != TrainedSwaps::Off).then_some(TrainedOrder { swaps, rules, stage_of });
+    }
+
+    /// Whether stages are visited in the order of a swarm that trains with swaps.
+    #[inline]
+    pub(crate) fn has_trained_order(&self) -> bool {
+        self.trained.is_some()
+    }
+
+    /// Brings the relays of a path, which ascend, into that order.
+    pub(crate) fn order_as_trained<T>(
+        &self,
+        microbatch: usize,
+        relays: &mut [T],
+        stage: impl Fn(&T) -> StageId,
+    ) {
+        if let Some(trained) = &self.trained {
+            let relay_stages = self.stages().saturating_sub(1) as u16;
+            trained.swaps.order(microbatch as u32, relay_stages, &trained.rules, relays, stage);
+        }
+    }
+
+    /// Whether a path of these stages, the origin first, is in that order and keeps the rules.
+    pub(crate) fn is_ordered_as_trained(&self, microbatch: usize, stages: &[StageId]) -> bool {
+        let Some(trained) = &self.trained else { return true };
+        let Some((_, relays)) = stages.split_first() else { return false };
+        let mut ordered = relays.to_vec();
+        ordered.sort_unstable();
+        self.order_as_trained(microbatch, &mut ordered, |stage| *stage);
+        ordered == relays && trained.rules.check(stages).is_ok()
+    }
+
+    /// Whether a path goes on from node `from` to one of a lower relay stage.
+    pub(crate) fn goes_back(&self, from: u32, to: u32) -> bool {
+        self.trained.as_ref().is_some_and(|trained| {
+            let (from, to) = (trained.stage_of[from as usize], trained.stage_of[to as usize]);
+            !to.is_origin() && to < from
+        })
     }
 
     /// Whether a coordinator orders the iteration.

@@ -4,7 +4,9 @@
 
 use proptest::prelude::*;
 use skipstone_planner::{BalancedChooser, PathChooser, PlanError};
-use skipstone_types::{Attempt, Iteration, NodeId, Pace, PathRules, Plan, PlanEpoch, PlanProblem, StageId};
+use skipstone_types::{
+    Attempt, EdgeSwaps, Iteration, NodeId, Pace, PathRules, Plan, PlanEpoch, PlanProblem, StageId,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// `replicas[s]` nodes serve stage s.
@@ -32,6 +34,7 @@ fn problem(replicas: &[usize], microbatches: u32, path_length: u16, iteration: u
         full: false,
         rules: PathRules::default(),
         paces: vec![],
+        edge_swaps: EdgeSwaps::Off,
     }
 }
 
@@ -92,11 +95,43 @@ proptest! {
     }
 
     #[test]
+    fn odd_microbatches_swap_the_edges_and_nothing_else_changes(problem in problems()) {
+        let swapped = PlanProblem { edge_swaps: EdgeSwaps::Odd, ..problem.clone() };
+        let last = (problem.nodes.len() - 1) as u16;
+        for (microbatch, (path, with)) in choose(&problem).paths.iter().zip(choose(&swapped).paths).enumerate() {
+            let mut ascending = with.clone();
+            ascending.0.sort_unstable_by_key(|visit| visit.stage);
+            prop_assert_eq!(&ascending, path);
+            if microbatch % 2 == 0 {
+                prop_assert_eq!(&with, path, "even ones ascend");
+                continue;
+            }
+            let place = |stage: u16| with.0.iter().position(|visit| visit.stage == StageId(stage));
+            let swaps = |lower: u16, higher: u16| Some(place(higher)? < place(lower)?);
+            let both = (place(1).is_some() && place(2).is_some(), last > 1 && place(last - 1).is_some() && place(last).is_some());
+            if last == 3 && both == (true, true) {
+                prop_assert_eq!(swaps(1, 2), Some(microbatch % 4 == 1));
+                prop_assert_eq!(swaps(2, 3), Some(microbatch % 4 == 3));
+                continue;
+            }
+            if both.0 {
+                prop_assert_eq!(swaps(1, 2), Some(true));
+            }
+            if both.1 {
+                let below = with.0.iter().map(|visit| visit.stage.0).filter(|stage| *stage < last - 1).max().unwrap();
+                prop_assert_eq!(swaps(last - 1, last), Some(last - below <= problem.rules.jump_max || last == 2));
+            }
+        }
+    }
+
+    #[test]
     fn the_rules_of_the_document_hold_without_holes(
         relays in 1_usize..12, microbatches in 1_u32..24, length in 1_u16..13, iteration in 0_u64..1000,
     ) {
         let replicas = vec![1; relays + 1];
-        for route in routes(&choose(&problem(&replicas, microbatches, length, iteration))) {
+        let problem = problem(&replicas, microbatches, length, iteration);
+        let swapped = PlanProblem { edge_swaps: EdgeSwaps::Odd, ..problem.clone() };
+        for route in routes(&choose(&problem)).into_iter().chain(routes(&choose(&swapped))) {
             prop_assert_eq!(PathRules::default().check(&route), Ok(()));
         }
     }

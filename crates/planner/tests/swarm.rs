@@ -9,7 +9,8 @@ use skipstone_planner::{
     SwarmDescription, SwarmError, SwarmNode, SwarmShape, draw_instance, evaluate, place, place_with_roles,
 };
 use skipstone_types::{
-    Attempt, Iteration, NodeId, Pace, PathRules, PlaceProblem, Plan, PlanEpoch, PlanProblem, StageId,
+    Attempt, EdgeSwaps, Iteration, NodeId, Pace, Path, PathRules, PlaceProblem, Plan, PlanEpoch, PlanProblem,
+    StageId,
 };
 use std::collections::BTreeMap;
 
@@ -39,6 +40,7 @@ fn problem(replicas: &[usize], microbatches: u32, path_length: u16, iteration: u
         full: false,
         rules: PathRules::default(),
         paces: vec![],
+        edge_swaps: EdgeSwaps::Off,
     }
 }
 
@@ -116,6 +118,38 @@ proptest! {
                 }
             }
             prop_assert_eq!(again.choose(&problem).unwrap(), plan);
+        }
+    }
+}
+
+#[test]
+fn swapped_edges_are_searched_over_and_kept_while_nodes_come_and_go() {
+    for (stages, length, slots) in [(7, 7, 2), (7, 5, 3), (4, 4, 2), (3, 3, 2), (2, 2, 2)] {
+        let mut description = SwarmDescription::of_instance(&instance(stages, 24, length, 7));
+        description.slots = slots;
+        let mut chooser = SwarmChooser::new(description).unwrap();
+        let lost = [3, 3, 2, 3, 0, 3];
+        for (iteration, replicas) in (0..).zip(lost) {
+            let mut nodes = vec![3; stages];
+            nodes[stages / 2] = replicas;
+            let mut problem = problem(&nodes, 12, length as u16, iteration);
+            problem.edge_swaps = EdgeSwaps::Odd;
+            let plan = chooser.choose(&problem).unwrap();
+            assert!(plan.expected_us.is_some(), "{stages} stages: nothing was searched");
+            for (microbatch, path) in (0..).zip(&plan.paths) {
+                let relays: Vec<StageId> = path.0[1..].iter().map(|visit| visit.stage).collect();
+                let mut ordered = relays.clone();
+                ordered.sort_unstable();
+                problem.order(microbatch, &mut ordered, |stage| *stage);
+                assert_eq!(relays, ordered, "microbatch {microbatch}");
+            }
+            let swapped = |path: &Path| {
+                path.0.windows(2).any(|pair| pair[1].stage < pair[0].stage && pair[1].stage.0 > 0)
+            };
+            let most = plan.paths.iter().skip(1).step_by(2).filter(|path| swapped(path)).count();
+            if stages > 2 && length == stages && replicas > 0 {
+                assert_eq!(most, 6, "every odd microbatch of a whole path swaps");
+            }
         }
     }
 }
@@ -297,6 +331,7 @@ fn question(nodes: &[&[u32]], free: &[u32], open: &[u16]) -> PlaceProblem {
         path_length: 3,
         rules: PathRules::default(),
         paces: Vec::new(),
+        edge_swaps: EdgeSwaps::Off,
     }
 }
 

@@ -32,5 +32,6 @@ pub(crate) fn settings() -> Settings {
         respawn: true,
         stage_replicas: Vec::new(),
         places: false,
+        edge_swaps: skipstone_types::EdgeSwaps::Off,
     }
 }

@@ -34,6 +34,8 @@ pub struct Duty {
     pub counted: bool,
     /// Whether the duty was another node's first.
     pub replay: bool,
+    /// Whether the path goes on at the relay stage below, with which this one is swapped.
+    pub goes_back: bool,
     /// Who sends the activation (and gets the gradient).
     pub previous: NodeId,
     /// Who gets the activation (and sends the gradient).

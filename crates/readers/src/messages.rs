@@ -95,6 +95,7 @@ fn settings() -> Settings {
         respawn: true,
         stage_replicas: Vec::new(),
         places: false,
+        edge_swaps: skipstone_types::EdgeSwaps::Odd,
     }
 }
 
@@ -106,6 +107,7 @@ fn to_worker() -> Result<Vec<Seed>, SeedError> {
         microbatch: Microbatch(microbatch),
         counted: true,
         replay: false,
+        goes_back: microbatch == 1,
         previous: NodeId(3),
         next: NodeId(4),
     };

@@ -66,6 +66,7 @@ fn seeds() -> Result<Vec<Seed>, SeedError> {
         warmup: Some(10),
         schedule: RateShape::Constant,
         deterministic: true,
+        edge_swaps: Some(skipstone_types::EdgeSwaps::Odd),
         slots: Some(6),
         churn: Some("16%/h".to_owned()),
         notice_command: Some("false".to_owned()),

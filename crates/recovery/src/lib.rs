@@ -18,6 +18,7 @@
 //! ```
 
 mod neighbours;
+mod partners;
 mod recipe;
 mod snapshots;
 mod spec;

@@ -10,24 +10,29 @@ const EVERY_ITERATIONS: u64 = 10;
 /// Most iterations between copies.
 const EVERY_ITERATIONS_MAX: u64 = 1_000_000;
 
-/// How often stages are copied.
+/// How often stages are copied; those that are not have none.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Snapshots {
-    every: NonZeroU64,
-    /// Whether the origin is copied too.
-    origin: bool,
+    relays: Option<NonZeroU64>,
+    origin: Option<NonZeroU64>,
 }
 
 impl Snapshots {
     /// The options `every` and `origin`.
     pub(crate) fn of(spec: &mut Spec<'_>) -> Result<Self, SpecError> {
-        let every = spec.whole("every", EVERY_ITERATIONS, 1..=EVERY_ITERATIONS_MAX)?;
+        let every = NonZeroU64::new(spec.whole("every", EVERY_ITERATIONS, 1..=EVERY_ITERATIONS_MAX)?);
         let origin = spec.choice("origin", &["yes", "no"])? == "yes";
-        Ok(Self { every: NonZeroU64::new(every).unwrap_or(NonZeroU64::MIN), origin })
+        Ok(Self { relays: every, origin: every.filter(|_| origin) })
+    }
+
+    /// Of the origin alone, every so many iterations: the option `origin_every`, 0 for never.
+    pub(crate) fn of_origin(spec: &mut Spec<'_>) -> Result<Self, SpecError> {
+        let every = spec.whole("origin_every", 1, 0..=EVERY_ITERATIONS_MAX)?;
+        Ok(Self { relays: None, origin: NonZeroU64::new(every) })
     }
 
     /// Iterations between two copies of the stage.
     pub(crate) fn every(&self, stage: StageId) -> Option<NonZeroU64> {
-        (self.origin || !stage.is_origin()).then_some(self.every)
+        if stage.is_origin() { self.origin } else { self.relays }
     }
 }

@@ -1,10 +1,11 @@
 //! The strategies at hand. All refuse the origin, unless a copy of it is kept: another origin must be alive.
 
 use crate::neighbours::{Neighbour, nearest};
+use crate::partners::Partners;
 use crate::snapshots::Snapshots;
 use crate::spec::{Spec, SpecError};
 use crate::{Decision, LossView, Moments, Recipe, Source};
-use skipstone_types::StageId;
+use skipstone_types::{EdgeSwaps, StageId};
 use std::num::NonZeroU64;
 
 /// A way to make a lost stage again.
@@ -14,6 +15,11 @@ pub trait Strategy: Send + Sync {
 
     /// What to do about the loss in `view`.
     fn on_loss(&self, view: &LossView<'_>) -> Decision;
+
+    /// The swaps of stages, in calm times, that make the strategy what it is.
+    fn edge_swaps(&self) -> EdgeSwaps {
+        EdgeSwaps::Off
+    }
 
     /// Iterations between two copies of a stage's state (weights and moments) that a node of another stage keeps; none: none are
     /// kept. Each copy is the stage's state on the wire once, and once in the keeper's memory.
@@ -29,8 +35,8 @@ pub trait Strategy: Send + Sync {
 }
 
 /// The names that [`strategy`] knows.
-pub const STRATEGY_NAMES: [&str; 6] =
-    ["checkfree", "uniform", "copy", "random", "neighbour-snapshot", "checkpoint"];
+pub const STRATEGY_NAMES: [&str; 7] =
+    ["checkfree", "checkfree+", "uniform", "copy", "random", "neighbour-snapshot", "checkpoint"];
 
 /// Added to a norm, so that stages without gradient still weigh something (the authors' code).
 const NORM_FLOOR: f64 = 1e-4;
@@ -48,7 +54,8 @@ const RATE_FACTORS: std::ops::RangeInclusive<f64> = 0.01..=10.0;
 ///
 /// | name | what a lost stage becomes | options (default first) |
 /// |---|---|---|
-/// | `checkfree` | CheckFree (arXiv 2506.15461): the average of its neighbours, weighted with the norms of their last gradients; at an edge the only neighbour's copy, as in CheckFree+ | `norm=l2`, `l2-squared`; `clip=none` or the norm that gradients are clipped to before they are compared (the authors' code: 1); `moments`; `rate_factor=1.1` |
+/// | `checkfree` | CheckFree (arXiv 2506.15461): the average of its neighbours, weighted with the norms of their last gradients; at an edge the only neighbour's copy | `norm=l2`, `l2-squared`; `clip=none` or the norm that gradients are clipped to before they are compared (the authors' code: 1); `moments`; `rate_factor=1.1` |
+/// | `checkfree+` | CheckFree+ (the same paper): the first and the last relay stage are copies of their swap partners, the second and the one before the last; the others, and those whose partner is lost too, are made as by `checkfree`. Odd microbatches visit partners swapped, so that they have learned each other's place ([`Strategy::edge_swaps`]). A neighbour keeps a copy of the origin, with embedding and head | `origin_every=1` iterations between copies of the origin, 0 for none; `partners=average`, or `copy`: partners are copies of the first and the last stage too, as in the authors' code; those of `checkfree` |
 /// | `uniform` | the plain average of its neighbours | `moments`; `rate_factor=1` |
 /// | `copy` | its nearest neighbour, the one below if there are two | `moments`; `rate_factor=1` |
 /// | `random` | what it was at the start | |
@@ -64,11 +71,15 @@ const RATE_FACTORS: std::ops::RangeInclusive<f64> = 0.01..=10.0;
 pub fn strategy(text: &str) -> Result<Box<dyn Strategy>, SpecError> {
     let mut spec = Spec::parse(text)?;
     let name = spec.one_of(&STRATEGY_NAMES)?;
-    let snapshots = (name == "neighbour-snapshot").then(|| Snapshots::of(&mut spec)).transpose()?;
+    let snapshots = match name {
+        "neighbour-snapshot" => Some(Snapshots::of(&mut spec)?),
+        "checkfree+" => Some(Snapshots::of_origin(&mut spec)?),
+        _ => None,
+    };
     let saves = (name == "checkpoint").then(|| spec.whole("every", CHECKPOINT_ITERATIONS, 1..=1_000_000));
     let saves_every = saves.transpose()?.and_then(NonZeroU64::new);
     let weighting = match name {
-        "checkfree" | "neighbour-snapshot" | "checkpoint" => {
+        "checkfree" | "checkfree+" | "neighbour-snapshot" | "checkpoint" => {
             let squared = spec.choice("norm", &["l2", "l2-squared"])? == "l2-squared";
             Weighting::GradientNorm { squared, clip: spec.number_or_none("clip", 1e-9..=1e9)? }
         }
@@ -76,6 +87,7 @@ pub fn strategy(text: &str) -> Result<Box<dyn Strategy>, SpecError> {
         "copy" => Weighting::Nearest,
         _ => Weighting::Fresh,
     };
+    let swapped = (name == "checkfree+").then(|| Partners::of(&mut spec)).transpose()?;
     let (moments, learning_rate_factor) = if weighting == Weighting::Fresh {
         (Moments::Zero, 1.0)
     } else {
@@ -86,7 +98,15 @@ pub fn strategy(text: &str) -> Result<Box<dyn Strategy>, SpecError> {
         (if mix { Moments::Mix } else { Moments::Zero }, factor)
     };
     spec.finish()?;
-    Ok(Box::new(Neighbours { name, weighting, moments, learning_rate_factor, snapshots, saves_every }))
+    Ok(Box::new(Neighbours {
+        name,
+        weighting,
+        swapped,
+        moments,
+        learning_rate_factor,
+        snapshots,
+        saves_every,
+    }))
 }
 
 /// How much each neighbour counts.
@@ -106,6 +126,8 @@ enum Weighting {
 struct Neighbours {
     name: &'static str,
     weighting: Weighting,
+    /// Whether edges are swapped and copied, and what their partners become.
+    swapped: Option<Partners>,
     moments: Moments,
     learning_rate_factor: f64,
     snapshots: Option<Snapshots>,
@@ -127,6 +149,11 @@ impl Strategy for Neighbours {
         if view.lost.is_origin() {
             return refuse_origin();
         }
+        let (moments, learning_rate_factor) = (self.moments, self.learning_rate_factor);
+        if let Some(stage) = self.swapped.and_then(|partners| partners.copied(view)) {
+            let sources = vec![Source { stage, coefficient: 1.0 }];
+            return Decision::Rebuild(Recipe { sources, moments, learning_rate_factor });
+        }
         let neighbours = nearest(view);
         let weights = self.weights(&neighbours);
         let total: f64 = weights.iter().sum();
@@ -139,8 +166,11 @@ impl Strategy for Neighbours {
             .filter(|(_, weight)| *weight > 0.0)
             .map(|(neighbour, weight)| Source { stage: neighbour.stage, coefficient: weight / total })
             .collect();
-        let (moments, learning_rate_factor) = (self.moments, self.learning_rate_factor);
         Decision::Rebuild(Recipe { sources, moments, learning_rate_factor })
+    }
+
+    fn edge_swaps(&self) -> EdgeSwaps {
+        if self.swapped.is_some() { EdgeSwaps::Odd } else { EdgeSwaps::Off }
     }
 
     fn copies_every(&self, stage: StageId) -> Option<NonZeroU64> {
@@ -189,7 +219,6 @@ fn fresh() -> Recipe {
 mod tests {
     use super::*;
     use crate::StageView;
-    use skipstone_types::StageId;
 
     fn stages(living: &[bool], norms: &[f64]) -> Vec<StageView> {
         living
@@ -241,6 +270,44 @@ mod tests {
         stages[0].like_relay = true;
         assert_eq!(sources("uniform", 1, &stages), [(0, 0.5), (2, 0.5)]);
         assert_eq!(sources("copy", 1, &stages), [(0, 1.0)]);
+    }
+
+    #[test]
+    fn checkfree_plus_copies_edges_from_their_swap_partners() {
+        let all = |lost: usize, relays: usize| {
+            let living: Vec<bool> = (0..=relays).map(|stage| stage != lost).collect();
+            let norms: Vec<f64> = (0..=relays).map(|stage| 1.0 + stage as f64).collect();
+            let mut stages = stages(&living, &norms);
+            stages[0].like_relay = true;
+            stages
+        };
+        for relays in 2..=8 {
+            let last = relays as u16;
+            for options in ["", ":partners=average", ":partners=copy", ":norm=l2-squared,clip=1"] {
+                let name = format!("checkfree+{options}");
+                assert_eq!(strategy(&name).unwrap().edge_swaps(), EdgeSwaps::Odd);
+                assert_eq!(sources(&name, 1, &all(1, relays)), [(2, 1.0)], "{relays} relays");
+                assert_eq!(sources(&name, last, &all(relays, relays)), [(last - 1, 1.0)]);
+            }
+        }
+        for lost in [2, 3, 4, 5] {
+            let plain = sources("checkfree", lost, &all(lost.into(), 6));
+            assert_eq!(plain.len(), 2);
+            assert_eq!(sources("checkfree+", lost, &all(lost.into(), 6)), plain, "inner ones are averages");
+        }
+        let copied = |lost: usize| sources("checkfree+:partners=copy", lost as u16, &all(lost, 6));
+        assert_eq!((copied(2), copied(5)), (vec![(1, 1.0)], vec![(6, 1.0)]));
+        assert_eq!((copied(3).len(), copied(4).len()), (2, 2));
+        assert_eq!(sources("checkfree+:partners=copy", 2, &all(2, 3)), [(1, 1.0)]);
+        assert_eq!(sources("checkfree+", 1, &all(1, 1)), [(0, 1.0)], "there is no partner");
+        assert_eq!(strategy("checkfree").unwrap().edge_swaps(), EdgeSwaps::Off);
+    }
+
+    #[test]
+    fn an_edge_without_its_partner_is_made_as_by_checkfree() {
+        let stages = stages(&[true, false, false, true, true], &[1.0; 5]);
+        assert_eq!(sources("checkfree+", 1, &stages), [(3, 1.0)]);
+        assert_eq!(sources("checkfree+:partners=copy", 2, &stages), sources("checkfree", 2, &stages));
     }
 
     #[test]
@@ -306,6 +373,8 @@ mod tests {
         assert_eq!(every("neighbour-snapshot:every=1,origin=no", 1), Some(1));
         assert_eq!(every("neighbour-snapshot:every=1,origin=no", 0), None);
         assert_eq!(every("checkfree", 1), None);
+        assert_eq!((every("checkfree+", 0), every("checkfree+", 1)), (Some(1), None));
+        assert_eq!(every("checkfree+:origin_every=0", 0), None);
     }
 
     #[test]
@@ -333,6 +402,8 @@ mod tests {
             ("checkfree:norm=l3", "l2"),
             ("checkfree:moments=mixed", "mix"),
             ("uniform:norm=l2", "no option norm"),
+            ("checkfree:partners=copy", "no option partners"),
+            ("checkfree+:partners=both", "average or copy"),
             ("random:moments=mix", "no option moments"),
             ("copy:rate_factor=nan", "0.01"),
             ("copy:rate_factor=11", "10"),

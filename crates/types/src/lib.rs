@@ -4,6 +4,7 @@
 //! the field's (stage, microbatch, replica, path, activation, gradient, iteration) and is explained in
 //! `ARCHITECTURE.md`.
 
+mod edge_swaps;
 mod event;
 mod hash;
 mod ids;
@@ -12,6 +13,7 @@ mod plan;
 mod schedule;
 mod settings;
 
+pub use edge_swaps::EdgeSwaps;
 pub use event::{CommittedStage, EVENT_SCHEMA, Event, EventRecord, Refusal, Remedy, StagePace};
 pub use hash::Digest;
 pub use ids::{Attempt, Iteration, Microbatch, NodeId, PlanEpoch, RunId, StageId, Term};

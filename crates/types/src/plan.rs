@@ -1,6 +1,6 @@
 //! What the trainer asks a path chooser, and what it answers.
 
-use crate::{Attempt, Iteration, NodeId, Path, PathRules, PlanEpoch, StageId};
+use crate::{Attempt, EdgeSwaps, Iteration, NodeId, Path, PathRules, PlanEpoch, StageId};
 use serde::{Deserialize, Serialize};
 
 /// A request for the paths of one attempt. Stages without nodes are holes to route around.
@@ -27,6 +27,9 @@ pub struct PlanProblem {
     /// What is known of how fast nodes are; one that is not named counts as as fast as any.
     #[serde(default)]
     pub paces: Vec<Pace>,
+    /// Which microbatches visit the first two and the last two relay stages in swapped order.
+    #[serde(default)]
+    pub edge_swaps: EdgeSwaps,
 }
 
 /// How fast a node is, as its last iterations show.
@@ -47,6 +50,12 @@ impl PlanProblem {
             .filter(|stage| !self.nodes[*stage].is_empty())
             .map(|stage| StageId(stage as u16))
             .collect()
+    }
+
+    /// Brings the relays of a path, which ascend, into the order in which the microbatch visits them.
+    pub fn order<T>(&self, microbatch: u32, relays: &mut [T], stage: impl Fn(&T) -> StageId) {
+        let relay_stages = self.nodes.len().saturating_sub(1) as u16;
+        self.edge_swaps.order(microbatch, relay_stages, &self.rules, relays, stage);
     }
 }
 
@@ -87,6 +96,8 @@ pub struct PlaceProblem {
     pub rules: PathRules,
     /// What is known of how fast nodes are.
     pub paces: Vec<Pace>,
+    /// Which microbatches visit the first two and the last two relay stages in swapped order.
+    pub edge_swaps: EdgeSwaps,
 }
 
 /// The answer to a [`PlaceProblem`].

@@ -1,6 +1,6 @@
 //! What the protocol needs to know of a run. The command line's options map onto it in `worlds`.
 
-use crate::{LearningRate, RunId, StageId};
+use crate::{EdgeSwaps, LearningRate, RunId, StageId};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -66,6 +66,9 @@ pub struct Settings {
     /// stages as they come.
     #[serde(default)]
     pub places: bool,
+    /// Which microbatches visit the first two and the last two relay stages in swapped order.
+    #[serde(default)]
+    pub edge_swaps: EdgeSwaps,
 }
 
 /// A setting that can't work, with its remedy.
@@ -114,6 +117,11 @@ pub enum SettingsError {
     /// No slot.
     #[error("--slots must be at least 1")]
     Slots,
+    /// Too few slots for swapped paths.
+    #[error(
+        "--slots 1 is too few for --edge-swaps odd (which --recovery checkfree+ asks for): a node keeps its last slot from paths that go back a stage; pass --slots 2 or more, or --edge-swaps off"
+    )]
+    SwapSlots,
 }
 
 impl Settings {
@@ -136,6 +144,11 @@ impl Settings {
     /// The skip ratio that whole stages realise.
     pub fn skip_realised(&self) -> f64 {
         1.0 - f64::from(self.layers_visited()) / f64::from(self.stages_with_layers())
+    }
+
+    /// Whether some paths visit stages in swapped order: there are two relay stages to swap.
+    pub fn swaps_edges(&self) -> bool {
+        self.edge_swaps == EdgeSwaps::Odd && self.relay_stages > 1
     }
 
     /// Replicas that the stage should have.
@@ -178,6 +191,9 @@ impl Settings {
         }
         if self.slots == 0 {
             return Err(SettingsError::Slots);
+        }
+        if self.swaps_edges() && self.slots == 1 {
+            return Err(SettingsError::SwapSlots);
         }
         // Without swaps a path of n relays reaches at most as far as its jumps carry it, and to train the last
         // stage some path must get there.

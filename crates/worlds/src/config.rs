@@ -17,7 +17,7 @@ use crate::wan::WanTable;
 use serde::{Deserialize, Serialize};
 use skipstone_data::{BatchShape, DataRequest, Limits, TokenizerSource};
 use skipstone_model::LlamaConfig;
-use skipstone_types::{LearningRate, RateShape, RunId, Settings, WhileLost};
+use skipstone_types::{EdgeSwaps, LearningRate, RateShape, RunId, Settings, WhileLost};
 use std::path::{Path, PathBuf};
 
 /// What becomes of a dead node's share while a replica lives (`--repair`).
@@ -75,6 +75,9 @@ pub struct RunConfig {
     pub full_every: u64,
     /// How a stage without a living replica is made again.
     pub recovery: String,
+    /// Which microbatches visit the first two and the last two relay stages swapped; none = as the strategy asks for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub edge_swaps: Option<EdgeSwaps>,
     /// What happens meanwhile.
     pub while_lost: WhileLost,
     /// What becomes of a dead node's share.
@@ -166,6 +169,7 @@ impl Default for RunConfig {
             skip: 0.0,
             full_every: 0,
             recovery: "checkfree".to_owned(),
+            edge_swaps: None,
             while_lost: WhileLost::Skip,
             repair: Repair::Exact,
             context: None,
@@ -303,6 +307,7 @@ impl RunConfig {
             respawn: self.respawn,
             stage_replicas: Vec::new(),
             places: self.wan.is_some(),
+            edge_swaps: self.edge_swaps(),
         };
         settings.check()?;
         Ok(settings)
@@ -354,6 +359,13 @@ impl RunConfig {
     /// Microbatches that a node holds: as asked, or two for each stage on the way, which keeps them all busy.
     pub fn slot_count(&self) -> u32 {
         self.slots.unwrap_or_else(|| (2 * (u32::from(self.stages) + 1)).clamp(2, self.microbatches.max(2)))
+    }
+
+    /// Which microbatches swap stages: as asked, or as the strategy has it.
+    pub fn edge_swaps(&self) -> EdgeSwaps {
+        let of_strategy =
+            || skipstone_recovery::strategy(&self.recovery).map(|strategy| strategy.edge_swaps());
+        self.edge_swaps.unwrap_or_else(|| of_strategy().unwrap_or_default())
     }
 
     /// Nodes that the run starts with.

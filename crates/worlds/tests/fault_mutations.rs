@@ -39,6 +39,8 @@ fn guards(tamper: Tamper) -> &'static [&'static str] {
         Tamper::RebuildOtherwise => &["recovery_is_the_configured_one"],
         Tamper::StepOtherwise => &["replicas_bitwise_equal"],
         Tamper::WriteInOldTerm => &["no_two_terms_commit"],
+        // Nodes wait for each other's slots.
+        Tamper::GiveLastSlot => &["waits_have_an_owner_and_an_end", "iterations_commit_when_faults_end"],
         // All leave someone waiting for an answer to what was never asked.
         Tamper::LoseBegin | Tamper::LoseCommit | Tamper::LosePlan => &["waits_have_an_owner_and_an_end"],
         Tamper::LoseWrite => &["iterations_commit_when_faults_end"],
@@ -55,6 +57,7 @@ fn guards(tamper: Tamper) -> &'static [&'static str] {
         Tamper::ForgetNames => &["needed_states_are_kept"],
         Tamper::KeepStruckNode => &["struck_nodes_are_set_aside"],
         Tamper::CountGivenUp => &["given_up_microbatches_never_count"],
+        Tamper::ForgetCopies => &["a_kept_copy_is_used"],
         Tamper::EndEarly | Tamper::LoseStop => &["runs_end_as_they_should"],
     }
 }

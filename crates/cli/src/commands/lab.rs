@@ -22,13 +22,14 @@ Examples:
 An experiment is a TOML file:
   name = \"how stages come back\"
   seeds = [1, 2]                                  # paired: the same weights, samples and losses for every strategy
-  strategies = [\"checkfree\", \"copy\"]            # as for train --recovery
+  strategies = [\"checkfree\", \"checkfree+\"]      # as for train --recovery; checkfree+ swaps stages in its own arms
   loss_rates = [0.002, 0.004]                     # chance that a relay stage is lost in an iteration
   skips = [0.0, 0.33]                             # in place of the run's
   eval_every = 50                                 # iterations between two validations
   eval_tokens = 16384
   [run]                                           # as in a run.toml; `skipstone config` prints one
   stages = 6
+  edge_swaps = \"odd\"                            # or \"off\": in all arms; left out, as the strategy has it
   pace = 0.5                                      # seconds of a relay stage's forward: time is modelled
   wan = \"gcp12\"                                 # links, if they are to be modelled
 

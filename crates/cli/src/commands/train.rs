@@ -15,6 +15,8 @@ Examples:
   skipstone train                                       embedded stories, a tiny model, 5 processes
   skipstone train --data book.txt --model tiny --layers 6 --stages 5 --origin-layers 1 --replicas 2 --skip 0.33
   skipstone train --churn 'every 20s' --steps 500       a node is killed every 20 seconds
+  skipstone train --recovery checkfree+ --stages 6      the first and last stage swap places with a partner, and come back from it
+  skipstone train --recovery checkfree --edge-swaps odd the swaps alone
   skipstone train --replicas 2 --notice-command \\
     'until curl -fs http://169.254.169.254/latest/meta-data/spot/instance-action; do sleep 5; done'
                                                         leave in order when the cloud takes the machine back

@@ -186,6 +186,9 @@ impl Draft {
 
 /// Whether a microbatch may visit these stages in this order.
 pub(crate) fn is_legal(compiled: &CompiledInstance, microbatch: usize, stages: &[StageId]) -> bool {
+    if compiled.has_trained_order() {
+        return compiled.is_ordered_as_trained(microbatch, stages);
+    }
     if compiled.rules.check(stages).is_err() {
         return false;
     }

@@ -1,5 +1,7 @@
 //! The steps that a search takes from one draft to the next.
 
+use skipstone_types::StageId;
+
 use super::draft::Draft;
 use crate::compiled::CompiledInstance;
 use crate::random::Random;
@@ -147,7 +149,15 @@ impl Moves {
             draft.path_mut(a)[place] = node_b;
             draft.path_mut(b)[place] = node_a;
         }
-        changed && draft.is_legal(compiled, a) && draft.is_legal(compiled, b)
+        let mut is_legal = |microbatch| {
+            // What is legal for an odd microbatch is not for an even one, where there is one order for each.
+            if compiled.has_trained_order() {
+                Self::mend(compiled, draft, microbatch)
+            } else {
+                draft.is_legal(compiled, microbatch)
+            }
+        };
+        changed && is_legal(a) && is_legal(b)
     }
 
     /// Two visits of one path trade places.
@@ -223,6 +233,8 @@ impl Moves {
         let seat = std::mem::take(&mut draft.seat);
         let path = draft.path_mut(microbatch);
         path[1..].sort_unstable_by_key(|node| seat[*node as usize].0);
+        let stage = |node: &u32| StageId(seat[*node as usize].0 as u16);
+        compiled.order_as_trained(microbatch, &mut path[1..], stage);
         if compiled.swaps_edges(microbatch as u32) {
             for (first, second) in compiled.edge_pairs() {
                 let place =

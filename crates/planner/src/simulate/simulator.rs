@@ -75,6 +75,8 @@ struct Step {
     /// Unloaded time from this step's start to the microbatch's end.
     tail: u64,
     node: u32,
+    /// Whether the microbatch's slot here is one that a node keeps its last from: the path goes back from here.
+    goes_back: bool,
 }
 
 /// State of a node.
@@ -86,6 +88,9 @@ struct Node {
     others: (u32, u32),
     /// Free slots.
     free: u32,
+    /// Slots that paths hold which go back from here, and how many of them may.
+    back: u32,
+    back_max: u32,
     /// Whether it works.
     busy: bool,
     /// Whether it may take a task now.
@@ -141,14 +146,14 @@ impl Simulator {
         limit: u64,
         watch: &mut W,
     ) -> Verdict {
-        if compiled.has_serial_links() || !schedule.order.is_empty() {
+        if compiled.has_serial_links() || compiled.has_trained_order() || !schedule.order.is_empty() {
             self.simulate::<W, true>(compiled, schedule, weights, limit, watch)
         } else {
             self.simulate::<W, false>(compiled, schedule, weights, limit, watch)
         }
     }
 
-    /// `RARE`: links may be serial, nodes may have strict orders.
+    /// `RARE`: links may be serial, nodes may have strict orders, paths may go back as those of a swarm that trains.
     fn simulate<W: Watch, const RARE: bool>(
         &mut self,
         compiled: &CompiledInstance,
@@ -186,6 +191,9 @@ impl Simulator {
                 if event & READY == 0 {
                     state.busy = false;
                     state.free += u32::from(at > length / 2);
+                    if RARE {
+                        state.back -= u32::from(at > length / 2 && step.goes_back);
+                    }
                     if at > length / 2
                         && let Some(tail) = self.tails.get(step.node as usize)
                     {
@@ -239,7 +247,7 @@ impl Simulator {
                     if RARE { schedule.order.get(node as usize).and_then(Option::as_ref) } else { None };
                 let chosen = match order {
                     Some(order) => self.take_in_order(order, node),
-                    None => self.take(schedule, node),
+                    None => self.take::<RARE>(schedule, node),
                 };
                 let Some(microbatch) = chosen else { continue };
                 let microbatch = microbatch as usize;
@@ -250,6 +258,9 @@ impl Simulator {
                 let state = &mut self.nodes[node as usize];
                 state.busy = true;
                 state.free -= u32::from(at < length / 2);
+                if RARE {
+                    state.back += u32::from(at < length / 2 && step.goes_back);
+                }
                 let (end, done) = (now + step.tail, now + step.duration);
                 if at == 0 {
                     self.turns.start(microbatch);
@@ -291,6 +302,8 @@ impl Simulator {
             forwards: (NONE, NONE),
             others: (NONE, NONE),
             free: *free,
+            back: 0,
+            back_max: free.saturating_sub(1).max(1),
             busy: false,
             touched: false,
             done: 0,
@@ -357,7 +370,9 @@ impl Simulator {
             let onward = path.get(place + 1).unwrap_or(&path[0]);
             let forward = if place == 0 { &compiled.origin_forward } else { &compiled.forward };
             let transfer = compiled.transfer_us(*node as usize, *onward as usize);
-            self.steps.push(Step { duration: forward[*node as usize], transfer, tail: 0, node: *node });
+            let goes_back = compiled.goes_back(*node, *onward);
+            let duration = forward[*node as usize];
+            self.steps.push(Step { duration, transfer, tail: 0, node: *node, goes_back });
         }
         let back = self.steps[self.steps.len() - 1].transfer;
         self.steps.push(Step {
@@ -365,12 +380,15 @@ impl Simulator {
             transfer: back,
             tail: 0,
             node: path[0],
+            goes_back: false,
         });
         for (place, node) in path.iter().enumerate().rev() {
             let backward = if place == 0 { &compiled.origin_backward } else { &compiled.backward };
             // A link takes as long one way as the other.
             let transfer = if place == 0 { 0 } else { self.steps[base + place - 1].transfer };
-            self.steps.push(Step { duration: backward[*node as usize], transfer, tail: 0, node: *node });
+            let goes_back = self.steps[base + place].goes_back;
+            let duration = backward[*node as usize];
+            self.steps.push(Step { duration, transfer, tail: 0, node: *node, goes_back });
         }
         let mut tail = 0;
         for step in self.steps[base..].iter_mut().rev() {
@@ -432,9 +450,10 @@ impl Simulator {
 
     /// The task that an idle node takes.
     #[inline]
-    fn take(&mut self, schedule: &Schedule, node: u32) -> Option<u32> {
+    fn take<const RARE: bool>(&mut self, schedule: &Schedule, node: u32) -> Option<u32> {
+        let (before, forward) = if RARE { self.next_forward(node) } else { (NONE, NONE) };
         let state = &mut self.nodes[node as usize];
-        let (forward, other) = (state.forwards.0, state.others.0);
+        let (forward, other) = (if RARE { forward } else { state.forwards.0 }, state.others.0);
         let mut takes_forward = forward != NONE && state.free > 0;
         if other != NONE && takes_forward {
             takes_forward = match schedule.policy {
@@ -447,6 +466,14 @@ impl Simulator {
             };
         }
         let list = if takes_forward {
+            if RARE && before != NONE {
+                let after = self.next[forward as usize];
+                self.next[before as usize] = after;
+                if after == NONE {
+                    state.forwards.1 = before;
+                }
+                return Some(forward);
+            }
             &mut state.forwards
         } else if other != NONE {
             &mut state.others
@@ -457,6 +484,20 @@ impl Simulator {
         let next = self.next[chosen as usize];
         *list = if next == NONE { (NONE, NONE) } else { (next, list.1) };
         Some(chosen)
+    }
+
+    /// The first ready forward that a slot may go to, and the one before it in the list.
+    fn next_forward(&self, node: u32) -> (u32, u32) {
+        let state = &self.nodes[node as usize];
+        let (mut before, mut forward) = (NONE, state.forwards.0);
+        while forward != NONE && state.back >= state.back_max {
+            let place = forward as usize;
+            if !self.steps[(self.first[place] + self.at[place]) as usize].goes_back {
+                break;
+            }
+            (before, forward) = (forward, self.next[place]);
+        }
+        (before, forward)
     }
 
     /// The next task of a strict order, if it can start.

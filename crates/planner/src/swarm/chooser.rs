@@ -27,7 +27,8 @@ const VISITS_MAX: usize = 60_000;
 /// Chooses paths that end early, by the exact simulation of an iteration over the swarm's links and measured paces, and
 /// rotates among such plans.
 ///
-/// - Paths ascend through the stages, so slots can't deadlock (see [`BalancedChooser`]); they keep the jump limit.
+/// - Paths ascend through the stages, so slots can't deadlock (see [`BalancedChooser`]), but for the swaps that the problem asks
+///   for; they keep the jump limit.
 /// - Each search begins at the last plan, mended for who is gone, came or was moved, so plans get better from iteration to
 ///   iteration while the swarm stands still.
 /// - While nobody is lost, plans for the loss of each node are prepared in turn: when one is lost, the search begins at the plan

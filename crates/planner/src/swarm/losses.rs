@@ -96,6 +96,7 @@ mod tests {
             full: false,
             rules: PathRules::default(),
             paces: vec![],
+            edge_swaps: skipstone_types::EdgeSwaps::Off,
         }
     }
 

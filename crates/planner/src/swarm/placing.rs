@@ -263,6 +263,7 @@ impl SwarmChooser {
             full: false,
             rules: problem.rules,
             paces: problem.paces.clone(),
+            edge_swaps: problem.edge_swaps,
         };
         let (iteration_us, lost) = self.estimate(&planned, work)?;
         Some(Worth { iteration_us, lost })

@@ -71,7 +71,9 @@ impl<'a> Start<'a> {
                 let place = nodes.iter().position(|node| *node == visit.node);
                 Some((stage, place.map(|place| view.stages[stage][place])))
             });
-            let relays: Relays = relays.collect();
+            let mut relays: Relays = relays.collect();
+            // The last paths may have swapped stages.
+            relays.sort_unstable();
             let origin = path.0.first().and_then(|visit| origins.iter().position(|id| *id == visit.node));
             match origin {
                 Some(place) if queues[place].len() < view.quotas[place] as usize => {
@@ -183,12 +185,14 @@ fn with_nodes(view: &SwarmView, routes: &[Relays]) -> Draft {
         }
     }
     let mut nodes = Vec::with_capacity(routes.len() * (view.picks + 1));
-    let mut routes = routes.iter();
+    let mut routes = routes.iter().enumerate();
     for (origin, quota) in view.stages[0].iter().zip(&view.quotas) {
-        for route in routes.by_ref().take(*quota as usize) {
+        for (microbatch, route) in routes.by_ref().take(*quota as usize) {
             nodes.push(*origin);
             let mut from = *origin as usize;
-            for (stage, known) in route {
+            let mut route = route.clone();
+            compiled.order_as_trained(microbatch, &mut route, |(stage, _)| StageId(*stage as u16));
+            for (stage, known) in &route {
                 let answer = |node: &&u32| {
                     let node = **node as usize;
                     let ways =

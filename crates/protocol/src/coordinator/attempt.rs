@@ -113,6 +113,7 @@ impl AttemptState {
             microbatch,
             counted: self.stages[usize::from(visit.stage.0)].owners.get(&microbatch) == Some(&visit.node),
             replay,
+            goes_back: route.get(position + 1).is_some_and(|next| next.stage < visit.stage),
             previous: route[(position + count - 1) % count].node,
             next: route[(position + 1) % count].node,
         }
@@ -149,6 +150,7 @@ impl Coordinator {
             full: every > 0 && self.iteration.0 % every == every - 1,
             rules: PathRules::default(),
             paces: self.paces(),
+            edge_swaps: self.settings.edge_swaps,
         };
         self.out.push(CoordinatorCommand::Plan { problem });
         // Behind the plan, which is waited for.

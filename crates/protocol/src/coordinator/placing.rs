@@ -122,6 +122,7 @@ impl Coordinator {
             path_length: self.settings.path_length(),
             rules: PathRules::default(),
             paces: self.paces(),
+            edge_swaps: self.settings.edge_swaps,
         };
         self.out.push(CoordinatorCommand::Place { problem });
     }

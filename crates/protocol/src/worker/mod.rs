@@ -8,6 +8,7 @@ mod passage;
 mod pull;
 mod queues;
 mod reduction;
+mod slots;
 mod spending;
 mod transfer;
 

@@ -1,6 +1,7 @@
 //! Microbatches passing through a node: forward, (loss,) backward, and what is kept so that it can be sent again.
 
 use super::compute::{Leg, Purpose};
+use super::slots::FreeSlots;
 use super::{Early, Worker};
 use crate::message::{Direction, Duty, LossShare, ToCoordinator, ToPeer};
 use crate::task::{Handle, Outcome, Task};
@@ -81,7 +82,7 @@ impl Passage {
         self.arrived[0].max(self.arrived[1])
     }
 
-    fn holds_slot(&self) -> bool {
+    pub(super) fn holds_slot(&self) -> bool {
         self.first != Progress::Waiting && self.last != Progress::Done
     }
 
@@ -321,19 +322,19 @@ impl Worker {
     }
 
     /// The most urgent leg that can run: backward before loss before forward, each by arrival; a forward needs a
-    /// free slot.
+    /// free slot (see [`FreeSlots`]).
     pub(super) fn next_leg(&mut self) -> Option<NextLeg> {
-        let slots = self.settings.as_ref()?.slots as usize;
+        let settings = self.settings.as_ref()?;
         let held = self.held.as_ref()?;
         let (stage, state) = (held.stage, held.state?);
         let work = self.work.as_mut().filter(|work| work.iteration == held.iteration)?;
         let (iteration, attempt) = (work.iteration, work.attempt);
-        let free = work.passages.values().filter(|passage| passage.holds_slot()).count() < slots;
+        let free = FreeSlots::of(settings, work.passages.values());
         let (_, _, microbatch, leg) = work
             .passages
             .iter()
             .filter_map(|(microbatch, passage)| {
-                let (class, arrival, leg) = passage.ready(stage, free)?;
+                let (class, arrival, leg) = passage.ready(stage, free.has_one_for(&passage.duty))?;
                 work.is_turn(*microbatch, leg).then_some((class, arrival, *microbatch, leg))
             })
             .min_by_key(|(class, arrival, microbatch, _)| (*class, *arrival, *microbatch))?;

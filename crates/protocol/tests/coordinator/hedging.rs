@@ -57,8 +57,14 @@ fn what_a_late_node_gives_up_moves_to_the_idle_replica() {
         limit_ms: 40.0,
     };
     assert_eq!(hedged, Some(numbers));
-    let replay =
-        Duty { microbatch: Microbatch(3), counted: true, replay: true, previous: origin, next: origin };
+    let replay = Duty {
+        goes_back: false,
+        microbatch: Microbatch(3),
+        counted: true,
+        replay: true,
+        previous: origin,
+        next: origin,
+    };
     assert_eq!(bench.duties(heir).last(), Some(&replay));
     assert_eq!(bench.duties(origin).last().map(|duty| (duty.previous, duty.next)), Some((heir, heir)));
 

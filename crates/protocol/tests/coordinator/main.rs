@@ -42,6 +42,7 @@ fn settings(replicas: u16, relay_stages: u16) -> Settings {
         respawn: true,
         stage_replicas: Vec::new(),
         places: false,
+        edge_swaps: skipstone_types::EdgeSwaps::Off,
     }
 }
 
@@ -336,8 +337,14 @@ fn a_dead_replicas_share_is_replayed_by_the_living_one() {
     bench.share(victim, 1, false);
     bench.input(CoordinatorInput::Lost { node: victim, why: "connection".to_owned() });
     assert!(bench.events.contains(&Event::Repaired { stage: StageId(1), lost: victim, microbatches: 1 }));
-    let replay =
-        Duty { microbatch: Microbatch(1), counted: true, replay: true, previous: origin, next: origin };
+    let replay = Duty {
+        goes_back: false,
+        microbatch: Microbatch(1),
+        counted: true,
+        replay: true,
+        previous: origin,
+        next: origin,
+    };
     assert!(bench.duties(heir).contains(&replay), "{:?}", bench.duties(heir));
     let told: Vec<_> = bench.duties(origin).iter().map(|duty| (duty.previous, duty.next)).collect();
     assert_eq!(told, [(victim, victim), (heir, heir)]);

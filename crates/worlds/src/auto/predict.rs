@@ -7,7 +7,7 @@ use skipstone_planner::{
     NodeRoles, Placement, PlacementError, SearchOptions, StageCost, SwarmDescription, SwarmNode, SwarmShape,
     place_with_roles,
 };
-use skipstone_types::{PathRules, StageId};
+use skipstone_types::{EdgeSwaps, PathRules, StageId};
 use std::collections::BTreeMap;
 
 /// Bytes of a number on the wire.
@@ -35,7 +35,9 @@ impl Fitted {
     pub(super) fn new(config: RunConfig, list: &NodeList) -> Result<Self, ConfigError> {
         let one_slot = RunConfig { slots: Some(1), ..config.clone() }.memory_plan_expected()?;
         let share = config.microbatches.div_ceil(u32::from(config.replicas.max(1)));
-        let most = config.slot_count().min(share).max(1);
+        // Where paths go back, a node keeps its last slot from them.
+        let least = if config.edge_swaps() != EdgeSwaps::Off && config.stages > 1 { 2 } else { 1 };
+        let most = config.slot_count().min(share).max(least);
         let bytes = |slots: u32| {
             let total = |stage: usize| -> u64 {
                 let each = |node: &NodeMemory| node.total() + u64::from(slots - 1) * node.slots;
@@ -55,13 +57,13 @@ impl Fitted {
             list.nodes.iter().map(able).collect()
         };
         let found =
-            (1..=most).rev().map(|slots| (slots, roles(slots))).find(|(_, roles)| seats(&config, roles));
+            (least..=most).rev().map(|slots| (slots, roles(slots))).find(|(_, roles)| seats(&config, roles));
         let (slots, roles, lacks) = if let Some((slots, roles)) = found {
             (slots, roles, None)
         } else {
-            let roles = roles(1);
-            let lacks = lacks(&config, &roles, bytes(1));
-            (1, roles, Some(lacks))
+            let roles = roles(least);
+            let lacks = lacks(&config, &roles, bytes(least));
+            (least, roles, Some(lacks))
         };
         Ok(Self { config: RunConfig { slots: Some(slots), ..config }, bytes: bytes(slots), roles, lacks })
     }
@@ -210,6 +212,11 @@ mod tests {
             need(3),
             "what is said of memory is what `config` says"
         );
+        let swapped = RunConfig { recovery: "checkfree+".to_owned(), ..config() };
+        let fitted = Fitted::new(swapped.clone(), &list(&[need(2) as f64; 6])).unwrap();
+        assert_eq!((fitted.config.slots, fitted.lacks), (Some(2), None));
+        let fitted = Fitted::new(swapped, &list(&[need(1) as f64; 6])).unwrap();
+        assert!(fitted.config.slots == Some(2) && fitted.lacks.is_some(), "swapped paths need two slots");
         let fitted = Fitted::new(config(), &list(&[need(1) as f64 - 1.0; 6])).unwrap();
         assert!(fitted.lacks.unwrap().contains("of 6 nodes hold"));
     }

@@ -26,6 +26,27 @@ fn goes_through_toml_unchanged_and_refuses_unknown_options() {
 }
 
 #[test]
+fn stages_are_swapped_where_the_strategy_asks_for_it_or_somebody_does() {
+    let swaps = |recovery: &str, edge_swaps, slots| {
+        let config = RunConfig { recovery: recovery.to_owned(), edge_swaps, slots, ..RunConfig::default() };
+        config.settings().map(|settings| settings.edge_swaps).map_err(|why| why.to_string())
+    };
+    let (off, odd) = (EdgeSwaps::Off, EdgeSwaps::Odd);
+    assert_eq!(swaps("checkfree", None, Some(1)), Ok(off));
+    assert_eq!(swaps("checkfree+:partners=copy", None, None), Ok(odd));
+    assert_eq!(swaps("checkfree+", Some(off), Some(1)), Ok(off));
+    assert_eq!(swaps("random", Some(odd), Some(2)), Ok(odd));
+    assert!(
+        swaps("checkfree+", None, Some(1))
+            .unwrap_err()
+            .contains("pass --slots 2 or more, or --edge-swaps off")
+    );
+    let alone =
+        RunConfig { stages: 1, slots: Some(1), recovery: "checkfree+".to_owned(), ..RunConfig::default() };
+    assert!(alone.settings().is_ok(), "one relay stage has nothing to swap");
+}
+
+#[test]
 fn an_uneven_cut_names_the_nearest_that_work() {
     let config = RunConfig { layers: Some(12), stages: 5, ..RunConfig::default() };
     let error = config.settings().unwrap_err().to_string();

@@ -123,6 +123,7 @@ fn model_of(
         deterministic: false,
         respawn: false,
         places: true,
+        edge_swaps: skipstone_types::EdgeSwaps::Off,
     };
     settings.check().map_err(|why| SimulateError::Plan(why.to_string()))?;
     let place_of: BTreeMap<u32, u32> =

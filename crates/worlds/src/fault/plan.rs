@@ -4,7 +4,7 @@ use super::Options;
 use super::kinds::Fault;
 use super::random::Random;
 use serde::Serialize;
-use skipstone_types::{LearningRate, RateShape, RunId, Settings, WhileLost};
+use skipstone_types::{EdgeSwaps, LearningRate, RateShape, RunId, Settings, WhileLost};
 
 /// Times in microseconds, each a range that durations are drawn from.
 #[derive(Debug, Clone, Serialize)]
@@ -169,11 +169,29 @@ fn settings(seed: u64, options: &Options, random: &mut Random) -> Settings {
         respawn: random.chance(0.7),
         stage_replicas: Vec::new(),
         places: steps.is_multiple_of(7),
+        edge_swaps: EdgeSwaps::Off,
     };
+    swap_edges(&mut settings);
     if settings.check().is_err() {
         settings.skip = 0.0;
     }
     settings
+}
+
+/// Swaps stages in every third run, in half of those because the strategy asks for it. Drawn apart, so that seeds found before stay
+/// what they were in the others.
+fn swap_edges(settings: &mut Settings) {
+    let mut random = Random::new(settings.seed, 3);
+    if settings.relay_stages < 2 || !random.chance(1.0 / 3.0) {
+        return;
+    }
+    settings.edge_swaps = EdgeSwaps::Odd;
+    // Two or three: the fewer, the sooner nodes would wait for each other.
+    settings.slots = 2 + settings.slots / 4;
+    if random.chance(0.5) {
+        let strategy = *random.pick(&["checkfree+", "checkfree+:partners=copy"]).unwrap_or(&"checkfree+");
+        strategy.clone_into(&mut settings.recovery);
+    }
 }
 
 fn tempo(random: &mut Random) -> Tempo {
@@ -197,7 +215,10 @@ fn tempo(random: &mut Random) -> Tempo {
 
 /// A strategy; copies are taken so often that some are old when they are needed, and some on their way.
 fn draw_recovery(random: &mut Random) -> String {
-    let name = *random.pick(&skipstone_recovery::STRATEGY_NAMES).unwrap_or(&"checkfree");
+    // The one that swaps stages is drawn where they are swapped.
+    let names: Vec<_> =
+        skipstone_recovery::STRATEGY_NAMES.into_iter().filter(|name| *name != "checkfree+").collect();
+    let name = *random.pick(&names).unwrap_or(&"checkfree");
     match name {
         "neighbour-snapshot" => format!("{name}:every={}", random.between(1, 7)),
         "checkpoint" => format!("{name}:every={}", random.between(3, 20)),

@@ -93,11 +93,13 @@ pub enum Tamper {
     ForgetCopies,
     /// A node says that it gave up all its microbatches, and goes on with them.
     CountGivenUp,
+    /// Nodes don't hear that a path goes back, and give it their last slot.
+    GiveLastSlot,
 }
 
 impl Tamper {
     /// All of them.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 40] = [
         Self::CountTwice,
         Self::HearTheFenced,
         Self::CommitOtherGradient,
@@ -137,6 +139,7 @@ impl Tamper {
         Self::ForgetNames,
         Self::ForgetCopies,
         Self::CountGivenUp,
+        Self::GiveLastSlot,
     ];
 }
 
@@ -277,6 +280,11 @@ impl World {
                     if self.tamper == Some(Tamper::KeepHole) =>
                 {
                     return None;
+                }
+                ToWorker::Begin { duties, .. } | ToWorker::Reroute { duties, .. }
+                    if self.tamper == Some(Tamper::GiveLastSlot) =>
+                {
+                    duties.iter_mut().for_each(|duty| duty.goes_back = false);
                 }
                 ToWorker::Welcome { settings, .. } if self.tamper == Some(Tamper::GrantExtraSlot) => {
                     settings.slots += 1;

@@ -73,7 +73,7 @@ impl Experiment {
         Ok(experiment)
     }
 
-    fn check(&self) -> Result<(), LabError> {
+    pub(super) fn check(&self) -> Result<(), LabError> {
         let wrong = |field, why: &str| Err(LabError::Field { field, why: why.to_owned() });
         if self.name.is_empty() || self.name.len() > 80 {
             return wrong("name", "give 1 to 80 characters");
@@ -113,7 +113,9 @@ impl Experiment {
             rate.check()?;
         }
         for skip in self.skips_tried() {
-            self.config(self.seeds[0], skip, &self.strategies[0]).settings()?;
+            for strategy in &self.strategies {
+                self.config(self.seeds[0], skip, strategy).settings()?;
+            }
         }
         Ok(())
     }

@@ -66,6 +66,29 @@ fn arms_learn_and_lose_the_same_stages() {
 }
 
 #[test]
+fn only_arms_of_checkfree_plus_swap_stages() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut experiment = experiment(&["checkfree", "checkfree+"], &[0.03], &[1]);
+    let swaps = |experiment: &Experiment| -> Vec<(String, String)> {
+        let arms = experiment.arms().into_iter();
+        arms.map(|arm| (arm.strategy.clone(), arm.config.edge_swaps().to_string())).collect()
+    };
+    let of = |strategy: &str, swaps: &str| (strategy.to_owned(), swaps.to_owned());
+    let expected = [of("no failures", "off"), of("checkfree", "off"), of("checkfree+", "odd")];
+    assert_eq!(swaps(&experiment), expected);
+    let (results, _) = run(&experiment, dir.path(), 2);
+    let [calm, checkfree, plus] = results.as_slice() else { panic!("{results:?}") };
+    // Losses are the same; what is learned before the first of them is not.
+    let losses =
+        |result: &ArmResult| result.points.iter().map(|point| point.training_loss).collect::<Vec<_>>();
+    assert!(losses(plus) != losses(checkfree) && losses(checkfree) != losses(calm));
+    assert_eq!(plus.lost.len(), checkfree.lost.len());
+    assert!(plus.lost.iter().all(|lost| lost.back_s.is_some()), "{plus:?}");
+    experiment.run.slots = Some(1);
+    assert!(experiment.check().unwrap_err().to_string().contains("--slots 2"));
+}
+
+#[test]
 fn the_same_experiment_gives_the_same_file_on_any_number_of_threads() {
     let experiment = experiment(&["uniform", "copy"], &[0.05], &[1, 2]);
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

@@ -73,7 +73,9 @@ pub(super) fn write_plan(
         release: 0.0,
         priority: 0.0,
     });
-    let whole = problem.full && problem.nodes.iter().all(|nodes| !nodes.is_empty());
+    // The paths of a full pipeline's plan ascend.
+    let ascending = plan.paths.iter().all(|path| path.0.is_sorted_by_key(|visit| visit.stage));
+    let whole = problem.full && ascending && problem.nodes.iter().all(|nodes| !nodes.is_empty());
     let file = PlanFile {
         plan: PipelinePlan {
             instance: "swarm".to_owned(),

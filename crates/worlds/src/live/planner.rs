@@ -200,6 +200,7 @@ mod tests {
             full: false,
             rules: PathRules::default(),
             paces: Vec::new(),
+            edge_swaps: skipstone_types::EdgeSwaps::Off,
         }
     }
 

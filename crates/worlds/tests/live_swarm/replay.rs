@@ -55,14 +55,43 @@ fn every_bit_comes_out_again_after_repairs() {
 #[test]
 fn every_bit_comes_out_again_after_rebuilds() {
     let config = RunConfig { steps: 4, spares: 1, ..small(3, 0, 1) };
-    let mut rebuilt = 0;
-    kills(&config, 11, |swarm| {
+    let swapped = RunConfig { recovery: "checkfree+".to_owned(), ..config.clone() };
+    for config in [config, swapped] {
+        let (mut rebuilt, mut went_back) = (0, 0);
+        kills(&config, 11, |swarm| {
+            let report = again(&config, &swarm.journal, swarm).unwrap();
+            rebuilt += report.rebuilds;
+            assert_eq!(report.records as usize, swarm.records().len());
+            assert_eq!(report.saved_state_checked, swarm.published.is_some());
+            let records = swarm.records();
+            let paths = records.iter().flat_map(|record| &record.paths);
+            went_back += paths.filter(|path| !path.0.is_sorted_by_key(|visit| visit.stage)).count();
+        });
+        assert!(rebuilt > 10, "{rebuilt}");
+        assert_eq!(went_back > 0, config.recovery == "checkfree+");
+    }
+}
+
+/// Two of five microbatches meet the other three at the nodes of stages 1 and 2, in two slots.
+#[test]
+fn every_bit_comes_out_again_after_repairs_of_swapped_paths() {
+    let swapped = Some(skipstone_types::EdgeSwaps::Odd);
+    let config = RunConfig { edge_swaps: swapped, slots: Some(2), respawn: false, ..small(2, 0, 2) };
+    let mut repaired = 0;
+    kills(&config, 7, |swarm| {
+        assert_eq!(swarm.end, Some(End::Done));
         let report = again(&config, &swarm.journal, swarm).unwrap();
-        rebuilt += report.rebuilds;
-        assert_eq!(report.records as usize, swarm.records().len());
-        assert_eq!(report.saved_state_checked, swarm.published.is_some());
+        assert!(report.records == 2 && report.saved_state_checked, "{report:?}");
+        repaired += usize::from(swarm.killed);
+        for record in swarm.records() {
+            let stages = |microbatch: usize| {
+                let path = &record.paths[microbatch].0;
+                path.iter().map(|visit| visit.stage.0).collect::<Vec<_>>()
+            };
+            assert_eq!((stages(0), stages(1), stages(3)), (vec![0, 1, 2], vec![0, 2, 1], vec![0, 2, 1]));
+        }
     });
-    assert!(rebuilt > 10, "{rebuilt}");
+    assert!(repaired > 20, "{repaired}");
 }
 
 #[test]
