@@ -48,7 +48,14 @@ impl Invariant for ReplicasBitwiseEqual {
         }
         // A state made anew is nobody's replica until it has entered.
         let made_anew = truth.rebuilt.get(digest).is_some_and(|rebuilt| rebuilt.stage == *stage);
-        if made_anew || self.wrong.contains(node) || truth.served(*stage, *iteration, *digest) {
+        // Who copies from a donor that has computed wrong numbers holds those: it is compared with the others before it enters.
+        let is_wrong_of_stage =
+            |wrong: &NodeId| truth.held.get(wrong).is_some_and(|held| held.stage == *stage);
+        let served = truth.served(*stage, *iteration, *digest);
+        if transfer.is_some() && !made_anew && !served && self.wrong.iter().any(is_wrong_of_stage) {
+            self.wrong.insert(*node);
+        }
+        if made_anew || self.wrong.contains(node) || served {
             Ok(())
         } else {
             let how = if transfer.is_some() { "after a transfer" } else { "after a step" };
