@@ -50,12 +50,18 @@ struct Kept {
     struck: VecDeque<(NodeId, Iteration)>,
     /// What the run can go back to.
     saved: Option<Entry>,
+    /// Whether nothing but terms came after it: it may not be published.
+    saved_last: bool,
     /// The newest copy of each stage.
     copies: BTreeMap<StageId, StageCopy>,
 }
 
 impl Kept {
     fn take(&mut self, entry: Entry, discarded: impl Fn(Iteration) -> bool) {
+        self.saved_last = match entry {
+            Entry::Opened { .. } => self.saved_last,
+            _ => matches!(entry, Entry::Saved { .. }),
+        };
         match entry {
             Entry::Opened { run, term } => {
                 let highest = self.opened.map_or(term, |(_, before)| before.max(term));
@@ -112,21 +118,18 @@ impl Kept {
         }
     }
 
-    fn entries(self) -> Vec<Entry> {
+    fn entries(mut self) -> Vec<Entry> {
+        let saved_last = self.saved_last;
+        let last_saved = self.saved.take_if(|_| saved_last);
         let opened = self.opened.map(|(run, term)| Entry::Opened { run, term });
         let below = self.node_ids_below.map(|node| Entry::NodesBelow { node });
         let records = self.records.into_values().map(Entry::Committed);
         let struck = self.struck.into_iter().map(|(node, iteration)| Entry::Struck { node, iteration });
         let copies = self.copies.into_values().map(Entry::CopyKept);
-        let last = self
-            .rolled_back
-            .into_iter()
-            .chain(records)
-            .chain(self.rebuilt)
-            .chain(copies)
-            .chain(self.saved)
-            .chain(struck);
-        opened.into_iter().chain(below).chain(last).collect()
+        // What comes after a checkpoint tells that it was published.
+        let first = opened.into_iter().chain(self.rolled_back).chain(self.saved).chain(below);
+        let last = records.chain(self.rebuilt).chain(copies).chain(struck).chain(last_saved);
+        first.chain(last).collect()
     }
 }
 
@@ -208,7 +211,8 @@ mod tests {
             previous: Digest([9; 32]),
         };
         journal.extend([copied(60), saved(70), copied(70)]);
-        journal.extend([rebuilt(1), Entry::NodesBelow { node: NodeId(129) }]);
+        journal.extend([rebuilt(1), Entry::NodesBelow { node: NodeId(129) }, saved(90)]);
+        journal.push(Entry::Opened { run: RunId(5), term: Term(3) });
         for end in 0..=journal.len() {
             let all = &journal[..end];
             let (kept, ()) = condense(|each: &mut dyn FnMut(Entry)| {

@@ -6,6 +6,7 @@ use super::rollback::Checkpoint;
 use super::roster::{Arrival, Node, Role};
 use super::strikes::Strikes;
 use super::{Base, Coordinator, GATHER_GRACE_US, Phase, RETURN_GRACE_US};
+use crate::command::CoordinatorCommand;
 use crate::journal::{Entry, StageCopy};
 use crate::message::{Holding, ToWorker};
 use crate::record::{CommitRecord, SavedState};
@@ -27,13 +28,21 @@ pub(super) struct Past {
     /// The newest copy of each stage.
     copies: BTreeMap<StageId, StageCopy>,
     /// What the run can go back to.
-    checkpoint: Option<Checkpoint>,
+    checkpoint: Option<SavedState>,
+    /// Digest of the record before it, where the journal tells; else that is among the records.
+    before_checkpoint: Option<Digest>,
+    /// Saved whole, and perhaps not published: the coordinator may have died in between.
+    unpublished: Option<SavedState>,
 }
 
 impl Past {
     pub(super) fn of(journal: &[Entry]) -> Self {
         let mut past = Self { node_ids_below: NodeId(1), ..Self::default() };
         for entry in journal {
+            if !matches!(entry, Entry::Opened { .. }) {
+                // It was written after the last one had been published.
+                past.unpublished = None;
+            }
             match entry {
                 Entry::Opened { term, .. } => past.term = past.term.max(*term),
                 Entry::NodesBelow { node } => past.node_ids_below = past.node_ids_below.max(*node),
@@ -46,7 +55,8 @@ impl Past {
                 }
                 Entry::Struck { node, iteration } => _ = past.strikes.add(*node, *iteration),
                 Entry::Saved { state, previous } => {
-                    past.checkpoint = Some(Checkpoint { saved: state.clone(), previous: *previous });
+                    (past.checkpoint, past.before_checkpoint) = (Some(state.clone()), Some(*previous));
+                    past.unpublished = Some(state.clone());
                 }
                 Entry::CopyKept(copy) => _ = past.copies.insert(copy.stage, copy.clone()),
                 Entry::Committed(record) => {
@@ -62,8 +72,7 @@ impl Past {
         self.records.split_off(&saved.iteration);
         self.rebuilt.clear();
         self.copies.clear();
-        let previous = self.records.last_key_value().map(|(_, record)| record.digest());
-        self.checkpoint = Some(Checkpoint { saved: saved.clone(), previous: previous.unwrap_or_default() });
+        (self.checkpoint, self.before_checkpoint) = (Some(saved.clone()), None);
         self.rolled_back = Some(saved);
     }
 }
@@ -94,8 +103,17 @@ impl Coordinator {
             past.roll_back(saved);
         }
         self.strikes = std::mem::take(&mut past.strikes);
-        let is_whole = |checkpoint: &Checkpoint| checkpoint.saved.stages.len() == self.stages.len();
-        self.rollbacks.newest = past.checkpoint.take().filter(is_whole);
+        if let Some(SavedState { iteration, stages }) = past.unpublished.take() {
+            let generation = self.generation;
+            self.out.push(CoordinatorCommand::Publish { iteration, generation, stages });
+        }
+        let is_whole = |saved: &SavedState| saved.stages.len() == self.stages.len();
+        self.rollbacks.newest = past.checkpoint.take().filter(is_whole).map(|saved| {
+            let before = saved.iteration.0.checked_sub(1).map(Iteration);
+            let recorded = || past.records.get(&before?).map(CommitRecord::digest);
+            let previous = past.before_checkpoint.or_else(recorded).unwrap_or_default();
+            Checkpoint { saved, previous }
+        });
         self.copies = Copies::of_journal(std::mem::take(&mut past.copies).into_values());
         let start = past.rolled_back.as_ref().map(|saved| saved.iteration).unwrap_or_default();
         let records: Vec<_> = past.records.into_values().collect();
