@@ -71,8 +71,9 @@ pub(crate) struct RunFlags {
     /// Where to compute; this version: cpu
     #[arg(long, value_name = "cpu", help_heading = "Swarm")]
     device: Option<String>,
-    /// How a stage without a living replica is made again: checkfree, checkfree+, uniform, copy or random, with options as in
-    /// checkfree:norm=l2-squared,moments=mix or checkfree+:partners=copy [default: checkfree]
+    /// How a stage without a living replica is made again: checkfree, checkfree+, uniform, copy, random,
+    /// neighbour-snapshot or checkpoint, with options as in checkfree:norm=l2-squared,moments=mix or
+    /// neighbour-snapshot:every=20 [default: checkfree]
     #[arg(long, value_name = "NAME", help_heading = "Recovery")]
     recovery: Option<String>,
     /// Let odd microbatches visit relay 2 before 1, and the last relay before the one before it, so that these learn each
