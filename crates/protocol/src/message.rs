@@ -392,8 +392,8 @@ pub struct Holding {
     pub stage: StageId,
     /// The iteration that its state is for.
     pub iteration: Iteration,
-    /// The highest attempt of it that the worker has seen.
-    pub attempt: Attempt,
+    /// The newest attempt that the worker has heard of, perhaps of the iteration after: it takes no orders for it or older ones.
+    pub newest: (Iteration, Attempt),
     /// Digest of the state.
     pub state: Digest,
     /// Digest of the reduced gradient of that iteration, if the worker holds one.

@@ -167,7 +167,7 @@ fn to_coordinator() -> Result<Vec<Seed>, SeedError> {
         node: NodeId(3),
         stage: StageId(2),
         iteration,
-        attempt,
+        newest: (iteration, attempt),
         state: Digest::of(b"state"),
         reduced: Some(Digest::of(b"gradient")),
         record: Some(Box::new(journal::record())),

@@ -472,6 +472,7 @@ impl Coordinator {
     /// Drops the attempt under way; the iteration will run again.
     pub(super) fn abort_attempt(&mut self) {
         let Some(attempt) = self.attempt.take() else { return };
+        self.stages.iter_mut().for_each(|stage| stage.said_by_lost.clear());
         let (iteration, number) = (attempt.iteration, attempt.attempt);
         self.send_to_workers(&ToWorker::Abort { iteration, attempt: number });
         let ran_ms = self.now_us.saturating_sub(attempt.began_us) / 1000;

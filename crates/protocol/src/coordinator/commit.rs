@@ -98,6 +98,7 @@ impl Coordinator {
         self.iteration = record.iteration.next();
         self.next_attempt = Attempt(0);
         self.doubts = Doubts::default();
+        self.stages.iter_mut().for_each(|stage| stage.said_by_lost.clear());
         self.last_digest = record.digest();
         self.records.insert(record.iteration, record);
         while self.records.len() > HISTORY_ITERATIONS {

@@ -1,8 +1,8 @@
 //! Nodes find a stage, get its state, and enter at the start of an attempt.
 
-use super::attempt::{ReducePhase, majority};
+use super::attempt::ReducePhase;
 use super::roster::{Join, JoinKind, Making, Node, Role};
-use super::{Base, Coordinator, FOLLOWER_WAIT_US_MAX, FOLLOWER_WAITS_MAX, HISTORY_ITERATIONS, Phase};
+use super::{Base, Coordinator, FOLLOWER_WAIT_US_MAX, FOLLOWER_WAITS_MAX, Phase};
 use crate::journal::{Entry, Rebuild};
 use crate::message::{Holding, Method, ToWorker, TransferId};
 use skipstone_recovery::{Decision, LossView, Recipe, StageView};
@@ -331,10 +331,7 @@ impl Coordinator {
     /// A node came back with the state of a stage that nobody else has.
     pub(super) fn take_back(&mut self, node: NodeId, holding: &Holding) {
         let stage = holding.stage;
-        if holding.iteration == self.iteration {
-            // It takes no orders for an attempt that it has already seen, perhaps under another coordinator.
-            self.next_attempt = self.next_attempt.max(holding.attempt.next());
-        }
+        self.begin_after(holding);
         let rivals: Vec<_> = self
             .nodes
             .iter()
@@ -514,73 +511,6 @@ impl Coordinator {
         }
     }
 
-    /// Replicas must hold the same bits after every step; those that do not are set aside.
-    fn vote(&mut self, node: NodeId, stage: StageId, iteration: Iteration, digest: Digest) {
-        let known = &mut self.stages[usize::from(stage.0)];
-        known.votes.entry(iteration).or_default().insert(node, digest);
-        while known.votes.len() > HISTORY_ITERATIONS {
-            known.votes.pop_first();
-        }
-        self.count_votes(stage, iteration);
-    }
-
-    /// A replica is gone, and others live: what it said of the state counts no more, or a wrong word of the dead would stand
-    /// against the living for ever.
-    pub(super) fn forget_votes_of(&mut self, node: NodeId, stage: StageId) {
-        self.stages[usize::from(stage.0)].votes.values_mut().for_each(|votes| _ = votes.remove(&node));
-        self.count_votes(stage, self.iteration);
-    }
-
-    fn count_votes(&mut self, stage: StageId, iteration: Iteration) {
-        let members = self.serving(stage);
-        let known = &mut self.stages[usize::from(stage.0)];
-        let votes = known.votes.get(&iteration).cloned().unwrap_or_default();
-        if let Some(agreed) = majority(&votes) {
-            known.digests.insert(iteration, agreed);
-        }
-        while known.digests.len() > HISTORY_ITERATIONS {
-            known.digests.pop_first();
-        }
-        let complete = members.iter().all(|member| votes.contains_key(member));
-        if !complete {
-            return;
-        }
-        let Some(agreed) = majority(&votes) else { return };
-        let deviants: Vec<_> =
-            members.iter().copied().filter(|member| votes.get(member) != Some(&agreed)).collect();
-        if !deviants.is_empty() {
-            // What others have computed from theirs is of no use either.
-            self.abort_attempt();
-        }
-        for deviant in deviants {
-            self.lose(deviant, "hash");
-        }
-        self.seal_if_complete(stage);
-    }
-
-    /// Whether all members of a stage have said that they hold the state that the iteration under way starts from. They
-    /// have done so before their share of it is done: this waits only for members without a share.
-    pub(super) fn states_agree(&self, stage: StageId) -> bool {
-        let known = &self.stages[usize::from(stage.0)];
-        let (Some(votes), Some(agreed)) =
-            (known.votes.get(&self.iteration), known.digests.get(&self.iteration))
-        else {
-            return false;
-        };
-        self.serving(stage).iter().all(|member| votes.get(member) == Some(agreed))
-    }
-
-    /// Whether this is the state of the stage before the iteration that comes next.
-    fn is_current(&self, stage: StageId, held: Iteration, digest: Digest) -> bool {
-        let known = self.stages.get(usize::from(stage.0)).and_then(|known| known.digests.get(&held));
-        matches!(self.phase, Phase::Running) && known == Some(&digest) && !self.stepped_since(stage, held)
-    }
-
-    /// Whether a state for `held` is too old for the iteration that comes next.
-    pub(super) fn stepped_since(&self, stage: StageId, held: Iteration) -> bool {
-        self.stages[usize::from(stage.0)].last_step.is_some_and(|step| step >= held)
-    }
-
     /// Whether a joiner may serve from the next attempt on.
     pub(super) fn may_enter(&self, join: &Join) -> bool {
         let Some((held, digest)) = join.ready else { return false };
@@ -752,18 +682,6 @@ impl Coordinator {
             self.log(Event::StageLost { stage, iteration: self.iteration });
         }
         self.saved.clear();
-    }
-
-    fn settle_first_votes(&mut self, stage: StageId) {
-        let iteration = self.iteration;
-        let votes = self.stages[usize::from(stage.0)].votes.get(&iteration).cloned().unwrap_or_default();
-        let Some(agreed) = majority(&votes) else { return };
-        self.stages[usize::from(stage.0)].digests.insert(iteration, agreed);
-        for (node, digest) in votes {
-            if digest != agreed {
-                self.lose(node, "hash");
-            }
-        }
     }
 }
 

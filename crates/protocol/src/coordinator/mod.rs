@@ -18,6 +18,7 @@ mod rollback;
 mod roster;
 mod saving;
 mod strikes;
+mod votes;
 mod waits;
 
 use crate::command::{CoordinatorCommand, CoordinatorInput, End};
@@ -107,6 +108,9 @@ struct Stage {
     digests: BTreeMap<Iteration, Digest>,
     /// What replicas said of it.
     votes: BTreeMap<Iteration, BTreeMap<NodeId, Digest>>,
+    /// What replicas that are lost said of it before the iteration under way, in which they had work: what others hold of
+    /// theirs is of use only if it was right.
+    said_by_lost: Vec<Digest>,
     /// Iterations in a row whose gradient was not finite.
     strikes: u32,
     /// Joiners in a row that were set aside because a task of theirs never ended.

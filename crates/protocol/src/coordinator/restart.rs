@@ -274,6 +274,15 @@ impl Coordinator {
         record.stages.iter().find(|part| part.members.contains(&node)).map(|part| part.stage)
     }
 
+    /// The node takes no orders for an attempt that it has heard of already, perhaps under another coordinator, and perhaps while its
+    /// step of the iteration before went on.
+    pub(super) fn begin_after(&mut self, holding: &Holding) {
+        let (iteration, attempt) = holding.newest;
+        if iteration == self.iteration {
+            self.next_attempt = self.next_attempt.max(Attempt(attempt.0.saturating_add(1)));
+        }
+    }
+
     fn take_up(&mut self, node: NodeId, came: &Came) {
         let holding = &came.holding;
         let stage = holding.stage;
@@ -290,9 +299,7 @@ impl Coordinator {
                 })
             })
             .cloned();
-        if current {
-            self.next_attempt = self.next_attempt.max(Attempt(holding.attempt.0 + 1));
-        }
+        self.begin_after(holding);
         let agrees = current
             && self.stages[usize::from(stage.0)]
                 .digests

@@ -182,7 +182,6 @@ impl Worker {
 
     fn say_hello(&mut self) {
         let holding = self.held.as_ref().filter(|held| held.entered).map(|held| {
-            let attempt = if self.newest.0 == held.iteration { self.newest.1 } else { Attempt(0) };
             Box::new(Holding {
                 run: self.run,
                 term: self.term,
@@ -190,7 +189,7 @@ impl Worker {
                 names: self.names.clone(),
                 stage: held.stage,
                 iteration: held.iteration,
-                attempt,
+                newest: self.newest,
                 state: held.digest,
                 reduced: self.gradients.get(&held.iteration).map(|gradient| gradient.digest),
                 record: self.last_record.clone(),

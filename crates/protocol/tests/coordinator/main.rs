@@ -9,6 +9,7 @@ mod pace;
 mod placing;
 mod restarting;
 mod saving;
+mod votes;
 
 use skipstone_protocol::*;
 use skipstone_types::*;
@@ -449,7 +450,7 @@ fn holding(node: NodeId, stage: u16, iteration: u64, state: u8) -> Holding {
         node,
         stage: StageId(stage),
         iteration: Iteration(iteration),
-        attempt: Attempt(0),
+        newest: (Iteration(iteration), Attempt(0)),
         state: Digest([state; 32]),
         reduced: None,
         record: None,

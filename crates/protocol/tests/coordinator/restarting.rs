@@ -277,3 +277,20 @@ fn a_node_that_comes_after_the_wait_for_it_still_steps_with_its_record() {
     let (_, stage, method) = second.last_assignment(late);
     assert_eq!((stage, method), (StageId(2), Method::Keep));
 }
+
+#[test]
+fn attempts_begin_after_those_that_a_node_heard_of_before_its_step() {
+    let settings = settings(1, 1);
+    let (mut bench, nodes) = Bench::started(&settings);
+    run_iteration(&mut bench, &nodes);
+    let gradient = bench.commits()[0].stages[1].gradient;
+    let mut second = Bench::open(&settings, &bench.journal);
+    for (stage, node) in nodes.iter().enumerate() {
+        // Its step goes on, and meanwhile an earlier coordinator has begun the next iteration four times.
+        let mut holding = holding(*node, stage as u16, 0, 1 + stage as u8);
+        holding.newest = (Iteration(1), Attempt(3));
+        holding.reduced = Some(gradient);
+        second.hello(Some(Box::new(holding)));
+    }
+    assert_eq!(second.current(), (Iteration(1), Attempt(4)));
+}

@@ -1,0 +1,102 @@
+//! What replicas say that they hold: the same bits after every step, or they are set aside.
+
+use super::attempt::majority;
+use super::{Coordinator, HISTORY_ITERATIONS, Phase};
+use skipstone_types::{Digest, Iteration, NodeId, StageId};
+
+impl Coordinator {
+    /// Replicas must hold the same bits after every step; those that do not are set aside.
+    pub(super) fn vote(&mut self, node: NodeId, stage: StageId, iteration: Iteration, digest: Digest) {
+        let known = &mut self.stages[usize::from(stage.0)];
+        known.votes.entry(iteration).or_default().insert(node, digest);
+        while known.votes.len() > HISTORY_ITERATIONS {
+            known.votes.pop_first();
+        }
+        self.count_votes(stage, iteration);
+    }
+
+    /// A replica is gone, and others live: what it said of the state counts no more, or a wrong word of the dead would stand
+    /// against the living for ever. But others may go on with what it has computed in the attempt under way: that holds only
+    /// if it said before what it computes with, and that is what the living hold.
+    pub(super) fn forget_votes_of(&mut self, node: NodeId, stage: StageId) {
+        let iteration = self.iteration;
+        let known = &mut self.stages[usize::from(stage.0)];
+        let said = known.votes.get(&iteration).and_then(|votes| votes.get(&node)).copied();
+        known.votes.values_mut().for_each(|votes| _ = votes.remove(&node));
+        let worked = self.attempt.as_ref().is_some_and(|attempt| {
+            attempt.iteration == iteration && attempt.told.keys().any(|(told, _)| *told == node)
+        });
+        match said {
+            Some(said) if worked => known.said_by_lost.push(said),
+            None if worked => self.abort_attempt(),
+            _ => {}
+        }
+        self.count_votes(stage, iteration);
+    }
+
+    fn count_votes(&mut self, stage: StageId, iteration: Iteration) {
+        let members = self.serving(stage);
+        let known = &mut self.stages[usize::from(stage.0)];
+        let votes = known.votes.get(&iteration).cloned().unwrap_or_default();
+        if let Some(agreed) = majority(&votes) {
+            known.digests.insert(iteration, agreed);
+        }
+        while known.digests.len() > HISTORY_ITERATIONS {
+            known.digests.pop_first();
+        }
+        let complete = members.iter().all(|member| votes.contains_key(member));
+        if !complete {
+            return;
+        }
+        let Some(agreed) = majority(&votes) else { return };
+        let deviants: Vec<_> =
+            members.iter().copied().filter(|member| votes.get(member) != Some(&agreed)).collect();
+        let lost_differed = iteration == self.iteration
+            && std::mem::take(&mut self.stages[usize::from(stage.0)].said_by_lost)
+                .iter()
+                .any(|said| *said != agreed);
+        if !deviants.is_empty() || lost_differed {
+            // What others have computed from theirs is of no use either.
+            self.abort_attempt();
+        }
+        for deviant in deviants {
+            self.lose(deviant, "hash");
+        }
+        self.seal_if_complete(stage);
+    }
+
+    /// Whether all members of a stage have said that they hold the state that the iteration under way starts from. They
+    /// have done so before their share of it is done: this waits only for members without a share.
+    pub(super) fn states_agree(&self, stage: StageId) -> bool {
+        let known = &self.stages[usize::from(stage.0)];
+        let (Some(votes), Some(agreed)) =
+            (known.votes.get(&self.iteration), known.digests.get(&self.iteration))
+        else {
+            return false;
+        };
+        self.serving(stage).iter().all(|member| votes.get(member) == Some(agreed))
+    }
+
+    /// Whether this is the state of the stage before the iteration that comes next.
+    pub(super) fn is_current(&self, stage: StageId, held: Iteration, digest: Digest) -> bool {
+        let known = self.stages.get(usize::from(stage.0)).and_then(|known| known.digests.get(&held));
+        matches!(self.phase, Phase::Running) && known == Some(&digest) && !self.stepped_since(stage, held)
+    }
+
+    /// Whether a state for `held` is too old for the iteration that comes next.
+    pub(super) fn stepped_since(&self, stage: StageId, held: Iteration) -> bool {
+        self.stages[usize::from(stage.0)].last_step.is_some_and(|step| step >= held)
+    }
+
+    pub(super) fn settle_first_votes(&mut self, stage: StageId) {
+        let iteration = self.iteration;
+        let votes = self.stages[usize::from(stage.0)].votes.get(&iteration).cloned().unwrap_or_default();
+        let Some(agreed) = majority(&votes) else { return };
+        self.stages[usize::from(stage.0)].digests.insert(iteration, agreed);
+        for (node, digest) in votes {
+            if digest != agreed {
+                self.lose(node, "hash");
+            }
+        }
+    }
+}
