@@ -341,7 +341,7 @@ mod tests {
         let mut time = two_serving();
         assert_eq!(time.startup_us, 200);
         time.advance(1100);
-        time.commit(Reported { busy: 1200, replay: 0, memory_wait: 300, link: 150 });
+        time.commit(0, Reported { busy: 1200, replay: 0, memory_wait: 300, link: 150 });
         assert_eq!((time.good_us, time.memory_wait_us, time.link_us, time.bubble_us), (1200, 300, 150, 350));
         assert_eq!(time.closed_us(), 2200);
     }
@@ -355,7 +355,7 @@ mod tests {
         time.waste(400);
         time.set(NodeId(2), None);
         time.advance(1100);
-        time.commit(Reported { busy: 500, replay: 300, ..Reported::default() });
+        time.commit(0, Reported { busy: 500, replay: 300, ..Reported::default() });
         // 300 of the 400 that were thrown away came back as 300 of replay.
         assert_eq!((time.detection_us, time.good_us, time.replay_us), (50, 800, 400));
         assert_eq!(time.closed_us(), 200 + 1000 + 500 + 50);
@@ -373,12 +373,31 @@ mod tests {
         time.coordinator_away(true);
         time.advance(900);
         time.coordinator_away(false);
-        time.commit(Reported { busy: 250, ..Reported::default() });
+        time.commit(0, Reported { busy: 250, ..Reported::default() });
         assert_eq!((time.aborted_us, time.good_us), (1000, 250));
         assert_eq!(time.recovery_us, 200 + 100 + 150, "the wait, the joiner, and what the absence left idle");
         assert_eq!(time.bubble_us, 0);
         time.finish();
         time.advance(5000);
         assert_eq!(time.closed_us(), 200 + 1000 + 200 + 400 + 100);
+    }
+
+    #[test]
+    fn what_a_rollback_undoes_was_not_good() {
+        let mut time = two_serving();
+        for iteration in 0..3 {
+            time.advance(1000 * u128::from(iteration + 1));
+            time.commit(iteration, Reported { busy: 100 << iteration, ..Reported::default() });
+            time.start();
+        }
+        let closed_us = time.closed_us();
+        time.advance(3300);
+        time.roll_back(1);
+        assert_eq!((time.good_us, time.aborted_us), (100, 200 + 400 + 600), "and the attempt under way");
+        assert_eq!(time.closed_us(), closed_us + 600);
+        time.start();
+        time.advance(3400);
+        time.commit(1, Reported { busy: 50, ..Reported::default() });
+        assert_eq!(time.good_us, 150);
     }
 }

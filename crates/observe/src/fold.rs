@@ -218,6 +218,7 @@ impl RunState {
         // A stage that had no replica left is a recovery of its own kind (`rebuilt`).
         if let Some(lost_ms) = lost_ms
             && self.stage_mut(stage).lost_since_ms.is_none()
+            && !self.rolling_back
         {
             self.recovered(stage, "copy", self.now_ms.saturating_sub(lost_ms));
         }

@@ -348,3 +348,78 @@ fn an_observed_run_reads_back_the_same_and_can_be_resumed() {
     let scalars = std::fs::read_dir(dir.path().join("tensorboard")).unwrap().count();
     assert!(scalars >= 1);
 }
+
+#[test]
+fn a_rollback_is_one_incident_and_nobody_is_lost_but_who_died() {
+    let mut state = RunState::new(script::info(20));
+    let mut time_ms = 0;
+    let mut hear = |event| {
+        time_ms += 10;
+        state.apply(&EventRecord { schema: EVENT_SCHEMA, time_ms, event });
+    };
+    let (stages, iteration) = (0..3, |t| Iteration(t));
+    let joins = |node: u32, was: u32| {
+        let was = (was > 0).then_some(NodeId(was));
+        Event::NodeJoined { node: NodeId(node), process: 1, was }
+    };
+    let gets = |node: u32, stage: u16| Event::NodeAssigned {
+        node: NodeId(node),
+        stage: StageId(stage),
+        how: "load".to_owned(),
+    };
+    let enters = |node: u32, stage: u16, t: u64| Event::NodeEntered {
+        node: NodeId(node),
+        stage: StageId(stage),
+        iteration: Iteration(t),
+        took_ms: 1,
+    };
+    let lost = |node: u32, stage: u16, why: &str| Event::NodeLost {
+        node: NodeId(node),
+        stage: Some(StageId(stage)),
+        why: why.to_owned(),
+        wasted_us: 0,
+    };
+    let begins = |t: u64| Event::AttemptStarted {
+        iteration: Iteration(t),
+        attempt: Attempt(0),
+        holes: vec![],
+        expected_ms: None,
+    };
+    for stage in stages.clone() {
+        let node = u32::from(stage) + 1;
+        [joins(node, 0), gets(node, stage), enters(node, stage, 0)].into_iter().for_each(&mut hear);
+    }
+    hear(begins(9));
+    hear(lost(2, 1, "connection"));
+    hear(Event::AttemptAborted { iteration: iteration(9), attempt: Attempt(0), ran_ms: 10 });
+    hear(Event::StageLost { stage: StageId(1), iteration: iteration(9) });
+    hear(Event::RolledBack { stage: StageId(1), from: iteration(9), iteration: iteration(5), generation: 1 });
+    hear(lost(1, 0, "rollback"));
+    hear(lost(3, 2, "rollback"));
+    [joins(11, 1), joins(12, 0), joins(13, 3)].into_iter().for_each(&mut hear);
+    for stage in stages {
+        [gets(u32::from(stage) + 11, stage), enters(u32::from(stage) + 11, stage, 5)]
+            .into_iter()
+            .for_each(&mut hear);
+    }
+    hear(Event::StageRebuilt {
+        stage: StageId(1),
+        kind: "checkpoint".to_owned(),
+        sources: vec![],
+        took_ms: 90,
+        iteration: iteration(5),
+    });
+    hear(begins(5));
+    assert_eq!((state.living(), state.steps()), (3, 5));
+    let summary = Summary::of(&state);
+    assert_eq!(summary.losses, 1);
+    let kinds: Vec<_> = summary.recoveries.iter().map(|of| (of.stage, of.kind.as_str())).collect();
+    assert_eq!(kinds, [(StageId(1), "checkpoint")]);
+    let texts = told(&state);
+    let back = "the run goes back to its checkpoint before iteration 5, 4 iterations to be trained again";
+    assert_eq!(texts.iter().filter(|text| text.contains(back)).count(), 1, "{texts:#?}");
+    assert!(
+        !texts.iter().any(|text| text.contains("again with") || text.contains("starts empty")),
+        "{texts:#?}"
+    );
+}

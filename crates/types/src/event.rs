@@ -579,7 +579,7 @@ mod tests {
             | Event::Injected { .. }
             | Event::Respawned { .. }
             | Event::Validated { .. }
-            | Event::Finished { .. } => 31,
+            | Event::Finished { .. } => 33,
         }
     }
 
