@@ -1,11 +1,10 @@
 //! Nodes find a stage, get its state, and enter at the start of an attempt.
 
 use super::attempt::ReducePhase;
-use super::roster::{Join, JoinKind, Making, Node, Role};
+use super::roster::{Join, JoinKind, Node, Role};
 use super::{Base, Coordinator, FOLLOWER_WAIT_US_MAX, FOLLOWER_WAITS_MAX, Phase};
 use crate::journal::{Entry, Rebuild};
 use crate::message::{Holding, Method, ToWorker, TransferId};
-use skipstone_recovery::{Decision, LossView, Recipe, StageView};
 use skipstone_types::{Digest, Event, Iteration, NodeId, StageId};
 use std::collections::BTreeMap;
 
@@ -193,76 +192,6 @@ impl Coordinator {
         (nodes.len().saturating_sub(needs), nodes.last().copied())
     }
 
-    fn rebuild(&mut self, node: NodeId, stage: StageId) {
-        match self.decide(stage, Some(node)) {
-            Decision::Rebuild(recipe) => self.rebuild_with(node, stage, recipe),
-            // It is done as soon as nobody is about to serve the stage.
-            Decision::Rollback => {}
-            Decision::Refuse(why) => {
-                self.stages[usize::from(stage.0)].refused = true;
-                self.log(Event::RebuildRefused { stage, why });
-            }
-        }
-    }
-
-    /// What the strategy says to the loss of a stage that `node` is to serve.
-    pub(super) fn decide(&mut self, stage: StageId, node: Option<NodeId>) -> Decision {
-        self.settle_copies();
-        let age = |iteration: Iteration| self.iteration.0.saturating_sub(iteration.0);
-        let copy_age = self.copy_of(stage, node).map(|(_, copy)| age(copy.iteration));
-        let checkpoint = self.rollbacks.newest.as_ref();
-        let checkpoint_age = checkpoint.map(|checkpoint| age(checkpoint.saved.iteration));
-        let stages: Vec<_> = self
-            .stage_ids()
-            .map(|other| StageView {
-                living: self.is_served(other) && other != stage,
-                gradient_norm: self.stages[usize::from(other.0)].gradient_norm,
-                like_relay: !other.is_origin() || self.settings.origin_like_relay,
-            })
-            .collect();
-        self.strategy.on_loss(&LossView { lost: stage, stages: &stages, copy_age, checkpoint_age })
-    }
-
-    fn rebuild_with(&mut self, node: NodeId, stage: StageId, recipe: Recipe) {
-        if recipe.restores(stage) {
-            self.restore(node, stage, recipe);
-            return;
-        }
-        let donors: Vec<_> = recipe
-            .sources
-            .iter()
-            .filter_map(|source| self.serving(source.stage).into_iter().find(|donor| *donor != node))
-            .collect();
-        if donors.len() < recipe.sources.len() {
-            return;
-        }
-        let sources: Vec<_> =
-            recipe.sources.iter().map(|source| (source.stage, source.coefficient)).collect();
-        let source_lineages =
-            sources.iter().map(|(stage, _)| self.stages[usize::from(stage.0)].lineage).collect();
-        let making = Making { recipe: recipe.clone(), from: self.iteration, source_lineages, gives: None };
-        let kind = JoinKind::Rebuild(Box::new(making));
-        self.log(Event::RebuildStarted { stage, node, sources });
-        let method = Method::Rebuild { recipe, donors: donors.clone() };
-        self.assign(node, stage, kind, method, donors, "rebuild");
-    }
-
-    /// The stage becomes again what its copy is.
-    fn restore(&mut self, node: NodeId, stage: StageId, recipe: Recipe) {
-        let Some((keeper, copy)) = self.copy_of(stage, Some(node)) else { return };
-        let sources = vec![(stage, 1.0)];
-        let making = Making {
-            recipe: recipe.clone(),
-            from: copy.iteration,
-            source_lineages: vec![copy.lineage],
-            gives: Some(copy.state),
-        };
-        let kind = JoinKind::Rebuild(Box::new(making));
-        self.log(Event::RebuildStarted { stage, node, sources });
-        let method = Method::Rebuild { recipe, donors: vec![keeper] };
-        self.assign(node, stage, kind, method, vec![keeper], "rebuild");
-    }
-
     /// Starts a transfer of the state before the iteration under way.
     pub(super) fn assign(
         &mut self,
@@ -298,34 +227,6 @@ impl Coordinator {
             self.send(donor, ToWorker::Donate { transfer, stage, iteration, to: node });
         }
         self.send(node, ToWorker::Assign { transfer, stage, iteration, method, addresses });
-    }
-
-    /// Each donor, with the stage and the iteration whose state it is to freeze: a rebuilt stage's donors give their own, or a
-    /// copy of what the stage was.
-    fn what_donors_give(
-        &self,
-        stage: StageId,
-        kind: &JoinKind,
-        donors: &[NodeId],
-    ) -> Vec<(NodeId, StageId, Iteration)> {
-        let sources = match kind {
-            JoinKind::Rebuild(making) => Some(making),
-            JoinKind::First | JoinKind::Copy | JoinKind::Keep => None,
-        };
-        let what = |index: usize| match sources {
-            Some(making) => {
-                (making.recipe.sources.get(index).map_or(stage, |source| source.stage), making.from)
-            }
-            None => (stage, self.iteration),
-        };
-        donors
-            .iter()
-            .enumerate()
-            .map(|(index, donor)| {
-                let (stage, iteration) = what(index);
-                (*donor, stage, iteration)
-            })
-            .collect()
     }
 
     /// A node came back with the state of a stage that nobody else has.

@@ -12,6 +12,7 @@ mod hedge;
 mod leaving;
 mod pace;
 mod placing;
+mod rebuilding;
 mod repair;
 mod restart;
 mod rollback;
