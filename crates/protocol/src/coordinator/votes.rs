@@ -26,11 +26,8 @@ impl Coordinator {
         let worked = self.attempt.as_ref().is_some_and(|attempt| {
             attempt.iteration == iteration && attempt.told.keys().any(|(told, _)| *told == node)
         });
-        match said {
-            Some(said) if worked => known.said_by_lost.push(said),
-            None if worked => self.abort_attempt(),
-            _ => {}
-        }
+        // Who has not said anything has sent nothing to others either: what a node holds is the first that it says.
+        known.said_by_lost.extend(said.filter(|_| worked));
         self.count_votes(stage, iteration);
     }
 

@@ -43,11 +43,3 @@ fn work_of_a_lost_replica_that_held_the_same_goes_on() {
         assert_eq!(aborts(&bench), 0);
     }
 }
-
-#[test]
-fn work_of_a_lost_replica_that_never_said_what_it_held_is_not_used() {
-    let (mut bench, nodes) = second_iteration();
-    stepped(&mut bench, nodes[2], 1, 1, 101);
-    lose(&mut bench, nodes[3]);
-    assert_eq!(aborts(&bench), 1);
-}
