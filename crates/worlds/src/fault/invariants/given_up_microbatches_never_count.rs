@@ -3,7 +3,7 @@
 
 use super::{Invariant, Observation};
 use crate::fault::truth::Truth;
-use skipstone_protocol::{CoordinatorInput, Task, ToCoordinator, ToWorker};
+use skipstone_protocol::{CoordinatorInput, Entry, Task, ToCoordinator, ToWorker};
 use skipstone_types::{Attempt, Iteration, Microbatch, NodeId, StageId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,7 +32,9 @@ impl Invariant for GivenUpMicrobatchesNeverCount {
     fn observe(&mut self, seen: &Observation<'_>, truth: &Truth) -> Result<(), String> {
         match seen {
             // Iterations run again from where the state was saved, with the same numbers.
-            Observation::BegunAnew => *self = Self::default(),
+            Observation::BegunAnew | Observation::Written { entry: Entry::RolledBack { .. } } => {
+                *self = Self::default();
+            }
             Observation::Told { node, message: ToWorker::GiveUp { .. } } if truth.settings.deterministic => {
                 return Err(format!("{node} is to give up work in a deterministic run"));
             }
