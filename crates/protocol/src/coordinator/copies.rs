@@ -221,6 +221,11 @@ impl Coordinator {
         Some((keeper, known.copy.clone()))
     }
 
+    /// Whether the node keeps a copy of any stage.
+    pub(super) fn keeps_copies(&self, node: NodeId) -> bool {
+        self.copies.known.values().any(|known| known.keeper == Some(node))
+    }
+
     /// A copy is of no use: its keeper does not have it, or it has other bits than were copied.
     pub(super) fn forget_copy(&mut self, stage: StageId, iteration: Iteration) {
         let Some(known) = self.copies.known.remove(&stage) else { return };

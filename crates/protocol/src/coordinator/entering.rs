@@ -189,7 +189,9 @@ impl Coordinator {
     fn beyond_need(&self, stage: StageId) -> (usize, Option<NodeId>) {
         let needs = if self.settings.respawn { usize::from(self.settings.replicas_of(stage)) } else { 1 };
         let nodes = self.serving(stage);
-        (nodes.len().saturating_sub(needs), nodes.last().copied())
+        // One that keeps a copy stays, if another can go.
+        let goes = nodes.iter().rev().find(|node| !self.keeps_copies(**node)).or(nodes.last());
+        (nodes.len().saturating_sub(needs), goes.copied())
     }
 
     /// Starts a transfer of the state before the iteration under way.
@@ -206,8 +208,9 @@ impl Coordinator {
         let iteration = self.iteration;
         let addresses = self.addresses_for(node);
         if method != Method::Keep {
-            // It starts empty.
+            // It starts empty, and gives nothing any more.
             self.forget_copies_with(node);
+            self.cancel_transfers_from(node);
         }
         let donated = self.what_donors_give(stage, &kind, &donors);
         let Some(known) = self.nodes.get_mut(&node) else { return };
@@ -265,6 +268,15 @@ impl Coordinator {
             if self.nodes.contains_key(donor) {
                 self.send(*donor, ToWorker::Release { transfer: join.transfer });
             }
+        }
+    }
+
+    /// A node that gets another stage gives no states any more: who waits for one of it starts anew.
+    fn cancel_transfers_from(&mut self, donor: NodeId) {
+        let waits = |node: &Node| matches!(&node.role, Role::Joining(join) if join.ready.is_none() && join.donors.contains(&donor));
+        let waiting: Vec<_> = self.nodes.iter().filter(|(_, node)| waits(node)).map(|(id, _)| *id).collect();
+        for node in waiting {
+            self.cancel_transfer(node);
         }
     }
 

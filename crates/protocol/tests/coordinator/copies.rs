@@ -129,3 +129,37 @@ fn a_lost_keeper_is_replaced_at_the_next_attempt() {
     let (_, iteration, keeper, donor) = asked(&bench, 1).expect("another keeper is asked");
     assert_eq!((iteration, keeper, donor), (Iteration(1), nodes[0], nodes[1]));
 }
+
+#[test]
+fn a_keeper_stays_where_another_replica_can_fill_a_hole() {
+    let settings = Settings { respawn: false, replicas: 2, ..with_copies(2) };
+    let (mut bench, nodes) = Bench::started(&settings);
+    let keeper = nodes[5];
+    for (index, node) in nodes.iter().enumerate() {
+        bench.share(*node, index as u32 % 2, index < 2);
+    }
+    nodes.iter().for_each(|node| bench.reduced(*node, 40));
+    let (transfer, iteration, asked_keeper, _) = asked(&bench, 1).expect("a copy is asked for");
+    assert!(nodes[4..].contains(&asked_keeper));
+    nodes.iter().enumerate().for_each(|(index, node)| {
+        let stage = index as u16 / 2;
+        stepped(&mut bench, *node, stage, 1, 100 + stage as u8);
+    });
+    let (stage, digest) = (StageId(1), Digest([101; 32]));
+    bench.says(asked_keeper, ToCoordinator::CopyKept { transfer, stage, iteration, digest });
+    let other = if asked_keeper == keeper { nodes[4] } else { keeper };
+    lose(&mut bench, nodes[2]);
+    lose(&mut bench, nodes[3]);
+    let moved = bench.sent.iter().rev().find_map(|(to, message)| match message {
+        ToWorker::Assign { stage: StageId(1), method: Method::Rebuild { recipe, donors }, .. } => {
+            Some((*to, recipe.restores(StageId(1)), donors.clone()))
+        }
+        _ => None,
+    });
+    if let Some((node, restores, donors)) = moved {
+        assert!(node != asked_keeper && restores && donors == [asked_keeper], "{node} {donors:?}");
+        assert!(node == other || nodes[..2].contains(&node));
+    } else {
+        panic!("nobody fills the hole");
+    }
+}
