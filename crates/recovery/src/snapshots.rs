@@ -20,14 +20,14 @@ pub(crate) struct Snapshots {
 impl Snapshots {
     /// The options `every` and `origin`.
     pub(crate) fn of(spec: &mut Spec<'_>) -> Result<Self, SpecError> {
-        let every = NonZeroU64::new(spec.whole("every", EVERY_ITERATIONS, 1..=EVERY_ITERATIONS_MAX)?);
+        let every = NonZeroU64::new(spec.whole("every", EVERY_ITERATIONS, &(1..=EVERY_ITERATIONS_MAX))?);
         let origin = spec.choice("origin", &["yes", "no"])? == "yes";
         Ok(Self { relays: every, origin: every.filter(|_| origin) })
     }
 
     /// Of the origin alone, every so many iterations: the option `origin_every`, 0 for never.
     pub(crate) fn of_origin(spec: &mut Spec<'_>) -> Result<Self, SpecError> {
-        let every = spec.whole("origin_every", 1, 0..=EVERY_ITERATIONS_MAX)?;
+        let every = spec.whole("origin_every", 1, &(0..=EVERY_ITERATIONS_MAX))?;
         Ok(Self { relays: None, origin: NonZeroU64::new(every) })
     }
 

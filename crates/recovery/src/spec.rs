@@ -1,6 +1,8 @@
 //! The text that describes a strategy: a name, and options after a colon.
 
+use std::fmt::Display;
 use std::ops::RangeInclusive;
+use std::str::FromStr;
 use thiserror::Error;
 
 /// Longest text that is looked at, in bytes.
@@ -112,18 +114,28 @@ impl<'a> Spec<'a> {
         found.ok_or_else(|| self.refuse(option, value, values.join(" or ")))
     }
 
+    /// A number in a range; `kind` names it in words.
+    fn parsed<T: FromStr + PartialOrd + Display>(
+        &mut self,
+        option: &'static str,
+        kind: &str,
+        range: &RangeInclusive<T>,
+    ) -> Result<Option<T>, SpecError> {
+        let Some(value) = self.take(option) else { return Ok(None) };
+        let number = value.parse().ok().filter(|number| range.contains(number));
+        number.map(Some).ok_or_else(|| {
+            self.refuse(option, value, format!("{kind} from {} to {}", range.start(), range.end()))
+        })
+    }
+
     /// A number in a range.
     pub(crate) fn number(
         &mut self,
         option: &'static str,
         usual: f64,
-        range: RangeInclusive<f64>,
+        range: &RangeInclusive<f64>,
     ) -> Result<f64, SpecError> {
-        let Some(value) = self.take(option) else { return Ok(usual) };
-        let number = value.parse::<f64>().ok().filter(|number| range.contains(number));
-        number.ok_or_else(|| {
-            self.refuse(option, value, format!("a number from {} to {}", range.start(), range.end()))
-        })
+        self.parsed(option, "a number", range).map(|number| number.unwrap_or(usual))
     }
 
     /// A whole number in a range.
@@ -131,27 +143,22 @@ impl<'a> Spec<'a> {
         &mut self,
         option: &'static str,
         usual: u64,
-        range: RangeInclusive<u64>,
+        range: &RangeInclusive<u64>,
     ) -> Result<u64, SpecError> {
-        let Some(value) = self.take(option) else { return Ok(usual) };
-        let number = value.parse::<u64>().ok().filter(|number| range.contains(number));
-        number.ok_or_else(|| {
-            self.refuse(option, value, format!("a whole number from {} to {}", range.start(), range.end()))
-        })
+        self.parsed(option, "a whole number", range).map(|number| number.unwrap_or(usual))
     }
 
     /// A number in a range, or `none`, which is the default.
     pub(crate) fn number_or_none(
         &mut self,
         option: &'static str,
-        range: RangeInclusive<f64>,
+        range: &RangeInclusive<f64>,
     ) -> Result<Option<f64>, SpecError> {
-        let Some(value) = self.take(option).filter(|value| *value != "none") else { return Ok(None) };
-        let number = value.parse::<f64>().ok().filter(|number| range.contains(number));
-        number.map(Some).ok_or_else(|| {
-            let expected = format!("none, or a number from {} to {}", range.start(), range.end());
-            self.refuse(option, value, expected)
-        })
+        if self.options.iter().any(|given| *given == (option, Some("none"))) {
+            self.take(option);
+            return Ok(None);
+        }
+        self.parsed(option, "none, or a number", range)
     }
 
     /// Nothing may be left.

@@ -76,12 +76,12 @@ pub fn strategy(text: &str) -> Result<Box<dyn Strategy>, SpecError> {
         "checkfree+" => Some(Snapshots::of_origin(&mut spec)?),
         _ => None,
     };
-    let saves = (name == "checkpoint").then(|| spec.whole("every", CHECKPOINT_ITERATIONS, 1..=1_000_000));
+    let saves = (name == "checkpoint").then(|| spec.whole("every", CHECKPOINT_ITERATIONS, &(1..=1_000_000)));
     let saves_every = saves.transpose()?.and_then(NonZeroU64::new);
     let weighting = match name {
         "checkfree" | "checkfree+" | "neighbour-snapshot" | "checkpoint" => {
             let squared = spec.choice("norm", &["l2", "l2-squared"])? == "l2-squared";
-            Weighting::GradientNorm { squared, clip: spec.number_or_none("clip", 1e-9..=1e9)? }
+            Weighting::GradientNorm { squared, clip: spec.number_or_none("clip", &(1e-9..=1e9))? }
         }
         "uniform" => Weighting::Uniform,
         "copy" => Weighting::Nearest,
@@ -94,7 +94,7 @@ pub fn strategy(text: &str) -> Result<Box<dyn Strategy>, SpecError> {
         let mix = spec.choice("moments", &["zero", "mix"])? == "mix";
         let averages = matches!(weighting, Weighting::GradientNorm { .. });
         let usual = if averages { CHECKFREE_LEARNING_RATE_FACTOR } else { 1.0 };
-        let factor = spec.number("rate_factor", usual, RATE_FACTORS)?;
+        let factor = spec.number("rate_factor", usual, &RATE_FACTORS)?;
         (if mix { Moments::Mix } else { Moments::Zero }, factor)
     };
     spec.finish()?;
@@ -107,6 +107,19 @@ pub fn strategy(text: &str) -> Result<Box<dyn Strategy>, SpecError> {
         snapshots,
         saves_every,
     }))
+}
+
+/// What [`strategy`] gives for `checkfree`, which can't fail.
+pub fn checkfree() -> Box<dyn Strategy> {
+    Box::new(Neighbours {
+        name: "checkfree",
+        weighting: Weighting::GradientNorm { squared: false, clip: None },
+        swapped: None,
+        moments: Moments::Zero,
+        learning_rate_factor: CHECKFREE_LEARNING_RATE_FACTOR,
+        snapshots: None,
+        saves_every: None,
+    })
 }
 
 /// How much each neighbour counts.
@@ -392,6 +405,18 @@ mod tests {
         let every = |text: &str| strategy(text).unwrap().saves_every().map(NonZeroU64::get);
         assert_eq!((every("checkpoint"), every("checkpoint:every=7")), (Some(50), Some(7)));
         assert_eq!(every("neighbour-snapshot"), None);
+    }
+
+    #[test]
+    fn checkfree_is_what_its_name_gives() {
+        let stages = stages(&[true, true, false, true, true], &[9.0, 1.0, 5.0, 3.0, 2.0]);
+        let parsed = strategy("checkfree").unwrap();
+        for lost in 0..5 {
+            let (copy_age, checkpoint_age) = (Some(1), Some(2));
+            let view = LossView { lost: StageId(lost), stages: &stages, copy_age, checkpoint_age };
+            assert_eq!(checkfree().on_loss(&view), parsed.on_loss(&view));
+        }
+        assert_eq!(checkfree().name(), parsed.name());
     }
 
     #[test]

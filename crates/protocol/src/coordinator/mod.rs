@@ -203,8 +203,7 @@ impl Coordinator {
     ) -> (Self, Vec<CoordinatorCommand>) {
         let past = restart::Past::of(journal);
         let strategy = skipstone_recovery::strategy(&settings.recovery)
-            .or_else(|_| skipstone_recovery::strategy("checkfree"))
-            .unwrap_or_else(|error| unreachable!("{error}"));
+            .unwrap_or_else(|_| skipstone_recovery::checkfree());
         let stages = (0..=settings.relay_stages).map(|_| Stage::default()).collect();
         let mut coordinator = Self {
             strategy,

@@ -86,23 +86,16 @@ impl Coordinator {
         kind: &JoinKind,
         donors: &[NodeId],
     ) -> Vec<(NodeId, StageId, Iteration)> {
-        let sources = match kind {
-            JoinKind::Rebuild(making) => Some(making),
-            JoinKind::First | JoinKind::Copy | JoinKind::Keep => None,
-        };
-        let what = |index: usize| match sources {
-            Some(making) => {
+        let what = |index: usize| match kind {
+            JoinKind::Rebuild(making) => {
                 (making.recipe.sources.get(index).map_or(stage, |source| source.stage), making.from)
             }
-            None => (stage, self.iteration),
+            JoinKind::First | JoinKind::Copy | JoinKind::Keep => (stage, self.iteration),
         };
-        donors
-            .iter()
-            .enumerate()
-            .map(|(index, donor)| {
-                let (stage, iteration) = what(index);
-                (*donor, stage, iteration)
-            })
-            .collect()
+        let gives = |(index, donor): (usize, &NodeId)| {
+            let (stage, iteration) = what(index);
+            (*donor, stage, iteration)
+        };
+        donors.iter().enumerate().map(gives).collect()
     }
 }

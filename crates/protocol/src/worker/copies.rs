@@ -53,6 +53,12 @@ impl Copies {
         self.kept.iter().map(copy).collect()
     }
 
+    /// The stage of which this transfer brings a copy.
+    fn arriving_by(&self, transfer: TransferId) -> Option<StageId> {
+        let mut arriving = self.arriving.iter();
+        arriving.find(|(_, arriving)| arriving.transfer == transfer).map(|(stage, _)| *stage)
+    }
+
     /// How many there are, those on their way included.
     pub(super) fn len(&self) -> usize {
         self.kept.len() + self.arriving.len()
@@ -76,9 +82,8 @@ impl Worker {
 
     /// The chunks of a copy were put together.
     pub(super) fn copy_joined(&mut self, transfer: TransferId, outputs: Vec<Handle>, digest: Digest) {
-        let stage = self.copies.arriving.iter().find(|(_, arriving)| arriving.transfer == transfer);
-        let arrived = stage.map(|(stage, _)| *stage);
-        let arrived = arrived.and_then(|stage| Some((stage, self.copies.arriving.remove(&stage)?)));
+        let stage = self.copies.arriving_by(transfer);
+        let arrived = stage.and_then(|stage| Some((stage, self.copies.arriving.remove(&stage)?)));
         let Some(((stage, Arriving { iteration, pull, .. }), state)) = arrived.zip(outputs.first().copied())
         else {
             self.drop_handles(outputs);
@@ -92,8 +97,7 @@ impl Worker {
 
     /// The chunks of a copy can't be put together. Whether it was one.
     pub(super) fn copy_failed(&mut self, transfer: TransferId) -> bool {
-        let stage = self.copies.arriving.iter().find(|(_, arriving)| arriving.transfer == transfer);
-        let Some(stage) = stage.map(|(stage, _)| *stage) else { return false };
+        let Some(stage) = self.copies.arriving_by(transfer) else { return false };
         self.stop_copy(stage);
         true
     }

@@ -1,5 +1,9 @@
 //! The exact commands of a worker, step by step.
 
+mod giving_up;
+mod slots;
+mod transfers;
+
 use skipstone_protocol::*;
 use skipstone_types::*;
 
@@ -199,46 +203,6 @@ fn a_microbatch_goes_through_and_its_share_is_reported() {
     );
 }
 
-/// How many of three microbatches, of which two go back from here, begin before any has ended; the last to come goes up.
-fn begun(edge_swaps: EdgeSwaps, slots: u32) -> Vec<u32> {
-    let mut bench = Bench::serving_with(Box::new(Settings { slots, edge_swaps, ..*settings() }));
-    let duties =
-        (0..3).map(|microbatch| Duty { goes_back: microbatch < 2, ..duty(microbatch, AFTER) }).collect();
-    bench.told(ToWorker::Begin { iteration: T, attempt: Attempt(1), duties, addresses: vec![] });
-    let mut begun = Vec::new();
-    let mut note = |commands: Vec<WorkerCommand>| {
-        commands.into_iter().find_map(|command| match command {
-            WorkerCommand::Compute { id, task: Task::Forward { microbatch }, .. } => {
-                begun.push(microbatch.0);
-                Some(id.0)
-            }
-            _ => None,
-        })
-    };
-    for microbatch in 0..3 {
-        let message = ToPeer::Boundary {
-            iteration: T,
-            attempt: Attempt(1),
-            microbatch: Microbatch(microbatch),
-            stage: STAGE,
-            direction: Direction::Forward,
-        };
-        let payload = Some(Handle(X + u64::from(microbatch)));
-        let mut computes = note(bench.on(WorkerInput::Peer { from: BEFORE, message, payload, began_us: 0 }));
-        while let Some(id) = computes {
-            computes = note(bench.done(id, Outcome::Done));
-        }
-    }
-    begun
-}
-
-#[test]
-fn paths_that_go_back_leave_a_slot() {
-    assert_eq!(begun(EdgeSwaps::Odd, 2), [0, 2], "the last slot is not for one that goes back");
-    assert_eq!(begun(EdgeSwaps::Odd, 3), [0, 1, 2]);
-    assert_eq!(begun(EdgeSwaps::Off, 2), [0, 1], "without swaps the first to come have them");
-}
-
 #[test]
 fn second_copies_and_old_attempts_count_for_nothing() {
     let mut bench = Bench::serving();
@@ -322,49 +286,6 @@ fn the_loss_needs_no_slot() {
     let commands = bench.done(2, Outcome::Done);
     let loss = Task::Loss { iteration: T, microbatch: Microbatch(1) };
     assert_eq!(commands, [compute(3, loss, &[0, payload.0, 3], &[4])]);
-}
-
-fn holding(commands: &[WorkerCommand]) -> Option<Box<Holding>> {
-    commands.iter().find_map(|command| match command {
-        WorkerCommand::SendCoordinator { message: ToCoordinator::Hello { holding, .. } } => holding.clone(),
-        _ => None,
-    })
-}
-
-#[test]
-fn a_state_that_no_attempt_began_with_counts_for_nobody() {
-    let mut bench = Bench::new();
-    bench.told(ToWorker::Welcome { node: ME, settings: settings(), empty: true });
-    bench.told(ToWorker::Assign {
-        transfer: TransferId { term: Term(1), number: 1 },
-        stage: STAGE,
-        iteration: T,
-        method: Method::Initialise,
-        addresses: vec![],
-    });
-    bench.done(0, Outcome::State { digest: Digest([1; 32]) });
-    assert_eq!(holding(&bench.on(WorkerInput::CoordinatorUp)), None);
-    bench.told(ToWorker::Begin { iteration: T, attempt: A, duties: vec![], addresses: vec![] });
-    assert!(holding(&bench.on(WorkerInput::CoordinatorUp)).is_some());
-}
-
-#[test]
-fn under_a_new_id_nothing_is_kept_for_transfers_of_the_old_one() {
-    let mut bench = Bench::serving();
-    let transfer = TransferId { term: Term(1), number: 2 };
-    let commands = bench.told(ToWorker::Donate { transfer, stage: STAGE, iteration: T, to: AFTER });
-    assert_eq!(commands, [compute(1, Task::Freeze, &[0], &[1])]);
-    bench.done(1, Outcome::Frozen { chunks: 3, bytes: 9 });
-    let message = ToWorker::Welcome { node: NodeId(9), settings: settings(), empty: false };
-    let commands = bench.on(WorkerInput::Coordinator { term: Term(2), message });
-    assert_eq!(commands, [WorkerCommand::Drop { handles: vec![Handle(1)] }]);
-
-    // The same in the same term: the node was set aside, and came back.
-    let mut bench = Bench::serving();
-    bench.told(ToWorker::Donate { transfer, stage: STAGE, iteration: T, to: AFTER });
-    bench.done(1, Outcome::Frozen { chunks: 3, bytes: 9 });
-    let commands = bench.told(ToWorker::Welcome { node: NodeId(9), settings: settings(), empty: false });
-    assert_eq!(commands, [WorkerCommand::Drop { handles: vec![Handle(1)] }]);
 }
 
 /// Takes the serving worker's first microbatch through, and its gradient through the reduction.
@@ -592,114 +513,6 @@ fn a_complete_share_is_measured_and_once_more_when_it_grows() {
     assert!(bench.done(7, Outcome::Measured { norm: 4.5 }).contains(&measured(2, 4.5)));
 }
 
-fn give_up(bench: &mut Bench, most: u32) -> Vec<WorkerCommand> {
-    bench.told(ToWorker::GiveUp { iteration: T, attempt: A, microbatches_max: most })
-}
-
-fn gave_up(microbatches: &[u32]) -> WorkerCommand {
-    let microbatches = microbatches.iter().copied().map(Microbatch).collect();
-    report(ToCoordinator::GaveUp { iteration: T, attempt: A, microbatches })
-}
-
-#[test]
-fn only_what_waits_here_and_is_not_in_the_sum_is_given_up() {
-    let mut bench = Bench::serving();
-    assert_eq!(give_up(&mut bench, 9), [gave_up(&[])], "both wait for their activations");
-    bench.boundary(BEFORE, 0, Direction::Forward);
-    bench.done(1, Outcome::Done);
-    let (second, _) = bench.boundary(BEFORE, 1, Direction::Forward);
-    // The first waits for its gradient, the second for the slot.
-    let dropped = WorkerCommand::Drop { handles: vec![second] };
-    assert_eq!(give_up(&mut bench, 9), [gave_up(&[1]), dropped]);
-    // Once its backward has begun, the first is not to be had.
-    bench.boundary(AFTER, 0, Direction::Backward);
-    bench.done(2, Outcome::Done);
-    assert_eq!(give_up(&mut bench, 9), [gave_up(&[])]);
-    // The share is complete without the second, and measured as such.
-    let commands = bench.done(3, Outcome::Done);
-    let measure = compute(4, Task::Measure, &[3], &[]);
-    assert!(commands.contains(&measure), "{commands:?}");
-    let measured = ToCoordinator::Measured { iteration: T, attempt: A, microbatches: 1, norm: 2.0 };
-    assert_eq!(bench.done(4, Outcome::Measured { norm: 2.0 }), [report(measured)]);
-}
-
-#[test]
-fn a_forward_under_way_is_given_up_and_comes_to_nothing() {
-    let mut bench = Bench::serving();
-    bench.boundary(BEFORE, 0, Direction::Forward);
-    assert_eq!(give_up(&mut bench, 9), [gave_up(&[0])]);
-    // Its input is dropped when the task no longer reads it, and its outputs at once.
-    let commands = bench.done(1, Outcome::Done);
-    assert_eq!(commands, [WorkerCommand::Drop { handles: vec![Handle(X), Handle(1), Handle(2)] }]);
-    // What still comes is kept until the attempt ends: the duty may come back.
-    let (late, commands) = bench.boundary(AFTER, 0, Direction::Backward);
-    assert_eq!(commands, []);
-    let commands = bench.told(ToWorker::Abort { iteration: T, attempt: A });
-    let dropped = |command: &WorkerCommand| matches!(command, WorkerCommand::Drop { handles } if handles.contains(&late));
-    assert!(commands.iter().any(dropped), "{commands:?}");
-}
-
-#[test]
-fn what_was_given_up_comes_back_only_as_a_replay() {
-    let mut bench = Bench::serving();
-    bench.boundary(BEFORE, 0, Direction::Forward);
-    assert_eq!(give_up(&mut bench, 1), [gave_up(&[0])]);
-    bench.done(1, Outcome::Done);
-    // Sent before the coordinator heard of it.
-    let crossing = ToWorker::Reroute { iteration: T, attempt: A, duties: vec![duty(0, NodeId(9))] };
-    assert_eq!(bench.told(crossing), []);
-    // The heir is lost. What the neighbour sends again may be faster than the order, and is not sent a third time.
-    let (input, commands) = bench.boundary(BEFORE, 0, Direction::Forward);
-    assert_eq!(commands, []);
-    let anew = Duty { replay: true, ..duty(0, NodeId(9)) };
-    let commands = bench.told(ToWorker::Reroute { iteration: T, attempt: A, duties: vec![anew] });
-    let forward = Task::Forward { microbatch: Microbatch(0) };
-    assert_eq!(commands, [compute(2, forward, &[0, input.0], &[3, 4])]);
-    // A replay has moved once, and stays.
-    assert_eq!(give_up(&mut bench, 9), [gave_up(&[])]);
-}
-
-fn asks(to: NodeId, transfer: TransferId, index: u32) -> WorkerCommand {
-    let message = ToPeer::ChunkRequest { transfer, index };
-    WorkerCommand::SendPeer { to, message, payload: None }
-}
-
-#[test]
-fn a_joiner_goes_on_with_the_chunks_that_are_missing_when_a_donor_is_lost() {
-    let mut bench = Bench::new();
-    bench.on(WorkerInput::CoordinatorUp);
-    bench.told(ToWorker::Welcome { node: ME, settings: settings(), empty: true });
-    let transfer = TransferId { term: Term(1), number: 1 };
-    let method = Method::Copy { donors: vec![BEFORE, AFTER] };
-    let assign = ToWorker::Assign { transfer, stage: STAGE, iteration: T, method, addresses: vec![] };
-    assert_eq!(bench.told(assign), [asks(BEFORE, transfer, 0)], "how many there are is not known yet");
-    let mut next = Handle::RECEIVED;
-    let mut chunk = |bench: &mut Bench, from, index| {
-        let message = ToPeer::Chunk { transfer, index, count: 4, bytes: 400 };
-        next += 1;
-        bench.on(WorkerInput::Peer { from, message, payload: Some(Handle(next)), began_us: 0 })
-    };
-    let obtained = |chunks, donors| {
-        report(ToCoordinator::Obtained { transfer, chunks, chunks_total: 4, bytes_total: 400, donors })
-    };
-    let commands = chunk(&mut bench, BEFORE, 0);
-    let others = [asks(AFTER, transfer, 1), asks(BEFORE, transfer, 2), asks(AFTER, transfer, 3)];
-    assert_eq!(commands, [vec![obtained(1, 2)], others.to_vec()].concat());
-    assert_eq!(chunk(&mut bench, AFTER, 1), [obtained(2, 2)]);
-    // The first donor is lost: only what is missing is asked for, and of the second.
-    let commands = bench.told(ToWorker::Fence { nodes: vec![BEFORE] });
-    let again = [asks(AFTER, transfer, 2), asks(AFTER, transfer, 3)];
-    assert_eq!(commands[..2], again);
-    // What was under way before comes all the same, and once is enough.
-    assert_eq!(chunk(&mut bench, AFTER, 3), [obtained(3, 1)]);
-    assert!(matches!(chunk(&mut bench, AFTER, 3)[..], [WorkerCommand::Drop { .. }]));
-    let commands = chunk(&mut bench, AFTER, 2);
-    let inputs: Vec<_> = [1, 2, 5, 3].iter().map(|nth| Handle::RECEIVED + nth).collect();
-    assert_eq!(commands, [obtained(4, 1), compute(0, Task::Join { stage: STAGE }, &inputs, &[0])]);
-    // Without any donor it waits for what the coordinator decides.
-    assert_eq!(bench.told(ToWorker::Fence { nodes: vec![AFTER] }).len(), 1);
-}
-
 #[test]
 fn what_is_under_way_of_iterations_that_a_returning_node_skips_is_dropped() {
     let mut bench = Bench::serving();
@@ -739,52 +552,4 @@ fn what_is_under_way_of_iterations_that_a_returning_node_skips_is_dropped() {
         .iter()
         .any(|command| matches!(command, WorkerCommand::Compute { .. } | WorkerCommand::SendPeer { .. }));
     assert!(!goes_on, "the sum is gone: {commands:?}");
-}
-
-#[test]
-fn a_copy_of_another_stage_is_pulled_kept_and_handed_on() {
-    let mut bench = Bench::serving();
-    let (transfer, stage) = (TransferId { term: Term(1), number: 2 }, StageId(2));
-    let ask = ToWorker::KeepCopy { transfer, stage, iteration: T, donor: AFTER, addresses: vec![] };
-    let request = |index| WorkerCommand::SendPeer {
-        to: AFTER,
-        message: ToPeer::ChunkRequest { transfer, index },
-        payload: None,
-    };
-    assert_eq!(bench.told(ask), [request(0)]);
-    let chunk = |bench: &mut Bench, index| {
-        let payload = Handle(Handle::RECEIVED + 100 + u64::from(index));
-        let message = ToPeer::Chunk { transfer, index, count: 2, bytes: 8 };
-        bench.on(WorkerInput::Peer { from: AFTER, message, payload: Some(payload), began_us: 0 })
-    };
-    assert_eq!(chunk(&mut bench, 0), [request(1)]);
-    let received = |index: u64| Handle::RECEIVED + 100 + index;
-    let join = compute(1, Task::Join { stage }, &[received(0), received(1)], &[1]);
-    assert_eq!(chunk(&mut bench, 1), [join]);
-    let digest = Digest([5; 32]);
-    let commands = bench.done(1, Outcome::State { digest });
-    let kept = report(ToCoordinator::CopyKept { transfer, stage, iteration: T, digest });
-    let dropped = WorkerCommand::Drop { handles: vec![Handle(received(0)), Handle(received(1))] };
-    assert_eq!(commands, [kept, dropped]);
-
-    // It is told of after a return, and given to whoever rebuilds the stage.
-    let hello = bench.on(WorkerInput::CoordinatorUp);
-    let [WorkerCommand::SendCoordinator { message: ToCoordinator::Hello { holding: Some(holding), .. } }] =
-        &hello[..]
-    else {
-        panic!("{hello:?}")
-    };
-    assert_eq!(holding.copies, [KeptCopy { stage, iteration: T, digest }]);
-    let next = TransferId { term: Term(1), number: 3 };
-    let donate = |iteration| ToWorker::Donate { transfer: next, stage, iteration, to: BEFORE };
-    assert_eq!(bench.told(donate(T)), [compute(2, Task::Freeze, &[1], &[2])]);
-    let commands = bench.told(donate(Iteration(4)));
-    assert!(
-        matches!(&commands[..], [WorkerCommand::SendCoordinator {
-            message: ToCoordinator::TransferFailed { transfer, .. }
-        }] if *transfer == next),
-        "{commands:?}"
-    );
-    bench.done(2, Outcome::Frozen { chunks: 2, bytes: 8 });
-    assert_eq!(bench.told(ToWorker::DropCopy { stage }), [WorkerCommand::Drop { handles: vec![Handle(1)] }]);
 }
