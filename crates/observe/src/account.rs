@@ -29,7 +29,7 @@
 
 use serde::{Deserialize, Serialize};
 use skipstone_types::NodeId;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 /// Node-seconds that did not end in a commit, by cause.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
@@ -87,7 +87,7 @@ pub(crate) fn meaning(account: &str) -> &'static str {
         "detection" => "dead, and not yet known to be",
         "recovery" => "getting weights back after a loss, or waiting for that",
         "replay" => "work done again for lost nodes",
-        "aborted" => "attempts that were given up",
+        "aborted" => "attempts that were given up, and what a rollback undid",
         "idle" => "spares, and nodes without a stage",
         _ => "",
     }
@@ -146,12 +146,7 @@ pub struct NodeTime {
     replay_us: u128,
     aborted_us: u128,
     idle_us: u128,
-    /// Good work of the last iterations.
-    good_of: VecDeque<(u64, u128)>,
 }
-
-/// Iterations whose good work is remembered, in case the run goes back.
-const ITERATIONS_MAX: usize = 1 << 16;
 
 impl NodeTime {
     /// Node-seconds of work that ended in a commit.
@@ -266,7 +261,8 @@ impl NodeTime {
         self.attempt = Attempt::Aborted;
     }
 
-    pub(crate) fn commit(&mut self, iteration: u64, reported: Reported) {
+    /// The attempt was committed; gives what of its time was good, in node-microseconds.
+    pub(crate) fn commit(&mut self, reported: Reported) -> u128 {
         let good_before_us = self.good_us;
         let mut left = self.open_us;
         let mut take = |asked: u128| {
@@ -283,19 +279,14 @@ impl NodeTime {
         self.bubble_us += left;
         self.clear_open();
         self.attempt = Attempt::Committed;
-        self.good_of.push_back((iteration, self.good_us - good_before_us));
-        if self.good_of.len() > ITERATIONS_MAX {
-            self.good_of.pop_front();
-        }
+        self.good_us - good_before_us
     }
 
-    /// The run goes back to before this iteration: the work of what was committed since has come to nothing. Nodes get weights
-    /// back until the next attempt.
-    pub(crate) fn roll_back(&mut self, to: u64) {
-        while let Some((_, good_us)) = self.good_of.pop_back_if(|(iteration, _)| *iteration >= to) {
-            self.good_us -= good_us;
-            self.aborted_us += good_us;
-        }
+    /// The run goes back: so much good work has come to nothing. Nodes get weights back until the next attempt.
+    pub(crate) fn roll_back(&mut self, good_us: u128) {
+        let undone_us = good_us.min(self.good_us);
+        self.good_us -= undone_us;
+        self.aborted_us += undone_us;
         self.abort();
     }
 
@@ -341,7 +332,7 @@ mod tests {
         let mut time = two_serving();
         assert_eq!(time.startup_us, 200);
         time.advance(1100);
-        time.commit(0, Reported { busy: 1200, replay: 0, memory_wait: 300, link: 150 });
+        time.commit(Reported { busy: 1200, replay: 0, memory_wait: 300, link: 150 });
         assert_eq!((time.good_us, time.memory_wait_us, time.link_us, time.bubble_us), (1200, 300, 150, 350));
         assert_eq!(time.closed_us(), 2200);
     }
@@ -355,7 +346,7 @@ mod tests {
         time.waste(400);
         time.set(NodeId(2), None);
         time.advance(1100);
-        time.commit(0, Reported { busy: 500, replay: 300, ..Reported::default() });
+        time.commit(Reported { busy: 500, replay: 300, ..Reported::default() });
         // 300 of the 400 that were thrown away came back as 300 of replay.
         assert_eq!((time.detection_us, time.good_us, time.replay_us), (50, 800, 400));
         assert_eq!(time.closed_us(), 200 + 1000 + 500 + 50);
@@ -373,7 +364,7 @@ mod tests {
         time.coordinator_away(true);
         time.advance(900);
         time.coordinator_away(false);
-        time.commit(0, Reported { busy: 250, ..Reported::default() });
+        time.commit(Reported { busy: 250, ..Reported::default() });
         assert_eq!((time.aborted_us, time.good_us), (1000, 250));
         assert_eq!(time.recovery_us, 200 + 100 + 150, "the wait, the joiner, and what the absence left idle");
         assert_eq!(time.bubble_us, 0);
@@ -385,19 +376,20 @@ mod tests {
     #[test]
     fn what_a_rollback_undoes_was_not_good() {
         let mut time = two_serving();
-        for iteration in 0..3 {
+        for iteration in 0..3_u64 {
             time.advance(1000 * u128::from(iteration + 1));
-            time.commit(iteration, Reported { busy: 100 << iteration, ..Reported::default() });
+            let good_us = time.commit(Reported { busy: 100 << iteration, ..Reported::default() });
+            assert_eq!(good_us, 100 << iteration);
             time.start();
         }
         let closed_us = time.closed_us();
         time.advance(3300);
-        time.roll_back(1);
+        time.roll_back(200 + 400);
         assert_eq!((time.good_us, time.aborted_us), (100, 200 + 400 + 600), "and the attempt under way");
         assert_eq!(time.closed_us(), closed_us + 600);
         time.start();
         time.advance(3400);
-        time.commit(1, Reported { busy: 50, ..Reported::default() });
+        time.commit(Reported { busy: 50, ..Reported::default() });
         assert_eq!(time.good_us, 150);
     }
 }

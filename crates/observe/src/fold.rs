@@ -2,10 +2,13 @@
 
 use crate::account::{Doing, Reported};
 use crate::stage::{NodePhase, StageState};
-use crate::state::{CoordinatorRestart, RECENT_COMMITS, Recovery, RunState, Running};
+use crate::state::{CoordinatorRestart, RECENT_COMMITS, Recovery, RunState, Running, Undoable};
 use crate::timeline::Mark;
 use skipstone_types::{CommittedStage, Event, EventRecord, NodeId, StageId};
 use std::collections::VecDeque;
+
+/// Iterations that are remembered, in case the run goes back.
+const UNDOABLE_MAX: usize = 1 << 16;
 
 /// Why nodes are let go when the run goes back to a checkpoint.
 pub(crate) const ROLLBACK: &str = "rollback";
@@ -39,10 +42,7 @@ impl RunState {
             // It lives, and comes again under another id.
             Event::NodeLost { node, why, .. } if why == ROLLBACK => self.emptied(*node),
             Event::RolledBack { iteration, .. } => {
-                self.time.roll_back(iteration.0);
-                self.running = None;
-                self.rolling_back = true;
-                self.steps = iteration.0;
+                self.roll_back(iteration.0);
             }
             Event::NodeLost { node, stage, wasted_us, .. } => {
                 self.time.waste(*wasted_us);
@@ -304,13 +304,19 @@ impl RunState {
             return;
         }
         self.last_record = Some((iteration.0, *record));
-        self.time.commit(
-            iteration.0,
-            Reported { busy: *busy_us, replay: *replay_us, memory_wait: *memory_wait_us, link: *link_us },
-        );
+        let good_us = self.time.commit(Reported {
+            busy: *busy_us,
+            replay: *replay_us,
+            memory_wait: *memory_wait_us,
+            link: *link_us,
+        });
         self.running = None;
         self.steps = iteration.0.saturating_add(1);
         self.tokens = self.tokens.saturating_add(*tokens);
+        self.undoable.push_back(Undoable { iteration: iteration.0, good_us, tokens: *tokens });
+        if self.undoable.len() > UNDOABLE_MAX {
+            self.undoable.pop_front();
+        }
         self.loss.push(iteration.0, *loss);
         self.learning_rate = *learning_rate;
         self.commits.push_back((self.now_ms, *tokens));
@@ -320,6 +326,19 @@ impl RunState {
         for stage in stages {
             self.committed_stage(stage);
         }
+    }
+
+    /// What was committed from this iteration on has never been.
+    fn roll_back(&mut self, to: u64) {
+        let mut good_us = 0;
+        while let Some(undone) = self.undoable.pop_back_if(|of| of.iteration >= to) {
+            good_us += undone.good_us;
+            self.tokens = self.tokens.saturating_sub(undone.tokens);
+        }
+        self.time.roll_back(good_us);
+        self.running = None;
+        self.rolling_back = true;
+        self.steps = to;
     }
 
     fn committed_stage(&mut self, committed: &CommittedStage) {

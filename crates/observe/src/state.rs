@@ -35,6 +35,14 @@ pub(crate) struct Running {
     pub(crate) holes: Vec<StageId>,
 }
 
+/// What a committed iteration added to the totals, and a rollback takes away.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Undoable {
+    pub(crate) iteration: u64,
+    pub(crate) good_us: u128,
+    pub(crate) tokens: u64,
+}
+
 /// A run as it stands: the fold of its events, the same live and from a log. Its memory is bounded, whatever the
 /// length of the run.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -48,6 +56,7 @@ pub struct RunState {
     pub(crate) rolling_back: bool,
     pub(crate) steps: u64,
     pub(crate) tokens: u64,
+    pub(crate) undoable: VecDeque<Undoable>,
     pub(crate) commits: VecDeque<(u64, u64)>,
     pub(crate) last_record: Option<(u64, Digest)>,
     pub(crate) loss: History,
