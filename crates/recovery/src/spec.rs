@@ -154,7 +154,7 @@ impl<'a> Spec<'a> {
         option: &'static str,
         range: &RangeInclusive<f64>,
     ) -> Result<Option<f64>, SpecError> {
-        if self.options.iter().any(|given| *given == (option, Some("none"))) {
+        if self.options.contains(&(option, Some("none"))) {
             self.take(option);
             return Ok(None);
         }
