@@ -33,7 +33,7 @@ mod memory;
 mod queue;
 mod secret;
 mod shape;
-mod tcp;
+mod streams;
 mod transport;
 pub mod wire;
 
@@ -45,5 +45,5 @@ pub use frame::{Frame, Payload, PeerId, Priority};
 pub use memory::{MemoryHub, MemoryTransport};
 pub use secret::{RunSecret, SecretError};
 pub use shape::{LinkShape, LinkShapes};
-pub use tcp::{CutDirection, TcpTransport};
+pub use streams::{CutDirection, StreamTransport};
 pub use transport::Transport;

@@ -71,10 +71,10 @@ impl SendQueue {
         Ok(())
     }
 
-    /// The next piece, at most `chunk` bytes of payload.
-    pub(crate) fn pop(&self, chunk: usize) -> Option<Piece> {
+    /// The next piece of the lanes `of`, at most `chunk` bytes of payload.
+    pub(crate) fn pop(&self, of: &[Priority], chunk: usize) -> Option<Piece> {
         let mut lanes = self.lanes();
-        let priority = Priority::ALL.into_iter().find(|p| !lanes[p.index()].waiting.is_empty())?;
+        let priority = of.iter().copied().find(|p| !lanes[p.index()].waiting.is_empty())?;
         let lane = &mut lanes[priority.index()];
         let length = lane.waiting.front()?.payload.len();
         let range = lane.offset..length.min(lane.offset.saturating_add(chunk));
@@ -102,9 +102,10 @@ impl SendQueue {
         self.lanes()[lane.index()].frames
     }
 
-    /// Whether nothing waits to be handed out.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.lanes().iter().all(|lane| lane.waiting.is_empty())
+    /// Whether nothing waits to be handed out in the lanes `of`.
+    pub(crate) fn is_empty(&self, of: &[Priority]) -> bool {
+        let lanes = self.lanes();
+        of.iter().all(|lane| lanes[lane.index()].waiting.is_empty())
     }
 }
 
@@ -124,15 +125,15 @@ mod tests {
     fn control_overtakes_between_pieces() {
         let queue = SendQueue::new(LIMITS, LIMITS);
         queue.push(PeerId(1), frame(1, 20), Priority::Bulk).unwrap();
-        let first = queue.pop(32).unwrap();
+        let first = queue.pop(&Priority::ALL, 32).unwrap();
         assert_eq!((first.range.clone(), first.is_first(), first.is_last()), (0..32, true, false));
         queue.push(PeerId(1), frame(2, 0), Priority::Control).unwrap();
-        let urgent = queue.pop(32).unwrap();
+        let urgent = queue.pop(&Priority::ALL, 32).unwrap();
         assert_eq!((urgent.lane, urgent.range.clone(), urgent.is_last()), (Priority::Control, 0..0, true));
-        assert_eq!(queue.pop(32).unwrap().range, 32..64);
-        let last = queue.pop(32).unwrap();
+        assert_eq!(queue.pop(&Priority::ALL, 32).unwrap().range, 32..64);
+        let last = queue.pop(&Priority::ALL, 32).unwrap();
         assert_eq!((last.range.clone(), last.is_last()), (64..80, true));
-        assert!(queue.pop(32).is_none());
+        assert!(queue.pop(&Priority::ALL, 32).is_none());
     }
 
     #[test]
@@ -141,7 +142,7 @@ mod tests {
         let push = |floats| queue.push(PeerId(1), frame(1, floats), Priority::Bulk);
         push(200).expect("a frame above the bound is taken when nothing else waits");
         assert!(matches!(push(0), Err(SendError::QueueFull { frames: 1, bytes: 801, .. })));
-        let piece = queue.pop(usize::MAX).unwrap();
+        let piece = queue.pop(&Priority::ALL, usize::MAX).unwrap();
         assert!(push(0).is_err(), "handed out isn't written");
         queue.push(PeerId(1), frame(9, 0), Priority::Control).expect("lanes are bounded apart");
         queue.written(&piece);
@@ -149,6 +150,9 @@ mod tests {
             push(0).unwrap();
         }
         assert!(matches!(push(0), Err(SendError::QueueFull { frames: 3, bytes: 3, .. })));
-        assert!(matches!(queue.pop(9).unwrap().frame.payload, Payload::Empty | Payload::F32(_)));
+        assert!(matches!(
+            queue.pop(&Priority::ALL, 9).unwrap().frame.payload,
+            Payload::Empty | Payload::F32(_)
+        ));
     }
 }

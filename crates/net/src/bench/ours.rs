@@ -2,7 +2,7 @@
 
 use super::{BenchError, timed};
 use crate::{
-    Frame, NetConfig, NetEvent, Payload, PeerId, Priority, RunSecret, SendError, TcpTransport, Transport,
+    Frame, NetConfig, NetEvent, Payload, PeerId, Priority, RunSecret, SendError, StreamTransport, Transport,
     channel,
 };
 use std::{
@@ -16,8 +16,8 @@ const NEAR: PeerId = PeerId(1);
 const FAR: PeerId = PeerId(2);
 
 pub(super) struct Pair {
-    near: TcpTransport,
-    far: TcpTransport,
+    near: StreamTransport,
+    far: StreamTransport,
     near_events: Receiver<NetEvent>,
     far_events: Receiver<NetEvent>,
 }
@@ -27,7 +27,7 @@ impl Pair {
         let secret = RunSecret::generate();
         let make = |id| {
             let (sink, events) = channel();
-            TcpTransport::bind(NetConfig::new(id, 0, secret.clone()), "127.0.0.1:0", sink)
+            StreamTransport::bind(NetConfig::new(id, 0, secret.clone()), "127.0.0.1:0", sink)
                 .map(|net| (net, events))
         };
         let (near, mut near_events) = make(NEAR)?;
@@ -114,7 +114,7 @@ impl Pair {
 }
 
 /// Queues a bulk frame, waiting while the queue is full.
-fn push(net: &TcpTransport, frame: &Frame) -> Result<(), BenchError> {
+fn push(net: &StreamTransport, frame: &Frame) -> Result<(), BenchError> {
     loop {
         match net.send(FAR, frame.clone(), Priority::Bulk) {
             Err(SendError::QueueFull { .. }) => thread::sleep(Duration::from_millis(2)),
@@ -123,7 +123,7 @@ fn push(net: &TcpTransport, frame: &Frame) -> Result<(), BenchError> {
     }
 }
 
-fn send(net: &TcpTransport, to: PeerId, frame: Frame, priority: Priority) -> Result<(), BenchError> {
+fn send(net: &StreamTransport, to: PeerId, frame: Frame, priority: Priority) -> Result<(), BenchError> {
     net.send(to, frame, priority).map_err(|error| BenchError::Lost(error.to_string()))
 }
 

@@ -141,7 +141,7 @@ impl Endpoint {
             let address = connection.remote.0.clone();
             return Some(NetEvent::Up { peer, connection: number, address });
         }
-        if let Some(piece) = connection.inbox.pop(usize::MAX) {
+        if let Some(piece) = connection.inbox.pop(&crate::Priority::ALL, usize::MAX) {
             connection.inbox.written(&piece);
             connection.heard = now;
             return Some(NetEvent::Frame {

@@ -16,7 +16,7 @@ use std::{
 };
 
 /// A [`Transport`] that hands frames to other transports on the same [`MemoryHub`]. Keeps the promises of
-/// [`TcpTransport`](crate::TcpTransport), the check of run and secret included. Tensors are shared, not copied.
+/// [`StreamTransport`](crate::StreamTransport), the check of run and secret included. Tensors are shared, not copied.
 pub struct MemoryTransport {
     hub: MemoryHub,
     address: String,

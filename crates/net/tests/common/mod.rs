@@ -3,7 +3,7 @@
 
 use skipstone_net::{
     BindError, Frame, MemoryHub, MemoryTransport, NetConfig, NetEvent, Payload, PeerId, RunSecret,
-    TcpTransport, Transport,
+    StreamTransport, Transport,
 };
 use std::{
     sync::mpsc::{self, Receiver, RecvTimeoutError},
@@ -33,7 +33,7 @@ impl World {
         sink: impl Fn(NetEvent) + Send + Sync + 'static,
     ) -> Result<Box<dyn Transport>, BindError> {
         Ok(match self {
-            Self::Tcp => Box::new(TcpTransport::bind(config, address, sink)?),
+            Self::Tcp => Box::new(StreamTransport::bind(config, address, sink)?),
             Self::Memory(hub) => Box::new(MemoryTransport::bind(hub, config, address, sink)?),
         })
     }

@@ -9,7 +9,7 @@ use super::start::{CoordinatorReady, CoordinatorStart, follow_parent, read_start
 use crate::wan::{RegionView, region_of_name};
 use serde::Serialize;
 use skipstone_net::{
-    BindError, Frame, NetConfig, NetEvent, PeerId, Priority, RunSecret, TcpTransport, Transport,
+    BindError, Frame, NetConfig, NetEvent, PeerId, Priority, RunSecret, StreamTransport, Transport,
 };
 use skipstone_planner::SwarmChooser;
 use skipstone_protocol::{
@@ -76,12 +76,13 @@ fn bind(
     config: &NetConfig,
     order: &CoordinatorStart,
     inputs: &mpsc::Sender<Input>,
-) -> io::Result<TcpTransport> {
+) -> io::Result<StreamTransport> {
     let address = format!("127.0.0.1:{}", order.port);
     let start = Instant::now();
     loop {
         let sink = inputs.clone();
-        match TcpTransport::bind(config.clone(), &address, move |event| drop(sink.send(Input::Net(event)))) {
+        match StreamTransport::bind(config.clone(), &address, move |event| drop(sink.send(Input::Net(event))))
+        {
             Ok(transport) => return Ok(transport),
             Err(BindError::PortInUse { .. }) if start.elapsed() < PORT_PATIENCE => {
                 std::thread::sleep(TICK);
@@ -106,7 +107,7 @@ fn log(event: &Event) {
 struct Driver {
     order: CoordinatorStart,
     core: Coordinator,
-    transport: TcpTransport,
+    transport: StreamTransport,
     journal: JournalFile,
     inputs: InputsFile,
     planner: Planner,

@@ -7,7 +7,7 @@ use super::start::{NodeStart, follow_parent, read_start};
 use super::store::{Done, Engine, EngineSetup, Job, TensorStore};
 use crate::wan::RegionView;
 use skipstone_net::{
-    Frame, NetConfig, NetEvent, PeerId, Priority, RunSecret, SendError, TcpTransport, Transport,
+    Frame, NetConfig, NetEvent, PeerId, Priority, RunSecret, SendError, StreamTransport, Transport,
 };
 use skipstone_protocol::{
     Envelope, Handle, MESSAGE_BYTES_MAX, Message, Outcome, ToPeer, ToWorker, WIRE_VERSION, Worker,
@@ -66,7 +66,7 @@ fn serve() -> io::Result<bool> {
     let jobs = start_compute(setup, inputs.clone(), brake.clone(), order.pace.map(Pacer::new))?;
     let sink = inputs;
     let transport =
-        TcpTransport::bind(config, "127.0.0.1:0", move |event| drop(sink.send(Input::Net(event))))
+        StreamTransport::bind(config, "127.0.0.1:0", move |event| drop(sink.send(Input::Net(event))))
             .map_err(io::Error::other)?;
     let address = PeerAddress { peer: me, socket: transport.local_address() };
     let worker = Worker::new(order.run, address.to_string(), std::process::id());
@@ -174,7 +174,7 @@ struct Node {
     run: RunId,
     worker: Worker,
     store: TensorStore,
-    transport: TcpTransport,
+    transport: StreamTransport,
     jobs: mpsc::Sender<Job>,
     /// Slows the compute thread down on purpose.
     brake: Arc<Brake>,

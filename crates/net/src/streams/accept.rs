@@ -1,6 +1,6 @@
 //! Connections that others make.
 
-use super::{faults::CutDirection, life::run_link, link::Link, shared::Shared, table::Judge};
+use super::{duct::Ducts, faults::CutDirection, life::run_link, link::Link, shared::Shared, table::Judge};
 use crate::{
     NetEvent, PeerId,
     wire::{
@@ -83,7 +83,14 @@ async fn prove(
     match shared.table.install(&link, judge) {
         Ok(turn) => {
             let preamble = if we_judge { outcome(Ok(number)).to_vec() } else { Vec::new() };
-            tokio::spawn(run_link(shared.clone(), link, turn, stream, preamble, address.to_owned()));
+            tokio::spawn(run_link(
+                shared.clone(),
+                link,
+                turn,
+                Ducts::single(stream),
+                preamble,
+                address.to_owned(),
+            ));
             Ok(())
         }
         Err(refusal) => {

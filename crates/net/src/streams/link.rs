@@ -25,8 +25,8 @@ pub(crate) struct Link {
     pub(crate) number: u64,
     pub(crate) born: Instant,
     pub(crate) queue: SendQueue,
-    /// Wakes the task that writes.
-    pub(crate) work: Notify,
+    /// Wakes the task that writes a lane.
+    work: [Notify; 2],
     /// A ping to be answered, plus 1; 0 if there is none. Only the last one is answered.
     pong: AtomicU64,
     heard: AtomicU64,
@@ -44,7 +44,7 @@ impl Link {
             number,
             born: Instant::now(),
             queue: SendQueue::new(config.control, config.bulk),
-            work: Notify::new(),
+            work: [Notify::new(), Notify::new()],
             pong: AtomicU64::new(0),
             heard: AtomicU64::new(0),
             corrupt: AtomicBool::new(false),
@@ -60,8 +60,24 @@ impl Link {
     /// Queues a frame.
     pub(crate) fn send(&self, frame: Frame, priority: Priority) -> Result<(), SendError> {
         self.queue.push(self.peer(), frame, priority)?;
-        self.work.notify_one();
+        self.wake(priority);
         Ok(())
+    }
+
+    /// Has the task that writes this lane look again.
+    pub(crate) fn wake(&self, lane: Priority) {
+        self.work[lane.index()].notify_one();
+    }
+
+    /// Waits until there is something new to write in the lanes `of`.
+    pub(crate) async fn work(&self, of: &[Priority]) {
+        match of {
+            [lane] => self.work[lane.index()].notified().await,
+            _ => tokio::select! {
+                () = self.work[0].notified() => {}
+                () = self.work[1].notified() => {}
+            },
+        }
     }
 
     /// Microseconds since the connection was made.
@@ -82,7 +98,7 @@ impl Link {
     /// Has a ping answered.
     pub(crate) fn answer(&self, token: u64) {
         self.pong.store(token.wrapping_add(1), Ordering::Relaxed);
-        self.work.notify_one();
+        self.wake(Priority::Control);
     }
 
     /// The ping to answer now.
@@ -94,7 +110,7 @@ impl Link {
     /// Has the next bytes damaged.
     pub(crate) fn corrupt_next(&self) {
         self.corrupt.store(true, Ordering::Relaxed);
-        self.work.notify_one();
+        self.wake(Priority::Control);
     }
 
     /// Whether these bytes are to be damaged.

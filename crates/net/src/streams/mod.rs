@@ -4,6 +4,7 @@ mod accept;
 mod backoff;
 mod delay;
 mod dial;
+mod duct;
 mod faults;
 #[cfg(test)]
 mod hostile;
@@ -28,13 +29,13 @@ use std::{
 use tokio::{net::TcpListener, net::TcpSocket, runtime, task::AbortHandle};
 
 /// A [`Transport`] over TCP, with its own runtime.
-pub struct TcpTransport {
+pub struct StreamTransport {
     shared: Arc<Shared>,
     acceptor: AbortHandle,
     runtime: Mutex<Option<runtime::Runtime>>,
 }
 
-impl TcpTransport {
+impl StreamTransport {
     /// Listens at `address` (`IP:PORT`; port 0 takes any free one). `sink` gets every event; it is called from
     /// the transport's threads and has to be quick: while it runs, nothing else moves, heartbeats included.
     pub fn bind(
@@ -113,7 +114,7 @@ fn socket_for(address: SocketAddr, buffer: Option<u32>) -> io::Result<TcpSocket>
     Ok(socket)
 }
 
-impl Transport for TcpTransport {
+impl Transport for StreamTransport {
     fn connect(&self, peer: PeerId, address: &str) {
         let shared = self.shared.clone();
         self.shared
@@ -145,7 +146,7 @@ impl Transport for TcpTransport {
     }
 }
 
-impl Drop for TcpTransport {
+impl Drop for StreamTransport {
     fn drop(&mut self) {
         self.acceptor.abort();
         let links = self.shared.table.close(Close::Graceful("the transport was closed"));

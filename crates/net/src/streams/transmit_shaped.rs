@@ -2,16 +2,16 @@
 
 use super::{
     delay::{DelayLine, Parcel},
+    duct::Writer,
     faults::CutDirection,
     link::Link,
     shared::Shared,
     transmit::{Encoder, write_both},
 };
-use crate::{LinkShape, wire::Kind};
+use crate::{LinkShape, Priority, wire::Kind};
 use std::{io, time::Duration};
 use tokio::{
     io::AsyncWriteExt,
-    net::tcp::OwnedWriteHalf,
     time::{self, Instant},
 };
 
@@ -22,7 +22,7 @@ const PIECE_BYTES_MIN: usize = 32 << 10;
 
 /// As [`transmit`](super::transmit::transmit), but everything is written when it is to arrive.
 pub(crate) async fn transmit_shaped(
-    mut stream: OwnedWriteHalf,
+    mut stream: Writer,
     link: &Link,
     preamble: &[u8],
     shape: LinkShape,
@@ -44,7 +44,7 @@ pub(crate) async fn transmit_shaped(
         if let Some(token) = link.take_pong() {
             line.send(Parcel::Bare(Kind::Pong(token)), now);
         }
-        while let Some(piece) = link.queue.pop(chunk) {
+        while let Some(piece) = link.queue.pop(&Priority::ALL, chunk) {
             line.send(Parcel::Piece(piece), now);
         }
         if let Some(parcel) = line.arrived(now) {
@@ -55,25 +55,20 @@ pub(crate) async fn transmit_shaped(
             stream.write_all(&encoder.out).await?;
             encoder.out.clear();
         }
-        if link.is_closing() && link.queue.is_empty() && line.is_empty() {
+        if link.is_closing() && link.queue.is_empty(&Priority::ALL) && line.is_empty() {
             encoder.bare(Kind::Goodbye);
             stream.write_all(&encoder.out).await?;
             return stream.shutdown().await;
         }
         let wake = line.next().map_or(next_ping, |next| next.min(next_ping));
         tokio::select! {
-            () = link.work.notified() => {}
+            () = link.work(&Priority::ALL) => {}
             () = time::sleep_until(wake) => {}
         }
     }
 }
 
-async fn write(
-    stream: &mut OwnedWriteHalf,
-    link: &Link,
-    encoder: &mut Encoder,
-    parcel: &Parcel,
-) -> io::Result<()> {
+async fn write(stream: &mut Writer, link: &Link, encoder: &mut Encoder, parcel: &Parcel) -> io::Result<()> {
     let tail = match parcel {
         Parcel::Bare(kind) => {
             encoder.bare(*kind);

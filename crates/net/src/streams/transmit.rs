@@ -1,14 +1,14 @@
 //! The sending half of a connection.
 
-use super::{faults::CutDirection, link::Link, shared::Shared};
+use super::{duct::Writer, faults::CutDirection, link::Link, shared::Shared};
 use crate::{
+    Priority,
     queue::Piece,
     wire::{Head, Kind, MAX_CHUNK, PayloadKind, body_sum},
 };
 use std::{io, io::IoSlice};
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt},
-    net::tcp::OwnedWriteHalf,
     time::{self, Instant},
 };
 
@@ -17,33 +17,36 @@ const SMALL: usize = 4 << 10;
 /// …until so much is together.
 const GATHER: usize = 64 << 10;
 
-/// Writes `preamble`, then what is queued, with heartbeats in between. Ends well once the link is closing and
-/// everything has been written.
+/// Writes `preamble`, then what is queued in the lanes `of`, with heartbeats in between where control frames are among
+/// them. Ends well once the link is closing and everything has been written.
 pub(crate) async fn transmit(
-    mut stream: OwnedWriteHalf,
+    mut stream: Writer,
     link: &Link,
     preamble: &[u8],
+    of: &[Priority],
+    seed: u64,
     shared: &Shared,
 ) -> io::Result<()> {
+    let beats = of.contains(&Priority::Control);
     let (heartbeat, chunk) = (shared.config.heartbeat_interval, shared.config.chunk);
     let chunk = chunk.clamp(4 << 10, MAX_CHUNK as usize);
     let mut next_ping = Instant::now();
-    let mut encoder = Encoder::new(preamble, link.who.seeds.outgoing);
+    let mut encoder = Encoder::new(preamble, seed);
     let mut small = Vec::new();
     loop {
         shared.cuts.whole(link.peer(), CutDirection::Outgoing).await;
         // Looked at before every write: a long queue must not keep heartbeats waiting.
         let now = Instant::now();
-        if now >= next_ping {
+        if beats && now >= next_ping {
             next_ping = now + heartbeat;
             encoder.bare(Kind::Ping(link.now()));
         }
-        if let Some(token) = link.take_pong() {
+        if beats && let Some(token) = link.take_pong() {
             encoder.bare(Kind::Pong(token));
         }
         let mut large = None;
         while encoder.out.len() < GATHER
-            && let Some(piece) = link.queue.pop(chunk)
+            && let Some(piece) = link.queue.pop(of, chunk)
         {
             encoder.piece(&piece);
             if piece.bytes().len() > SMALL {
@@ -66,14 +69,14 @@ pub(crate) async fn transmit(
             }
             continue;
         }
-        if link.is_closing() && link.queue.is_empty() {
+        if link.is_closing() && link.queue.is_empty(of) {
             encoder.bare(Kind::Goodbye);
             stream.write_all(&encoder.out).await?;
             return stream.shutdown().await;
         }
         tokio::select! {
-            () = link.work.notified() => {}
-            () = time::sleep_until(next_ping) => {}
+            () = link.work(of) => {}
+            () = time::sleep_until(next_ping), if beats => {}
         }
     }
 }

@@ -1,16 +1,17 @@
 //! A connection from `Up` to `Down`.
 
 use super::{
+    duct::{Duct, Ducts, Writer, bulk_seeds, control_lanes},
     link::{Close, Link},
-    receive::receive,
+    receive::{Ended, receive},
     shared::Shared,
-    transmit::transmit,
+    transmit::{Encoder, transmit},
     transmit_shaped::transmit_shaped,
 };
-use crate::NetEvent;
+use crate::{LinkShape, NetEvent, Priority, wire::Kind};
 use std::{io, pin::pin, sync::Arc, time::Duration};
 use tokio::{
-    net::TcpStream,
+    io::AsyncWriteExt,
     sync::Mutex,
     task::JoinHandle,
     time::{self, MissedTickBehavior},
@@ -37,7 +38,7 @@ pub(crate) async fn run_link(
     shared: Arc<Shared>,
     link: Arc<Link>,
     turn: Arc<Mutex<()>>,
-    stream: TcpStream,
+    ducts: Ducts,
     preamble: Vec<u8>,
     address: String,
 ) {
@@ -49,7 +50,7 @@ pub(crate) async fn run_link(
         if !link.is_closing() {
             link.heard();
             shared.emit(NetEvent::Up { peer, connection: link.connection, address });
-            let why = carry(&shared, &link, stream, preamble).await;
+            let why = carry(&shared, &link, ducts, preamble).await;
             shared.table.remove(&link);
             shared.emit(NetEvent::Down { peer, connection: link.connection, why });
         }
@@ -60,18 +61,27 @@ pub(crate) async fn run_link(
 }
 
 /// Moves frames both ways; says why it ended.
-async fn carry(shared: &Arc<Shared>, link: &Arc<Link>, stream: TcpStream, preamble: Vec<u8>) -> String {
-    let (read, write) = stream.into_split();
+async fn carry(shared: &Arc<Shared>, link: &Arc<Link>, ducts: Ducts, preamble: Vec<u8>) -> String {
+    let Ducts { control, bulk, _keep } = ducts;
     let config = &shared.config;
-    let (for_writing, writes) = (link.clone(), shared.clone());
     let shape = shared.shape(link.peer());
-    let mut writing = AbortOnDrop(tokio::spawn(async move {
-        match shape {
-            None => transmit(write, &for_writing, &preamble, &writes).await,
-            Some(shape) => transmit_shaped(write, &for_writing, &preamble, shape, &writes).await,
+    let (bulk_read, bulk_write) = bulk.map(|Duct { read, write }| (read, write)).unzip();
+    let mut writing = AbortOnDrop(tokio::spawn(write_all(
+        shared.clone(),
+        link.clone(),
+        control.write,
+        bulk_write,
+        preamble,
+        shape,
+    )));
+    let seeds = link.who.seeds;
+    let mut reading = pin!(async {
+        let control = receive(control.read, seeds.incoming, link, shared);
+        match bulk_read {
+            None => control.await,
+            Some(read) => both(control, receive(read, bulk_seeds(seeds).incoming, link, shared)).await,
         }
-    }));
-    let mut reading = pin!(receive(read, link, shared));
+    });
     let mut check = time::interval((config.silence_limit / 4).max(Duration::from_millis(1)));
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -85,14 +95,14 @@ async fn carry(shared: &Arc<Shared>, link: &Arc<Link>, stream: TcpStream, preamb
                         _ = link.closing() => {}
                     }
                 }
-                return why;
+                return told(why);
             }
             how = link.closing() => {
                 let why = match how {
                     Close::Graceful(why) => why,
                     Close::Now(why) => return why.to_owned(),
                 };
-                link.work.notify_one();
+                Priority::ALL.into_iter().for_each(|lane| link.wake(lane));
                 // The other end closes when it has read our goodbye; closing earlier could cost it frames.
                 let linger = config.linger + shape.map_or(Duration::ZERO, |shape| shape.latency * 2);
                 let draining = time::timeout(linger, &mut reading);
@@ -103,7 +113,7 @@ async fn carry(shared: &Arc<Shared>, link: &Arc<Link>, stream: TcpStream, preamb
             }
             end = &mut writing.0 => {
                 let why = sending_failed(end);
-                return time::timeout(LAST_WORDS, &mut reading).await.unwrap_or(why);
+                return time::timeout(LAST_WORDS, &mut reading).await.map_or(why, told);
             }
             _ = check.tick() => {
                 let silence = link.silence();
@@ -112,6 +122,64 @@ async fn carry(shared: &Arc<Shared>, link: &Arc<Link>, stream: TcpStream, preamb
                 }
             }
         }
+    }
+}
+
+/// Writes until the link is closing and everything has been written.
+async fn write_all(
+    shared: Arc<Shared>,
+    link: Arc<Link>,
+    control: Writer,
+    bulk: Option<Writer>,
+    preamble: Vec<u8>,
+    shape: Option<LinkShape>,
+) -> io::Result<()> {
+    let seeds = link.who.seeds;
+    let bulk_seed = bulk_seeds(seeds).outgoing;
+    match (shape, bulk) {
+        (None, None) => {
+            transmit(control, &link, &preamble, control_lanes(false), seeds.outgoing, &shared).await
+        }
+        (None, Some(bulk)) => tokio::try_join!(
+            transmit(control, &link, &preamble, control_lanes(true), seeds.outgoing, &shared),
+            transmit(bulk, &link, &[], &[Priority::Bulk], bulk_seed, &shared),
+        )
+        .map(drop),
+        // A shaped link is one line, on which things wait for each other.
+        (Some(shape), bulk) => {
+            transmit_shaped(control, &link, &preamble, shape, &shared).await?;
+            match bulk {
+                None => Ok(()),
+                Some(mut bulk) => {
+                    let mut encoder = Encoder::new(&[], bulk_seed);
+                    encoder.bare(Kind::Goodbye);
+                    bulk.write_all(&encoder.out).await?;
+                    bulk.shutdown().await
+                }
+            }
+        }
+    }
+}
+
+/// Reads two streams until both have said goodbye, or one is broken.
+async fn both(first: impl Future<Output = Ended>, second: impl Future<Output = Ended>) -> Ended {
+    let (mut first, mut second) = (pin!(first), pin!(second));
+    tokio::select! {
+        end = &mut first => match end {
+            Ended::Goodbye => second.await,
+            broken @ Ended::Broken(_) => broken,
+        },
+        end = &mut second => match end {
+            Ended::Goodbye => first.await,
+            broken @ Ended::Broken(_) => broken,
+        },
+    }
+}
+
+fn told(end: Ended) -> String {
+    match end {
+        Ended::Goodbye => "closed by the other end".to_owned(),
+        Ended::Broken(why) => why,
     }
 }
 

@@ -112,12 +112,12 @@ mod tests {
             let tensor = Frame::tensor(vec![], Arc::new(vec![0.0; 1000]));
             queue.push(PeerId(1), tensor, Priority::Bulk).unwrap();
         }
-        while let Some(piece) = queue.pop(1000) {
+        while let Some(piece) = queue.pop(&Priority::ALL, 1000) {
             line.send(Parcel::Piece(piece), start);
         }
         let later = start + Duration::from_millis(500);
         queue.push(PeerId(1), Frame::message(vec![]), Priority::Control).unwrap();
-        line.send(Parcel::Piece(queue.pop(1000).unwrap()), later);
+        line.send(Parcel::Piece(queue.pop(&Priority::ALL, 1000).unwrap()), later);
         let mut whole = Vec::new();
         while let Some(at) = line.next() {
             assert!(line.arrived(at - Duration::from_nanos(1)).is_none());

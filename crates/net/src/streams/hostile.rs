@@ -1,6 +1,6 @@
 //! Peers that know the secret and misbehave all the same. Each loses its connection, and nobody else anything.
 
-use super::{TcpTransport, link::Link, table::Judge};
+use super::{StreamTransport, link::Link, table::Judge};
 use crate::{
     Frame, NetConfig, NetEvent, PeerId, Priority, RunSecret, Transport, channel,
     wire::{
@@ -29,9 +29,9 @@ fn config(id: u64) -> NetConfig {
 
 /// A transport with an honest friend, and a runtime for the enemy.
 struct Scene {
-    victim: TcpTransport,
+    victim: StreamTransport,
     events: Receiver<NetEvent>,
-    friend: TcpTransport,
+    friend: StreamTransport,
     friend_events: Receiver<NetEvent>,
     runtime: Runtime,
 }
@@ -66,9 +66,9 @@ fn down(of: u64) -> impl Fn(&NetEvent) -> Option<(u64, String)> {
 impl Scene {
     fn new() -> Self {
         let (sink, events) = channel();
-        let victim = TcpTransport::bind(config(5), "127.0.0.1:0", sink).unwrap();
+        let victim = StreamTransport::bind(config(5), "127.0.0.1:0", sink).unwrap();
         let (sink, friend_events) = channel();
-        let friend = TcpTransport::bind(config(6), "127.0.0.1:0", sink).unwrap();
+        let friend = StreamTransport::bind(config(6), "127.0.0.1:0", sink).unwrap();
         friend.connect(PeerId(5), &victim.local_address());
         wait(&events, up(6));
         wait(&friend_events, up(5));

@@ -1,8 +1,8 @@
 //! Connections that we make.
 
 use super::{
-    backoff::Backoff, faults::CutDirection, life::run_link, link::Link, shared::Shared, socket_for,
-    table::Judge,
+    backoff::Backoff, duct::Ducts, faults::CutDirection, life::run_link, link::Link, shared::Shared,
+    socket_for, table::Judge,
 };
 use crate::{
     NetEvent, PeerId,
@@ -78,7 +78,14 @@ async fn dial(shared: &Arc<Shared>, peer: PeerId, address: &str) -> Result<Arc<L
     match shared.table.install(&link, judge) {
         Ok(turn) => {
             let preamble = if we_judge { outcome(Ok(number)).to_vec() } else { Vec::new() };
-            tokio::spawn(run_link(shared.clone(), link.clone(), turn, stream, preamble, address.to_owned()));
+            tokio::spawn(run_link(
+                shared.clone(),
+                link.clone(),
+                turn,
+                Ducts::single(stream),
+                preamble,
+                address.to_owned(),
+            ));
             Ok(link)
         }
         Err(refusal) => {

@@ -1,20 +1,28 @@
 //! The receiving half of a connection.
 
-use super::{faults::CutDirection, link::Link, shared::Shared};
+use super::{duct::Reader, faults::CutDirection, link::Link, shared::Shared};
 use crate::{
     NetEvent,
     wire::{Assembler, Incoming, Limits, WireError},
 };
 use std::time::{Duration, Instant};
-use tokio::{io::BufReader, net::tcp::OwnedReadHalf};
+use tokio::io::BufReader;
 
 /// Large pieces bypass this buffer, so it is small.
 const BUFFER: usize = 8 << 10;
 
-/// Hands out what comes, until the stream ends; says why it did.
-pub(crate) async fn receive(stream: OwnedReadHalf, link: &Link, shared: &Shared) -> String {
+/// Why nothing more comes from a stream.
+pub(crate) enum Ended {
+    /// The other end has said that it is done.
+    Goodbye,
+    /// Anything else, for people.
+    Broken(String),
+}
+
+/// Hands out what comes, until the stream ends.
+pub(crate) async fn receive(stream: Reader, seed: u64, link: &Link, shared: &Shared) -> Ended {
     let limits = Limits { header: shared.config.max_header, payload: shared.config.max_payload };
-    let mut assembler = Assembler::new(limits, link.who.seeds.incoming);
+    let mut assembler = Assembler::new(limits, seed);
     let mut stream = BufReader::with_capacity(BUFFER, stream);
     let (peer, connection) = (link.peer(), link.connection);
     let pause = shared.config.heartbeat_interval / 2;
@@ -22,8 +30,8 @@ pub(crate) async fn receive(stream: OwnedReadHalf, link: &Link, shared: &Shared)
     loop {
         let incoming = match assembler.read(&mut stream).await {
             Ok(incoming) => incoming,
-            Err(WireError::Closed) => return "the other end is gone".to_owned(),
-            Err(error) => return error.to_string(),
+            Err(WireError::Closed) => return Ended::Broken("the other end is gone".to_owned()),
+            Err(error) => return Ended::Broken(error.to_string()),
         };
         shared.cuts.whole(peer, CutDirection::Incoming).await;
         link.heard();
@@ -40,7 +48,7 @@ pub(crate) async fn receive(stream: OwnedReadHalf, link: &Link, shared: &Shared)
                     shared.emit(NetEvent::Heard { peer, connection, round_trip });
                 }
             }
-            Incoming::Goodbye => return "closed by the other end".to_owned(),
+            Incoming::Goodbye => return Ended::Goodbye,
         }
     }
 }
