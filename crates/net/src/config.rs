@@ -52,6 +52,11 @@ pub struct NetConfig {
     pub socket_buffer: Option<u32>,
     /// Shapes of links, where processes of one machine are to be as far apart as others (none).
     pub shapes: Option<LinkShapes>,
+    /// The number of this machine: processes with the same one reach each other over loopback (0: there is one machine).
+    pub machine: u64,
+    /// The way to other machines (none).
+    #[cfg(feature = "iroh")]
+    pub door: Option<crate::Door>,
     /// Threads that move bytes (1: a second one costs more in wake-ups than it brings, until many cores idle).
     pub threads: usize,
 }
@@ -77,6 +82,9 @@ impl NetConfig {
             linger: Duration::from_millis(500),
             socket_buffer: Some(256 << 10),
             shapes: None,
+            machine: 0,
+            #[cfg(feature = "iroh")]
+            door: None,
             threads: 1,
         }
     }

@@ -63,6 +63,9 @@ pub enum BindError {
         /// The system's reason.
         source: io::Error,
     },
+    /// The part that goes over the internet can't be opened.
+    #[error("can't open a socket for other machines: {0}")]
+    Internet(String),
     /// The transport's threads can't be started.
     #[error("can't start the network threads: {0}")]
     Threads(io::Error),

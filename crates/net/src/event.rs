@@ -1,6 +1,6 @@
 //! What a transport tells its owner.
 
-use crate::{Frame, PeerId};
+use crate::{Frame, PeerId, PeerKey};
 use std::{sync::Arc, sync::mpsc, time::Duration};
 
 /// Something that happened on the network. `connection` tells one connection to a peer from the next; it only
@@ -20,6 +20,8 @@ pub enum NetEvent {
         connection: u64,
         /// Where the other end is.
         address: String,
+        /// Its key, if it is on another machine.
+        key: Option<PeerKey>,
     },
     /// A connection ended; nothing more comes from it, and what was still queued for it is lost.
     Down {

@@ -29,8 +29,11 @@ mod config;
 mod error;
 mod event;
 mod frame;
+#[cfg(feature = "iroh")]
+mod internet;
 mod memory;
 mod queue;
+mod reach;
 mod secret;
 mod shape;
 mod streams;
@@ -42,7 +45,13 @@ pub use config::{LaneLimits, NetConfig};
 pub use error::{BindError, SendError};
 pub use event::{NetEvent, channel};
 pub use frame::{Frame, Payload, PeerId, Priority};
+#[cfg(feature = "iroh")]
+pub use internet::{
+    BODY_BYTES_MAX, Door, EndpointKey, HEAD_BYTES_MAX, Relays, RelaysError, RequestError, RequestHandler,
+    Requester,
+};
 pub use memory::{MemoryHub, MemoryTransport};
+pub use reach::{InternetReach, PeerKey, Reach, ReachError};
 pub use secret::{RunSecret, SecretError};
 pub use shape::{LinkShape, LinkShapes};
 pub use streams::{CutDirection, StreamTransport};

@@ -17,6 +17,10 @@ macro_rules! conformance {
         mod tcp {
             $(#[test] fn $name() { super::$name(&super::World::Tcp); })*
         }
+        #[cfg(feature = "iroh")]
+        mod iroh {
+            $(#[test] fn $name() { super::$name(&super::World::Iroh); })*
+        }
         mod memory {
             $(#[test] fn $name() { super::$name(&super::World::Memory(super::MemoryHub::new())); })*
         }

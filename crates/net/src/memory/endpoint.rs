@@ -139,7 +139,7 @@ impl Endpoint {
         if !connection.up {
             connection.up = true;
             let address = connection.remote.0.clone();
-            return Some(NetEvent::Up { peer, connection: number, address });
+            return Some(NetEvent::Up { peer, connection: number, address, key: None });
         }
         if let Some(piece) = connection.inbox.pop(&crate::Priority::ALL, usize::MAX) {
             connection.inbox.written(&piece);

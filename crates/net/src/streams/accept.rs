@@ -1,16 +1,14 @@
 //! Connections that others make.
 
-use super::{duct::Ducts, faults::CutDirection, life::run_link, link::Link, shared::Shared, table::Judge};
-use crate::{
-    NetEvent, PeerId,
-    wire::{
-        Refusal,
-        handshake::{self, outcome, read_outcome},
-    },
+use super::{
+    duct::Ducts,
+    life::{Origin, run_link},
+    settle::as_listener,
+    shared::Shared,
 };
+use crate::{NetEvent, PeerId, wire::Refusal};
 use std::{sync::Arc, time::Duration};
 use tokio::{
-    io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
     sync::Semaphore,
     time,
@@ -25,7 +23,7 @@ pub(crate) async fn accept_loop(shared: Arc<Shared>, listener: TcpListener) {
             Err(error) => {
                 // Out of file descriptors, or a connection that died in the queue. Neither is a reason to stop.
                 let why = format!("can't accept a connection: {error}");
-                let address = shared.address.clone();
+                let address = shared.reach().to_string();
                 shared.emit_refusal(NetEvent::Refused { address, claimed: None, why });
                 time::sleep(Duration::from_millis(50)).await;
                 continue;
@@ -47,14 +45,24 @@ pub(crate) async fn accept_loop(shared: Arc<Shared>, listener: TcpListener) {
                 Err(_) => Err(Refusal::TimedOut),
             };
             drop(permit);
-            // A duplicate is refused in the ordinary course of things.
-            if let Err(refusal) = result
-                && !matches!(refusal, Refusal::Duplicate | Refusal::Closing)
-            {
-                let why = refusal.to_string();
-                shared.emit_refusal(NetEvent::Refused { address, claimed, why });
-            }
+            tell_refusal(&shared, result, address, claimed);
         });
+    }
+}
+
+/// Tells of a connection that was turned away.
+pub(crate) fn tell_refusal(
+    shared: &Shared,
+    result: Result<(), Refusal>,
+    address: String,
+    claimed: Option<PeerId>,
+) {
+    // A duplicate is refused in the ordinary course of things.
+    if let Err(refusal) = result
+        && !matches!(refusal, Refusal::Duplicate | Refusal::Closing)
+    {
+        let why = refusal.to_string();
+        shared.emit_refusal(NetEvent::Refused { address, claimed, why });
     }
 }
 
@@ -66,38 +74,8 @@ async fn prove(
     claimed: &mut Option<PeerId>,
 ) -> Result<(), Refusal> {
     stream.set_nodelay(true).map_err(Refusal::io)?;
-    let who = handshake::accept(&mut stream, shared.myself(), claimed).await?;
-    shared.cuts.whole(who.peer, CutDirection::Both).await;
-    let connection = shared.next_connection();
-    let we_judge = shared.config.id < who.peer;
-    let number = if we_judge {
-        connection
-    } else {
-        let admitted = shared.table.admits(who.peer);
-        stream.write_all(&outcome(admitted.as_ref().map(|()| 0))).await.map_err(Refusal::io)?;
-        admitted?;
-        read_outcome(&mut stream).await?
-    };
-    let link = Arc::new(Link::new(who, connection, number, &shared.config));
-    let judge = if we_judge { Judge::Listener } else { Judge::Peer };
-    match shared.table.install(&link, judge) {
-        Ok(turn) => {
-            let preamble = if we_judge { outcome(Ok(number)).to_vec() } else { Vec::new() };
-            tokio::spawn(run_link(
-                shared.clone(),
-                link,
-                turn,
-                Ducts::single(stream),
-                preamble,
-                address.to_owned(),
-            ));
-            Ok(())
-        }
-        Err(refusal) => {
-            if we_judge {
-                stream.write_all(&outcome(Err(&refusal))).await.map_err(Refusal::io)?;
-            }
-            Err(refusal)
-        }
-    }
+    let settled = as_listener(shared, &mut stream, claimed).await?;
+    let origin = Origin { address: address.to_owned(), key: None };
+    tokio::spawn(run_link(shared.clone(), settled, Ducts::single(stream), origin));
+    Ok(())
 }

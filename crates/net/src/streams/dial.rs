@@ -1,19 +1,18 @@
 //! Connections that we make.
 
 use super::{
-    backoff::Backoff, duct::Ducts, faults::CutDirection, life::run_link, link::Link, shared::Shared,
-    socket_for, table::Judge,
+    backoff::Backoff,
+    duct::Ducts,
+    faults::CutDirection,
+    life::{Origin, run_link},
+    link::Link,
+    settle::as_dialler,
+    shared::Shared,
+    socket_for,
 };
-use crate::{
-    NetEvent, PeerId,
-    wire::{
-        Refusal,
-        handshake::{self, outcome, read_outcome},
-    },
-};
+use crate::{NetEvent, PeerId, Reach, ReachError, wire::Refusal};
 use std::{io, sync::Arc, time::Duration};
 use tokio::{
-    io::AsyncWriteExt,
     net::{TcpStream, lookup_host},
     time,
 };
@@ -66,35 +65,27 @@ async fn dial(shared: &Arc<Shared>, peer: PeerId, address: &str) -> Result<Arc<L
     if peer == shared.config.id {
         return Err(Refusal::WrongPeer);
     }
+    let unreachable = |why: String| Refusal::Io(io::Error::new(io::ErrorKind::AddrNotAvailable, why));
+    let reach: Reach = address.parse().map_err(|why: ReachError| unreachable(why.to_string()))?;
     shared.cuts.whole(peer, CutDirection::Both).await;
+    match reach {
+        Reach { tcp: Some((machine, address)), .. } if machine == 0 || machine == shared.config.machine => {
+            dial_tcp(shared, peer, &address).await
+        }
+        #[cfg(feature = "iroh")]
+        Reach { internet: Some(reach), .. } => crate::internet::dial(shared, peer, &reach).await,
+        _ => Err(unreachable("it is on another machine, and gives no way to it".to_owned())),
+    }
+}
+
+async fn dial_tcp(shared: &Arc<Shared>, peer: PeerId, address: &str) -> Result<Arc<Link>, Refusal> {
     let mut stream = open(address, shared.config.socket_buffer).await.map_err(Refusal::Io)?;
     stream.set_nodelay(true).map_err(Refusal::io)?;
-    let who = handshake::dial(&mut stream, shared.myself(), peer).await?;
-    let connection = shared.next_connection();
-    let accepted = read_outcome(&mut stream).await?;
-    let we_judge = shared.config.id < peer;
-    let (judge, number) = if we_judge { (Judge::Dialler, connection) } else { (Judge::Peer, accepted) };
-    let link = Arc::new(Link::new(who, connection, number, &shared.config));
-    match shared.table.install(&link, judge) {
-        Ok(turn) => {
-            let preamble = if we_judge { outcome(Ok(number)).to_vec() } else { Vec::new() };
-            tokio::spawn(run_link(
-                shared.clone(),
-                link.clone(),
-                turn,
-                Ducts::single(stream),
-                preamble,
-                address.to_owned(),
-            ));
-            Ok(link)
-        }
-        Err(refusal) => {
-            if we_judge {
-                stream.write_all(&outcome(Err(&refusal))).await.map_err(Refusal::io)?;
-            }
-            Err(refusal)
-        }
-    }
+    let settled = as_dialler(shared, &mut stream, peer).await?;
+    let link = settled.link.clone();
+    let origin = Origin { address: address.to_owned(), key: None };
+    tokio::spawn(run_link(shared.clone(), settled, Ducts::single(stream), origin));
+    Ok(link)
 }
 
 /// Connects to the first of a name's addresses that answers.

@@ -4,15 +4,15 @@ use super::{
     duct::{Duct, Ducts, Writer, bulk_seeds, control_lanes},
     link::{Close, Link},
     receive::{Ended, receive},
+    settle::Settled,
     shared::Shared,
     transmit::{Encoder, transmit},
     transmit_shaped::transmit_shaped,
 };
-use crate::{LinkShape, NetEvent, Priority, wire::Kind};
+use crate::{LinkShape, NetEvent, PeerKey, Priority, wire::Kind};
 use std::{io, pin::pin, sync::Arc, time::Duration};
 use tokio::{
     io::AsyncWriteExt,
-    sync::Mutex,
     task::JoinHandle,
     time::{self, MissedTickBehavior},
 };
@@ -33,15 +33,16 @@ impl Drop for Cleanup<'_> {
     }
 }
 
-/// Tells `Up`, moves frames, tells `Down`. `preamble` is sent before the first record.
-pub(crate) async fn run_link(
-    shared: Arc<Shared>,
-    link: Arc<Link>,
-    turn: Arc<Mutex<()>>,
-    ducts: Ducts,
-    preamble: Vec<u8>,
-    address: String,
-) {
+/// Where the other end of a connection is.
+pub(crate) struct Origin {
+    pub(crate) address: String,
+    pub(crate) key: Option<PeerKey>,
+}
+
+/// Tells `Up`, moves frames, tells `Down`.
+pub(crate) async fn run_link(shared: Arc<Shared>, settled: Settled, ducts: Ducts, origin: Origin) {
+    let Settled { link, turn, preamble } = settled;
+    let Origin { address, key } = origin;
     let peer = link.peer();
     {
         let cleanup = Cleanup { shared: &shared, link: &link };
@@ -49,7 +50,7 @@ pub(crate) async fn run_link(
         let _guard = turn.lock().await;
         if !link.is_closing() {
             link.heard();
-            shared.emit(NetEvent::Up { peer, connection: link.connection, address });
+            shared.emit(NetEvent::Up { peer, connection: link.connection, address, key });
             let why = carry(&shared, &link, ducts, preamble).await;
             shared.table.remove(&link);
             shared.emit(NetEvent::Down { peer, connection: link.connection, why });

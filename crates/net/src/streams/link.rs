@@ -71,12 +71,13 @@ impl Link {
 
     /// Waits until there is something new to write in the lanes `of`.
     pub(crate) async fn work(&self, of: &[Priority]) {
-        match of {
-            [lane] => self.work[lane.index()].notified().await,
-            _ => tokio::select! {
-                () = self.work[0].notified() => {}
-                () = self.work[1].notified() => {}
-            },
+        if let [lane] = of {
+            self.work[lane.index()].notified().await;
+            return;
+        }
+        tokio::select! {
+            () = self.work[0].notified() => {}
+            () = self.work[1].notified() => {}
         }
     }
 

@@ -1,22 +1,23 @@
 //! Frames over TCP.
 
-mod accept;
+pub(crate) mod accept;
 mod backoff;
 mod delay;
 mod dial;
-mod duct;
+pub(crate) mod duct;
 mod faults;
 #[cfg(test)]
 mod hostile;
-mod life;
-mod link;
+pub(crate) mod life;
+pub(crate) mod link;
 mod receive;
-mod shared;
+pub(crate) mod settle;
+pub(crate) mod shared;
 mod table;
 mod transmit;
 mod transmit_shaped;
 
-use crate::{BindError, Frame, NetConfig, NetEvent, PeerId, Priority, SendError, Transport};
+use crate::{BindError, Frame, NetConfig, NetEvent, PeerId, Priority, Reach, SendError, Transport};
 pub use faults::CutDirection;
 use link::Close;
 use shared::Shared;
@@ -31,7 +32,7 @@ use tokio::{net::TcpListener, net::TcpSocket, runtime, task::AbortHandle};
 /// A [`Transport`] over TCP, with its own runtime.
 pub struct StreamTransport {
     shared: Arc<Shared>,
-    acceptor: AbortHandle,
+    acceptors: Vec<AbortHandle>,
     runtime: Mutex<Option<runtime::Runtime>>,
 }
 
@@ -55,11 +56,40 @@ impl StreamTransport {
         };
         let refused = |source| BindError::Refused { address: address.to_owned(), source };
         let local = listener.local_addr().map_err(refused)?;
+        let tcp = Some((config.machine, local.to_string()));
         let shared =
-            Arc::new(Shared::new(config, local.to_string(), Arc::new(sink), runtime.handle().clone()));
-        shared.emit(NetEvent::Listening { address: local.to_string() });
-        let acceptor = runtime.spawn(accept::accept_loop(shared.clone(), listener)).abort_handle();
-        Ok(Self { shared, acceptor, runtime: Mutex::new(Some(runtime)) })
+            Shared::new(config, Reach { tcp, internet: None }, Arc::new(sink), runtime.handle().clone());
+        #[cfg(feature = "iroh")]
+        let shared = match shared.config.door.clone() {
+            None => shared,
+            Some(door) => {
+                let endpoint = runtime.block_on(async {
+                    let endpoint = door.open().await?;
+                    door.settle(&endpoint).await;
+                    Ok::<_, BindError>(endpoint)
+                })?;
+                shared.with_endpoint(endpoint)
+            }
+        };
+        let shared = Arc::new(shared);
+        shared.emit(NetEvent::Listening { address: shared.reach().to_string() });
+        let acceptors = vec![runtime.spawn(accept::accept_loop(shared.clone(), listener)).abort_handle()];
+        #[cfg(feature = "iroh")]
+        let acceptors = {
+            let mut acceptors = acceptors;
+            if let (Some(endpoint), Some(door)) = (shared.endpoint(), shared.config.door.clone()) {
+                let accepting = crate::internet::accept_loop(shared.clone(), endpoint, door);
+                acceptors.push(runtime.spawn(accepting).abort_handle());
+            }
+            acceptors
+        };
+        Ok(Self { shared, acceptors, runtime: Mutex::new(Some(runtime)) })
+    }
+
+    /// Asks other processes over the internet; none without a [`crate::Door`].
+    #[cfg(feature = "iroh")]
+    pub fn requester(&self) -> Option<crate::Requester> {
+        self.shared.endpoint().map(|endpoint| crate::Requester::of(endpoint, self.shared.handle.clone()))
     }
 
     /// Cuts the link to `peer` for a while, on purpose: nothing goes through in that direction, heartbeats and handshakes
@@ -142,13 +172,13 @@ impl Transport for StreamTransport {
     }
 
     fn local_address(&self) -> String {
-        self.shared.address.clone()
+        self.shared.reach().to_string()
     }
 }
 
 impl Drop for StreamTransport {
     fn drop(&mut self) {
-        self.acceptor.abort();
+        self.acceptors.iter().for_each(AbortHandle::abort);
         let links = self.shared.table.close(Close::Graceful("the transport was closed"));
         let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(runtime) = runtime else { return };
@@ -166,6 +196,10 @@ impl Drop for StreamTransport {
             };
             // What hasn't ended by then is cut off below.
             drop(tokio::time::timeout(limit, ended).await);
+            #[cfg(feature = "iroh")]
+            if let Some(endpoint) = self.shared.endpoint() {
+                drop(tokio::time::timeout(limit, endpoint.close()).await);
+            }
         });
         runtime.shutdown_timeout(Duration::from_secs(1));
     }

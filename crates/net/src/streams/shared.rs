@@ -2,7 +2,9 @@
 
 use super::faults::Cuts;
 use super::table::Table;
-use crate::{LinkShape, NetConfig, NetEvent, PeerId, event::EventSink, secret, wire::handshake::Myself};
+use crate::{
+    LinkShape, NetConfig, NetEvent, PeerId, Reach, event::EventSink, secret, wire::handshake::Myself,
+};
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     sync::{Mutex, PoisonError},
@@ -15,7 +17,9 @@ const REFUSALS_PER_SECOND: u32 = 20;
 
 pub(crate) struct Shared {
     pub(crate) config: NetConfig,
-    pub(crate) address: String,
+    reach: Reach,
+    #[cfg(feature = "iroh")]
+    endpoint: Option<iroh::Endpoint>,
     pub(crate) handle: Handle,
     pub(crate) table: Table,
     pub(crate) cuts: Cuts,
@@ -26,10 +30,12 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(config: NetConfig, address: String, sink: EventSink, handle: Handle) -> Self {
+    pub(crate) fn new(config: NetConfig, reach: Reach, sink: EventSink, handle: Handle) -> Self {
         Self {
             config,
-            address,
+            reach,
+            #[cfg(feature = "iroh")]
+            endpoint: None,
             handle,
             table: Table::default(),
             cuts: Cuts::default(),
@@ -38,6 +44,28 @@ impl Shared {
             sink,
             refusals: Mutex::new((Instant::now(), 0)),
         }
+    }
+
+    /// Gives it a way to other machines.
+    #[cfg(feature = "iroh")]
+    pub(crate) fn with_endpoint(self, endpoint: iroh::Endpoint) -> Self {
+        Self { endpoint: Some(endpoint), ..self }
+    }
+
+    /// The way to other machines.
+    #[cfg(feature = "iroh")]
+    pub(crate) fn endpoint(&self) -> Option<iroh::Endpoint> {
+        self.endpoint.clone()
+    }
+
+    /// Where this process is, as far as it is known now.
+    pub(crate) fn reach(&self) -> Reach {
+        #[cfg(feature = "iroh")]
+        if let Some(endpoint) = &self.endpoint {
+            let internet = Some(crate::internet::reach_of(&endpoint.addr()));
+            return Reach { internet, ..self.reach.clone() };
+        }
+        self.reach.clone()
     }
 
     pub(crate) fn myself(&self) -> Myself<'_> {

@@ -15,14 +15,19 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// Where the peers of a test live.
 pub enum World {
     Tcp,
+    /// Every peer on a machine of its own.
+    #[cfg(feature = "iroh")]
+    Iroh,
     Memory(MemoryHub),
 }
 
 impl World {
     pub fn any_address(&self) -> &'static str {
         match self {
-            Self::Tcp => "127.0.0.1:0",
             Self::Memory(_) => "memory:0",
+            Self::Tcp => "127.0.0.1:0",
+            #[cfg(feature = "iroh")]
+            Self::Iroh => "127.0.0.1:0",
         }
     }
 
@@ -34,6 +39,25 @@ impl World {
     ) -> Result<Box<dyn Transport>, BindError> {
         Ok(match self {
             Self::Tcp => Box::new(StreamTransport::bind(config, address, sink)?),
+            #[cfg(feature = "iroh")]
+            Self::Iroh => {
+                let mut config = config;
+                config.machine = config.id.0;
+                // Encryption on a busy machine takes its time.
+                config.linger = Duration::from_secs(5);
+                let reach: skipstone_net::Reach = address.parse().unwrap();
+                config.door.get_or_insert_with(|| {
+                    // A peer that comes again has its old key, and its old port.
+                    let key = format!("{:064x}", 1 + config.id.0);
+                    let key = skipstone_net::EndpointKey::from_hex(&key).unwrap();
+                    let mut door = skipstone_net::Door::new(key, skipstone_net::Relays::None);
+                    let mut ways = reach.internet.iter().flat_map(|internet| &internet.ways);
+                    let port = ways.find_map(|way| way.rsplit(':').next()?.parse().ok());
+                    door.port = port.unwrap_or(0);
+                    door
+                });
+                Box::new(StreamTransport::bind(config, &reach.tcp.unwrap().1, sink)?)
+            }
             Self::Memory(hub) => Box::new(MemoryTransport::bind(hub, config, address, sink)?),
         })
     }

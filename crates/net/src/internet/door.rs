@@ -1,0 +1,200 @@
+//! How a process is found on the internet, and whom it lets in.
+
+use super::{EndpointKey, FRAMES, REQUESTS, RequestHandler};
+use crate::{BindError, InternetReach, PeerKey};
+use iroh::endpoint::{QuicTransportConfig, VarInt, presets};
+use iroh::{Endpoint, EndpointAddr, RelayMode, RelayUrl, TransportAddr};
+use serde::{Deserialize, Serialize};
+use std::{fmt, net::Ipv4Addr, net::Ipv6Addr, str::FromStr, sync::Arc, time::Duration};
+
+/// A connection on which nothing came for so long is over. A path that is dead is given up sooner, by iroh (15 s).
+const IDLE: Duration = Duration::from_secs(60);
+
+/// What may be under way on one stream, in bytes: 200 Mb/s over 300 ms.
+const STREAM_WINDOW: u32 = 8 << 20;
+
+/// Most relays of one's own.
+const RELAYS_MAX: usize = 8;
+
+/// Through whom processes find each other, and talk while there is no direct way.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Relays {
+    /// The public ones of the iroh project.
+    #[default]
+    Public,
+    /// Nobody: only direct addresses are tried.
+    None,
+    /// These, by URL.
+    Own(Vec<String>),
+}
+
+/// Not a choice of relays.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is no relay; write a URL such as https://relay.example.org, or public, or none")]
+pub struct RelaysError(String);
+
+impl Relays {
+    fn mode(&self) -> Result<RelayMode, RelaysError> {
+        match self {
+            Self::Public => Ok(RelayMode::Default),
+            Self::None => Ok(RelayMode::Disabled),
+            Self::Own(urls) => {
+                let parse = |url: &String| url.parse::<RelayUrl>().map_err(|_| RelaysError(url.clone()));
+                Ok(RelayMode::custom(urls.iter().map(parse).collect::<Result<Vec<_>, _>>()?))
+            }
+        }
+    }
+}
+
+impl FromStr for Relays {
+    type Err = RelaysError;
+
+    fn from_str(text: &str) -> Result<Self, RelaysError> {
+        match text {
+            "public" => Ok(Self::Public),
+            "none" => Ok(Self::None),
+            urls => {
+                let urls: Vec<String> = urls.split(',').map(str::to_owned).collect();
+                let plausible = |url: &String| url.starts_with("https://") || url.starts_with("http://");
+                if urls.len() > RELAYS_MAX || !urls.iter().all(plausible) {
+                    return Err(RelaysError(text.to_owned()));
+                }
+                let relays = Self::Own(urls);
+                relays.mode()?;
+                Ok(relays)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Relays {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Public => f.write_str("public"),
+            Self::None => f.write_str("none"),
+            Self::Own(urls) => f.write_str(&urls.join(",")),
+        }
+    }
+}
+
+/// Whether frames of a key's owner are taken at all.
+type Gate = Arc<dyn Fn(&PeerKey) -> bool + Send + Sync>;
+
+/// How a process takes part in the internet.
+#[derive(Clone)]
+pub struct Door {
+    /// Who it is.
+    pub key: EndpointKey,
+    /// Through whom it is found.
+    pub relays: Relays,
+    /// The UDP port; 0 takes any free one, and one that is taken is passed over for any other.
+    pub port: u16,
+    /// How long it may take until a relay is found, before the transport is handed out without.
+    pub patience: Duration,
+    /// Whom it takes frames from; the run's secret is asked for besides.
+    pub admits: Gate,
+    /// Who answers requests; none: there are none.
+    pub requests: Option<Arc<dyn RequestHandler>>,
+}
+
+impl Door {
+    /// A door that admits everyone who knows the run's secret, and answers no requests.
+    pub fn new(key: EndpointKey, relays: Relays) -> Self {
+        Self {
+            key,
+            relays,
+            port: 0,
+            patience: Duration::from_secs(3),
+            admits: Arc::new(|_| true),
+            requests: None,
+        }
+    }
+
+    /// Opens it.
+    pub(crate) async fn open(&self) -> Result<Endpoint, BindError> {
+        match self.bind(self.port).await {
+            Err(_) if self.port != 0 => self.bind(0).await,
+            bound => bound,
+        }
+    }
+
+    async fn bind(&self, port: u16) -> Result<Endpoint, BindError> {
+        let failed = |why: String| BindError::Internet(why);
+        let window = VarInt::from_u32(STREAM_WINDOW);
+        let transport = QuicTransportConfig::builder()
+            .max_idle_timeout(Some(IDLE.try_into().map_err(|_| failed("idle time".to_owned()))?))
+            .stream_receive_window(window)
+            .receive_window(VarInt::from_u32(2 * STREAM_WINDOW))
+            .send_window(2 * u64::from(STREAM_WINDOW))
+            .max_concurrent_bidi_streams(VarInt::from_u32(16))
+            .build();
+        let mut alpns = vec![FRAMES.to_vec()];
+        if self.requests.is_some() {
+            alpns.push(REQUESTS.to_vec());
+        }
+        let builder = Endpoint::builder(presets::Minimal)
+            .relay_mode(self.relays.mode().map_err(|why| failed(why.to_string()))?)
+            .secret_key(self.key.inner())
+            .alpns(alpns)
+            .transport_config(transport)
+            .bind_addr((Ipv4Addr::UNSPECIFIED, port))
+            .and_then(|builder| builder.bind_addr((Ipv6Addr::UNSPECIFIED, port)))
+            .map_err(|why| failed(why.to_string()))?;
+        builder.bind().await.map_err(|why| failed(why.to_string()))
+    }
+
+    /// Waits until others can be told where it is: a relay, if there are to be any, and an address.
+    pub(crate) async fn settle(&self, endpoint: &Endpoint) {
+        let found = async {
+            if self.relays == Relays::None {
+                while endpoint.addr().addrs.is_empty() {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            } else {
+                endpoint.online().await;
+            }
+        };
+        // Without, it is reached on the addresses that it knows.
+        drop(tokio::time::timeout(self.patience, found).await);
+    }
+}
+
+impl fmt::Debug for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Door").field("key", &self.key).field("relays", &self.relays).finish_non_exhaustive()
+    }
+}
+
+/// Where an endpoint says that it is.
+pub(crate) fn reach_of(addr: &EndpointAddr) -> InternetReach {
+    let ways = addr.addrs.iter().filter(|way| way.is_ip() || way.is_relay()).map(ToString::to_string);
+    InternetReach { key: PeerKey(*addr.id.as_bytes()), ways: ways.collect() }
+}
+
+/// What iroh is to be told of where somebody is. Ways that it can't use are left out.
+pub(super) fn address_of(reach: &InternetReach) -> Option<EndpointAddr> {
+    let id = iroh::PublicKey::from_bytes(&reach.key.0).ok()?;
+    let ways = reach.ways.iter().filter_map(|way| {
+        if let Some(socket) = way.strip_prefix("ip:") {
+            socket.parse().ok().map(TransportAddr::Ip)
+        } else {
+            way.strip_prefix("relay:")?.parse().ok().map(TransportAddr::Relay)
+        }
+    });
+    Some(EndpointAddr::from_parts(id, ways))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn relays_are_read_as_they_were_written() {
+        for text in ["public", "none", "https://a.example./", "https://a.example./,http://127.0.0.1:3340/"] {
+            assert_eq!(text.parse::<Relays>().unwrap().to_string(), text);
+        }
+        for bad in ["", "relay.example", "ftp://x", "https://", "https://a.example,,"] {
+            assert!(bad.parse::<Relays>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Who asks.
+
+use super::{
+    BODY_BYTES_MAX, Door, EndpointKey, REQUESTS, Relays,
+    door::address_of,
+    requests::{ANSWERED, read_parts, write_parts},
+};
+use crate::{BindError, InternetReach, PeerKey};
+use iroh::{Endpoint, endpoint::Connection};
+use std::{
+    collections::HashMap,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::{io::AsyncReadExt, runtime, time};
+
+/// How long a question and its answer may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// The other side was not reached, or went away.
+    #[error("{key} can't be reached: {why}; check that it still runs, and that this machine has a network", key = key.short())]
+    Unreachable {
+        /// Who.
+        key: PeerKey,
+        /// Why.
+        why: String,
+    },
+    /// It was reached, and says no.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Asks other processes. Made from a transport ([`crate::StreamTransport::requester`]), or on its own.
+#[derive(Clone)]
+pub struct Requester {
+    endpoint: Endpoint,
+    connections: Arc<Mutex<HashMap<PeerKey, Connection>>>,
+    handle: runtime::Handle,
+    /// Where it runs, if on its own.
+    _runtime: Option<Arc<runtime::Runtime>>,
+}
+
+impl Requester {
+    /// One that asks as the owner of `key`, with threads of its own.
+    ///
+    /// # Errors
+    /// The system's: no sockets or threads.
+    pub fn open(key: EndpointKey, relays: Relays) -> Result<Self, BindError> {
+        let runtime = runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("skipstone-ask")
+            .enable_all()
+            .build()
+            .map_err(BindError::Threads)?;
+        let endpoint = runtime.block_on(Door::new(key, relays).open())?;
+        let handle = runtime.handle().clone();
+        Ok(Self { _runtime: Some(Arc::new(runtime)), ..Self::of(endpoint, handle) })
+    }
+
+    pub(crate) fn of(endpoint: Endpoint, handle: runtime::Handle) -> Self {
+        Self { endpoint, connections: Arc::default(), handle, _runtime: None }
+    }
+
+    /// Asks, and waits for the answer's head and body; a connection that has died meanwhile is made anew once. Not to be
+    /// called from a transport's own threads.
+    ///
+    /// # Errors
+    /// See [`RequestError`].
+    pub fn ask(
+        &self,
+        whom: &InternetReach,
+        head: &[u8],
+        body: &[u8],
+    ) -> Result<(Vec<u8>, Vec<u8>), RequestError> {
+        self.handle.block_on(async {
+            let unreachable = |why: String| RequestError::Unreachable { key: whom.key, why };
+            let known = self.connections().get(&whom.key).cloned();
+            if let Some(connection) = known
+                && let Ok(Ok(answer)) = time::timeout(PATIENCE, exchange(&connection, head, body)).await
+            {
+                return answer;
+            }
+            let fresh = async {
+                let address = address_of(whom).ok_or_else(|| unreachable("its key is no key".to_owned()))?;
+                let connection = self
+                    .endpoint
+                    .connect(address, REQUESTS)
+                    .await
+                    .map_err(|why| unreachable(format!("{why:#}")))?;
+                self.connections().insert(whom.key, connection.clone());
+                exchange(&connection, head, body).await.map_err(|why| unreachable(why.to_string()))?
+            };
+            time::timeout(PATIENCE, fresh).await.map_err(|_| unreachable("it does not answer".to_owned()))?
+        })
+    }
+
+    fn connections(&self) -> std::sync::MutexGuard<'_, HashMap<PeerKey, Connection>> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells iroh's side that nothing more is asked.
+    pub fn close(&self) {
+        self.handle.block_on(async {
+            drop(time::timeout(Duration::from_millis(500), self.endpoint.close()).await);
+        });
+    }
+}
+
+type Answer = Result<(Vec<u8>, Vec<u8>), RequestError>;
+
+async fn exchange(connection: &Connection, head: &[u8], body: &[u8]) -> io::Result<Answer> {
+    let (mut send, mut receive) = connection.open_bi().await?;
+    write_parts(&mut send, head, body).await?;
+    let kind = receive.read_u8().await?;
+    let (head, body) = read_parts(&mut receive, BODY_BYTES_MAX).await?;
+    Ok(if kind == ANSWERED {
+        Ok((head, body))
+    } else {
+        Err(RequestError::Refused(String::from_utf8_lossy(&head).into_owned()))
+    })
+}
