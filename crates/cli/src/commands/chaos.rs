@@ -96,6 +96,7 @@ impl Chaos {
             kills: KillScript::new(),
             chaos: Some(plan),
             port: 0,
+            listen: None,
         };
         let outcome = run(&config, options)?;
         say("checking the ledger, and computing the weights again");

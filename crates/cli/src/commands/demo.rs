@@ -81,6 +81,7 @@ impl Demo {
             kills,
             chaos: None,
             port: 0,
+            listen: None,
         };
         train(&config, options, self.json)
     }

@@ -12,12 +12,16 @@ mod config;
 mod demo;
 mod eval;
 mod generate;
+#[cfg(feature = "iroh")]
+mod join;
 mod lab;
 mod plan;
 mod plan_auto;
 mod replay;
 mod show;
 mod simulate;
+#[cfg(feature = "iroh")]
+mod tickets;
 mod train;
 
 /// The commands.
@@ -27,6 +31,12 @@ pub(crate) enum Command {
     Demo(demo::Demo),
     /// Train a model on a swarm of processes that come and go
     Train(Box<train::Train>),
+    /// Take part in a run on another machine
+    #[cfg(feature = "iroh")]
+    Join(join::Join),
+    /// Issue and revoke the tickets that machines join a run with
+    #[cfg(feature = "iroh")]
+    Tickets(tickets::Tickets),
     /// Perplexity of a model, and what is left of it with stages missing
     Eval(eval::Eval),
     /// Let a model go on with a text
@@ -63,6 +73,10 @@ impl Command {
         match self {
             Self::Demo(demo) => demo.run(),
             Self::Train(train) => train.run(),
+            #[cfg(feature = "iroh")]
+            Self::Join(join) => join.run(),
+            #[cfg(feature = "iroh")]
+            Self::Tickets(tickets) => tickets.run(),
             Self::Eval(eval) => eval.run(),
             Self::Generate(generate) => generate.run(),
             Self::Audit(audit) => audit.run(),

@@ -3,12 +3,12 @@
 use clap::Args;
 use skipstone_observe::Progress;
 use skipstone_worlds::config::RunConfig;
-use skipstone_worlds::live::{Ended, KillScript, RunOptions, run};
+use skipstone_worlds::live::{Ended, KillScript, ListenOptions, RunOptions, run};
 
 use crate::failure::{Failure, Outcome};
 use crate::finish::finish;
 use crate::output::{print, print_json};
-use crate::run_flags::RunFlags;
+use crate::run_flags::{RunFlags, parse_seconds};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -25,6 +25,8 @@ Examples:
   skipstone train run.toml --lr 3e-4 --out second       options from a file; flags go first
   skipstone train --wan gcp12 --pace 0.5 --stages 5     as if spread over 12 regions, with half a second a forward
   skipstone train --wan gcp12 --replicas 2 --domain-price 0.1      give 0.1 s an iteration for each stage kept apart
+  skipstone train --listen                              other machines join with the ticket that it prints
+  skipstone train --listen --workers 2 --stages 5       two of the six nodes run here, four are to join
   skipstone train --resume --out second                 go on after a power cut, or with more --steps
 
 A run's folder holds run.toml, events.jsonl, report.html, tensorboard/, state/ (for --resume) and model/ (for
@@ -50,12 +52,64 @@ pub(crate) struct Train {
     /// The coordinator's port on this machine; 0 takes any free one
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Running")]
     port: u16,
+    #[command(flatten)]
+    listen: Listen,
     /// Plain lines instead of the live view
     #[arg(long, help_heading = "Running")]
     plain: bool,
     /// One JSON document on stdout at the end
     #[arg(long, help_heading = "Running")]
     json: bool,
+}
+
+/// How other machines take part.
+#[derive(Debug, Args)]
+struct Listen {
+    /// Let other machines join: prints a ticket
+    #[arg(long, help_heading = "Other machines")]
+    listen: bool,
+    /// Through whom machines find each other, and talk where there is no direct way: public (those of the iroh project),
+    /// none, or URLs of your own, with commas
+    #[arg(
+        long,
+        value_name = "public|none|URL",
+        default_value = "public",
+        requires = "listen",
+        help_heading = "Other machines"
+    )]
+    relay: String,
+    /// Nodes on this machine, the others are to join [default: all of the run's]
+    #[arg(long, value_name = "N", requires = "listen", help_heading = "Other machines")]
+    workers: Option<usize>,
+    /// For how long the ticket lets machines in
+    #[arg(
+        long,
+        value_name = "TIME",
+        value_parser = parse_seconds,
+        default_value = "24h",
+        requires = "listen",
+        help_heading = "Other machines"
+    )]
+    ticket_life: f64,
+}
+
+impl Listen {
+    fn options(self, config: &RunConfig) -> Outcome<Option<ListenOptions>> {
+        if !self.listen {
+            return Ok(None);
+        }
+        if config.wan.is_some() {
+            return Err(Failure::input(
+                "--listen goes without --wan: links between machines are as long as they are",
+            ));
+        }
+        #[cfg(feature = "iroh")]
+        self.relay
+            .parse::<skipstone_net::Relays>()
+            .map_err(|why| Failure::input(format!("--relay: {why}")))?;
+        let ticket_life_s = self.ticket_life as u64;
+        Ok(Some(ListenOptions { relays: self.relay, workers: self.workers, ticket_life_s }))
+    }
 }
 
 impl Train {
@@ -67,6 +121,7 @@ impl Train {
             kills: KillScript::new(),
             chaos: None,
             port: self.port,
+            listen: self.listen.options(&config)?,
         };
         train(&config, options, self.json)
     }

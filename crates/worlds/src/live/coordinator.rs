@@ -1,5 +1,6 @@
 //! The coordinator's process: the core, its journal, and a connection to every node.
 
+use super::desk::Desk;
 use super::inputs_file::InputsFile;
 use super::journal_file::JournalFile;
 use super::planner::{Found, Planner};
@@ -9,7 +10,7 @@ use super::start::{CoordinatorReady, CoordinatorStart, follow_parent, read_start
 use crate::wan::{RegionView, region_of_name};
 use serde::Serialize;
 use skipstone_net::{
-    BindError, Frame, NetConfig, NetEvent, PeerId, Priority, RunSecret, StreamTransport, Transport,
+    BindError, Frame, NetConfig, NetEvent, PeerId, PeerKey, Priority, RunSecret, StreamTransport, Transport,
 };
 use skipstone_planner::SwarmChooser;
 use skipstone_protocol::{
@@ -35,12 +36,17 @@ const PORT_PATIENCE: Duration = Duration::from_secs(10);
 /// The pause between tries while the disk refuses the journal.
 const DISK_RETRY: Duration = Duration::from_millis(200);
 
+/// How often it is looked who may no longer stay.
+const TURN_OUT: Duration = Duration::from_secs(2);
+
 /// Exit code of a coordinator that can't start.
 const START_EXIT: u8 = 2;
 
 enum Input {
     Net(NetEvent),
     Found(Found),
+    /// The process of a node of another machine is gone.
+    Gone(PeerKey),
     Save,
     Stop,
 }
@@ -112,6 +118,9 @@ struct Driver {
     inputs: InputsFile,
     planner: Planner,
     roll: Roll,
+    desk: Desk,
+    /// When it was looked last who may no longer stay.
+    turned_out: Instant,
     start: Instant,
     /// The failure detector's time.
     running: RunningClock,
@@ -132,9 +141,13 @@ impl Driver {
         })?;
         // The lock comes before the port: who has both is the run's only coordinator.
         let (journal, entries) = JournalFile::open(&order.dir).map_err(io::Error::other)?;
-        let config = net_config(&order)?;
+        let mut config = net_config(&order)?;
+        let gone = inputs.clone();
+        let desk = Desk::open(&mut config, &order, move |key| drop(gone.send(Input::Gone(key))))?;
         let transport = bind(&config, &order, &inputs)?;
-        tell(&CoordinatorReady { address: transport.local_address() })?;
+        let address = transport.local_address();
+        desk.set_address(&address);
+        tell(&CoordinatorReady { address })?;
         let chooser = order.swarm.clone().map(SwarmChooser::new).transpose().map_err(io::Error::other)?;
         let chooser = chooser.map(|chooser| chooser.with_domain_price(order.domain_price_s));
         let found = inputs.clone();
@@ -155,6 +168,8 @@ impl Driver {
             transport,
             journal,
             roll: Roll::new(config.heartbeat_interval),
+            desk,
+            turned_out: start,
             start,
             running: RunningClock::new(STRIDE_US, 0),
             queue: VecDeque::new(),
@@ -175,6 +190,7 @@ impl Driver {
             if now >= next_tick {
                 next_tick = now + TICK;
                 self.note_silence();
+                self.turn_out(now);
                 if let Some(plan) = self.planner.overdue(now) {
                     self.queue.push_back(CoordinatorInput::Planned { plan });
                 }
@@ -191,6 +207,10 @@ impl Driver {
                     Ok(Input::Found(Found::Plan(found))) => {
                         let plan = self.planner.found(found.map_err(io::Error::other)?);
                         self.queue.extend(plan.map(|plan| CoordinatorInput::Planned { plan }));
+                    }
+                    Ok(Input::Gone(key)) => {
+                        let gone = self.roll.peers_with(|other| other == key);
+                        gone.into_iter().for_each(|peer| self.transport.forbid(peer));
                     }
                     Ok(Input::Save) => self.queue.push_back(CoordinatorInput::Save),
                     Ok(Input::Stop) => self.queue.push_back(CoordinatorInput::Stop),
@@ -209,9 +229,9 @@ impl Driver {
 
     fn take(&mut self, event: NetEvent) {
         match event {
-            NetEvent::Up { peer, connection, .. } => {
+            NetEvent::Up { peer, connection, key, .. } => {
                 let now_us = self.running_us();
-                self.roll.up(peer, connection, now_us);
+                self.roll.up(peer, connection, key, now_us);
             }
             NetEvent::Down { peer, connection, .. } => {
                 if let Some(node) = self.roll.down(peer, connection) {
@@ -249,6 +269,18 @@ impl Driver {
                 self.queue.push_back(CoordinatorInput::Hello { connection, hello });
             }
             _ => {}
+        }
+    }
+
+    /// Cuts nodes off whose ticket was revoked.
+    fn turn_out(&mut self, now: Instant) {
+        if now.duration_since(self.turned_out) < TURN_OUT {
+            return;
+        }
+        self.turned_out = now;
+        if self.desk.turn_out() {
+            let out = self.roll.peers_with(|key| !self.desk.admits(&key));
+            out.into_iter().for_each(|peer| self.transport.forbid(peer));
         }
     }
 

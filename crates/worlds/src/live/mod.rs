@@ -11,6 +11,8 @@ mod address;
 pub mod chaos;
 mod control;
 mod coordinator;
+mod desk;
+mod door;
 pub mod folder;
 pub mod inputs_file;
 pub mod journal_file;
@@ -19,7 +21,12 @@ mod pacer;
 mod plan_file;
 mod planner;
 pub mod publish;
+#[cfg(feature = "iroh")]
+pub mod remote;
+mod reporter;
 mod roll;
+mod signals;
+mod spawner;
 mod start;
 pub mod store;
 pub(crate) mod supervisor;
@@ -27,6 +34,6 @@ pub(crate) mod supervisor;
 pub use coordinator::run_coordinator;
 pub use node::run_node;
 pub use supervisor::{
-    ChaosPlan, ChaosTrace, Ended, Fault, Kill, KillScript, MemorySample, RunError, RunOptions, RunOutcome,
-    Target, When, run,
+    ChaosPlan, ChaosTrace, Ended, Fault, Kill, KillScript, ListenOptions, MemorySample, RunError, RunOptions,
+    RunOutcome, Target, When, run,
 };

@@ -2,7 +2,9 @@
 
 use super::address::PeerAddress;
 use super::control::{Brake, Control};
+use super::door;
 use super::pacer::Pacer;
+use super::reporter::Reporter;
 use super::start::{NodeStart, follow_parent, read_start};
 use super::store::{Done, Engine, EngineSetup, Job, TensorStore};
 use crate::wan::RegionView;
@@ -63,11 +65,15 @@ fn serve() -> io::Result<bool> {
     let me = PeerAddress::draw_id(order.view.as_ref().map_or(0, |view| view.region))?;
     let config = net_config(me, &order, &setup)?;
     let brake = Arc::new(Brake::default());
-    let jobs = start_compute(setup, inputs.clone(), brake.clone(), order.pace.map(Pacer::new))?;
-    let sink = inputs;
+    let sink = inputs.clone();
     let transport =
         StreamTransport::bind(config, "127.0.0.1:0", move |event| drop(sink.send(Input::Net(event))))
             .map_err(io::Error::other)?;
+    let mut engine = Engine::new(setup, None).map_err(io::Error::other)?;
+    if let Some(files) = door::run_files(&order, &transport)? {
+        engine = engine.with_files(files);
+    }
+    let jobs = start_compute(engine, inputs, brake.clone(), order.pace.map(Pacer::new))?;
     let address = PeerAddress { peer: me, socket: transport.local_address() };
     let worker = Worker::new(order.run, address.to_string(), std::process::id());
     transport.connect(COORDINATOR, &order.coordinator);
@@ -87,6 +93,7 @@ fn serve() -> io::Result<bool> {
         queue: VecDeque::new(),
         waits: order.waits,
         coordinator_up: false,
+        reporter: Reporter::new(order.door.is_some_and(|door| door.host.is_some())),
         exit: None,
     };
     while node.exit.is_none() {
@@ -124,12 +131,11 @@ fn leave_on_notice(_inputs: mpsc::Sender<Input>) -> io::Result<()> {
 
 /// The compute thread: one task at a time.
 fn start_compute(
-    setup: EngineSetup,
+    mut engine: Engine,
     done: mpsc::Sender<Input>,
     brake: Arc<Brake>,
     mut pacer: Option<Pacer>,
 ) -> io::Result<mpsc::Sender<Job>> {
-    let mut engine = Engine::new(setup, None).map_err(io::Error::other)?;
     let (jobs, queue) = mpsc::channel::<Job>();
     std::thread::Builder::new().name("compute".to_owned()).spawn(move || {
         for job in queue {
@@ -160,6 +166,7 @@ fn net_config(me: PeerId, order: &NodeStart, setup: &EngineSetup) -> io::Result<
         NetConfig::new(me, order.run.0, RunSecret::from_hex(&order.secret).map_err(io::Error::other)?);
     config.max_header = MESSAGE_BYTES_MAX;
     config.shapes = order.view.as_ref().map(RegionView::shapes);
+    door::open(&mut config, order)?;
     config.max_payload = (4 * largest).max(PAYLOAD_BYTES_MIN);
     // What waits to be sent is kept by the store anyway, until the attempt ends, and a frame that is refused here
     // would be missed: the bounds are the store's, not the queues'.
@@ -193,6 +200,7 @@ struct Node {
     /// Whether it is not its turn yet to say hello.
     waits: bool,
     coordinator_up: bool,
+    reporter: Reporter,
     exit: Option<bool>,
 }
 
@@ -211,6 +219,7 @@ impl Node {
             }
             Input::Net(NetEvent::Down { peer: COORDINATOR, .. }) => {
                 self.coordinator_up = false;
+                self.reporter.away();
                 self.queue.push_back(WorkerInput::CoordinatorDown);
             }
             Input::Net(NetEvent::Up { peer, .. }) => {
@@ -226,6 +235,7 @@ impl Node {
             Input::Net(NetEvent::Frame { peer: COORDINATOR, frame, .. }) => {
                 match decode::<ToWorker>(&frame.header, self.run) {
                     Ok(Envelope { term, message, .. }) => {
+                        self.reporter.heard(&message);
                         self.queue.push_back(WorkerInput::Coordinator { term, message });
                     }
                     Err(error) => eprintln!("a message of the coordinator is not understood: {error}"),
@@ -326,6 +336,7 @@ impl Node {
                 }
                 WorkerCommand::Drop { handles } => self.store.drop_handles(&handles),
                 WorkerCommand::SendCoordinator { message } => {
+                    self.reporter.said(&message);
                     if let Some(header) = self.envelope(message) {
                         // Lost without harm if there is no connection: the next one begins with a hello.
                         let _ = self.transport.send(COORDINATOR, Frame::message(header), Priority::Control);

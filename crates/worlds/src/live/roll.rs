@@ -1,15 +1,21 @@
 //! Which connection is which node's, and who has fallen silent.
 
-use skipstone_net::PeerId;
+use skipstone_net::{PeerId, PeerKey};
 use skipstone_protocol::{PhiAccrual, Suspicion};
 use skipstone_types::NodeId;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+/// A link between machines may be away for so long before the node at its other end is given up: what was sent arrives
+/// when it is back, and what is late meanwhile is computed by replicas. The path itself is given up after 15 s.
+const AWAY: Duration = Duration::from_secs(12);
+
 #[derive(Debug)]
 struct Line {
     connection: u64,
     node: Option<NodeId>,
+    /// Its key, if it is on another machine.
+    key: Option<PeerKey>,
     detector: PhiAccrual,
 }
 
@@ -28,9 +34,9 @@ impl Roll {
         Self { heartbeat, lines: BTreeMap::new(), nodes: BTreeMap::new() }
     }
 
-    pub(crate) fn up(&mut self, peer: PeerId, connection: u64, now_us: u64) {
+    pub(crate) fn up(&mut self, peer: PeerId, connection: u64, key: Option<PeerKey>, now_us: u64) {
         let detector = PhiAccrual::new(self.heartbeat.as_micros() as u64, now_us);
-        self.lines.insert(peer, Line { connection, node: None, detector });
+        self.lines.insert(peer, Line { connection, node: None, key, detector });
     }
 
     /// A connection is gone; answers with the node that it was bound to.
@@ -72,6 +78,11 @@ impl Roll {
         self.lines.iter().find(|(_, line)| line.connection == connection).map(|(peer, _)| *peer)
     }
 
+    /// Peers of other machines whose key is such.
+    pub(crate) fn peers_with(&self, such: impl Fn(PeerKey) -> bool) -> Vec<PeerId> {
+        self.lines.iter().filter(|(_, line)| line.key.is_some_and(&such)).map(|(peer, _)| *peer).collect()
+    }
+
     /// A heartbeat was answered.
     pub(crate) fn heard(&mut self, peer: PeerId, now_us: u64) {
         if let Some(line) = self.lines.get_mut(&peer) {
@@ -92,7 +103,9 @@ impl Roll {
                 let node = line.node?;
                 let unheard_us = silence(*peer)?.as_micros() as u64;
                 let suspicion = line.detector.suspicion(line.detector.silence_us(now_us).min(unheard_us));
-                suspicion.is_lost().then_some((node, suspicion))
+                let patience_us = if line.key.is_some() { AWAY.as_micros() as u64 } else { 0 };
+                let lost = suspicion.is_lost() && suspicion.silence_us >= patience_us;
+                lost.then_some((node, suspicion))
             })
             .collect()
     }
@@ -106,8 +119,8 @@ mod tests {
     fn a_node_is_its_connection_and_a_fenced_one_loses_only_its_own() {
         let mut roll = Roll::new(Duration::from_millis(100));
         let (peer, other) = (PeerId(9), PeerId(8));
-        roll.up(peer, 1, 0);
-        roll.up(other, 2, 0);
+        roll.up(peer, 1, None, 0);
+        roll.up(other, 2, None, 0);
         roll.bind(1, NodeId(5));
         roll.bind(2, NodeId(6));
         assert_eq!((roll.node(peer), roll.peer(NodeId(5))), (Some(NodeId(5)), Some(peer)));
@@ -115,7 +128,7 @@ mod tests {
         assert_eq!(roll.release(NodeId(6)), None);
         // The process comes again: what is known of the old connection does not touch the new one.
         assert_eq!(roll.down(peer, 1), Some(NodeId(5)));
-        roll.up(peer, 3, 0);
+        roll.up(peer, 3, None, 0);
         assert_eq!(roll.down(peer, 1), None);
         assert_eq!(roll.release(NodeId(5)), None);
         assert_eq!(roll.peer_of_connection(3), Some(peer));
@@ -125,7 +138,7 @@ mod tests {
     fn silence_counts_as_far_as_both_the_detector_and_the_transport_have_seen_it() {
         let peer = PeerId(9);
         let mut roll = Roll::new(Duration::from_millis(100));
-        roll.up(peer, 1, 0);
+        roll.up(peer, 1, None, 0);
         (1..=100).for_each(|beat| roll.heard(peer, beat * 100_000));
         let silent = |roll: &Roll, running_ms: u64, transport_ms| {
             roll.silent(10_000_000 + running_ms * 1000, |_| Some(Duration::from_millis(transport_ms)))
@@ -140,5 +153,20 @@ mod tests {
         assert_eq!(silent(&roll, 100, 60_000), [], "the detector stood still");
         assert_eq!(silent(&roll, 60_000, 100), [], "what came is not yet handled");
         assert_eq!(roll.silent(60_000_000, |_| None), [], "no connection");
+    }
+
+    #[test]
+    fn a_link_between_machines_may_be_away_for_a_while() {
+        let (peer, key) = (PeerId(9), PeerKey([4; 32]));
+        let mut roll = Roll::new(Duration::from_millis(100));
+        roll.up(peer, 1, Some(key), 0);
+        roll.bind(1, NodeId(5));
+        (1..=100).for_each(|beat| roll.heard(peer, beat * 100_000));
+        let lost = |roll: &Roll, s: u64| {
+            !roll.silent((10 + s) * 1_000_000, |_| Some(Duration::from_secs(s))).is_empty()
+        };
+        assert!(!lost(&roll, 11) && lost(&roll, 13));
+        assert_eq!(roll.peers_with(|other| other == key), [peer]);
+        assert_eq!(roll.peers_with(|other| other != key), []);
     }
 }

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use skipstone_planner::SwarmDescription;
 use skipstone_protocol::SavedState;
-use skipstone_types::{RunId, Settings};
+use skipstone_types::{Iteration, NodeId, RunId, Settings, StageId};
 use std::io::{self, BufRead, Write};
 use std::path::PathBuf;
 
@@ -36,6 +36,8 @@ pub(super) struct CoordinatorStart {
     pub(super) regions: Vec<String>,
     /// Where it is, if links are shaped.
     pub(super) view: Option<RegionView>,
+    /// How other machines find it, if they may.
+    pub(super) listen: Option<ListenStart>,
 }
 
 /// For a node.
@@ -60,6 +62,52 @@ pub(super) struct NodeStart {
     pub(super) waits: bool,
     /// How long its tasks take, if the run is paced.
     pub(super) pace: Option<TaskTimes>,
+    /// How it takes part in the internet, if the run has nodes on other machines.
+    pub(super) door: Option<DoorStart>,
+}
+
+/// How a node takes part in the internet.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct DoorStart {
+    /// The machine's number, which tells who is reached over loopback.
+    pub(super) machine: u64,
+    /// Its secret key, in hexadecimal; none: it draws one.
+    pub(super) key: Option<String>,
+    /// Through whom it is found: `public`, `none` or URLs.
+    pub(super) relays: String,
+    /// On a machine without the run's folder: where the coordinator is, which has it. Such a node tells its parent what
+    /// becomes of it.
+    pub(super) host: Option<String>,
+}
+
+/// How a run is found by other machines.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct ListenStart {
+    /// The machine's number.
+    pub(super) machine: u64,
+    /// Through whom it is found: `public`, `none` or URLs.
+    pub(super) relays: String,
+    /// The UDP port; 0 takes any free one.
+    pub(super) port: u16,
+    /// What nodes of other machines are told.
+    pub(super) config: RunConfig,
+    /// Tokens of the vocabulary.
+    pub(super) vocabulary: usize,
+}
+
+/// What a node on a machine without the run's folder tells its parent: a JSON line each.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum NodeNews {
+    /// The run took it in.
+    Welcome { node: NodeId },
+    /// It gets the state of a stage.
+    Fetching { stage: StageId },
+    /// It has computed something that counts.
+    Working { stage: StageId, iteration: Iteration },
+    /// The coordinator is not there.
+    Away,
+    /// The run does not take it in.
+    Refused { why: String },
 }
 
 /// A coordinator's first line on standard output; events follow, one a line.

@@ -3,7 +3,7 @@
 use super::files::{StateFile, stage_path};
 use super::inputs::{flat, state, sum_of, take_saved};
 use super::tensor::{Flat, Tensor};
-use super::{Done, EngineSetup, Feed, Job, StageState};
+use super::{Done, EngineSetup, Feed, Job, RunFiles, StageState};
 use skipstone_data::{SampleOrder, TokenDataset};
 use skipstone_model::{
     ComputePool, CpuBackend, ModelError, OptimizerStep, StageBackend, StageLayout, grad_norm, hash_f32,
@@ -12,6 +12,7 @@ use skipstone_model::{
 use skipstone_protocol::{Handle, Outcome, Task};
 use skipstone_recovery::{Moments, Recipe};
 use skipstone_types::{Digest, Iteration, Microbatch, StageId};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Buffers kept for reuse beside those of the backend: a sum, a reduced gradient, a reduced part.
@@ -26,6 +27,7 @@ pub struct Engine {
     backend: Option<(StageId, CpuBackend)>,
     spare: Vec<Vec<f32>>,
     feed: Option<Feed>,
+    files: Option<Arc<dyn RunFiles>>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -44,7 +46,26 @@ impl Engine {
     /// Threads that can't be started.
     pub fn new(setup: EngineSetup, feed: Option<Feed>) -> Result<Self, ModelError> {
         let pool = ComputePool::new(setup.threads)?;
-        Ok(Self { digest: setup.shape.digest(), setup, pool, backend: None, spare: Vec::new(), feed })
+        Ok(Self {
+            digest: setup.shape.digest(),
+            setup,
+            pool,
+            backend: None,
+            spare: Vec::new(),
+            feed,
+            files: None,
+        })
+    }
+
+    /// An engine on a machine without the run's folder, which is reached through `files`.
+    #[must_use]
+    pub fn with_files(self, files: Arc<dyn RunFiles>) -> Self {
+        Self { files: Some(files), ..self }
+    }
+
+    /// Has a file of the run's folder here.
+    fn fetch(&self, path: &Path) -> Result<(), String> {
+        self.files.as_ref().map_or(Ok(()), |files| files.fetch(path)).map_err(|error| error.to_string())
     }
 
     /// Carries a task out. A panic on the way counts as its failure.
@@ -128,6 +149,7 @@ impl Engine {
         microbatch: Microbatch,
     ) -> Result<(Vec<u32>, Vec<u32>), String> {
         if self.feed.is_none() {
+            self.fetch(&self.setup.tokens)?;
             let dataset = TokenDataset::read(&self.setup.tokens).map_err(|error| error.to_string())?;
             let tokens = dataset.train().len();
             let order = SampleOrder::new(self.setup.seed, tokens, self.setup.shape.batches)
@@ -190,6 +212,7 @@ impl Engine {
     fn load(&self, stage: StageId, iteration: Iteration, digest: &Digest) -> Made {
         let path = stage_path(&self.setup.state, iteration, stage, digest);
         let file = StateFile { stage, iteration, shape: &self.digest };
+        self.fetch(&path)?;
         file.read(&path, &self.layout(stage)).map(held).map_err(|error| error.to_string())
     }
 
@@ -198,6 +221,9 @@ impl Engine {
         let path = stage_path(&self.setup.state, iteration, stage, &state.digest());
         let file = StateFile { stage, iteration, shape: &self.digest };
         file.write(&path, state).map_err(|error| error.to_string())?;
+        if let Some(files) = &self.files {
+            files.deliver(&path).map_err(|error| error.to_string())?;
+        }
         Ok((Outcome::Done, Vec::new()))
     }
 

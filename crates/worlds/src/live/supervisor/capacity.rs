@@ -4,11 +4,11 @@ use super::RunError;
 use crate::config::RunConfig;
 use std::fs;
 
-/// Checks that the machine has the memory that a run takes at the least. Where the system does not tell (it is not
+/// Checks that the machine has the memory that `here` nodes of a run take at the least, on an average. Where the system does not tell (it is not
 /// Linux) nothing is checked.
-pub(super) fn check(config: &RunConfig) -> Result<(), RunError> {
+pub(super) fn check(config: &RunConfig, here: usize) -> Result<(), RunError> {
     config.settings()?;
-    let needed = config.memory_plan_expected()?.least();
+    let needed = config.memory_plan_expected()?.least() / config.nodes().max(1) as u64 * here as u64;
     match present_bytes() {
         Some(present) if needed > present => Err(RunError::Memory { needed, present }),
         _ => Ok(()),

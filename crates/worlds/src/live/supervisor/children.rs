@@ -1,33 +1,26 @@
 //! The child processes: started, listened to, replaced.
 
-use super::RunError;
+use super::{ListenOptions, RunError};
 use crate::config::RunConfig;
 use crate::live::control::Control;
 use crate::live::folder::RunFolder;
-use crate::live::start::{CoordinatorReady, CoordinatorStart, NodeStart, write_start};
+use crate::live::spawner::Spawner;
+use crate::live::start::{CoordinatorReady, CoordinatorStart, DoorStart, ListenStart, NodeStart};
 use crate::wan::{PaceCount, TaskTimes, WanTable, describe};
-use serde::Serialize;
-use skipstone_net::RunSecret;
+use skipstone_net::{Reach, RunSecret};
 use skipstone_planner::SwarmDescription;
 use skipstone_protocol::SavedState;
 use skipstone_types::{Event, NodeId, Settings};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 /// So many deaths before a welcome within [`DYING_WINDOW`] are no accident.
 const DEATHS_AT_START_MAX: usize = 20;
 const DYING_WINDOW: Duration = Duration::from_secs(10);
-
-/// Bytes of a log quoted in an error.
-const LAST_WORDS_BYTES: u64 = 2000;
-
-/// A log is started anew when it has grown to this.
-const LOG_BYTES_MAX: u64 = 1 << 20;
 
 /// What the parent hears.
 #[derive(Debug)]
@@ -55,7 +48,7 @@ struct Process {
 
 /// The processes of a swarm.
 pub(super) struct Children {
-    program: PathBuf,
+    spawner: Spawner,
     config: RunConfig,
     dir: PathBuf,
     vocabulary: usize,
@@ -65,6 +58,11 @@ pub(super) struct Children {
     /// What the planner is told of it.
     swarm: Option<SwarmDescription>,
     port: u16,
+    /// This machine's number, if there are others.
+    machine: u64,
+    listen: Option<ListenOptions>,
+    /// The UDP port of the coordinator.
+    udp_port: u16,
     address: String,
     resume: Option<SavedState>,
     coordinator: Option<Process>,
@@ -95,12 +93,16 @@ impl Children {
         settings: Settings,
         resume: Option<SavedState>,
         port: u16,
+        listen: Option<ListenOptions>,
     ) -> Result<Self, RunError> {
-        let program = std::env::current_exe().map_err(|source| RunError::Spawn { what: "a node", source })?;
+        let machine = machine_number(listen.is_some())?;
+        let workers = listen.as_ref().and_then(|listen| listen.workers).unwrap_or(config.nodes());
+        let spawner = Spawner::new(folder.dir.join("logs"))
+            .map_err(|source| RunError::Spawn { what: "a node", source })?;
         let (speaker, words) = channel();
         let wan = config.wan_table()?;
         let mut children = Self {
-            program,
+            spawner,
             config: config.clone(),
             dir: folder.dir.clone(),
             vocabulary: folder.facts.vocabulary,
@@ -109,6 +111,9 @@ impl Children {
             swarm: wan.as_ref().map(|table| describe(config, &folder.shape, table)).transpose()?,
             wan,
             port,
+            machine,
+            listen,
+            udp_port: 0,
             address: String::new(),
             resume,
             coordinator: None,
@@ -125,12 +130,10 @@ impl Children {
             let_in: None,
             stops: false,
         };
-        let logs = children.dir.join("logs");
-        std::fs::create_dir_all(&logs).map_err(|source| RunError::Spawn { what: "logs/", source })?;
         children.start_coordinator()?;
         // Where regions differ, who is let in when decides which of them serves a stage.
         let waits = children.wan.is_some();
-        for slot in 0..config.nodes() {
+        for slot in 0..workers {
             let process = children.start_node(slot, waits)?;
             if waits {
                 children.turns.push_back(process);
@@ -153,15 +156,18 @@ impl Children {
             domain_price_s: self.config.domain_price,
             regions: self.wan.as_ref().map(|table| table.names().to_vec()).unwrap_or_default(),
             view: self.wan.as_ref().map(|table| table.view(table.coordinator())),
+            listen: self.listen.as_ref().map(|listen| ListenStart {
+                machine: self.machine,
+                relays: listen.relays.clone(),
+                port: self.udp_port,
+                config: for_others(&self.config),
+                vocabulary: self.vocabulary,
+            }),
         };
-        let log = self.log("coordinator").map_err(failed)?;
-        let mut child = self
-            .command("internal-coordinator")
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
+        let (mut child, stdin) = self
+            .spawner
+            .spawn("internal-coordinator", "coordinator", Stdio::piped(), &start)
             .map_err(failed)?;
-        let stdin = hand_over(&mut child, &start).map_err(failed)?;
         if let Some(stdout) = child.stdout.take() {
             let speaker = self.speaker.clone();
             std::thread::spawn(move || listen(stdout, &speaker));
@@ -190,7 +196,7 @@ impl Children {
             if (dead && self.address.is_empty()) || Instant::now() > until {
                 return Err(RunError::KeepsDying {
                     what: "the coordinator",
-                    words: self.last_words("coordinator"),
+                    words: self.spawner.last_words("coordinator"),
                 });
             }
         }
@@ -198,8 +204,20 @@ impl Children {
     }
 
     fn take_address(&mut self, ready: CoordinatorReady) {
-        self.port = ready.address.rsplit(':').next().and_then(|port| port.parse().ok()).unwrap_or(self.port);
+        let port = |text: &str| text.rsplit(':').next().and_then(|port| port.parse().ok());
+        if let Ok(reach) = ready.address.parse::<Reach>() {
+            let ways = reach.internet.iter().flat_map(|internet| &internet.ways);
+            self.udp_port =
+                ways.filter(|way| way.starts_with("ip:")).find_map(|way| port(way)).unwrap_or(self.udp_port);
+            self.port = reach.tcp.and_then(|(_, address)| port(&address)).unwrap_or(self.port);
+        }
         self.address = ready.address;
+    }
+
+    /// How other machines join, in words, if they may.
+    pub(super) fn invitation(&self) -> Result<Option<String>, RunError> {
+        let Some(listen) = &self.listen else { return Ok(None) };
+        invitation(&self.dir, self.settings.run, &self.address, listen).map(Some)
     }
 
     /// Starts a process; answers with its id.
@@ -216,12 +234,22 @@ impl Children {
             view: self.wan.as_ref().map(|table| table.view(table.region_of(slot))),
             waits,
             pace: TaskTimes::of_run(&self.config, self.wan.as_ref(), slot)?,
+            door: self.listen.as_ref().map(|listen| DoorStart {
+                machine: self.machine,
+                key: None,
+                // Where the coordinator found no relay its nodes need not look for one.
+                relays: if self.address.contains("relay:") {
+                    listen.relays.clone()
+                } else {
+                    "none".to_owned()
+                },
+                host: None,
+            }),
         };
-        let log = self.log(&format!("node-{slot}")).map_err(failed)?;
         // A paced node says how true its pace is; any other has nothing to say.
         let stdout = if start.pace.is_some() { Stdio::piped() } else { Stdio::null() };
-        let mut child = self.command("internal-node").stdout(stdout).stderr(log).spawn().map_err(failed)?;
-        let stdin = hand_over(&mut child, &start).map_err(failed)?;
+        let (mut child, stdin) =
+            self.spawner.spawn("internal-node", &format!("node-{slot}"), stdout, &start).map_err(failed)?;
         if let Some(stdout) = child.stdout.take() {
             let speaker = self.speaker.clone();
             std::thread::spawn(move || hear_pace(stdout, &speaker));
@@ -245,33 +273,6 @@ impl Children {
             }
             self.turns.pop_front();
         }
-    }
-
-    fn command(&self, subcommand: &str) -> Command {
-        let mut command = Command::new(&self.program);
-        command.arg(subcommand).stdin(Stdio::piped());
-        // Ctrl-C is for the parent, which tells the children.
-        #[cfg(unix)]
-        std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        command
-    }
-
-    fn log(&self, name: &str) -> io::Result<File> {
-        let path = self.dir.join("logs").join(format!("{name}.log"));
-        let large = path.metadata().is_ok_and(|metadata| metadata.len() > LOG_BYTES_MAX);
-        OpenOptions::new().create(true).append(!large).write(true).truncate(large).open(path)
-    }
-
-    fn last_words(&self, name: &str) -> String {
-        let read = || {
-            let mut file = File::open(self.dir.join("logs").join(format!("{name}.log")))?;
-            let length = file.metadata()?.len();
-            file.seek(SeekFrom::Start(length.saturating_sub(LAST_WORDS_BYTES)))?;
-            let mut bytes = Vec::new();
-            file.read_to_end(&mut bytes)?;
-            io::Result::Ok(String::from_utf8_lossy(&bytes).into_owned())
-        };
-        read().unwrap_or_else(|why| format!("(no log: {why})"))
     }
 
     /// Waits for news at most so long, and replaces the dead.
@@ -388,7 +389,7 @@ impl Children {
             self.deaths_at_start.pop_front();
         }
         if self.deaths_at_start.len() > DEATHS_AT_START_MAX {
-            return Err(RunError::KeepsDying { what, words: self.last_words(log) });
+            return Err(RunError::KeepsDying { what, words: self.spawner.last_words(log) });
         }
         Ok(())
     }
@@ -509,15 +510,43 @@ impl Drop for Children {
     }
 }
 
-fn hand_over<T: Serialize>(child: &mut Child, start: &T) -> io::Result<ChildStdin> {
-    let mut stdin = child.stdin.take().ok_or_else(|| io::Error::other("no pipe"))?;
-    // A child that dies at once leaves a broken pipe: its death is noticed like any other.
-    if let Err(why) = write_start(&mut stdin, start)
-        && why.kind() != io::ErrorKind::BrokenPipe
-    {
-        return Err(why);
+/// A number that tells this machine from others; 0 where there are none.
+fn machine_number(listens: bool) -> Result<u64, RunError> {
+    if !listens {
+        return Ok(0);
     }
-    Ok(stdin)
+    getrandom::u64().map(|number| number | 1).map_err(|why| RunError::Listen(why.to_string()))
+}
+
+/// The options as other machines may know them: no paths of this one, and no command to run.
+fn for_others(config: &RunConfig) -> RunConfig {
+    RunConfig { data: None, notice_command: None, threads: None, out: PathBuf::new(), ..config.clone() }
+}
+
+/// Issues a ticket; says how it is used.
+#[cfg(feature = "iroh")]
+fn invitation(
+    dir: &Path,
+    run: skipstone_types::RunId,
+    address: &str,
+    listen: &ListenOptions,
+) -> Result<String, RunError> {
+    let failed = |why: String| RunError::Listen(why);
+    let relays = listen.relays.parse().map_err(|why: skipstone_net::RelaysError| failed(why.to_string()))?;
+    let ticket = crate::live::remote::invite(dir, run, address, &relays, Some(listen.ticket_life_s))
+        .map_err(|why| failed(why.to_string()))?;
+    let Some(ticket) = ticket else { return Err(failed("no ticket".to_owned())) };
+    let way = match (address.contains("relay:"), listen.relays.as_str()) {
+        (true, _) => "",
+        (false, "none") => "\n(no relay: machines must reach an address of this one directly)",
+        (false, _) => "\n(no relay answers: machines must reach an address of this one directly)",
+    };
+    Ok(format!("other machines join with:\n\n  skipstone join {ticket}\n{way}"))
+}
+
+#[cfg(not(feature = "iroh"))]
+fn invitation(_: &Path, _: skipstone_types::RunId, _: &str, _: &ListenOptions) -> Result<String, RunError> {
+    Err(RunError::Listen("this build has no way to other machines (feature iroh)".to_owned()))
 }
 
 fn hear_pace(stdout: impl Read, speaker: &Sender<Word>) {

@@ -57,6 +57,9 @@ pub enum RunError {
     /// The coordinator died, and is not to be replaced.
     #[error("the coordinator died; leave out --no-respawn, or go on with --resume")]
     CoordinatorDied,
+    /// Other machines can't be let in.
+    #[error("other machines can't be let in: {0}")]
+    Listen(String),
     /// Ctrl-C, twice.
     #[error("ended at once; go on from the last save with --resume")]
     Interrupted,

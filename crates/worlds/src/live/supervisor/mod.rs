@@ -8,7 +8,6 @@ mod error;
 pub(crate) mod kills;
 mod memory;
 mod notices;
-mod signals;
 
 pub use chaos::{ChaosPlan, Fault};
 pub use error::RunError;
@@ -18,13 +17,13 @@ pub use memory::MemorySample;
 use super::folder::RunFolder;
 use super::publish::{StateManifest, read_state};
 use crate::config::RunConfig;
+use crate::live::signals::Signals;
 use crate::wan::PaceCount;
 use chaos::Injector;
 use children::{Children, News};
 use kills::{Deed, Killer, Roster};
 use memory::MemoryWatch;
 use notices::Notices;
-use signals::Signals;
 use skipstone_observe::{Observer, Outcome, Progress, RunInfo};
 
 use skipstone_types::{Event, Iteration};
@@ -49,6 +48,19 @@ pub struct RunOptions {
     pub chaos: Option<ChaosPlan>,
     /// Coordinator's port; 0 takes any free one.
     pub port: u16,
+    /// Let nodes of other machines in.
+    pub listen: Option<ListenOptions>,
+}
+
+/// How a run takes other machines in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenOptions {
+    /// Through whom it is found: `public`, `none`, or relays by URL, with commas.
+    pub relays: String,
+    /// Nodes on this machine; none: as many as the run has.
+    pub workers: Option<usize>,
+    /// For how many seconds the ticket lets machines in.
+    pub ticket_life_s: u64,
 }
 
 /// How a run ended.
@@ -92,8 +104,9 @@ pub struct RunOutcome {
 /// What keeps a run from starting, or from being told what becomes of it. A run that starts and can't go on is
 /// [`Ended::Failed`].
 pub fn run(config: &RunConfig, options: RunOptions) -> Result<RunOutcome, RunError> {
-    let signals = Signals::listen()?;
-    capacity::check(config)?;
+    let signals = Signals::listen().map_err(RunError::Signals)?;
+    let workers = options.listen.as_ref().and_then(|listen| listen.workers).unwrap_or(config.nodes());
+    capacity::check(config, workers)?;
     let folder = open_folder(config, options.resume)?;
     let resume = if options.resume { Some(read_state(&folder.dir)?.saved()) } else { None };
     let mut settings = config.settings()?;
@@ -111,7 +124,11 @@ pub fn run(config: &RunConfig, options: RunOptions) -> Result<RunOutcome, RunErr
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     observer.record(0, Event::SwarmStarted { cores });
     observer.note(&config.memory_plan(folder.facts.vocabulary)?.to_string());
-    let mut children = Children::start(config, &folder, settings, resume, options.port)?;
+    let mut children =
+        Children::start(config, &folder, settings, resume, options.port, options.listen.clone())?;
+    if let Some(note) = children.invitation()? {
+        observer.note(&note);
+    }
     let mut parent = Parent {
         config,
         observer,

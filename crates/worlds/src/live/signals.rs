@@ -1,6 +1,6 @@
 //! Ctrl-C and SIGTERM: once to finish the iteration and save, twice to end at once.
 
-use super::RunError;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -14,10 +14,9 @@ pub(super) struct Signals {
 
 impl Signals {
     #[cfg(unix)]
-    pub(super) fn listen() -> Result<Self, RunError> {
+    pub(super) fn listen() -> io::Result<Self> {
         use signal_hook::consts::{SIGINT, SIGTERM};
-        let mut signals =
-            signal_hook::iterator::Signals::new([SIGINT, SIGTERM]).map_err(RunError::Signals)?;
+        let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
         let handle = signals.handle();
         let count = Arc::new(AtomicUsize::new(0));
         let counter = count.clone();
@@ -31,7 +30,7 @@ impl Signals {
 
     /// Elsewhere Ctrl-C ends the parent at once, and with it the children; `state/` is as the last save left it.
     #[cfg(not(unix))]
-    pub(super) fn listen() -> Result<Self, RunError> {
+    pub(super) fn listen() -> io::Result<Self> {
         Ok(Self { count: Arc::new(AtomicUsize::new(0)) })
     }
 

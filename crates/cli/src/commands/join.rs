@@ -1,0 +1,67 @@
+//! `skipstone join`.
+
+use crate::failure::{Failure, Outcome};
+use crate::output::say;
+use clap::Args;
+use skipstone_worlds::live::remote::{JoinError, JoinNews, JoinOptions, Joined, join};
+use std::path::PathBuf;
+use std::time::Instant;
+
+const EXAMPLES: &str = "\
+Examples:
+  skipstone join skipstone1abc…                  one node, with all cores of this machine
+  skipstone join skipstone1abc… --workers 2      two nodes, with half of the cores each
+
+The ticket comes from `skipstone train --listen`, or `skipstone tickets DIR --new`. No port has to be open: the node looks for
+the run through the relays that the ticket names, and talks to the others directly wherever that can be.
+
+It stays until the run is over. Ctrl-C or SIGTERM: its nodes hand over what they do, and leave; twice: at once. A node that
+dies is replaced by an empty one. DIR holds logs, and the run's data once a node here serves the origin.";
+
+/// Options of `join`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Join {
+    /// The ticket
+    ticket: String,
+    /// Nodes to run on this machine
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    workers: usize,
+    /// Compute threads of a node [default: the cores shared out]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// A folder for logs and what is fetched
+    #[arg(long, value_name = "DIR", default_value = "skipstone-join")]
+    dir: PathBuf,
+}
+
+impl Join {
+    pub(crate) fn run(self) -> Outcome {
+        let Self { ticket, workers, threads, dir } = self;
+        let options = JoinOptions { ticket, workers, threads, dir };
+        let began = Instant::now();
+        let ended = join(&options, &mut |news| {
+            let text = match news {
+                JoinNews::Admitted { model, stages } => {
+                    format!("let in: a model of {model}, in {stages} relay stages")
+                }
+                JoinNews::Node { worker, what } => format!("worker {worker} {what}"),
+                JoinNews::Note(note) => note,
+            };
+            say(&format!("{:7.1} s  {text}", began.elapsed().as_secs_f64()));
+        });
+        match ended {
+            Ok(Joined::RunOver) => say("the run is over"),
+            Ok(Joined::Left) => say("left"),
+            Err(
+                why @ (JoinError::Ticket(_)
+                | JoinError::Expired(_)
+                | JoinError::Workers(_)
+                | JoinError::Refused(_)
+                | JoinError::InUse(_)),
+            ) => return Err(Failure::input(why)),
+            Err(why) => return Err(Failure::failed(why)),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,82 @@
+//! `skipstone tickets`.
+
+use crate::failure::{Failure, Outcome};
+use crate::output::{print, print_json};
+use crate::run_flags::parse_seconds;
+use clap::Args;
+use serde_json::json;
+use skipstone_worlds::live::folder::read_facts;
+use skipstone_worlds::live::remote::Tickets as Book;
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+const EXAMPLES: &str = "\
+Examples:
+  skipstone tickets                          what was issued for the run in skipstone-run, and until when it holds
+  skipstone tickets second --new             one more ticket, for a day
+  skipstone tickets --new --life 1h          one for an hour
+  skipstone tickets --revoke 2               lets nobody in any more, and cuts off who came with it
+  skipstone tickets --revoke expired         forgets those whose time is over; cuts off who came with them
+
+Whoever has a ticket can join the run, and takes part in everything until the ticket is revoked: hand it to people you trust.
+The end of its time only keeps others from coming.";
+
+/// Options of `tickets`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Tickets {
+    /// The run's folder
+    #[arg(default_value = "skipstone-run")]
+    dir: PathBuf,
+    /// Issue one
+    #[arg(long, conflicts_with = "revoke")]
+    new: bool,
+    /// For how long it lets machines in, as 90s, 10m or 1h
+    #[arg(long, value_name = "TIME", value_parser = parse_seconds, default_value = "24h", requires = "new")]
+    life: f64,
+    /// Take one back, by its number, or all that have expired
+    #[arg(long, value_name = "NUMBER|expired")]
+    revoke: Option<String>,
+    /// One JSON document on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+impl Tickets {
+    pub(crate) fn run(self) -> Outcome {
+        let mut book = Book::read(&self.dir).map_err(Failure::input)?;
+        if self.new {
+            let run = read_facts(&self.dir)?.run;
+            let ticket = book.issue(run, self.life as u64).map_err(Failure::failed)?;
+            return if self.json {
+                print_json(&json!({ "ticket": ticket.to_string(), "id": ticket.id }))
+            } else {
+                print(&format!("skipstone join {ticket}\n"))
+            };
+        }
+        match self.revoke.as_deref() {
+            None => {}
+            Some("expired") => drop(book.drop_old().map_err(Failure::failed)?),
+            Some(number) => {
+                let number =
+                    number.parse().map_err(|_| Failure::input("--revoke takes a number, or expired"))?;
+                book.revoke(number).map_err(Failure::input)?;
+            }
+        }
+        if self.json {
+            return print_json(&json!({ "tickets": book.all() }));
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        let mut text = String::from("ticket  holds for\n");
+        for known in book.all() {
+            let left = known.expires_unix_s.saturating_sub(now);
+            let holds = match (known.revoked, left) {
+                (true, _) => "revoked".to_owned(),
+                (false, 0) => "expired".to_owned(),
+                (false, left) => format!("{} h {} min", left / 3600, left / 60 % 60),
+            };
+            text.push_str(&format!("{:>6}  {holds}\n", known.id));
+        }
+        print(&text)
+    }
+}

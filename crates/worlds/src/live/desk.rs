@@ -1,0 +1,106 @@
+//! The coordinator's way to other machines, where it has one: its door on the internet, and who is let in.
+
+use super::start::CoordinatorStart;
+use skipstone_net::{NetConfig, PeerKey};
+use std::io;
+
+#[cfg(feature = "iroh")]
+pub(super) use listening::Desk;
+
+#[cfg(feature = "iroh")]
+mod listening {
+    use super::{CoordinatorStart, NetConfig, PeerKey, io};
+    use crate::live::remote::{Reception, RunPass, Tickets};
+    use skipstone_net::Door;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    /// How long a relay is looked for before the run goes on without one.
+    const RELAY_PATIENCE: Duration = Duration::from_secs(5);
+
+    /// Lets nodes of other machines in.
+    pub(in crate::live) struct Desk(Option<Arc<Reception>>);
+
+    impl Desk {
+        /// Prepares the door, if the run is to have one. `gone` is told of processes that have died elsewhere.
+        pub(in crate::live) fn open(
+            config: &mut NetConfig,
+            order: &CoordinatorStart,
+            gone: impl Fn(PeerKey) + Send + Sync + 'static,
+        ) -> io::Result<Self> {
+            let Some(listen) = &order.listen else { return Ok(Self(None)) };
+            let tickets = Tickets::open(&order.dir).map_err(io::Error::other)?;
+            let shape = listen.config.shape(listen.vocabulary).map_err(io::Error::other)?;
+            let values = [skipstone_types::StageId::ORIGIN, skipstone_types::StageId(1)]
+                .map(|stage| skipstone_model::StageLayout::of(&shape.model, &shape.stage_spec(stage)).len());
+            let state_bytes_max = values.into_iter().max().unwrap_or(0) as u64 * 12;
+            let pass = RunPass {
+                run: order.settings.run,
+                secret: order.secret.clone(),
+                coordinator: String::new(),
+                config: listen.config.clone(),
+                vocabulary: listen.vocabulary,
+            };
+            let reception = Reception::new(
+                order.dir.clone(),
+                tickets.key().clone(),
+                pass,
+                state_bytes_max,
+                Box::new(gone),
+            );
+            let reception = Arc::new(reception);
+            let relays = listen.relays.parse().map_err(io::Error::other)?;
+            let mut door = Door::new(tickets.key().clone(), relays);
+            let guests = reception.clone();
+            door.admits = Arc::new(move |key| guests.admits(key));
+            door.requests = Some(reception.clone());
+            (door.port, door.patience) = (listen.port, RELAY_PATIENCE);
+            config.machine = listen.machine;
+            config.door = Some(door);
+            Ok(Self(Some(reception)))
+        }
+
+        /// Says where the coordinator is.
+        pub(in crate::live) fn set_address(&self, address: &str) {
+            self.0.iter().for_each(|reception| reception.set_address(address.to_owned()));
+        }
+
+        /// Whether the owner of this key may stay.
+        pub(in crate::live) fn admits(&self, key: &PeerKey) -> bool {
+            self.0.as_ref().is_none_or(|reception| reception.admits(key))
+        }
+
+        /// Turns out who came with a ticket that was revoked since; whether there was anybody.
+        pub(in crate::live) fn turn_out(&self) -> bool {
+            self.0.as_ref().is_some_and(|reception| reception.turn_out())
+        }
+    }
+}
+
+/// This build knows no other machines.
+#[cfg(not(feature = "iroh"))]
+pub(super) struct Desk;
+
+#[cfg(not(feature = "iroh"))]
+impl Desk {
+    pub(super) fn open(
+        _: &mut NetConfig,
+        order: &CoordinatorStart,
+        _: impl Fn(PeerKey) + Send + Sync + 'static,
+    ) -> io::Result<Self> {
+        match order.listen {
+            None => Ok(Self),
+            Some(_) => Err(io::Error::other("this build has no way to other machines (feature iroh)")),
+        }
+    }
+
+    pub(super) fn set_address(&self, _: &str) {}
+
+    pub(super) fn admits(&self, _: &PeerKey) -> bool {
+        true
+    }
+
+    pub(super) fn turn_out(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,93 @@
+//! What machines ask of a run's coordinator, and its answers: JSON heads, with a file's bytes as bodies.
+
+use crate::config::RunConfig;
+use serde::{Deserialize, Serialize};
+use skipstone_net::{BODY_BYTES_MAX, InternetReach, RequestError, Requester};
+use skipstone_types::RunId;
+
+/// Bytes of a file in one request.
+pub(super) const PIECE_BYTES: usize = BODY_BYTES_MAX;
+
+/// A question.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) enum Ask {
+    /// Let nodes with these keys in; who asks may speak for them.
+    Join {
+        /// The ticket.
+        ticket: String,
+        /// The version that asks.
+        version: String,
+        /// The wire version that it speaks.
+        wire: u16,
+        /// Public keys of its nodes.
+        workers: Vec<String>,
+    },
+    /// A piece of a file of the run's folder.
+    Read {
+        /// Which, by its path in the folder.
+        path: String,
+        /// From which byte.
+        offset: u64,
+    },
+    /// The next piece of a file for the run's folder is in the body.
+    Write {
+        /// Which.
+        path: String,
+        /// From which byte; 0 begins anew.
+        offset: u64,
+        /// Bytes of the whole file.
+        total: u64,
+        /// BLAKE3 of the whole file, in hexadecimal.
+        digest: String,
+    },
+    /// The process of the node with this key is gone.
+    Gone {
+        /// The key.
+        worker: String,
+    },
+}
+
+/// An answer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) enum Answer {
+    /// Welcome.
+    Pass(Box<RunPass>),
+    /// A piece of a file is in the body.
+    Piece {
+        /// Bytes of the whole file.
+        total: u64,
+        /// BLAKE3 of the whole file, in hexadecimal, with its first piece.
+        digest: Option<String>,
+    },
+    /// It is done.
+    Done,
+}
+
+/// All that a node of another machine is to know.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(in crate::live) struct RunPass {
+    /// The run.
+    pub(in crate::live) run: RunId,
+    /// The run's secret, in hexadecimal.
+    pub(in crate::live) secret: String,
+    /// Where the coordinator is.
+    pub(in crate::live) coordinator: String,
+    /// Model, stages, batches, optimiser, seed.
+    pub(in crate::live) config: RunConfig,
+    /// Tokens of the vocabulary.
+    pub(in crate::live) vocabulary: usize,
+}
+
+/// Asks, and reads the answer.
+pub(super) fn ask(
+    requester: &Requester,
+    host: &InternetReach,
+    question: &Ask,
+    body: &[u8],
+) -> Result<(Answer, Vec<u8>), RequestError> {
+    let head = serde_json::to_vec(question).map_err(|why| RequestError::Refused(why.to_string()))?;
+    let (head, body) = requester.ask(host, &head, body)?;
+    let answer = serde_json::from_slice(&head)
+        .map_err(|why| RequestError::Refused(format!("its answer is not understood ({why})")))?;
+    Ok((answer, body))
+}

@@ -1,0 +1,98 @@
+//! The keys that are let in, and on whose ticket: kept in `DIR/join/guests.json`, since a coordinator may die.
+
+use crate::text::{FILE_BYTES_MAX, from_json};
+use serde::{Deserialize, Serialize};
+use skipstone_net::PeerKey;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Most keys; a run that has seen more nodes of other machines lets no more in.
+const GUESTS_MAX: usize = 20_000;
+
+/// How a key came in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Guest {
+    /// The number of the ticket.
+    pub(super) ticket: u64,
+    /// The key of the machine's parent process, in hexadecimal.
+    pub(super) machine: String,
+}
+
+/// The keys that are let in.
+#[derive(Debug)]
+pub(super) struct Guests {
+    dir: PathBuf,
+    guests: BTreeMap<PeerKey, Guest>,
+}
+
+fn path(dir: &Path) -> PathBuf {
+    dir.join("join").join("guests.json")
+}
+
+impl Guests {
+    /// Those of before, if there are any. A list that can't be read lets nobody in: they ask again.
+    pub(super) fn open(dir: &Path) -> Self {
+        let read = || -> Option<BTreeMap<PeerKey, Guest>> {
+            let text = skipstone_files::read_text(&path(dir), FILE_BYTES_MAX).ok()?;
+            let listed: BTreeMap<String, Guest> = from_json(&text).ok()?;
+            listed.into_iter().map(|(key, guest)| Some((key.parse().ok()?, guest))).collect()
+        };
+        Self { dir: dir.to_owned(), guests: read().unwrap_or_default() }
+    }
+
+    /// Lets a machine in, and its nodes.
+    pub(super) fn admit(&mut self, machine: PeerKey, nodes: &[PeerKey], ticket: u64) -> io::Result<()> {
+        if self.guests.len() + nodes.len() >= GUESTS_MAX {
+            return Err(io::Error::other("the run has let in as many nodes as it keeps in mind"));
+        }
+        let guest = Guest { ticket, machine: machine.to_string() };
+        self.guests.extend(nodes.iter().chain([&machine]).map(|key| (*key, guest.clone())));
+        self.write()
+    }
+
+    /// Turns out whoever came with another ticket than these; answers whether there was anybody.
+    pub(super) fn keep_only(&mut self, tickets: &[u64]) -> bool {
+        let before = self.guests.len();
+        self.guests.retain(|_, guest| tickets.contains(&guest.ticket));
+        let some = self.guests.len() < before;
+        if some && let Err(why) = self.write() {
+            eprintln!("join/guests.json can't be written: {why}");
+        }
+        some
+    }
+
+    /// How the owner of a key came in.
+    pub(super) fn get(&self, key: &PeerKey) -> Option<&Guest> {
+        self.guests.get(key)
+    }
+
+    fn write(&self) -> io::Result<()> {
+        let listed: BTreeMap<String, &Guest> =
+            self.guests.iter().map(|(key, guest)| (key.to_string(), guest)).collect();
+        let json = serde_json::to_vec(&listed).map_err(io::Error::other)?;
+        skipstone_files::write(&path(&self.dir), &[&json])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guests_outlive_a_coordinator_and_leave_with_their_ticket() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("join")).unwrap();
+        let (a, b, c) = (PeerKey([1; 32]), PeerKey([2; 32]), PeerKey([3; 32]));
+        let mut guests = Guests::open(dir.path());
+        guests.admit(a, &[b], 1).unwrap();
+        guests.admit(c, &[], 2).unwrap();
+        let mut guests = Guests::open(dir.path());
+        assert_eq!(guests.get(&b), Some(&Guest { ticket: 1, machine: a.to_string() }));
+        assert!(guests.keep_only(&[2]) && !guests.keep_only(&[2]));
+        assert_eq!(Guests::open(dir.path()).get(&a), None);
+        std::fs::write(path(dir.path()), "{\"x\": 1}").unwrap();
+        assert_eq!(Guests::open(dir.path()).get(&c), None);
+        assert!(guests.admit(a, &vec![b; GUESTS_MAX], 3).is_err());
+    }
+}

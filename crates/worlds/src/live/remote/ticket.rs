@@ -1,0 +1,158 @@
+//! A ticket: all that a machine needs to find a run and be let in. It is a line of text; whoever has it can join.
+
+use skipstone_net::{EndpointKey, InternetReach, Relays};
+use skipstone_types::RunId;
+use std::fmt;
+use std::str::FromStr;
+use thiserror::Error;
+
+/// What every ticket begins with; the number is its format.
+const PREFIX: &str = "skipstone1";
+
+/// Bytes before the text: run, id, expiry, signature.
+const FIXED_BYTES: usize = 8 + 8 + 8 + 64;
+
+/// Longest text of a ticket.
+const TEXT_BYTES_MAX: usize = 8192;
+
+/// Why a text is no ticket.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum TicketError {
+    /// It is something else, or only a part.
+    #[error(
+        "this is not a whole ticket: it is one word that begins with {PREFIX}; copy it again from what `skipstone train --listen` prints"
+    )]
+    Damaged,
+    /// A later version wrote it.
+    #[error("this ticket is of a later version of skipstone; update this machine's")]
+    Later,
+}
+
+/// A ticket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ticket {
+    /// The run.
+    pub run: RunId,
+    /// Its number, by which it is revoked.
+    pub id: u64,
+    /// Until when it lets machines in, in seconds since 1970.
+    pub expires_unix_s: u64,
+    /// Where the coordinator is.
+    pub host: InternetReach,
+    /// Through whom processes of the run find each other.
+    pub relays: Relays,
+    signature: [u8; 64],
+}
+
+fn signed(run: RunId, id: u64, expires_unix_s: u64) -> Vec<u8> {
+    let words = [run.0, id, expires_unix_s].map(u64::to_le_bytes);
+    [b"skipstone worker ticket".as_slice(), &words.concat()].concat()
+}
+
+impl Ticket {
+    /// A ticket of the coordinator with this key.
+    pub fn issue(
+        key: &EndpointKey,
+        run: RunId,
+        id: u64,
+        expires_unix_s: u64,
+        host: InternetReach,
+        relays: Relays,
+    ) -> Self {
+        let signature = key.sign(&signed(run, id, expires_unix_s));
+        Self { run, id, expires_unix_s, host, relays, signature }
+    }
+
+    /// Whether the owner of the key has issued it. Only where to look for the coordinator may have been changed since:
+    /// nobody else can answer there.
+    pub(super) fn is_of(&self, key: &EndpointKey) -> bool {
+        key.public() == self.host.key
+            && key.public().has_signed(&signed(self.run, self.id, self.expires_unix_s), &self.signature)
+    }
+}
+
+impl fmt::Display for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut bytes = [self.run.0, self.id, self.expires_unix_s].map(u64::to_le_bytes).concat();
+        bytes.extend_from_slice(&self.signature);
+        bytes.extend_from_slice(format!("{} {}", self.host, self.relays).as_bytes());
+        // A slip in copying is told from a ticket that is not let in.
+        let sum = blake3::hash(&bytes);
+        bytes.extend_from_slice(&sum.as_bytes()[..4]);
+        let text = data_encoding::BASE32_NOPAD.encode(&bytes).to_ascii_lowercase();
+        write!(f, "{PREFIX}{text}")
+    }
+}
+
+impl FromStr for Ticket {
+    type Err = TicketError;
+
+    fn from_str(text: &str) -> Result<Self, TicketError> {
+        let text = text.trim();
+        let Some(rest) = text.strip_prefix(PREFIX).filter(|_| text.len() <= TEXT_BYTES_MAX) else {
+            let later = text.starts_with("skipstone") && text.len() <= TEXT_BYTES_MAX;
+            let digit = text.as_bytes().get(PREFIX.len() - 1).is_some_and(u8::is_ascii_digit);
+            return Err(if later && digit { TicketError::Later } else { TicketError::Damaged });
+        };
+        let bytes = data_encoding::BASE32_NOPAD
+            .decode(rest.to_ascii_uppercase().as_bytes())
+            .map_err(|_| TicketError::Damaged)?;
+        let parse = || {
+            let (bytes, sum) = bytes.split_at_checked(bytes.len().checked_sub(4)?)?;
+            if blake3::hash(bytes).as_bytes()[..4] != *sum {
+                return None;
+            }
+            let (fixed, text) = bytes.split_at_checked(FIXED_BYTES)?;
+            let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| fixed[at + i]));
+            let (host, relays) = std::str::from_utf8(text).ok()?.split_once(' ')?;
+            Some(Self {
+                run: RunId(word(0)),
+                id: word(8),
+                expires_unix_s: word(16),
+                host: host.parse().ok()?,
+                relays: relays.parse().ok()?,
+                signature: std::array::from_fn(|i| fixed[24 + i]),
+            })
+        };
+        parse().ok_or(TicketError::Damaged)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ticket(key: &EndpointKey) -> Ticket {
+        let ways = vec!["ip:192.0.2.1:7000".to_owned(), "relay:https://relay.example./".to_owned()];
+        let host = InternetReach { key: key.public(), ways };
+        Ticket::issue(key, RunId(5), 77, 1_900_000_000, host, Relays::Public)
+    }
+
+    #[test]
+    fn a_ticket_is_read_as_it_was_written_and_known_by_its_issuer() {
+        let key = EndpointKey::generate();
+        let ticket = ticket(&key);
+        let again: Ticket = format!(" {ticket}\n").parse().unwrap();
+        assert_eq!(again, ticket);
+        assert!(again.is_of(&key));
+        assert!(!again.is_of(&EndpointKey::generate()));
+        assert!(!Ticket { expires_unix_s: u64::MAX, ..again.clone() }.is_of(&key), "a longer life");
+        assert!(!Ticket { id: 78, ..again }.is_of(&key));
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        let text = ticket(&EndpointKey::generate()).to_string();
+        for cut in [0, 5, PREFIX.len(), text.len() / 2, text.len() - 1] {
+            assert_eq!(text[..cut].parse::<Ticket>(), Err(TicketError::Damaged), "{cut}");
+        }
+        for at in PREFIX.len()..text.len() {
+            let mut bytes = text.clone().into_bytes();
+            bytes[at] = if bytes[at] == b'a' { b'b' } else { b'a' };
+            assert!(String::from_utf8(bytes).unwrap().parse::<Ticket>().is_err(), "{at}");
+        }
+        assert_eq!("skipstone2abc".parse::<Ticket>(), Err(TicketError::Later));
+        assert_eq!("127.0.0.1:4000".parse::<Ticket>(), Err(TicketError::Damaged));
+    }
+}
