@@ -93,8 +93,14 @@ fn one_process(file: &Path) -> Result<(), Box<dyn Error>> {
 
 fn swarm(file: &Path) -> Result<(), Box<dyn Error>> {
     let config = RunConfig::read(file)?;
-    let options =
-        RunOptions { resume: false, progress: Progress::Quiet, kills: Vec::new(), chaos: None, port: 0 };
+    let options = RunOptions {
+        resume: false,
+        progress: Progress::Quiet,
+        kills: Vec::new(),
+        chaos: None,
+        port: 0,
+        listen: None,
+    };
     let outcome = run(&config, options)?;
     let commits: Vec<u64> = read_events(&outcome.folder.dir.join("events.jsonl"))?
         .iter()

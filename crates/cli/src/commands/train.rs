@@ -66,20 +66,20 @@ pub(crate) struct Train {
 #[derive(Debug, Args)]
 struct Listen {
     /// Let other machines join: prints a ticket
-    #[arg(long, help_heading = "Other machines")]
-    listen: bool,
+    #[arg(long = "listen", help_heading = "Other machines")]
+    wanted: bool,
     /// Through whom machines find each other, and talk where there is no direct way: public (those of the iroh project),
     /// none, or URLs of your own, with commas
     #[arg(
         long,
         value_name = "public|none|URL",
         default_value = "public",
-        requires = "listen",
+        requires = "wanted",
         help_heading = "Other machines"
     )]
     relay: String,
     /// Nodes on this machine, the others are to join [default: all of the run's]
-    #[arg(long, value_name = "N", requires = "listen", help_heading = "Other machines")]
+    #[arg(long, value_name = "N", requires = "wanted", help_heading = "Other machines")]
     workers: Option<usize>,
     /// For how long the ticket lets machines in
     #[arg(
@@ -87,7 +87,7 @@ struct Listen {
         value_name = "TIME",
         value_parser = parse_seconds,
         default_value = "24h",
-        requires = "listen",
+        requires = "wanted",
         help_heading = "Other machines"
     )]
     ticket_life: f64,
@@ -95,7 +95,7 @@ struct Listen {
 
 impl Listen {
     fn options(self, config: &RunConfig) -> Outcome<Option<ListenOptions>> {
-        if !self.listen {
+        if !self.wanted {
             return Ok(None);
         }
         if config.wan.is_some() {

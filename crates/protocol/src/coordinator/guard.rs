@@ -3,13 +3,14 @@
 //!
 //! A share is the sum of a node's gradients; its norm tells numbers that have blown up, by the robust z-score of its logarithm
 //! (median and median absolute deviation; Iglewicz & Hoaglin 1993, "How to Detect and Handle Outliers"). It can't tell wrong
-//! numbers of the usual size. What usual is follows from the last commit records alone: a coordinator that starts
-//! anew judges as the one before.
+//! numbers of the usual size. What usual is follows from the last commit records alone, those that a rollback has
+//! undone included: a coordinator that starts anew judges as the one before.
 
 use super::Coordinator;
 use super::roster::{JoinKind, Role};
 use super::strikes::STRIKES_MAX;
 use crate::journal::Entry;
+use crate::record::{CommitRecord, Share};
 use skipstone_types::{Attempt, Event, Iteration, NodeId, Refusal, Remedy, StageId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -117,15 +118,20 @@ impl Coordinator {
 
     fn verdict(&self, stage: StageId, microbatches: u32, norm: f64) -> Verdict {
         let lineage = self.stages[usize::from(stage.0)].lineage;
-        let known: Vec<_> = self
-            .records
-            .values()
-            .filter_map(|record| record.stage(stage))
-            .filter(|part| part.lineage == lineage && part.step)
-            .flat_map(|part| &part.shares)
-            .filter(|share| share.norm > 0.0 && share.norm.is_finite())
-            .collect();
-        let logarithms = known.iter().map(|share| (share.norm / share.microbatches.len() as f64).ln());
+        let shares = |records: &BTreeMap<Iteration, CommitRecord>| -> Vec<Share> {
+            let parts = records.values().filter_map(|record| record.stage(stage));
+            parts
+                .filter(|part| part.lineage == lineage && part.step)
+                .flat_map(|part| &part.shares)
+                .filter(|share| share.norm > 0.0 && share.norm.is_finite())
+                .cloned()
+                .collect()
+        };
+        let known = shares(&self.records);
+        // What was undone says what norms are like; to the last bit they may well come again.
+        let undone = shares(&self.rollbacks.undone);
+        let logarithms =
+            known.iter().chain(&undone).map(|share| (share.norm / share.microbatches.len() as f64).ln());
         let mut verdict = judge(norm / f64::from(microbatches), logarithms.collect());
         // No two sums of a trained stage have the same norm to the last bit.
         if known.iter().any(|share| share.norm == norm) {

@@ -31,6 +31,8 @@ pub(super) struct Past {
     checkpoint: Option<SavedState>,
     /// Digest of the record before it, where the journal tells; else that is among the records.
     before_checkpoint: Option<Digest>,
+    /// Records that the last rollback undid.
+    undone: BTreeMap<Iteration, CommitRecord>,
     /// Saved whole, and perhaps not published: the coordinator may have died in between.
     unpublished: Option<SavedState>,
 }
@@ -69,9 +71,14 @@ impl Past {
     }
 
     fn roll_back(&mut self, saved: SavedState) {
-        self.records.split_off(&saved.iteration);
+        self.undone = self.records.split_off(&saved.iteration);
+        while self.undone.len() > super::HISTORY_ITERATIONS {
+            self.undone.pop_first();
+        }
         self.rebuilt.clear();
         self.copies.clear();
+        // What was saved but never published is of a past that no longer is.
+        self.unpublished = None;
         (self.checkpoint, self.before_checkpoint) = (Some(saved.clone()), None);
         self.rolled_back = Some(saved);
     }
@@ -114,6 +121,7 @@ impl Coordinator {
             let previous = past.before_checkpoint.or_else(recorded).unwrap_or_default();
             Checkpoint { saved, previous }
         });
+        self.rollbacks.undone = std::mem::take(&mut past.undone);
         self.copies = Copies::of_journal(std::mem::take(&mut past.copies).into_values());
         let start = past.rolled_back.as_ref().map(|saved| saved.iteration).unwrap_or_default();
         let records: Vec<_> = past.records.into_values().collect();

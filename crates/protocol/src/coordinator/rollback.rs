@@ -11,9 +11,10 @@ use super::{Base, Coordinator, GATHER_GRACE_US, Phase};
 use crate::command::CoordinatorCommand;
 use crate::journal::Entry;
 use crate::message::ToWorker;
-use crate::record::{SavedStage, SavedState};
+use crate::record::{CommitRecord, SavedStage, SavedState};
 use skipstone_recovery::Decision;
 use skipstone_types::{Attempt, Digest, Event, Iteration, NodeId, StageId};
+use std::collections::BTreeMap;
 
 /// What the run can go back to.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +28,8 @@ pub(super) struct Checkpoint {
 #[derive(Debug, Default)]
 pub(super) struct Rollbacks {
     pub(super) newest: Option<Checkpoint>,
+    /// Records that the last rollback undid: the guard goes on from what norms were.
+    pub(super) undone: BTreeMap<Iteration, CommitRecord>,
     let_go: Vec<NodeId>,
 }
 
@@ -80,7 +83,7 @@ impl Coordinator {
         self.journal(Entry::RolledBack { iteration, generation, stages: stages.clone() });
         self.log(Event::RolledBack { stage: lost, from: self.iteration, iteration, generation });
         self.let_everyone_go();
-        self.records.split_off(&iteration);
+        self.rollbacks.undone = self.records.split_off(&iteration);
         self.iteration = iteration;
         self.next_attempt = Attempt(0);
         self.last_digest = previous;
