@@ -1,0 +1,241 @@
+//! Runs whose nodes are on several machines, as far as one machine can show: each `skipstone join` is a machine of its own,
+//! which shares neither folder nor loopback with the run.
+
+#![cfg(all(target_os = "linux", feature = "iroh"))]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use serde_json::Value;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A run that listens, small enough to take seconds.
+struct Host {
+    dir: TempDir,
+    train: Child,
+    lines: Receiver<String>,
+    ticket: String,
+}
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_skipstone"));
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+/// What a child says on stderr, line by line.
+fn listen(child: &mut Child) -> Receiver<String> {
+    let (sender, lines) = mpsc::channel();
+    let stderr = child.stderr.take().unwrap();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    lines
+}
+
+/// The first line that contains `what`; all up to it are shown if it does not come.
+fn wait_for_line(lines: &Receiver<String>, what: &str) -> String {
+    let until = Instant::now() + PATIENCE;
+    let mut seen = Vec::new();
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let Ok(line) = lines.recv_timeout(left) else { panic!("no '{what}' in {seen:#?}") };
+        if line.contains(what) {
+            return line;
+        }
+        seen.push(line);
+    }
+}
+
+fn wait(child: &mut Child) -> ExitStatus {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        if Instant::now() > until {
+            let _ = child.kill();
+            panic!("it does not end");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+impl Host {
+    fn start(steps: u64, workers: usize, more: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let text = format!(
+            "story_bytes = 200000\ntokenizer = \"bytes\"\nlayers = 2\nwidth = 32\nheads = 2\nstages = 2\n\
+             context = 32\nbatch = 2\nmicrobatches = 4\nsteps = {steps}\nout = \"run\"\n{more}"
+        );
+        fs::write(dir.path().join("run.toml"), text).unwrap();
+        let workers = workers.to_string();
+        let arguments =
+            ["train", "run.toml", "--json", "--listen", "--relay", "none", "--workers", &workers];
+        let mut train = command(&arguments)
+            .current_dir(dir.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = listen(&mut train);
+        let line = wait_for_line(&lines, "skipstone join ");
+        let ticket = line.trim().strip_prefix("skipstone join ").unwrap().to_owned();
+        Self { dir, train, lines, ticket }
+    }
+
+    fn out(&self) -> PathBuf {
+        self.dir.path().join("run")
+    }
+
+    fn join(&self, name: &str, workers: usize) -> (Child, Receiver<String>) {
+        let (dir, workers) = (self.dir.path().join(name), workers.to_string());
+        let mut child =
+            command(&["join", &self.ticket, "--workers", &workers, "--dir", dir.to_str().unwrap()])
+                .stdout(Stdio::null())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap();
+        let lines = listen(&mut child);
+        (child, lines)
+    }
+
+    fn events(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.out().join("events.jsonl")).unwrap_or_default();
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    fn count(&self, event: &str) -> usize {
+        self.events().iter().filter(|record| record["event"] == event).count()
+    }
+
+    fn wait_for(&self, event: &str, count: usize) {
+        let start = Instant::now();
+        while self.count(event) < count {
+            assert!(start.elapsed() < PATIENCE, "no {event} came");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits for the end; the summary.
+    fn end(&mut self) -> Value {
+        let status = wait(&mut self.train);
+        let mut text = String::new();
+        self.train.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+        let said: Vec<String> = self.lines.try_iter().collect();
+        assert!(status.success(), "{said:#?}");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// Whether each microbatch was counted exactly once.
+    fn audit(&self) -> bool {
+        let audit = command(&["audit", self.out().to_str().unwrap(), "--json"]).output().unwrap();
+        audit.status.success()
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = self.train.kill();
+    }
+}
+
+/// The nodes' processes of a machine.
+fn nodes_of(parent: u32) -> Vec<u32> {
+    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
+    children.split_whitespace().map(|process| process.parse().unwrap()).collect()
+}
+
+fn kill(process: u32) {
+    assert!(Command::new("kill").args(["-KILL", &process.to_string()]).status().unwrap().success());
+}
+
+#[test]
+fn machines_with_a_ticket_serve_stages_until_the_run_is_over() {
+    // Nothing runs at home but the coordinator: origin and relays are all on other machines, data included.
+    let mut host = Host::start(40, 0, "");
+    let (mut first, first_lines) = host.join("first", 2);
+    let (mut second, second_lines) = host.join("second", 1);
+    wait_for_line(&first_lines, "works on");
+    wait_for_line(&second_lines, "works on");
+    let summary = host.end();
+    assert_eq!(summary["steps"], 40);
+    assert!(wait(&mut first).success() && wait(&mut second).success());
+    assert!(host.audit());
+    // Their states came home: the model is there, and the run can go on.
+    assert!(host.out().join("model").join("model.safetensors").is_file());
+    let state = fs::read_dir(host.out().join("state").join("40")).unwrap();
+    assert_eq!(state.count(), 3, "a file a stage, and nothing else");
+}
+
+#[test]
+fn a_dead_node_of_a_machine_is_replaced_and_a_dead_machine_too() {
+    let mut host = Host::start(100_000, 3, "replicas = 2\nsave_every_s = 0.0\n");
+    let (mut guest, lines) = host.join("guest", 3);
+    wait_for_line(&lines, "works on");
+    host.wait_for("committed", 5);
+    let victim = nodes_of(guest.id())[0];
+    let (before, killed) = (host.count("node_lost"), Instant::now());
+    kill(victim);
+    wait_for_line(&lines, "died");
+    host.wait_for("node_lost", before + 1);
+    let noticed = killed.elapsed();
+    assert!(noticed < Duration::from_secs(8), "its parent says so, long before silence does: {noticed:?}");
+    wait_for_line(&lines, "works on");
+    // The whole machine: nobody says anything.
+    let nodes = nodes_of(guest.id());
+    guest.kill().unwrap();
+    nodes.iter().for_each(|node| drop(Command::new("kill").args(["-KILL", &node.to_string()]).status()));
+    host.wait_for("node_lost", before + 1 + nodes.len());
+    let committed = host.count("committed");
+    host.wait_for("committed", committed + 5);
+    let _ = guest.wait();
+    assert!(Command::new("kill").args(["-INT", &host.train.id().to_string()]).status().unwrap().success());
+    host.end();
+    assert!(host.audit());
+}
+
+#[test]
+fn who_has_no_valid_ticket_is_told_why() {
+    let mut host = Host::start(100_000, 3, "");
+    let run = host.out();
+    let run = run.to_str().unwrap();
+    let refused = |ticket: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        let output = command(&["join", ticket, "--dir", dir.path().to_str().unwrap()]).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(refused("127.0.0.1:7000").contains("not a whole ticket"));
+    assert!(refused(&host.ticket[..host.ticket.len() - 3]).contains("not a whole ticket"));
+    let issue = |arguments: &[&str]| {
+        let output = command(&["tickets", run, "--json"]).args(arguments).output().unwrap();
+        assert!(output.status.success());
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let short = issue(&["--new", "--life", "0"])["ticket"].as_str().unwrap().to_owned();
+    std::thread::sleep(Duration::from_millis(1100));
+    assert!(refused(&short).contains("expired"));
+    // A machine that is in is cut off when its ticket is revoked, and does not come again.
+    let (mut guest, lines) = host.join("guest", 1);
+    wait_for_line(&lines, "is node");
+    let lost = host.count("node_lost");
+    let listed = issue(&["--revoke", "1"]);
+    assert_eq!(listed["tickets"][0]["revoked"], true);
+    host.wait_for("node_lost", lost + 1);
+    assert!(refused(&host.ticket).contains("revoked"));
+    guest.kill().unwrap();
+    let _ = guest.wait();
+    assert!(Command::new("kill").args(["-INT", &host.train.id().to_string()]).status().unwrap().success());
+    host.end();
+}
