@@ -80,8 +80,7 @@ impl Host {
         );
         fs::write(dir.path().join("run.toml"), text).unwrap();
         let workers = workers.to_string();
-        let arguments =
-            ["train", "run.toml", "--json", "--listen", "--relay", "none", "--workers", &workers];
+        let arguments = ["train", "run.toml", "--json", "--listen", "--relay", "none", "--workers", &workers];
         let mut train = command(&arguments)
             .current_dir(dir.path())
             .stdout(Stdio::piped())

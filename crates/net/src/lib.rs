@@ -45,6 +45,8 @@ pub use config::{LaneLimits, NetConfig};
 pub use error::{BindError, SendError};
 pub use event::{NetEvent, channel};
 pub use frame::{Frame, Payload, PeerId, Priority};
+#[cfg(feature = "relay")]
+pub use internet::Relay;
 #[cfg(feature = "iroh")]
 pub use internet::{
     BODY_BYTES_MAX, Door, EndpointKey, HEAD_BYTES_MAX, Relays, RelaysError, RequestError, RequestHandler,

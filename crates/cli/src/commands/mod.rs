@@ -17,6 +17,8 @@ mod join;
 mod lab;
 mod plan;
 mod plan_auto;
+#[cfg(feature = "relay")]
+mod relay;
 mod replay;
 mod show;
 mod simulate;
@@ -37,6 +39,9 @@ pub(crate) enum Command {
     /// Issue and revoke the tickets that machines join a run with
     #[cfg(feature = "iroh")]
     Tickets(tickets::Tickets),
+    /// Help machines find each other, and talk where there is no direct way
+    #[cfg(feature = "relay")]
+    Relay(relay::Relay),
     /// Perplexity of a model, and what is left of it with stages missing
     Eval(eval::Eval),
     /// Let a model go on with a text
@@ -73,6 +78,8 @@ impl Command {
         match self {
             Self::Demo(demo) => demo.run(),
             Self::Train(train) => train.run(),
+            #[cfg(feature = "relay")]
+            Self::Relay(relay) => relay.run(),
             #[cfg(feature = "iroh")]
             Self::Join(join) => join.run(),
             #[cfg(feature = "iroh")]

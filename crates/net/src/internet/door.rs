@@ -104,7 +104,7 @@ impl Door {
             key,
             relays,
             port: 0,
-            patience: Duration::from_secs(3),
+            patience: Duration::from_secs(10),
             admits: Arc::new(|_| true),
             requests: None,
         }
@@ -146,12 +146,12 @@ impl Door {
     /// Waits until others can be told where it is: a relay, if there are to be any, and an address.
     pub(crate) async fn settle(&self, endpoint: &Endpoint) {
         let found = async {
-            if self.relays == Relays::None {
-                while endpoint.addr().addrs.is_empty() {
-                    tokio::time::sleep(Duration::from_millis(5)).await;
-                }
-            } else {
+            // One's own relays can be told of before they have answered.
+            if self.relays == Relays::Public {
                 endpoint.online().await;
+            }
+            while endpoint.addr().addrs.is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
         // Without, it is reached on the addresses that it knows.
@@ -165,10 +165,16 @@ impl fmt::Debug for Door {
     }
 }
 
-/// Where an endpoint says that it is.
-pub(crate) fn reach_of(addr: &EndpointAddr) -> InternetReach {
+/// Where an endpoint says that it is. With relays of one's own it can be found there even before it has said so.
+pub(crate) fn reach_of(addr: &EndpointAddr, relays: &Relays) -> InternetReach {
     let ways = addr.addrs.iter().filter(|way| way.is_ip() || way.is_relay()).map(ToString::to_string);
-    InternetReach { key: PeerKey(*addr.id.as_bytes()), ways: ways.collect() }
+    let mut ways: Vec<String> = ways.collect();
+    if let Relays::Own(urls) = relays
+        && !addr.addrs.iter().any(TransportAddr::is_relay)
+    {
+        ways.extend(urls.iter().map(|url| format!("relay:{url}")));
+    }
+    InternetReach { key: PeerKey(*addr.id.as_bytes()), ways }
 }
 
 /// What iroh is to be told of where somebody is. Ways that it can't use are left out.

@@ -8,6 +8,8 @@ mod connect;
 mod door;
 mod key;
 mod listen;
+#[cfg(feature = "relay")]
+mod relay;
 mod requester;
 mod requests;
 
@@ -16,6 +18,8 @@ pub(crate) use door::reach_of;
 pub use door::{Door, Relays, RelaysError};
 pub use key::EndpointKey;
 pub(crate) use listen::accept_loop;
+#[cfg(feature = "relay")]
+pub use relay::Relay;
 pub use requester::{RequestError, Requester};
 pub use requests::{BODY_BYTES_MAX, HEAD_BYTES_MAX, RequestHandler};
 

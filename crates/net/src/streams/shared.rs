@@ -62,7 +62,8 @@ impl Shared {
     pub(crate) fn reach(&self) -> Reach {
         #[cfg(feature = "iroh")]
         if let Some(endpoint) = &self.endpoint {
-            let internet = Some(crate::internet::reach_of(&endpoint.addr()));
+            let relays = self.config.door.as_ref().map(|door| &door.relays);
+            let internet = relays.map(|relays| crate::internet::reach_of(&endpoint.addr(), relays));
             return Reach { internet, ..self.reach.clone() };
         }
         self.reach.clone()
