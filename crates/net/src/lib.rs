@@ -40,7 +40,7 @@ mod streams;
 mod transport;
 pub mod wire;
 
-pub use bench::{BenchError, BenchOptions, NetBench, PayloadBench, RoundTrip, bench};
+pub use bench::{BenchError, BenchOptions, InternetBench, NetBench, PayloadBench, RoundTrip, bench};
 pub use config::{LaneLimits, NetConfig};
 pub use error::{BindError, SendError};
 pub use event::{NetEvent, channel};

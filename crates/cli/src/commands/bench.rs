@@ -189,11 +189,23 @@ impl Net {
                 payload.ratio
             );
         }
-        for (what, trip) in [
+        let mut trips = vec![
             ("control frame there and back", &bench.round_trip),
             ("… while bulk frames flow", &bench.loaded_round_trip),
             ("plain TCP there and back", &bench.raw_round_trip),
-        ] {
+        ];
+        if let Some(internet) = &bench.internet {
+            text += &format!(
+                "between machines (iroh, encrypted), {:.0} MB payloads: {:.0} MB/s, bare iroh {:.0} MB/s ({:.2}×)\n",
+                internet.payload_bytes as f64 / 1e6,
+                internet.mb_per_s,
+                internet.raw_mb_per_s,
+                internet.ratio
+            );
+            trips.push(("between machines, control frame there and back", &internet.round_trip));
+            trips.push(("… while bulk frames flow", &internet.loaded_round_trip));
+        }
+        for (what, trip) in trips {
             text += &format!("{what}: {:.0} µs (median), {:.0} µs (99 %)\n", trip.p50_us, trip.p99_us);
         }
         text += &format!("on a machine of {} cores\n", threads(None));

@@ -2,6 +2,8 @@
 
 mod ours;
 mod raw;
+#[cfg(feature = "iroh")]
+mod raw_iroh;
 
 use crate::BindError;
 use ours::Pair;
@@ -41,6 +43,25 @@ pub struct NetBench {
     /// 64 bytes there and back over plain TCP between two threads.
     pub raw_round_trip: RoundTrip,
     /// As `round_trip`, while 16 MiB bulk frames keep the same connection busy in one direction.
+    pub loaded_round_trip: RoundTrip,
+    /// Between machines, over loopback; none in a build without.
+    pub internet: Option<InternetBench>,
+}
+
+/// Encrypted, over iroh; both ends on this machine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InternetBench {
+    /// Bytes of one payload.
+    pub payload_bytes: usize,
+    /// Through a transport.
+    pub mb_per_s: f64,
+    /// A bare iroh stream, each payload received into a vector of its own and handed to another task.
+    pub raw_mb_per_s: f64,
+    /// `mb_per_s / raw_mb_per_s`
+    pub ratio: f64,
+    /// A 64-byte control frame there and back, nothing else going on.
+    pub round_trip: RoundTrip,
+    /// The same, while 16 MiB bulk frames keep the connection busy in one direction.
     pub loaded_round_trip: RoundTrip,
 }
 
@@ -132,7 +153,40 @@ pub fn bench(options: &BenchOptions) -> Result<NetBench, BenchError> {
             let load = Arc::new(vec![1.0; 4 << 20]);
             RoundTrip::of(pair.round_trips(options.round_trips / 4, Some(&load))?)
         },
+        internet: internet(options)?,
     })
+}
+
+#[cfg(feature = "iroh")]
+fn internet(options: &BenchOptions) -> Result<Option<InternetBench>, BenchError> {
+    let floats = options.payloads.iter().copied().max().unwrap_or(4) / 4;
+    let values: Arc<Vec<f32>> = Arc::new((0..floats).map(|i| i as f32).collect());
+    // Encryption makes it several times slower than TCP.
+    let frames = (options.bytes_per_round / (floats * 4) / 4).max(1);
+    let (mut pair, bare) = (Pair::between_machines()?, raw_iroh::BarePair::new()?);
+    let (mut net, mut raw) = (Vec::new(), Vec::new());
+    pair.throughput(&values, 1)?;
+    for _ in 0..options.rounds.max(1) {
+        raw.push(bare.throughput(&values, frames)?);
+        net.push(pair.throughput(&values, frames)?);
+    }
+    let rate = |times: Vec<Duration>| (frames * floats * 4) as f64 / 1e6 / median(times).as_secs_f64();
+    let (mb_per_s, raw_mb_per_s) = (rate(net), rate(raw));
+    let load = Arc::new(vec![1.0; 4 << 20]);
+    Ok(Some(InternetBench {
+        payload_bytes: floats * 4,
+        mb_per_s,
+        raw_mb_per_s,
+        ratio: mb_per_s / raw_mb_per_s,
+        round_trip: RoundTrip::of(pair.round_trips(options.round_trips, None)?),
+        loaded_round_trip: RoundTrip::of(pair.round_trips(options.round_trips / 8, Some(&load))?),
+    }))
+}
+
+#[cfg(not(feature = "iroh"))]
+#[expect(clippy::unnecessary_wraps, reason = "as with the feature")]
+fn internet(_: &BenchOptions) -> Result<Option<InternetBench>, BenchError> {
+    Ok(None)
 }
 
 fn median(mut times: Vec<Duration>) -> Duration {

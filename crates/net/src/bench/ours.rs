@@ -23,12 +23,28 @@ pub(super) struct Pair {
 }
 
 impl Pair {
+    /// Over loopback TCP.
     pub(super) fn new() -> Result<Self, BenchError> {
+        Self::make(|_| {})
+    }
+
+    /// As if each were on a machine of its own.
+    #[cfg(feature = "iroh")]
+    pub(super) fn between_machines() -> Result<Self, BenchError> {
+        use crate::internet::{Door, EndpointKey, Relays};
+        Self::make(|config| {
+            config.machine = config.id.0;
+            config.door = Some(Door::new(EndpointKey::generate(), Relays::None));
+        })
+    }
+
+    fn make(adapt: impl Fn(&mut NetConfig)) -> Result<Self, BenchError> {
         let secret = RunSecret::generate();
         let make = |id| {
             let (sink, events) = channel();
-            StreamTransport::bind(NetConfig::new(id, 0, secret.clone()), "127.0.0.1:0", sink)
-                .map(|net| (net, events))
+            let mut config = NetConfig::new(id, 0, secret.clone());
+            adapt(&mut config);
+            StreamTransport::bind(config, "127.0.0.1:0", sink).map(|net| (net, events))
         };
         let (near, mut near_events) = make(NEAR)?;
         let (far, mut far_events) = make(FAR)?;

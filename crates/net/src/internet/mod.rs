@@ -24,6 +24,6 @@ pub use requester::{RequestError, Requester};
 pub use requests::{BODY_BYTES_MAX, HEAD_BYTES_MAX, RequestHandler};
 
 /// Frames of a run.
-const FRAMES: &[u8] = b"skipstone/frames/1";
+pub(crate) const FRAMES: &[u8] = b"skipstone/frames/1";
 /// Requests and answers.
 const REQUESTS: &[u8] = b"skipstone/requests/1";
