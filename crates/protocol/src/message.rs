@@ -5,6 +5,10 @@ use serde::{Deserialize, Serialize};
 use skipstone_recovery::Recipe;
 use skipstone_types::{Attempt, Digest, Iteration, Microbatch, NodeId, RunId, Settings, StageId, Term};
 
+/// States of other stages that a node holds at most, those on their way included: a copy that it keeps, and one that takes its
+/// place, or that of a copy whose keeper is lost.
+pub const COPIES_HELD_MAX: usize = 2;
+
 /// Names one handing-over of weights; unique in a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TransferId {
@@ -129,7 +133,7 @@ pub enum ToWorker {
         /// The stage.
         stage: StageId,
     },
-    /// The transfer is over: drop what was frozen for it.
+    /// The transfer is over: drop what was frozen for it, and what of a copy has arrived by it.
     Release {
         /// The transfer.
         transfer: TransferId,

@@ -107,7 +107,8 @@ pub enum Task {
         /// Which chunk.
         index: u32,
     },
-    /// A state from its chunks, in order. `[chunk, …] → [state]`, [`Outcome::State`].
+    /// A state from its chunks, in order. `[chunk, …] → [state]`, [`Outcome::State`]. Nobody reads the chunks again, whatever comes
+    /// of it: who carries it out may let go of each as soon as it is in the state.
     Join {
         /// The stage that the state is of.
         stage: StageId,

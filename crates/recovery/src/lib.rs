@@ -26,4 +26,4 @@ mod strategies;
 
 pub use recipe::{Decision, LossView, Moments, Recipe, Source, StageView};
 pub use spec::SpecError;
-pub use strategies::{STRATEGY_NAMES, Strategy, checkfree, strategy};
+pub use strategies::{DEFAULT_STRATEGY, STRATEGY_NAMES, Strategy, checkfree, strategy};

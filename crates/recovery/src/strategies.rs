@@ -38,6 +38,9 @@ pub trait Strategy: Send + Sync {
 pub const STRATEGY_NAMES: [&str; 7] =
     ["checkfree", "checkfree+", "uniform", "copy", "random", "neighbour-snapshot", "checkpoint"];
 
+/// What a run does where nothing is said: what the lab shows best on loss for at most a few per cent more bytes.
+pub const DEFAULT_STRATEGY: &str = "neighbour-snapshot";
+
 /// Added to a norm, so that stages without gradient still weigh something (the authors' code).
 const NORM_FLOOR: f64 = 1e-4;
 
@@ -59,7 +62,7 @@ const RATE_FACTORS: std::ops::RangeInclusive<f64> = 0.01..=10.0;
 /// | `uniform` | the plain average of its neighbours | `moments`; `rate_factor=1` |
 /// | `copy` | its nearest neighbour, the one below if there are two | `moments`; `rate_factor=1` |
 /// | `random` | what it was at the start | |
-/// | `neighbour-snapshot` | what it was when a node of another stage was last sent a copy of it, moments included; the origin too. Without such a copy, as `checkfree` | `every=10` iterations between copies; `origin=yes`, `no`; those of `checkfree` |
+/// | `neighbour-snapshot` | what it was when a node of another stage was last sent a copy of it, moments included; the origin too. Without such a copy, as `checkfree` | `every=25` iterations between copies; `origin=yes`, `no`; those of `checkfree` |
 /// | `checkpoint` | what it was at the last checkpoint, as every other stage too: the run goes back to it, and trains again what it had trained since. Before there is one, as `checkfree` | `every=50` iterations between checkpoints; those of `checkfree` |
 ///
 /// `moments=zero` starts Adam's moments anew, `mix` mixes them as the weights; `rate_factor` multiplies the stage's learning rate
@@ -382,7 +385,7 @@ mod tests {
         assert_eq!(decide("checkfree", 2, Some(3)), decide("checkfree", 2, None));
         let every =
             |text: &str, stage| strategy(text).unwrap().copies_every(StageId(stage)).map(NonZeroU64::get);
-        assert_eq!(every("neighbour-snapshot", 0), Some(10));
+        assert_eq!(every(DEFAULT_STRATEGY, 0), Some(25));
         assert_eq!(every("neighbour-snapshot:every=1,origin=no", 1), Some(1));
         assert_eq!(every("neighbour-snapshot:every=1,origin=no", 0), None);
         assert_eq!(every("checkfree", 1), None);

@@ -168,7 +168,7 @@ impl Default for RunConfig {
             spares: 0,
             skip: 0.0,
             full_every: 0,
-            recovery: "checkfree".to_owned(),
+            recovery: skipstone_recovery::DEFAULT_STRATEGY.to_owned(),
             edge_swaps: None,
             while_lost: WhileLost::Skip,
             repair: Repair::Exact,

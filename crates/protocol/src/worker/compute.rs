@@ -264,7 +264,7 @@ impl Worker {
             }
             Purpose::Join { transfer, .. } | Purpose::Obtain { transfer } => {
                 self.report(ToCoordinator::TransferFailed { transfer, why });
-                if self.copy_failed(transfer) {
+                if self.stop_copy_by(transfer) {
                     return;
                 }
                 if let Some(obtaining) = self.obtaining.take_if(|obtaining| obtaining.transfer == transfer) {

@@ -95,8 +95,8 @@ impl Worker {
         self.report(ToCoordinator::CopyKept { transfer, stage, iteration, digest });
     }
 
-    /// The chunks of a copy can't be put together. Whether it was one.
-    pub(super) fn copy_failed(&mut self, transfer: TransferId) -> bool {
+    /// The copy that this transfer brings is of no use; whether it was one.
+    pub(super) fn stop_copy_by(&mut self, transfer: TransferId) -> bool {
         let Some(stage) = self.copies.arriving_by(transfer) else { return false };
         self.stop_copy(stage);
         true

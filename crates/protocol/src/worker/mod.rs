@@ -243,7 +243,10 @@ impl Worker {
                 self.keep_copy(transfer, stage, iteration, donor);
             }
             ToWorker::DropCopy { stage } => self.drop_copy(stage),
-            ToWorker::Release { transfer } => self.release(transfer),
+            ToWorker::Release { transfer } => {
+                self.release(transfer);
+                self.stop_copy_by(transfer);
+            }
             ToWorker::Begin { iteration, attempt, duties, addresses } => {
                 self.know(addresses);
                 self.begin(iteration, attempt, duties);

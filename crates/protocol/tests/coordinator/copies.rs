@@ -121,13 +121,87 @@ fn the_next_coordinator_knows_a_copy_when_its_keeper_comes() {
     }
 }
 
+/// Every copy that is asked for and not yet here arrives, with the right bits. Nodes of a stage hold the digest 100 + stage.
+fn all_arrive(bench: &mut Bench) {
+    let asked: Vec<_> = bench
+        .sent
+        .iter()
+        .filter_map(|(to, message)| match message {
+            ToWorker::KeepCopy { transfer, stage, iteration, .. } => {
+                Some((*to, *transfer, *stage, *iteration))
+            }
+            _ => None,
+        })
+        .collect();
+    bench.sent.retain(|(_, message)| !matches!(message, ToWorker::KeepCopy { .. }));
+    for (keeper, transfer, stage, iteration) in asked {
+        let digest = Digest([100 + stage.0 as u8; 32]);
+        bench.says(keeper, ToCoordinator::CopyKept { transfer, stage, iteration, digest });
+    }
+}
+
+/// Who keeps which stage, as told by what was sent.
+fn keepers(bench: &Bench) -> Vec<(NodeId, u16)> {
+    let mut keepers: Vec<(NodeId, u16)> = Vec::new();
+    for (to, message) in &bench.sent {
+        match message {
+            ToWorker::KeepCopy { stage, .. } if !keepers.contains(&(*to, stage.0)) => {
+                keepers.push((*to, stage.0));
+            }
+            ToWorker::DropCopy { stage } => keepers.retain(|kept| *kept != (*to, stage.0)),
+            _ => {}
+        }
+    }
+    keepers.sort_unstable();
+    keepers
+}
+
+#[test]
+fn every_node_keeps_one_stage_of_the_others() {
+    for relays in 1..=6 {
+        let (mut bench, nodes) = Bench::started(&with_copies(relays));
+        run_iteration(&mut bench, &nodes);
+        all_step(&mut bench, &nodes);
+        let kept = keepers(&bench);
+        let each: Vec<_> = kept.iter().map(|(node, _)| *node).collect();
+        assert_eq!(each, nodes, "{kept:?}");
+        assert!(kept.iter().all(|(node, stage)| nodes[usize::from(*stage)] != *node), "{kept:?}");
+    }
+}
+
+#[test]
+fn a_node_that_holds_two_states_of_others_is_asked_for_no_third() {
+    let (mut bench, nodes) = Bench::started(&with_copies(2));
+    run_iteration(&mut bench, &nodes);
+    all_step(&mut bench, &nodes);
+    all_arrive(&mut bench);
+    // Stage 2 is kept by the origin, stage 0 by stage 1, stage 1 by stage 2, which goes: its keeper's place is taken by
+    // the only other node, which keeps stage 2 already.
+    lose(&mut bench, nodes[2]);
+    let (_, iteration, keeper, _) = asked(&bench, 1).expect("another keeper is asked");
+    assert_eq!((iteration, keeper), (Iteration(1), nodes[0]));
+    all_arrive(&mut bench);
+    bench.sent.clear();
+    // The origin keeps stages 1 and 2 now: while stage 2 is away stage 1 gets no newer copy, the origin does.
+    run_iteration(&mut bench, &nodes[..2]);
+    let newer: Vec<_> = bench
+        .sent
+        .iter()
+        .filter_map(|(to, message)| match message {
+            ToWorker::KeepCopy { stage, .. } => Some((*to, stage.0)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(newer, [(nodes[1], 0)]);
+}
+
 #[test]
 fn a_lost_keeper_is_replaced_at_the_next_attempt() {
     let (mut bench, nodes) = copied(3, 1, 101);
     assert_eq!(asked(&bench, 1).map(|(_, _, keeper, _)| keeper), Some(nodes[2]));
     lose(&mut bench, nodes[2]);
     let (_, iteration, keeper, donor) = asked(&bench, 1).expect("another keeper is asked");
-    assert_eq!((iteration, keeper, donor), (Iteration(1), nodes[0], nodes[1]));
+    assert_eq!((iteration, keeper, donor), (Iteration(1), nodes[3], nodes[1]), "who keeps nothing");
 }
 
 #[test]

@@ -54,7 +54,8 @@ fn every_bit_comes_out_again_after_repairs() {
 
 #[test]
 fn every_bit_comes_out_again_after_rebuilds() {
-    let config = RunConfig { steps: 4, spares: 1, ..small(3, 0, 1) };
+    let recovery = "checkfree".to_owned();
+    let config = RunConfig { steps: 4, spares: 1, recovery, ..small(3, 0, 1) };
     let swapped = RunConfig { recovery: "checkfree+".to_owned(), ..config.clone() };
     for config in [config, swapped] {
         let (mut rebuilt, mut went_back) = (0, 0);

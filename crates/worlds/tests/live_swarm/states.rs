@@ -94,6 +94,7 @@ fn a_state_travels_in_chunks_and_a_frozen_one_stays() {
     assert_ne!(stepped, made, "the step is counted");
     bench.run(Task::Chunk { index: 0 }, &[1], &[4]);
     assert_eq!(bench.run(Task::Join { stage }, &[4], &[5]), made);
+    bench.run(Task::Chunk { index: 0 }, &[1], &[4]);
     assert!(matches!(bench.run(Task::Join { stage: StageId(1) }, &[4], &[6]), Outcome::Failed { .. }));
 }
 
@@ -110,9 +111,11 @@ fn chunks_cut_anywhere_join_to_the_same_state() {
     assert!(whole.len() < CHUNK_VALUES);
     for cut in [0, 1, layout.len(), layout.len() + 1, whole.len() - 1] {
         let (a, b) = whole.split_at(cut);
-        assert_eq!(StageState::join(StageId(0), &layout, &[a, b]).unwrap().digest(), state.digest());
+        let chunks = [a, b].map(|chunk| Flat::new(chunk.to_vec())).to_vec();
+        assert_eq!(StageState::join(StageId(0), &layout, chunks).unwrap().digest(), state.digest());
     }
-    assert!(StageState::join(StageId(0), &layout, &[&whole[1..]]).is_err());
+    let short = vec![Flat::new(whole[1..].to_vec())];
+    assert!(StageState::join(StageId(0), &layout, short).is_err());
 }
 
 #[test]

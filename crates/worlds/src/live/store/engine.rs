@@ -1,7 +1,7 @@
 //! Carries tasks out, one at a time, on the threads of a pool of its own.
 
 use super::files::{StateFile, stage_path};
-use super::inputs::{flat, state, sum_of, take_saved};
+use super::inputs::{flat, state, sum_of, take_flats, take_saved};
 use super::tensor::{Flat, Tensor};
 use super::{Done, EngineSetup, Feed, Job, StageState};
 use skipstone_data::{SampleOrder, TokenDataset};
@@ -172,10 +172,8 @@ impl Engine {
                 Ok((Outcome::Done, vec![Tensor::Flat(Flat::new(chunk))]))
             }
             Task::Join { stage } => {
-                let chunks = (0..inputs.len())
-                    .map(|index| flat(inputs, index).map(Flat::as_slice))
-                    .collect::<Result<Vec<_>, _>>()?;
-                Ok(held(StageState::join(*stage, &self.layout(*stage), &chunks)?))
+                let chunks = take_flats(inputs)?;
+                Ok(held(StageState::join(*stage, &self.layout(*stage), chunks)?))
             }
             Task::Rebuild { stage, recipe } => self.rebuild(inputs, *stage, recipe),
             Task::Save { stage, iteration } => self.save(inputs, *stage, *iteration),

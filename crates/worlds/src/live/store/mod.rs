@@ -108,10 +108,12 @@ impl TensorStore {
         outputs: Vec<Handle>,
     ) -> Result<Job, Handle> {
         let taken = consumed(&task);
+        // Else the state and its chunks would be there at once.
+        let takes_all = matches!(task, Task::Join { .. });
         let sum = sum_position(&task).and_then(|position| inputs.get(position)).copied();
         let mut tensors = Vec::with_capacity(inputs.len());
         for (position, handle) in inputs.iter().enumerate() {
-            let takes = taken == Some(position) || sum == Some(*handle);
+            let takes = takes_all || taken == Some(position) || sum == Some(*handle);
             let tensor = if takes {
                 self.tensors.remove(handle)
             } else {

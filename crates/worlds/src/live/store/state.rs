@@ -1,5 +1,6 @@
 //! A stage's weights and moments, and how they travel.
 
+use super::tensor::Flat;
 use skipstone_model::{StageLayout, hash_f32};
 use skipstone_types::{Digest, StageId};
 
@@ -99,21 +100,21 @@ impl StageState {
         values
     }
 
-    /// The state of a stage with this layout, from its chunks in order.
+    /// The state of a stage with this layout, from its chunks in order, each of which is let go of once its values are taken.
     ///
     /// # Errors
     /// What doesn't fit, in words.
-    pub fn join(stage: StageId, layout: &StageLayout, chunks: &[&[f32]]) -> Result<Self, String> {
+    pub fn join(stage: StageId, layout: &StageLayout, chunks: Vec<Flat>) -> Result<Self, String> {
         let count = layout.len();
         let expected = 3 * count + TRAILER_VALUES;
-        let actual: usize = chunks.iter().map(|chunk| chunk.len()).sum();
+        let actual: usize = chunks.iter().map(|chunk| chunk.as_slice().len()).sum();
         if actual != expected {
             return Err(format!("the chunks hold {actual} values, but the stage has {expected}"));
         }
         let mut buffers = [0; 3].map(|_: i32| Vec::with_capacity(count));
         let mut trailer = Vec::with_capacity(TRAILER_VALUES);
         for chunk in chunks {
-            let mut rest = *chunk;
+            let mut rest = chunk.as_slice();
             for buffer in &mut buffers {
                 let (now, later) = rest.split_at(rest.len().min(count - buffer.len()));
                 buffer.extend_from_slice(now);
