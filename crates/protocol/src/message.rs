@@ -65,7 +65,7 @@ pub enum Method {
     Rebuild {
         /// How.
         recipe: Recipe,
-        /// One donor a source, in the order of the recipe's sources.
+        /// One donor a source, in the order of the recipe's sources; none: the driver remembers what the stage was.
         donors: Vec<NodeId>,
     },
     /// The node has it already.

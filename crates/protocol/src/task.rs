@@ -114,7 +114,8 @@ pub enum Task {
         stage: StageId,
     },
     /// A lost stage from other stages' states, in the order of the recipe's sources. `[state, …] → [state]`,
-    /// [`Outcome::State`].
+    /// [`Outcome::State`]. A recipe that restores the stage, without an input: what the stage was, which only a simulation
+    /// remembers.
     Rebuild {
         /// The stage to make.
         stage: StageId,

@@ -79,6 +79,8 @@ pub enum Decision {
     Rebuild(Recipe),
     /// The whole model goes back to its last checkpoint.
     Rollback,
+    /// The stage becomes what it was when it was lost, which nothing but a simulation can give back.
+    Return,
     /// The strategy can't make this stage again, because of this.
     Refuse(String),
 }

@@ -368,6 +368,15 @@ impl RunConfig {
         self.edge_swaps.unwrap_or_else(|| of_strategy().unwrap_or_default())
     }
 
+    /// Whether processes can carry the run out, and not only a simulation.
+    ///
+    /// # Errors
+    /// A strategy that takes for granted what only a simulation has.
+    pub fn check_live(&self) -> Result<(), ConfigError> {
+        let is_oracle = skipstone_recovery::strategy(&self.recovery)?.is_oracle();
+        if is_oracle { Err(ConfigError::Oracle) } else { Ok(()) }
+    }
+
     /// Nodes that the run starts with.
     pub fn nodes(&self) -> usize {
         usize::from(self.replicas) * (usize::from(self.stages) + 1) + usize::from(self.spares)

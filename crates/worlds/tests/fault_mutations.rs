@@ -58,6 +58,9 @@ fn guards(tamper: Tamper) -> &'static [&'static str] {
         Tamper::KeepStruckNode => &["struck_nodes_are_set_aside"],
         Tamper::CountGivenUp => &["given_up_microbatches_never_count"],
         Tamper::ForgetCopies => &["a_kept_copy_is_used"],
+        // A node may hold two of other stages' states, and no more.
+        Tamper::KeepDroppedCopies => &["queues_bounded"],
+        Tamper::ForgetRollback | Tamper::RollBackElsewhere => &["resume_goes_on_from_what_was_saved"],
         Tamper::EndEarly | Tamper::LoseStop => &["runs_end_as_they_should"],
     }
 }

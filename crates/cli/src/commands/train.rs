@@ -75,6 +75,7 @@ impl Train {
 
 /// Runs to the end, exports, evaluates and sums up.
 pub(crate) fn train(config: &RunConfig, options: RunOptions, json: bool) -> Outcome {
+    config.check_live()?;
     let outcome = run(config, options)?;
     let summary = finish(&outcome);
     if let Ok(summary) = &summary {

@@ -282,9 +282,10 @@ impl Coordinator {
         true
     }
 
-    /// Whether a stage that is lost can be made again: the origin only from a copy.
+    /// Whether a stage that is lost can be made again: the origin only from a copy, or by an oracle.
     pub(super) fn may_be_rebuilt(&self, stage: StageId) -> bool {
         let refused = self.stages[usize::from(stage.0)].refused;
-        !refused && (!stage.is_origin() || self.copy_of(stage, None).is_some())
+        let is_at_hand = || self.strategy.is_oracle() || self.copy_of(stage, None).is_some();
+        !refused && (!stage.is_origin() || is_at_hand())
     }
 }

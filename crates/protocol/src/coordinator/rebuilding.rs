@@ -11,6 +11,7 @@ impl Coordinator {
     pub(super) fn rebuild(&mut self, node: NodeId, stage: StageId) {
         match self.decide(stage, Some(node)) {
             Decision::Rebuild(recipe) => self.rebuild_with(node, stage, recipe),
+            Decision::Return => self.give_back(node, stage),
             // It is done as soon as nobody is about to serve the stage.
             Decision::Rollback => {}
             Decision::Refuse(why) => {
@@ -76,6 +77,21 @@ impl Coordinator {
         self.log(Event::RebuildStarted { stage, node, sources });
         let method = Method::Rebuild { recipe, donors: vec![keeper] };
         self.assign(node, stage, kind, method, vec![keeper], "rebuild");
+    }
+
+    /// The stage becomes again what it was: who carries tasks out remembers it, and nobody donates anything.
+    fn give_back(&mut self, node: NodeId, stage: StageId) {
+        let recipe = Recipe::restore(stage);
+        let making = Making {
+            recipe: recipe.clone(),
+            from: self.iteration,
+            source_lineages: vec![self.stages[usize::from(stage.0)].lineage],
+            gives: None,
+        };
+        let kind = JoinKind::Rebuild(Box::new(making));
+        self.log(Event::RebuildStarted { stage, node, sources: vec![(stage, 1.0)] });
+        let method = Method::Rebuild { recipe, donors: Vec::new() };
+        self.assign(node, stage, kind, method, Vec::new(), "rebuild");
     }
 
     /// Each donor, with the stage and the iteration whose state it is to freeze: a rebuilt stage's donors give their own, or a

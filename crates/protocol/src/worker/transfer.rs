@@ -86,9 +86,10 @@ impl Worker {
             Method::Keep => {}
         }
         let pulls = !obtaining.sources.is_empty();
-        let fresh = obtaining.recipe.as_ref().is_some_and(|recipe| recipe.sources.is_empty());
+        // From the seed, or what the driver remembers.
+        let alone = obtaining.recipe.is_some() && !pulls;
         self.obtaining = Some(obtaining);
-        if fresh {
+        if alone {
             self.rebuild_if_complete();
         }
         if pulls {
@@ -245,7 +246,7 @@ impl Worker {
         let Some(obtaining) = &mut self.obtaining else { return };
         let joined: Vec<_> = obtaining.sources.iter().filter_map(|source| source.joined).collect();
         let Some(recipe) = obtaining.recipe.clone().filter(|_| !obtaining.finishing) else { return };
-        if joined.len() < recipe.sources.len() {
+        if joined.len() < obtaining.sources.len() {
             return;
         }
         obtaining.finishing = true;

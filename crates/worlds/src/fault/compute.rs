@@ -96,7 +96,8 @@ impl Effects {
         }
     }
 
-    fn state(stage: StageId, origin: Origin) -> Self {
+    /// A state is made.
+    pub(crate) fn state(stage: StageId, origin: Origin) -> Self {
         let outcome = Outcome::State { digest: made::digest(origin) };
         Self::new(vec![Value::State { stage, origin }], outcome)
     }

@@ -215,9 +215,11 @@ fn tempo(random: &mut Random) -> Tempo {
 
 /// A strategy; copies are taken so often that some are old when they are needed, and some on their way.
 fn draw_recovery(random: &mut Random) -> String {
-    // The one that swaps stages is drawn where they are swapped.
-    let names: Vec<_> =
-        skipstone_recovery::STRATEGY_NAMES.into_iter().filter(|name| *name != "checkfree+").collect();
+    // The one that swaps stages is drawn where they are swapped; what an oracle knows no node does.
+    let names: Vec<_> = skipstone_recovery::STRATEGY_NAMES
+        .into_iter()
+        .filter(|name| !["checkfree+", "oracle"].contains(name))
+        .collect();
     let name = *random.pick(&names).unwrap_or(&"checkfree");
     match name {
         "neighbour-snapshot" => format!("{name}:every={}", random.between(1, 7)),

@@ -283,6 +283,9 @@ impl Engine {
             )
             .map_err(|error| error.to_string())?;
         new.optimizer_step += 1;
+        if optimizer.raise_kept < 1.0 {
+            new.learning_rate_factor = 1.0 + (new.learning_rate_factor - 1.0) * optimizer.raise_kept;
+        }
         Ok((Outcome::State { digest: state.digest() }, vec![Tensor::State(state)]))
     }
 

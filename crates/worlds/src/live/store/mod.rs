@@ -51,6 +51,14 @@ pub struct Done {
 }
 
 impl Done {
+    /// The state that was made, if it is one.
+    pub fn state(&self) -> Option<&Arc<StageState>> {
+        self.made.iter().find_map(|(_, tensor)| match tensor {
+            Tensor::State(state) => Some(state),
+            Tensor::Flat(_) | Tensor::Saved(_) => None,
+        })
+    }
+
     /// A state that was there already, under these names.
     pub fn of_state(id: TaskId, outputs: &[Handle], state: &Arc<StageState>) -> Self {
         let made = outputs.iter().map(|handle| (*handle, Tensor::State(state.clone()))).collect();
