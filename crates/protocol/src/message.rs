@@ -2,7 +2,7 @@
 
 use crate::record::CommitRecord;
 use serde::{Deserialize, Serialize};
-use skipstone_recovery::Recipe;
+use skipstone_recovery::{Recipe, StateFormat};
 use skipstone_types::{Attempt, Digest, Iteration, Microbatch, NodeId, RunId, Settings, StageId, Term};
 
 /// States of other stages that a node holds at most, those on their way included: a copy that it keeps, and one that takes its
@@ -114,6 +114,8 @@ pub enum ToWorker {
         iteration: Iteration,
         /// Who will ask.
         to: NodeId,
+        /// In what numbers. If that rounds your own state, the answer is [`ToCoordinator::CopyFrozen`].
+        format: StateFormat,
     },
     /// Pull a copy of another stage's state and keep it, in place of the one before. The answer is [`ToCoordinator::CopyKept`].
     KeepCopy {
@@ -123,6 +125,8 @@ pub enum ToWorker {
         stage: StageId,
         /// Its state before this iteration.
         iteration: Iteration,
+        /// In what numbers it comes, and is kept.
+        format: StateFormat,
         /// Who freezes it.
         donor: NodeId,
         /// Addresses that you may lack.
@@ -329,6 +333,15 @@ pub enum ToCoordinator {
         bytes_total: u64,
         /// Nodes that they come from now.
         donors: u32,
+    },
+    /// The sender has frozen its own state, rounded, for a copy.
+    CopyFrozen {
+        /// The transfer.
+        transfer: TransferId,
+        /// Digest of the state before it was rounded.
+        digest: Digest,
+        /// Digest of what comes of the copy.
+        rounded: Digest,
     },
     /// The sender keeps a copy of a stage's state.
     CopyKept {

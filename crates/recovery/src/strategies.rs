@@ -4,7 +4,7 @@ use crate::neighbours::{Neighbour, nearest};
 use crate::partners::Partners;
 use crate::snapshots::Snapshots;
 use crate::spec::{Spec, SpecError};
-use crate::{Decision, LossView, Moments, Recipe, Source};
+use crate::{Decision, LossView, Moments, Recipe, Source, StateFormat};
 use skipstone_types::{EdgeSwaps, StageId};
 use std::num::NonZeroU64;
 
@@ -26,6 +26,11 @@ pub trait Strategy: Send + Sync {
     fn copies_every(&self, stage: StageId) -> Option<NonZeroU64> {
         _ = stage;
         None
+    }
+
+    /// In what numbers copies travel and are kept: one that rounds gives a stage back a little otherwise than it was.
+    fn copy_format(&self) -> StateFormat {
+        StateFormat::F32
     }
 
     /// Iterations between two checkpoints of the whole model; none: it goes back to none.
@@ -75,7 +80,7 @@ const RATE_DECAY_ITERATIONS_MAX: u64 = 1_000_000;
 /// | `uniform` | the plain average of its neighbours | `moments`; `rate_factor=1` |
 /// | `copy` | its nearest neighbour, the one below if there are two | `moments`; `rate_factor=1` |
 /// | `random` | what it was at the start | |
-/// | `neighbour-snapshot` | what it was when a node of another stage was last sent a copy of it, moments included; the origin too. Without such a copy, as `checkfree` | `every=25` iterations between copies; `origin=yes`, `no`; those of `checkfree` |
+/// | `neighbour-snapshot` | what it was when a node of another stage was last sent a copy of it, moments included; the origin too. Without such a copy, as `checkfree` | `every=25` iterations between copies; `origin=yes`, `no`; `dtype=f32`, or `bf16` or `int8`: copies in fewer bytes, from which a stage comes back rounded; those of `checkfree` |
 /// | `checkpoint` | what it was at the last checkpoint, as every other stage too: the run goes back to it, and trains again what it had trained since. Before there is one, as `checkfree` | `every=50` iterations between checkpoints; those of `checkfree` |
 /// | `oracle` | what it was when it was lost, as nothing but a simulation can have it ([`Strategy::is_oracle`]): the cost of the hole alone | |
 ///
@@ -179,7 +184,7 @@ impl Strategy for Neighbours {
 
     fn on_loss(&self, view: &LossView<'_>) -> Decision {
         if view.copy_age.is_some() && self.copies_every(view.lost).is_some() {
-            return Decision::Rebuild(Recipe::restore(view.lost));
+            return Decision::Rebuild(Recipe::restore(view.lost, self.copy_format()));
         }
         if view.checkpoint_age.is_some() && self.saves_every.is_some() {
             return Decision::Rollback;
@@ -190,7 +195,12 @@ impl Strategy for Neighbours {
         let (moments, learning_rate_factor) = (self.moments, self.learning_rate_factor);
         if let Some(stage) = self.swapped.and_then(|partners| partners.copied(view)) {
             let sources = vec![Source { stage, coefficient: 1.0 }];
-            return Decision::Rebuild(Recipe { sources, moments, learning_rate_factor });
+            return Decision::Rebuild(Recipe {
+                sources,
+                moments,
+                learning_rate_factor,
+                format: StateFormat::F32,
+            });
         }
         let neighbours = nearest(view);
         let weights = self.weights(&neighbours);
@@ -204,7 +214,7 @@ impl Strategy for Neighbours {
             .filter(|(_, weight)| *weight > 0.0)
             .map(|(neighbour, weight)| Source { stage: neighbour.stage, coefficient: weight / total })
             .collect();
-        Decision::Rebuild(Recipe { sources, moments, learning_rate_factor })
+        Decision::Rebuild(Recipe { sources, moments, learning_rate_factor, format: StateFormat::F32 })
     }
 
     fn edge_swaps(&self) -> EdgeSwaps {
@@ -213,6 +223,10 @@ impl Strategy for Neighbours {
 
     fn copies_every(&self, stage: StageId) -> Option<NonZeroU64> {
         self.snapshots.as_ref().and_then(|snapshots| snapshots.every(stage))
+    }
+
+    fn copy_format(&self) -> StateFormat {
+        self.snapshots.as_ref().map_or(StateFormat::F32, Snapshots::format)
     }
 
     fn saves_every(&self) -> Option<NonZeroU64> {
@@ -271,7 +285,12 @@ fn refuse_origin() -> Decision {
 }
 
 fn fresh() -> Recipe {
-    Recipe { sources: Vec::new(), moments: Moments::Zero, learning_rate_factor: 1.0 }
+    Recipe {
+        sources: Vec::new(),
+        moments: Moments::Zero,
+        learning_rate_factor: 1.0,
+        format: StateFormat::F32,
+    }
 }
 
 #[cfg(test)]

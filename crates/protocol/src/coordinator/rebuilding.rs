@@ -3,7 +3,7 @@
 use super::Coordinator;
 use super::roster::{JoinKind, Making};
 use crate::message::Method;
-use skipstone_recovery::{Decision, LossView, Recipe, StageView};
+use skipstone_recovery::{Decision, LossView, Recipe, StageView, StateFormat};
 use skipstone_types::{Event, Iteration, NodeId, StageId};
 
 impl Coordinator {
@@ -81,7 +81,7 @@ impl Coordinator {
 
     /// The stage becomes again what it was: who carries tasks out remembers it, and nobody donates anything.
     fn give_back(&mut self, node: NodeId, stage: StageId) {
-        let recipe = Recipe::restore(stage);
+        let recipe = Recipe::restore(stage, StateFormat::F32);
         let making = Making {
             recipe: recipe.clone(),
             from: self.iteration,
@@ -101,16 +101,17 @@ impl Coordinator {
         stage: StageId,
         kind: &JoinKind,
         donors: &[NodeId],
-    ) -> Vec<(NodeId, StageId, Iteration)> {
+    ) -> Vec<(NodeId, StageId, Iteration, StateFormat)> {
         let what = |index: usize| match kind {
             JoinKind::Rebuild(making) => {
-                (making.recipe.sources.get(index).map_or(stage, |source| source.stage), making.from)
+                let source = making.recipe.sources.get(index).map_or(stage, |source| source.stage);
+                (source, making.from, making.recipe.travels_as(stage))
             }
-            JoinKind::First | JoinKind::Copy | JoinKind::Keep => (stage, self.iteration),
+            JoinKind::First | JoinKind::Copy | JoinKind::Keep => (stage, self.iteration, StateFormat::F32),
         };
         let gives = |(index, donor): (usize, &NodeId)| {
-            let (stage, iteration) = what(index);
-            (*donor, stage, iteration)
+            let (stage, iteration, format) = what(index);
+            (*donor, stage, iteration, format)
         };
         donors.iter().enumerate().map(gives).collect()
     }

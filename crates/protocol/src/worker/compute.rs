@@ -235,8 +235,8 @@ impl Worker {
                 Some(state) => self.stepped(iteration, *state, digest),
                 None => self.broken("the step made no state".to_owned()),
             },
-            (Purpose::Freeze { transfer }, Outcome::Frozen { chunks, bytes }) => {
-                self.frozen(transfer, outputs, (chunks, bytes));
+            (Purpose::Freeze { transfer }, Outcome::Frozen { chunks, bytes, rounded }) => {
+                self.frozen(transfer, outputs, (chunks, bytes), rounded);
             }
             (Purpose::Chunk { transfer, index, to }, _) => self.chunk_made(transfer, index, to, outputs),
             (Purpose::Join { transfer, source }, Outcome::State { digest }) => {

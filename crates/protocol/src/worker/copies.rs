@@ -7,6 +7,7 @@ use super::Worker;
 use super::pull::Pull;
 use crate::message::{KeptCopy, ToCoordinator, TransferId};
 use crate::task::Handle;
+use skipstone_recovery::StateFormat;
 use skipstone_types::{Digest, Iteration, NodeId, StageId};
 use std::collections::BTreeMap;
 
@@ -72,10 +73,10 @@ impl Worker {
         transfer: TransferId,
         stage: StageId,
         iteration: Iteration,
-        donor: NodeId,
+        (donor, format): (NodeId, StateFormat),
     ) {
         self.stop_copy(stage);
-        let pull = Pull::new(stage, vec![donor]);
+        let pull = Pull::new(stage, format, vec![donor]);
         self.copies.arriving.insert(stage, Arriving { transfer, iteration, pull });
         self.request_chunks(None);
     }

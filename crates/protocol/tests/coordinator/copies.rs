@@ -3,6 +3,7 @@
 use super::*;
 use skipstone_protocol::{KeptCopy, StageCopy};
 use skipstone_recovery::Recipe;
+use skipstone_recovery::StateFormat::{Bf16, F32};
 
 fn with_copies(relay_stages: u16) -> Settings {
     Settings { recovery: "neighbour-snapshot:every=1".to_owned(), ..settings(1, relay_stages) }
@@ -50,9 +51,9 @@ fn the_last_origin_comes_back_from_its_copy_and_nothing_else_will_do() {
     lose(&mut bench, nodes[0]);
     let heir = bench.hello(None);
     let (transfer, stage, method) = bench.last_assignment(heir);
-    let recipe = Recipe::restore(StageId(0));
+    let recipe = Recipe::restore(StageId(0), F32);
     assert_eq!((stage, method), (StageId(0), Method::Rebuild { recipe, donors: vec![nodes[1]] }));
-    let donate = ToWorker::Donate { transfer, stage, iteration: Iteration(1), to: heir };
+    let donate = ToWorker::Donate { transfer, stage, iteration: Iteration(1), to: heir, format: F32 };
     assert!(was_told(&bench, nodes[1], &donate));
     bench.wait(20_000_000);
     assert_eq!(bench.end, None, "it is on its way");
@@ -77,7 +78,7 @@ fn what_comes_of_a_copy_must_have_its_bits() {
     lose(&mut bench, nodes[2]);
     let heir = bench.hello(None);
     let (transfer, stage, method) = bench.last_assignment(heir);
-    assert_eq!(method, Method::Rebuild { recipe: Recipe::restore(stage), donors: vec![nodes[3]] });
+    assert_eq!(method, Method::Rebuild { recipe: Recipe::restore(stage, F32), donors: vec![nodes[3]] });
     let (iteration, digest) = (Iteration(1), Digest([9; 32]));
     bench.says(heir, ToCoordinator::Holds { transfer: Some(transfer), stage, iteration, digest });
     let (_, _, method) = bench.last_assignment(heir);
@@ -97,6 +98,49 @@ fn a_copy_with_other_bits_than_its_stage_counts_for_nothing() {
     let (_, _, method) = bench.last_assignment(heir);
     let Method::Rebuild { recipe, .. } = method else { panic!("{method:?}") };
     assert!(!recipe.restores(StageId(1)));
+}
+
+#[test]
+fn of_a_rounded_copy_the_donor_says_what_comes_of_it_and_its_replicas_of_what_it_is_one() {
+    // The digest of the donor's state, what it says of the rounded one, and the keeper's word.
+    for (of, says, kept, counts) in [(101, 55, 55, true), (101, 55, 54, false), (77, 55, 55, false)] {
+        for kept_first in [true, false] {
+            let recovery = "neighbour-snapshot:every=1,dtype=bf16".to_owned();
+            let (mut bench, nodes) = Bench::started(&Settings { recovery, ..with_copies(2) });
+            run_iteration(&mut bench, &nodes);
+            all_step(&mut bench, &nodes);
+            let (transfer, iteration, keeper, donor) = asked(&bench, 1).expect("a copy is asked for");
+            let stage = StageId(1);
+            let donate = ToWorker::Donate { transfer, stage, iteration, to: keeper, format: Bf16 };
+            assert!(was_told(&bench, donor, &donate));
+            let frozen =
+                ToCoordinator::CopyFrozen { transfer, digest: Digest([of; 32]), rounded: Digest([says; 32]) };
+            let digest = Digest([kept; 32]);
+            let arrived = ToCoordinator::CopyKept { transfer, stage, iteration, digest };
+            let is_kept =
+                |bench: &Bench| bench.journal.iter().any(|entry| matches!(entry, Entry::CopyKept(_)));
+            if kept_first {
+                bench.says(keeper, arrived);
+                assert!(!is_kept(&bench), "nobody has said what it must be");
+                bench.says(donor, frozen);
+            } else {
+                bench.says(donor, frozen);
+                bench.says(keeper, arrived);
+            }
+            assert_eq!(is_kept(&bench), counts, "{of} {says} {kept}");
+            assert_eq!(was_told(&bench, keeper, &ToWorker::DropCopy { stage }), !counts);
+            if !counts {
+                continue;
+            }
+            lose(&mut bench, nodes[1]);
+            let heir = bench.hello(None);
+            let (transfer, _, method) = bench.last_assignment(heir);
+            let recipe = Recipe::restore(stage, Bf16);
+            assert_eq!(method, Method::Rebuild { recipe, donors: vec![keeper] });
+            let donate = ToWorker::Donate { transfer, stage, iteration, to: heir, format: Bf16 };
+            assert!(was_told(&bench, keeper, &donate));
+        }
+    }
 }
 
 #[test]

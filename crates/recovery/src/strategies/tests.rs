@@ -136,9 +136,12 @@ fn a_copy_of_a_stage_is_taken_as_it_is() {
         let strategy = strategy(text).unwrap();
         strategy.on_loss(&LossView { lost: StageId(lost), stages: &stages, copy_age, checkpoint_age: None })
     };
-    let restored = |lost| Decision::Rebuild(Recipe::restore(StageId(lost)));
+    let restored = |lost| Decision::Rebuild(Recipe::restore(StageId(lost), StateFormat::F32));
     assert_eq!(decide("neighbour-snapshot", 2, Some(3)), restored(2));
     assert_eq!(decide("neighbour-snapshot", 0, Some(3)), restored(0));
+    let rounded = Decision::Rebuild(Recipe::restore(StageId(2), StateFormat::Bf16));
+    assert_eq!(decide("neighbour-snapshot:dtype=bf16", 2, Some(3)), rounded);
+    assert_eq!(decide("neighbour-snapshot:dtype=int8", 2, None), decide("checkfree", 2, None));
     assert_eq!(decide("neighbour-snapshot", 2, None), decide("checkfree", 2, None));
     assert!(matches!(decide("neighbour-snapshot", 0, None), Decision::Refuse(_)));
     assert!(matches!(decide("neighbour-snapshot:origin=no", 0, Some(3)), Decision::Refuse(_)));
@@ -220,6 +223,7 @@ fn what_is_not_known_is_refused_with_the_nearest_that_is() {
         ("copy:rate_factor", "rate_factor="),
         ("copy:moments=mix,moments=zero", "twice"),
         ("checkfree:clip=0", "none"),
+        ("neighbour-snapshot:dtype=f16", "f32 or bf16 or int8"),
         ("neighbour-snapshot:every=0", "whole number"),
         ("neighbour-snapshot:every=1.5", "whole number"),
         ("neighbour-snapshot:origin=maybe", "yes"),

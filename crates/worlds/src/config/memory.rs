@@ -142,12 +142,13 @@ impl fmt::Display for MemoryPlan {
 }
 
 /// What copies take at most: of other stages' states as many as a node holds (`COPIES_HELD_MAX`: the copy that it keeps, and the
-/// one that takes its place), and its own state, frozen while another node is sent a copy of it.
+/// one that takes its place), and its own state, frozen (or rounded) while another node is sent a copy of it.
 fn add_copies(config: &RunConfig, nodes: &mut [NodeMemory]) {
     let Ok(strategy) = skipstone_recovery::strategy(&config.recovery) else { return };
     let state = |node: &NodeMemory| {
         let copied = strategy.copies_every(node.stage).is_some();
-        if copied { node.parameters + node.moments } else { 0 }
+        let bytes = (node.parameters + node.moments) as f64 * strategy.copy_format().share();
+        if copied { bytes.ceil() as u64 } else { 0 }
     };
     // The origin's, and a relay stage's.
     let [origin, relay] = [0, 1].map(|index| nodes.get(index).map_or(0, &state));

@@ -7,6 +7,7 @@ mod engine;
 mod feed;
 mod files;
 mod inputs;
+mod packed;
 mod recycle;
 mod setup;
 mod state;
@@ -15,6 +16,7 @@ mod tensor;
 pub use engine::Engine;
 pub use feed::Feed;
 pub use files::{StateFile, StateFileError, iteration_dir, stage_path};
+pub use packed::PackedState;
 pub use setup::{EngineSetup, OptimizerSetup};
 pub use state::{CHUNK_VALUES, StageState};
 pub use tensor::{Flat, Tensor};
@@ -55,7 +57,7 @@ impl Done {
     pub fn state(&self) -> Option<&Arc<StageState>> {
         self.made.iter().find_map(|(_, tensor)| match tensor {
             Tensor::State(state) => Some(state),
-            Tensor::Flat(_) | Tensor::Saved(_) => None,
+            Tensor::Flat(_) | Tensor::Packed(_) | Tensor::Saved(_) => None,
         })
     }
 
@@ -100,7 +102,7 @@ impl TensorStore {
     pub fn payload(&self, handle: Handle) -> Option<Payload> {
         match self.tensors.get(&handle)? {
             Tensor::Flat(flat) => Some(Payload::F32(flat.whole())),
-            Tensor::State(_) | Tensor::Saved(_) => None,
+            Tensor::State(_) | Tensor::Packed(_) | Tensor::Saved(_) => None,
         }
     }
 
@@ -163,7 +165,7 @@ impl TensorStore {
         match self.tensors.get(&handle)? {
             Tensor::Flat(flat) => Some(flat.whole()),
             Tensor::State(state) => Some(Arc::new(state.parameters.clone())),
-            Tensor::Saved(_) => None,
+            Tensor::Packed(_) | Tensor::Saved(_) => None,
         }
     }
 
@@ -171,7 +173,7 @@ impl TensorStore {
     pub fn state(&self, handle: Handle) -> Option<Arc<StageState>> {
         match self.tensors.get(&handle)? {
             Tensor::State(state) => Some(state.clone()),
-            Tensor::Flat(_) | Tensor::Saved(_) => None,
+            Tensor::Flat(_) | Tensor::Packed(_) | Tensor::Saved(_) => None,
         }
     }
 }
