@@ -277,15 +277,16 @@ pub(crate) fn run(
             let chunk = Value::Chunk { stage, origin, index: *index, count, format };
             Ok(Effects::new(vec![chunk], Outcome::Done))
         }
-        (Task::Join { stage, format }, [_, ..]) => join(&values, *stage, *format)
-            .map(|origin| match format.rounds() {
-                false => Effects::state(*stage, origin),
-                true => Effects::new(
-                    vec![Value::Frozen { stage: *stage, origin, chunks: context.chunks, format: *format }],
-                    Outcome::State { digest: made::digest(origin) },
-                ),
-            })
-            .ok_or_else(wrong),
+        (Task::Join { stage, format }, [_, ..]) => {
+            let (stage, format, chunks) = (*stage, *format, context.chunks);
+            let origin = join(&values, stage, format).ok_or_else(wrong)?;
+            if !format.rounds() {
+                return Ok(Effects::state(stage, origin));
+            }
+            // It is kept as it came.
+            let copy = Value::Frozen { stage, origin, chunks, format };
+            Ok(Effects::new(vec![copy], Outcome::State { digest: made::digest(origin) }))
+        }
         (Task::Rebuild { stage, recipe }, sources) if sources.len() == recipe.sources.len() => {
             let found = sources.iter().map(|source| state(*source)).collect::<Result<Vec<_>, _>>()?;
             if found.iter().zip(&recipe.sources).any(|((of, _), source)| *of != source.stage) {
