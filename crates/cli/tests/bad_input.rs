@@ -156,6 +156,7 @@ fn options_that_cannot_work() {
     train(&["--layers", "12", "--stages", "12", "--skip", "0.9"], &["--skip 0.9", "no path can meet"]);
     train(&["--skip", "1"], &["--skip", "not including, 1"]);
     train(&["--recovery", "prayer"], &["prayer", "checkfree"]);
+    train(&["--recovery", "oracle"], &["only `lab` and `simulate`", "neighbour-snapshot"]);
     train(&["--recovery", "checkfree+", "--slots", "1"], &["--slots 2 or more", "--edge-swaps off"]);
     train(&["--model", "9b"], &["9b", "tiny, 124m"]);
     train(&["--model", "none.json"], &["none.json"]);

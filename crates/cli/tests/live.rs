@@ -182,6 +182,43 @@ fn checkfree_plus_makes_a_killed_first_stage_from_its_swap_partner_and_replays()
 }
 
 #[test]
+fn the_only_origin_comes_back_from_its_copy_without_any_option() {
+    origin_comes_back("", "neighbour-snapshot");
+}
+
+#[test]
+fn the_only_origin_comes_back_from_a_rounded_copy() {
+    for recovery in ["neighbour-snapshot:every=5,dtype=bf16", "neighbour-snapshot:every=5,dtype=int8"] {
+        origin_comes_back(&format!("recovery = \"{recovery}\"\n"), recovery);
+    }
+}
+
+/// The only origin is killed once a copy of it is kept; the run goes on with it, and comes out again bit for bit.
+fn origin_comes_back(options: &str, recovery: &str) {
+    let run = Run::new(options);
+    let child = run.start(400);
+    let is_copied = |record: &Value| record["event"] == "copy_kept" && record["stage"] == 0;
+    let start = Instant::now();
+    while !run.events().iter().any(is_copied) {
+        assert!(start.elapsed() < Duration::from_secs(120), "nobody keeps a copy of the origin");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    signal(run.process_of_stage(0), "KILL");
+    run.wait_for("stage_rebuilt", 1);
+    let summary = summary(&child.wait_with_output().unwrap());
+    assert_eq!(summary["steps"], 400);
+    assert_eq!(summary["recovery"], recovery);
+    let rebuilt = run.events().into_iter().find(|record| record["event"] == "stage_rebuilt").unwrap();
+    let what = (&rebuilt["stage"], &rebuilt["kind"], &rebuilt["sources"]);
+    assert_eq!(what, (&0.into(), &"neighbour-snapshot".into(), &serde_json::json!([0])));
+    run.assert_sound();
+    let replay = run.command(&["replay", "run", "--json"]).output().unwrap();
+    let report: Value = serde_json::from_slice(&replay.stdout).unwrap();
+    assert_eq!((replay.status.code(), &report["agrees"]), (Some(0), &true.into()), "{report}");
+    assert!(report["rebuilds"].as_u64().unwrap() >= 1, "{report}");
+}
+
+#[test]
 fn killed_replicas_cost_nothing_but_time() {
     let run = Run::new("replicas = 2\n");
     let child = run.start(400);

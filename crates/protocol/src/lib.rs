@@ -34,8 +34,8 @@ pub use journal::{
     encode_entry,
 };
 pub use message::{
-    Direction, Duty, Holding, KeptCopy, LossShare, Method, NAMES_MAX, ReduceId, Spent, ToCoordinator, ToPeer,
-    ToWorker, TransferId,
+    COPIES_HELD_MAX, Direction, Duty, Holding, KeptCopy, LossShare, Method, NAMES_MAX, ReduceId, Spent,
+    ToCoordinator, ToPeer, ToWorker, TransferId,
 };
 pub use record::{Addition, CommitRecord, LossAdded, SavedStage, SavedState, Share, StageRecord};
 pub use task::{Handle, Outcome, Task, TaskId};

@@ -2,8 +2,12 @@
 
 use crate::record::CommitRecord;
 use serde::{Deserialize, Serialize};
-use skipstone_recovery::Recipe;
+use skipstone_recovery::{Recipe, StateFormat};
 use skipstone_types::{Attempt, Digest, Iteration, Microbatch, NodeId, RunId, Settings, StageId, Term};
+
+/// States of other stages that a node holds at most, those on their way included: a copy that it keeps, and one that takes its
+/// place, or that of a copy whose keeper is lost.
+pub const COPIES_HELD_MAX: usize = 2;
 
 /// Names one handing-over of weights; unique in a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -61,7 +65,7 @@ pub enum Method {
     Rebuild {
         /// How.
         recipe: Recipe,
-        /// One donor a source, in the order of the recipe's sources.
+        /// One donor a source, in the order of the recipe's sources; none: the driver remembers what the stage was.
         donors: Vec<NodeId>,
     },
     /// The node has it already.
@@ -110,6 +114,8 @@ pub enum ToWorker {
         iteration: Iteration,
         /// Who will ask.
         to: NodeId,
+        /// In what numbers. If that rounds your own state, the answer is [`ToCoordinator::CopyFrozen`].
+        format: StateFormat,
     },
     /// Pull a copy of another stage's state and keep it, in place of the one before. The answer is [`ToCoordinator::CopyKept`].
     KeepCopy {
@@ -119,6 +125,8 @@ pub enum ToWorker {
         stage: StageId,
         /// Its state before this iteration.
         iteration: Iteration,
+        /// In what numbers it comes, and is kept.
+        format: StateFormat,
         /// Who freezes it.
         donor: NodeId,
         /// Addresses that you may lack.
@@ -129,7 +137,7 @@ pub enum ToWorker {
         /// The stage.
         stage: StageId,
     },
-    /// The transfer is over: drop what was frozen for it.
+    /// The transfer is over: drop what was frozen for it, and what of a copy has arrived by it.
     Release {
         /// The transfer.
         transfer: TransferId,
@@ -325,6 +333,15 @@ pub enum ToCoordinator {
         bytes_total: u64,
         /// Nodes that they come from now.
         donors: u32,
+    },
+    /// The sender has frozen its own state, rounded, for a copy.
+    CopyFrozen {
+        /// The transfer.
+        transfer: TransferId,
+        /// Digest of the state before it was rounded.
+        digest: Digest,
+        /// Digest of what comes of the copy.
+        rounded: Digest,
     },
     /// The sender keeps a copy of a stage's state.
     CopyKept {

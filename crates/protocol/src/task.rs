@@ -1,7 +1,7 @@
 //! Work that a worker's core asks of its driver. The core sees tensors as handles only.
 
 use serde::{Deserialize, Serialize};
-use skipstone_recovery::Recipe;
+use skipstone_recovery::{Recipe, StateFormat};
 use skipstone_types::{Digest, Iteration, Microbatch, StageId};
 
 /// Names a tensor, or a group of them, in a worker's handle store.
@@ -99,21 +99,29 @@ pub enum Task {
         /// Multiplies the gradient.
         clip_factor: f64,
     },
-    /// A second name for a state that stays as it is while the first goes on. `[state] → [state]`,
-    /// [`Outcome::Frozen`].
-    Freeze,
+    /// A state that stays as it is while the first goes on: a second name for it, or, in a format that rounds, a copy in fewer
+    /// bytes. One that is such a copy already stays what it is. `[state] → [state]`, [`Outcome::Frozen`].
+    Freeze {
+        /// In what numbers.
+        format: StateFormat,
+    },
     /// Chunk `index` of a frozen state. `[state] → [chunk]`, [`Outcome::Done`].
     Chunk {
         /// Which chunk.
         index: u32,
     },
-    /// A state from its chunks, in order. `[chunk, …] → [state]`, [`Outcome::State`].
+    /// A state from its chunks, in order. `[chunk, …] → [state]`, [`Outcome::State`]. Nobody reads the chunks again, whatever comes
+    /// of it: who carries it out may let go of each as soon as it is in the state.
     Join {
         /// The stage that the state is of.
         stage: StageId,
+        /// In what numbers it travels, and stays: a copy in fewer bytes is good for nothing but a [`Task::Rebuild`] of its stage,
+        /// and its digest is that of the state which comes of it then.
+        format: StateFormat,
     },
     /// A lost stage from other stages' states, in the order of the recipe's sources. `[state, …] → [state]`,
-    /// [`Outcome::State`].
+    /// [`Outcome::State`]. A recipe that restores the stage, without an input: what the stage was, which only a simulation
+    /// remembers.
     Rebuild {
         /// The stage to make.
         stage: StageId,
@@ -164,6 +172,8 @@ pub enum Outcome {
         chunks: u32,
         /// Bytes of all chunks together.
         bytes: u64,
+        /// Of a state that was rounded just now: the digest of what will come of it.
+        rounded: Option<Digest>,
     },
     /// The task failed, because of this; there are no outputs.
     Failed {

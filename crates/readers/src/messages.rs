@@ -5,7 +5,7 @@ use skipstone_protocol::{
     Direction, Duty, Envelope, Holding, KeptCopy, LossShare, Message, Method, ReduceId, Spent, ToCoordinator,
     ToPeer, ToWorker, TransferId, WIRE_VERSION, decode, encode,
 };
-use skipstone_recovery::{Moments, Recipe, Source};
+use skipstone_recovery::{Moments, Recipe, Source, StateFormat};
 use skipstone_types::{
     Attempt, Digest, Iteration, LearningRate, Microbatch, NodeId, RateShape, RunId, Settings, StageId, Term,
     WhileLost,
@@ -63,7 +63,12 @@ fn reduce() -> ReduceId {
 
 pub(crate) fn recipe() -> Recipe {
     let source = |stage, coefficient| Source { stage: StageId(stage), coefficient };
-    Recipe { sources: vec![source(1, 0.5), source(3, 0.5)], moments: Moments::Mix, learning_rate_factor: 1.1 }
+    Recipe {
+        sources: vec![source(1, 0.5), source(3, 0.5)],
+        moments: Moments::Mix,
+        learning_rate_factor: 1.1,
+        format: StateFormat::F32,
+    }
 }
 
 fn settings() -> Settings {
@@ -125,13 +130,23 @@ fn to_worker() -> Result<Vec<Seed>, SeedError> {
         ("initialise", assign(Method::Initialise)),
         ("copy", assign(Method::Copy { donors: vec![NodeId(3)] })),
         ("rebuild", assign(rebuild)),
-        ("donate", ToWorker::Donate { transfer: transfer(), stage: StageId(2), iteration, to: NodeId(9) }),
+        (
+            "donate",
+            ToWorker::Donate {
+                transfer: transfer(),
+                stage: StageId(2),
+                iteration,
+                to: NodeId(9),
+                format: StateFormat::Bf16,
+            },
+        ),
         (
             "keep-copy",
             ToWorker::KeepCopy {
                 transfer: transfer(),
                 stage: StageId(2),
                 iteration,
+                format: StateFormat::Int8,
                 donor: NodeId(3),
                 addresses: addresses.clone(),
             },
@@ -218,6 +233,14 @@ fn to_coordinator() -> Result<Vec<Seed>, SeedError> {
                 chunks_total: 10,
                 bytes_total: 10 << 20,
                 donors: 2,
+            },
+        ),
+        (
+            "copy-frozen",
+            ToCoordinator::CopyFrozen {
+                transfer: transfer(),
+                digest: Digest::of(b"state"),
+                rounded: Digest::of(b"copy"),
             },
         ),
         (

@@ -17,6 +17,7 @@
 //! assert_eq!(recipe.sources[0].coefficient, 0.5);
 //! ```
 
+mod format;
 mod neighbours;
 mod partners;
 mod recipe;
@@ -24,6 +25,7 @@ mod snapshots;
 mod spec;
 mod strategies;
 
+pub use format::StateFormat;
 pub use recipe::{Decision, LossView, Moments, Recipe, Source, StageView};
 pub use spec::SpecError;
-pub use strategies::{STRATEGY_NAMES, Strategy, checkfree, strategy};
+pub use strategies::{DEFAULT_STRATEGY, STRATEGY_NAMES, Strategy, checkfree, strategy};

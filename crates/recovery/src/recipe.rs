@@ -1,5 +1,6 @@
 //! What a strategy sees and what it answers.
 
+use crate::StateFormat;
 use serde::{Deserialize, Serialize};
 use skipstone_types::StageId;
 
@@ -57,13 +58,20 @@ pub struct Recipe {
     pub moments: Moments,
     /// Multiplies the stage's learning rate from then on.
     pub learning_rate_factor: f64,
+    /// In what numbers the copy is that a stage is restored from; of other sources nothing is rounded.
+    pub format: StateFormat,
 }
 
 impl Recipe {
-    /// The stage as a copy of it was, weights, moments, counters and rate.
-    pub fn restore(stage: StageId) -> Self {
+    /// The stage as a copy of it was, weights, moments, counters and rate, in the copy's numbers.
+    pub fn restore(stage: StageId, format: StateFormat) -> Self {
         let sources = vec![Source { stage, coefficient: 1.0 }];
-        Self { sources, moments: Moments::Mix, learning_rate_factor: 1.0 }
+        Self { sources, moments: Moments::Mix, learning_rate_factor: 1.0, format }
+    }
+
+    /// In what numbers the states of the sources travel.
+    pub fn travels_as(&self, stage: StageId) -> StateFormat {
+        if self.restores(stage) { self.format } else { StateFormat::F32 }
     }
 
     /// Whether `stage` becomes what a copy of itself is.
@@ -79,6 +87,8 @@ pub enum Decision {
     Rebuild(Recipe),
     /// The whole model goes back to its last checkpoint.
     Rollback,
+    /// The stage becomes what it was when it was lost, which nothing but a simulation can give back.
+    Return,
     /// The strategy can't make this stage again, because of this.
     Refuse(String),
 }

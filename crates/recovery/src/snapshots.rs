@@ -1,11 +1,13 @@
 //! Copies of a stage's state with nodes of other stages.
 
+use crate::StateFormat;
 use crate::spec::{Spec, SpecError};
 use skipstone_types::StageId;
 use std::num::NonZeroU64;
 
-/// Iterations between copies, where nothing is said.
-const EVERY_ITERATIONS: u64 = 10;
+/// Iterations between copies, where nothing is said: calm times pay for it with less than 5 % more bytes in the lab's runs
+/// (docs/recovery.md has what that costs).
+const EVERY_ITERATIONS: u64 = 25;
 
 /// Most iterations between copies.
 const EVERY_ITERATIONS_MAX: u64 = 1_000_000;
@@ -15,24 +17,35 @@ const EVERY_ITERATIONS_MAX: u64 = 1_000_000;
 pub(crate) struct Snapshots {
     relays: Option<NonZeroU64>,
     origin: Option<NonZeroU64>,
+    format: StateFormat,
 }
 
 impl Snapshots {
-    /// The options `every` and `origin`.
+    /// The options `every`, `origin` and `dtype`.
     pub(crate) fn of(spec: &mut Spec<'_>) -> Result<Self, SpecError> {
         let every = NonZeroU64::new(spec.whole("every", EVERY_ITERATIONS, &(1..=EVERY_ITERATIONS_MAX))?);
         let origin = spec.choice("origin", &["yes", "no"])? == "yes";
-        Ok(Self { relays: every, origin: every.filter(|_| origin) })
+        let format = match spec.choice("dtype", &["f32", "bf16", "int8"])? {
+            "bf16" => StateFormat::Bf16,
+            "int8" => StateFormat::Int8,
+            _ => StateFormat::F32,
+        };
+        Ok(Self { relays: every, origin: every.filter(|_| origin), format })
     }
 
     /// Of the origin alone, every so many iterations: the option `origin_every`, 0 for never.
     pub(crate) fn of_origin(spec: &mut Spec<'_>) -> Result<Self, SpecError> {
         let every = spec.whole("origin_every", 1, &(0..=EVERY_ITERATIONS_MAX))?;
-        Ok(Self { relays: None, origin: NonZeroU64::new(every) })
+        Ok(Self { relays: None, origin: NonZeroU64::new(every), format: StateFormat::F32 })
     }
 
     /// Iterations between two copies of the stage.
     pub(crate) fn every(&self, stage: StageId) -> Option<NonZeroU64> {
         if stage.is_origin() { self.origin } else { self.relays }
+    }
+
+    /// In what numbers.
+    pub(crate) fn format(&self) -> StateFormat {
+        self.format
     }
 }

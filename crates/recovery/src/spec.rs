@@ -161,6 +161,19 @@ impl<'a> Spec<'a> {
         self.parsed(option, "none, or a number", range)
     }
 
+    /// A whole number in a range, or `none`, which is the default.
+    pub(crate) fn whole_or_none(
+        &mut self,
+        option: &'static str,
+        range: &RangeInclusive<u64>,
+    ) -> Result<Option<u64>, SpecError> {
+        if self.options.contains(&(option, Some("none"))) {
+            self.take(option);
+            return Ok(None);
+        }
+        self.parsed(option, "none, or a whole number", range)
+    }
+
     /// Nothing may be left.
     pub(crate) fn finish(self) -> Result<(), SpecError> {
         match self.options.first() {

@@ -4,7 +4,7 @@ use crate::neighbours::{Neighbour, nearest};
 use crate::partners::Partners;
 use crate::snapshots::Snapshots;
 use crate::spec::{Spec, SpecError};
-use crate::{Decision, LossView, Moments, Recipe, Source};
+use crate::{Decision, LossView, Moments, Recipe, Source, StateFormat};
 use skipstone_types::{EdgeSwaps, StageId};
 use std::num::NonZeroU64;
 
@@ -28,15 +28,33 @@ pub trait Strategy: Send + Sync {
         None
     }
 
+    /// In what numbers copies travel and are kept: one that rounds gives a stage back a little otherwise than it was.
+    fn copy_format(&self) -> StateFormat {
+        StateFormat::F32
+    }
+
     /// Iterations between two checkpoints of the whole model; none: it goes back to none.
     fn saves_every(&self) -> Option<NonZeroU64> {
         None
     }
+
+    /// Iterations within which what a recipe has added to a stage's learning rate goes down to 1/e of it; none: it stays.
+    fn rate_decay(&self) -> Option<NonZeroU64> {
+        None
+    }
+
+    /// Whether it takes for granted what only a simulation has: a lost stage as it was when it was lost.
+    fn is_oracle(&self) -> bool {
+        false
+    }
 }
 
 /// The names that [`strategy`] knows.
-pub const STRATEGY_NAMES: [&str; 7] =
-    ["checkfree", "checkfree+", "uniform", "copy", "random", "neighbour-snapshot", "checkpoint"];
+pub const STRATEGY_NAMES: [&str; 8] =
+    ["checkfree", "checkfree+", "uniform", "copy", "random", "neighbour-snapshot", "checkpoint", "oracle"];
+
+/// What a run does where nothing is said: what the lab shows best on loss for at most a few per cent more bytes.
+pub const DEFAULT_STRATEGY: &str = "neighbour-snapshot";
 
 /// Added to a norm, so that stages without gradient still weigh something (the authors' code).
 const NORM_FLOOR: f64 = 1e-4;
@@ -50,6 +68,9 @@ const CHECKPOINT_ITERATIONS: u64 = 50;
 /// Factors that a learning rate may be multiplied with.
 const RATE_FACTORS: std::ops::RangeInclusive<f64> = 0.01..=10.0;
 
+/// Most iterations that a raise of the learning rate may last.
+const RATE_DECAY_ITERATIONS_MAX: u64 = 1_000_000;
+
 /// The strategy that `text` describes: a name, and options after a colon, as in `checkfree:norm=l2-squared,moments=mix`.
 ///
 /// | name | what a lost stage becomes | options (default first) |
@@ -59,11 +80,12 @@ const RATE_FACTORS: std::ops::RangeInclusive<f64> = 0.01..=10.0;
 /// | `uniform` | the plain average of its neighbours | `moments`; `rate_factor=1` |
 /// | `copy` | its nearest neighbour, the one below if there are two | `moments`; `rate_factor=1` |
 /// | `random` | what it was at the start | |
-/// | `neighbour-snapshot` | what it was when a node of another stage was last sent a copy of it, moments included; the origin too. Without such a copy, as `checkfree` | `every=10` iterations between copies; `origin=yes`, `no`; those of `checkfree` |
+/// | `neighbour-snapshot` | what it was when a node of another stage was last sent a copy of it, moments included; the origin too. Without such a copy, as `checkfree` | `every=25` iterations between copies; `origin=yes`, `no`; `dtype=f32`, or `bf16` or `int8`: copies in fewer bytes, from which a stage comes back rounded; those of `checkfree` |
 /// | `checkpoint` | what it was at the last checkpoint, as every other stage too: the run goes back to it, and trains again what it had trained since. Before there is one, as `checkfree` | `every=50` iterations between checkpoints; those of `checkfree` |
+/// | `oracle` | what it was when it was lost, as nothing but a simulation can have it ([`Strategy::is_oracle`]): the cost of the hole alone | |
 ///
 /// `moments=zero` starts Adam's moments anew, `mix` mixes them as the weights; `rate_factor` multiplies the stage's learning rate
-/// from then on. Across several lost neighbours the nearest living stages are used; under `checkfree` a stage counts for less the farther
+/// from then on, or, with `rate_decay=N`, for about N iterations: each takes an N-th of what is left of the raise. Across several lost neighbours the nearest living stages are used; under `checkfree` a stage counts for less the farther
 /// it is.
 ///
 /// # Errors
@@ -71,6 +93,10 @@ const RATE_FACTORS: std::ops::RangeInclusive<f64> = 0.01..=10.0;
 pub fn strategy(text: &str) -> Result<Box<dyn Strategy>, SpecError> {
     let mut spec = Spec::parse(text)?;
     let name = spec.one_of(&STRATEGY_NAMES)?;
+    if name == "oracle" {
+        spec.finish()?;
+        return Ok(Box::new(Oracle));
+    }
     let snapshots = match name {
         "neighbour-snapshot" => Some(Snapshots::of(&mut spec)?),
         "checkfree+" => Some(Snapshots::of_origin(&mut spec)?),
@@ -88,14 +114,15 @@ pub fn strategy(text: &str) -> Result<Box<dyn Strategy>, SpecError> {
         _ => Weighting::Fresh,
     };
     let swapped = (name == "checkfree+").then(|| Partners::of(&mut spec)).transpose()?;
-    let (moments, learning_rate_factor) = if weighting == Weighting::Fresh {
-        (Moments::Zero, 1.0)
+    let (moments, learning_rate_factor, rate_decay) = if weighting == Weighting::Fresh {
+        (Moments::Zero, 1.0, None)
     } else {
         let mix = spec.choice("moments", &["zero", "mix"])? == "mix";
         let averages = matches!(weighting, Weighting::GradientNorm { .. });
         let usual = if averages { CHECKFREE_LEARNING_RATE_FACTOR } else { 1.0 };
         let factor = spec.number("rate_factor", usual, &RATE_FACTORS)?;
-        (if mix { Moments::Mix } else { Moments::Zero }, factor)
+        let decay = spec.whole_or_none("rate_decay", &(1..=RATE_DECAY_ITERATIONS_MAX))?;
+        (if mix { Moments::Mix } else { Moments::Zero }, factor, decay.and_then(NonZeroU64::new))
     };
     spec.finish()?;
     Ok(Box::new(Neighbours {
@@ -104,6 +131,7 @@ pub fn strategy(text: &str) -> Result<Box<dyn Strategy>, SpecError> {
         swapped,
         moments,
         learning_rate_factor,
+        rate_decay,
         snapshots,
         saves_every,
     }))
@@ -117,6 +145,7 @@ pub fn checkfree() -> Box<dyn Strategy> {
         swapped: None,
         moments: Moments::Zero,
         learning_rate_factor: CHECKFREE_LEARNING_RATE_FACTOR,
+        rate_decay: None,
         snapshots: None,
         saves_every: None,
     })
@@ -143,6 +172,7 @@ struct Neighbours {
     swapped: Option<Partners>,
     moments: Moments,
     learning_rate_factor: f64,
+    rate_decay: Option<NonZeroU64>,
     snapshots: Option<Snapshots>,
     saves_every: Option<NonZeroU64>,
 }
@@ -154,7 +184,7 @@ impl Strategy for Neighbours {
 
     fn on_loss(&self, view: &LossView<'_>) -> Decision {
         if view.copy_age.is_some() && self.copies_every(view.lost).is_some() {
-            return Decision::Rebuild(Recipe::restore(view.lost));
+            return Decision::Rebuild(Recipe::restore(view.lost, self.copy_format()));
         }
         if view.checkpoint_age.is_some() && self.saves_every.is_some() {
             return Decision::Rollback;
@@ -165,7 +195,12 @@ impl Strategy for Neighbours {
         let (moments, learning_rate_factor) = (self.moments, self.learning_rate_factor);
         if let Some(stage) = self.swapped.and_then(|partners| partners.copied(view)) {
             let sources = vec![Source { stage, coefficient: 1.0 }];
-            return Decision::Rebuild(Recipe { sources, moments, learning_rate_factor });
+            return Decision::Rebuild(Recipe {
+                sources,
+                moments,
+                learning_rate_factor,
+                format: StateFormat::F32,
+            });
         }
         let neighbours = nearest(view);
         let weights = self.weights(&neighbours);
@@ -179,7 +214,7 @@ impl Strategy for Neighbours {
             .filter(|(_, weight)| *weight > 0.0)
             .map(|(neighbour, weight)| Source { stage: neighbour.stage, coefficient: weight / total })
             .collect();
-        Decision::Rebuild(Recipe { sources, moments, learning_rate_factor })
+        Decision::Rebuild(Recipe { sources, moments, learning_rate_factor, format: StateFormat::F32 })
     }
 
     fn edge_swaps(&self) -> EdgeSwaps {
@@ -190,8 +225,33 @@ impl Strategy for Neighbours {
         self.snapshots.as_ref().and_then(|snapshots| snapshots.every(stage))
     }
 
+    fn copy_format(&self) -> StateFormat {
+        self.snapshots.as_ref().map_or(StateFormat::F32, Snapshots::format)
+    }
+
     fn saves_every(&self) -> Option<NonZeroU64> {
         self.saves_every
+    }
+
+    fn rate_decay(&self) -> Option<NonZeroU64> {
+        self.rate_decay
+    }
+}
+
+/// A lost stage as it was.
+struct Oracle;
+
+impl Strategy for Oracle {
+    fn name(&self) -> &'static str {
+        "oracle"
+    }
+
+    fn on_loss(&self, _view: &LossView<'_>) -> Decision {
+        Decision::Return
+    }
+
+    fn is_oracle(&self) -> bool {
+        true
     }
 }
 
@@ -225,223 +285,13 @@ fn refuse_origin() -> Decision {
 }
 
 fn fresh() -> Recipe {
-    Recipe { sources: Vec::new(), moments: Moments::Zero, learning_rate_factor: 1.0 }
+    Recipe {
+        sources: Vec::new(),
+        moments: Moments::Zero,
+        learning_rate_factor: 1.0,
+        format: StateFormat::F32,
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::StageView;
-
-    fn stages(living: &[bool], norms: &[f64]) -> Vec<StageView> {
-        living
-            .iter()
-            .zip(norms)
-            .enumerate()
-            .map(|(index, (living, norm))| StageView {
-                living: *living,
-                gradient_norm: *norm,
-                like_relay: index > 0,
-            })
-            .collect()
-    }
-
-    fn sources(name: &str, lost: u16, stages: &[StageView]) -> Vec<(u16, f64)> {
-        match strategy(name).unwrap().on_loss(&LossView {
-            lost: StageId(lost),
-            stages,
-            copy_age: None,
-            checkpoint_age: None,
-        }) {
-            Decision::Rebuild(recipe) => {
-                recipe.sources.iter().map(|source| (source.stage.0, source.coefficient)).collect()
-            }
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn checkfree_weighs_with_gradient_norms() {
-        let stages = stages(&[true, true, false, true], &[9.0, 1.0, 5.0, 3.0]);
-        let got = sources("checkfree", 2, &stages);
-        assert_eq!((got[0].0, got[1].0), (1, 3));
-        assert!((got[0].1 - 0.25).abs() < 1e-4 && (got[1].1 - 0.75).abs() < 1e-4, "{got:?}");
-    }
-
-    #[test]
-    fn two_adjacent_losses_reach_across_and_weigh_with_distance() {
-        let stages = stages(&[true, true, false, false, true], &[0.0, 1.0, 1.0, 1.0, 1.0]);
-        let got = sources("checkfree", 2, &stages);
-        assert_eq!((got[0].0, got[1].0), (1, 4));
-        assert!((got[0].1 - 2.0 / 3.0).abs() < 1e-9, "{got:?}");
-    }
-
-    #[test]
-    fn edges_are_copied_and_an_origin_with_layers_is_a_neighbour() {
-        let mut stages = stages(&[true, false, true], &[1.0; 3]);
-        assert_eq!(sources("checkfree", 1, &stages), [(2, 1.0)]);
-        stages[0].like_relay = true;
-        assert_eq!(sources("uniform", 1, &stages), [(0, 0.5), (2, 0.5)]);
-        assert_eq!(sources("copy", 1, &stages), [(0, 1.0)]);
-    }
-
-    #[test]
-    fn checkfree_plus_copies_edges_from_their_swap_partners() {
-        let all = |lost: usize, relays: usize| {
-            let living: Vec<bool> = (0..=relays).map(|stage| stage != lost).collect();
-            let norms: Vec<f64> = (0..=relays).map(|stage| 1.0 + stage as f64).collect();
-            let mut stages = stages(&living, &norms);
-            stages[0].like_relay = true;
-            stages
-        };
-        for relays in 2..=8 {
-            let last = relays as u16;
-            for options in ["", ":partners=average", ":partners=copy", ":norm=l2-squared,clip=1"] {
-                let name = format!("checkfree+{options}");
-                assert_eq!(strategy(&name).unwrap().edge_swaps(), EdgeSwaps::Odd);
-                assert_eq!(sources(&name, 1, &all(1, relays)), [(2, 1.0)], "{relays} relays");
-                assert_eq!(sources(&name, last, &all(relays, relays)), [(last - 1, 1.0)]);
-            }
-        }
-        for lost in [2, 3, 4, 5] {
-            let plain = sources("checkfree", lost, &all(lost.into(), 6));
-            assert_eq!(plain.len(), 2);
-            assert_eq!(sources("checkfree+", lost, &all(lost.into(), 6)), plain, "inner ones are averages");
-        }
-        let copied = |lost: usize| sources("checkfree+:partners=copy", lost as u16, &all(lost, 6));
-        assert_eq!((copied(2), copied(5)), (vec![(1, 1.0)], vec![(6, 1.0)]));
-        assert_eq!((copied(3).len(), copied(4).len()), (2, 2));
-        assert_eq!(sources("checkfree+:partners=copy", 2, &all(2, 3)), [(1, 1.0)]);
-        assert_eq!(sources("checkfree+", 1, &all(1, 1)), [(0, 1.0)], "there is no partner");
-        assert_eq!(strategy("checkfree").unwrap().edge_swaps(), EdgeSwaps::Off);
-    }
-
-    #[test]
-    fn an_edge_without_its_partner_is_made_as_by_checkfree() {
-        let stages = stages(&[true, false, false, true, true], &[1.0; 5]);
-        assert_eq!(sources("checkfree+", 1, &stages), [(3, 1.0)]);
-        assert_eq!(sources("checkfree+:partners=copy", 2, &stages), sources("checkfree", 2, &stages));
-    }
-
-    #[test]
-    fn without_relays_weights_are_fresh_and_the_origin_is_refused() {
-        let stages = stages(&[true, false, false], &[1.0; 3]);
-        for name in STRATEGY_NAMES {
-            assert!(sources(name, 1, &stages).is_empty());
-            let view = LossView { lost: StageId(0), stages: &stages, copy_age: None, checkpoint_age: None };
-            assert!(matches!(strategy(name).unwrap().on_loss(&view), Decision::Refuse(_)));
-        }
-        assert!(strategy("hope").is_err());
-    }
-
-    fn recipe(text: &str, norms: &[f64]) -> Recipe {
-        let stages = stages(&[true, true, false, true], norms);
-        match strategy(text).unwrap().on_loss(&LossView {
-            lost: StageId(2),
-            stages: &stages,
-            copy_age: None,
-            checkpoint_age: None,
-        }) {
-            Decision::Rebuild(recipe) => recipe,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn options_say_how_norms_count_and_what_becomes_of_moments_and_rate() {
-        let norms = [9.0, 1.0, 5.0, 3.0];
-        let first = |text: &str| recipe(text, &norms).sources[0].coefficient;
-        assert!((first("checkfree:norm=l2-squared") - 0.1).abs() < 1e-3);
-        assert!((first("checkfree:clip=1") - 0.5).abs() < 1e-9, "both are clipped to 1");
-        assert!((first("checkfree:clip=2,norm=l2") - 1.0 / 3.0).abs() < 1e-4);
-        let usual = recipe("checkfree", &norms);
-        assert_eq!((usual.moments, usual.learning_rate_factor), (Moments::Zero, 1.1));
-        let mixed = recipe("copy:moments=mix,rate_factor=1.5", &norms);
-        assert_eq!((mixed.moments, mixed.learning_rate_factor), (Moments::Mix, 1.5));
-        assert_eq!(mixed.sources.len(), 1);
-    }
-
-    #[test]
-    fn a_copy_of_a_stage_is_taken_as_it_is() {
-        let stages = stages(&[true, true, false, true], &[1.0; 4]);
-        let decide = |text: &str, lost, copy_age| {
-            let strategy = strategy(text).unwrap();
-            strategy.on_loss(&LossView {
-                lost: StageId(lost),
-                stages: &stages,
-                copy_age,
-                checkpoint_age: None,
-            })
-        };
-        let restored = |lost| Decision::Rebuild(Recipe::restore(StageId(lost)));
-        assert_eq!(decide("neighbour-snapshot", 2, Some(3)), restored(2));
-        assert_eq!(decide("neighbour-snapshot", 0, Some(3)), restored(0));
-        assert_eq!(decide("neighbour-snapshot", 2, None), decide("checkfree", 2, None));
-        assert!(matches!(decide("neighbour-snapshot", 0, None), Decision::Refuse(_)));
-        assert!(matches!(decide("neighbour-snapshot:origin=no", 0, Some(3)), Decision::Refuse(_)));
-        assert_eq!(decide("checkfree", 2, Some(3)), decide("checkfree", 2, None));
-        let every =
-            |text: &str, stage| strategy(text).unwrap().copies_every(StageId(stage)).map(NonZeroU64::get);
-        assert_eq!(every("neighbour-snapshot", 0), Some(10));
-        assert_eq!(every("neighbour-snapshot:every=1,origin=no", 1), Some(1));
-        assert_eq!(every("neighbour-snapshot:every=1,origin=no", 0), None);
-        assert_eq!(every("checkfree", 1), None);
-        assert_eq!((every("checkfree+", 0), every("checkfree+", 1)), (Some(1), None));
-        assert_eq!(every("checkfree+:origin_every=0", 0), None);
-    }
-
-    #[test]
-    fn with_a_checkpoint_the_run_goes_back_whatever_is_lost() {
-        let stages = stages(&[false, true, false, true], &[1.0; 4]);
-        let decide = |text: &str, lost, checkpoint_age| {
-            let view = LossView { lost: StageId(lost), stages: &stages, copy_age: None, checkpoint_age };
-            strategy(text).unwrap().on_loss(&view)
-        };
-        for lost in [0, 2] {
-            assert_eq!(decide("checkpoint:every=7", lost, Some(3)), Decision::Rollback);
-            assert_eq!(decide("checkpoint", lost, None), decide("checkfree", lost, None));
-            assert_eq!(decide("checkfree", lost, Some(3)), decide("checkfree", lost, None));
-        }
-        let every = |text: &str| strategy(text).unwrap().saves_every().map(NonZeroU64::get);
-        assert_eq!((every("checkpoint"), every("checkpoint:every=7")), (Some(50), Some(7)));
-        assert_eq!(every("neighbour-snapshot"), None);
-    }
-
-    #[test]
-    fn checkfree_is_what_its_name_gives() {
-        let stages = stages(&[true, true, false, true, true], &[9.0, 1.0, 5.0, 3.0, 2.0]);
-        let parsed = strategy("checkfree").unwrap();
-        for lost in 0..5 {
-            let (copy_age, checkpoint_age) = (Some(1), Some(2));
-            let view = LossView { lost: StageId(lost), stages: &stages, copy_age, checkpoint_age };
-            assert_eq!(checkfree().on_loss(&view), parsed.on_loss(&view));
-        }
-        assert_eq!(checkfree().name(), parsed.name());
-    }
-
-    #[test]
-    fn what_is_not_known_is_refused_with_the_nearest_that_is() {
-        for (text, says) in [
-            ("checkfee", "checkfree"),
-            ("checkfree:nrom=l2", "norm"),
-            ("checkfree:norm=l3", "l2"),
-            ("checkfree:moments=mixed", "mix"),
-            ("uniform:norm=l2", "no option norm"),
-            ("checkfree:partners=copy", "no option partners"),
-            ("checkfree+:partners=both", "average or copy"),
-            ("random:moments=mix", "no option moments"),
-            ("copy:rate_factor=nan", "0.01"),
-            ("copy:rate_factor=11", "10"),
-            ("copy:rate_factor", "rate_factor="),
-            ("copy:moments=mix,moments=zero", "twice"),
-            ("checkfree:clip=0", "none"),
-            ("neighbour-snapshot:every=0", "whole number"),
-            ("neighbour-snapshot:every=1.5", "whole number"),
-            ("neighbour-snapshot:origin=maybe", "yes"),
-            ("", "checkfree"),
-        ] {
-            let why = strategy(text).map(|_| ()).unwrap_err().to_string();
-            assert!(why.contains(says), "{text}: {why}");
-        }
-    }
-}
+mod tests;

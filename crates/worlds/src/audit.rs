@@ -343,7 +343,7 @@ fn count_samples(
 mod tests {
     use super::*;
     use skipstone_protocol::{Rebuild, SavedStage, Share, StageRecord};
-    use skipstone_recovery::Recipe;
+    use skipstone_recovery::{Recipe, StateFormat};
     use skipstone_types::{Attempt, NodeId, Path, PlanEpoch, RunId, Term, Visit};
 
     fn record(iteration: u64, previous: Digest, lineage: u32) -> CommitRecord {
@@ -415,7 +415,7 @@ mod tests {
                 stage: StageId(1),
                 lineage,
                 from: Iteration(from),
-                recipe: Recipe::restore(StageId(1)),
+                recipe: Recipe::restore(StageId(1), StateFormat::F32),
                 source_lineages: vec![copied],
                 state: Digest::default(),
             }))

@@ -168,7 +168,7 @@ impl Default for RunConfig {
             spares: 0,
             skip: 0.0,
             full_every: 0,
-            recovery: "checkfree".to_owned(),
+            recovery: skipstone_recovery::DEFAULT_STRATEGY.to_owned(),
             edge_swaps: None,
             while_lost: WhileLost::Skip,
             repair: Repair::Exact,
@@ -366,6 +366,15 @@ impl RunConfig {
         let of_strategy =
             || skipstone_recovery::strategy(&self.recovery).map(|strategy| strategy.edge_swaps());
         self.edge_swaps.unwrap_or_else(|| of_strategy().unwrap_or_default())
+    }
+
+    /// Whether processes can carry the run out, and not only a simulation.
+    ///
+    /// # Errors
+    /// A strategy that takes for granted what only a simulation has.
+    pub fn check_live(&self) -> Result<(), ConfigError> {
+        let is_oracle = skipstone_recovery::strategy(&self.recovery)?.is_oracle();
+        if is_oracle { Err(ConfigError::Oracle) } else { Ok(()) }
     }
 
     /// Nodes that the run starts with.

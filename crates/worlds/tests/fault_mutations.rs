@@ -33,7 +33,8 @@ fn guards(tamper: Tamper) -> &'static [&'static str] {
         Tamper::AppendTwice => &["journal_cut_anywhere_is_a_past"],
         Tamper::ForgetNodeIds => &["node_ids_are_never_used_twice"],
         Tamper::GrantExtraSlot => &["slots_never_exceeded"],
-        Tamper::AskForFutureSaves => &["queues_bounded"],
+        // A node may hold two of other stages' states, and no more.
+        Tamper::AskForFutureSaves | Tamper::KeepDroppedCopies => &["queues_bounded"],
         Tamper::LoseMicrobatch => &["each_microbatch_counted_once"],
         Tamper::CommitBeforeWrite => &["commit_is_journalled_first"],
         Tamper::RebuildOtherwise => &["recovery_is_the_configured_one"],
@@ -49,7 +50,10 @@ fn guards(tamper: Tamper) -> &'static [&'static str] {
         Tamper::CountLostOwner => &["fenced_nodes_never_count"],
         Tamper::VouchForUnstepped => &["nodes_one_step_apart"],
         Tamper::PublishOtherBits => &["published_state_is_committed"],
-        Tamper::LoseSavedFile | Tamper::ResumeElsewhere => &["resume_goes_on_from_what_was_saved"],
+        Tamper::LoseSavedFile
+        | Tamper::ResumeElsewhere
+        | Tamper::ForgetRollback
+        | Tamper::RollBackElsewhere => &["resume_goes_on_from_what_was_saved"],
         Tamper::SwapPaths => &["repair_keeps_the_planned_stages"],
         Tamper::CommitTwice => &["committed_iterations_never_change"],
         Tamper::GiveUpEarly => &["one_origin_and_a_spare_suffice"],

@@ -27,7 +27,7 @@ Examples:
 Trains a small model with real processes while faults are made at random times: nodes and the coordinator are killed
 (SIGKILL) or told to leave, stand still (SIGSTOP) or slow down, links are cut both ways or one, frames are damaged. The run ends by
 itself; then the event log, the ledger of the data and the journal are checked, and the weights are computed again from
-the journal. The last healthy origin is spared: no strategy makes it again. Exit code 1: a promise was broken.";
+the journal. The last healthy origin is spared: it comes back only if a copy of it is kept. Exit code 1: a promise was broken.";
 
 /// Options of `chaos`.
 #[derive(Debug, Args)]

@@ -22,7 +22,8 @@ Examples:
 An experiment is a TOML file:
   name = \"how stages come back\"
   seeds = [1, 2]                                  # paired: the same weights, samples and losses for every strategy
-  strategies = [\"checkfree\", \"checkfree+\"]      # as for train --recovery; checkfree+ swaps stages in its own arms
+  strategies = [\"checkfree+\", \"oracle\"]         # as for train --recovery, and oracle: stages come back as they were.
+                                                  # checkfree+ swaps stages in its own arms
   loss_rates = [0.002, 0.004]                     # chance that a relay stage is lost in an iteration
   skips = [0.0, 0.33]                             # in place of the run's
   eval_every = 50                                 # iterations between two validations

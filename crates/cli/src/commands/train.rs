@@ -17,7 +17,8 @@ Examples:
   skipstone train --churn 'every 20s' --steps 500       a node is killed every 20 seconds
   skipstone train --recovery checkfree+ --stages 6      the first and last stage swap places with a partner, and come back from it
   skipstone train --recovery checkfree --edge-swaps odd the swaps alone
-  skipstone train --recovery neighbour-snapshot:every=20        a neighbour keeps a copy of each stage, the origin's too
+  skipstone train --recovery neighbour-snapshot:every=10        a neighbour gets a copy of each stage more often than by default
+  skipstone train --recovery checkfree                  no copies: a lost stage is the average of its neighbours
   skipstone train --recovery checkpoint:every=50        a lost stage sends the whole run back to its last checkpoint
   skipstone train --replicas 2 --notice-command \\
     'until curl -fs http://169.254.169.254/latest/meta-data/spot/instance-action; do sleep 5; done'
@@ -129,6 +130,7 @@ impl Train {
 
 /// Runs to the end, exports, evaluates and sums up.
 pub(crate) fn train(config: &RunConfig, options: RunOptions, json: bool) -> Outcome {
+    config.check_live()?;
     let outcome = run(config, options)?;
     let summary = finish(&outcome);
     if let Ok(summary) = &summary {

@@ -140,7 +140,7 @@ mod tests {
     use crate::fixtures::settings;
     use crate::journal::Rebuild;
     use crate::record::{SavedStage, SavedState, StageRecord};
-    use skipstone_recovery::{Moments, Recipe};
+    use skipstone_recovery::{Recipe, StateFormat};
     use skipstone_types::{Attempt, Digest, PlanEpoch};
 
     /// A record in which the stages step that `steps` names.
@@ -175,7 +175,7 @@ mod tests {
     }
 
     fn rebuilt(lineage: u32) -> Entry {
-        let recipe = Recipe { sources: Vec::new(), moments: Moments::Zero, learning_rate_factor: 1.0 };
+        let recipe = Recipe { sources: Vec::new(), ..Recipe::restore(StageId(2), StateFormat::F32) };
         Entry::Rebuilt(Box::new(Rebuild {
             stage: StageId(2),
             lineage,

@@ -226,8 +226,8 @@ impl Coordinator {
             followed: iteration,
         }));
         self.log(Event::NodeAssigned { node, stage, how: how.to_owned() });
-        for (donor, stage, iteration) in donated {
-            self.send(donor, ToWorker::Donate { transfer, stage, iteration, to: node });
+        for (donor, stage, iteration, format) in donated {
+            self.send(donor, ToWorker::Donate { transfer, stage, iteration, to: node, format });
         }
         self.send(node, ToWorker::Assign { transfer, stage, iteration, method, addresses });
     }

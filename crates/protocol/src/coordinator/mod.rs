@@ -28,6 +28,7 @@ use crate::message::{KeptCopy, ReduceId, ToCoordinator, ToWorker, TransferId};
 use crate::record::{CommitRecord, SavedState};
 use attempt::AttemptState;
 pub use condense::condense;
+use copies::Frozen;
 use restart::Returning;
 use roster::{Node, Role};
 use saving::Saving;
@@ -317,6 +318,9 @@ impl Coordinator {
             ToCoordinator::Leaving => self.on_leaving(node),
             ToCoordinator::Obtained { transfer, chunks, chunks_total, bytes_total, donors } => {
                 self.on_obtained(node, transfer, (chunks, chunks_total), bytes_total, donors);
+            }
+            ToCoordinator::CopyFrozen { transfer, digest, rounded } => {
+                self.on_copy_frozen(transfer, Frozen { of: digest, rounded });
             }
             ToCoordinator::CopyKept { transfer, stage, iteration, digest } => {
                 self.on_copy_kept(node, transfer, KeptCopy { stage, iteration, digest });

@@ -3,7 +3,7 @@
 use super::Coordinator;
 use super::roster::{JoinKind, Making};
 use crate::message::Method;
-use skipstone_recovery::{Decision, LossView, Recipe, StageView};
+use skipstone_recovery::{Decision, LossView, Recipe, StageView, StateFormat};
 use skipstone_types::{Event, Iteration, NodeId, StageId};
 
 impl Coordinator {
@@ -11,6 +11,7 @@ impl Coordinator {
     pub(super) fn rebuild(&mut self, node: NodeId, stage: StageId) {
         match self.decide(stage, Some(node)) {
             Decision::Rebuild(recipe) => self.rebuild_with(node, stage, recipe),
+            Decision::Return => self.give_back(node, stage),
             // It is done as soon as nobody is about to serve the stage.
             Decision::Rollback => {}
             Decision::Refuse(why) => {
@@ -78,6 +79,21 @@ impl Coordinator {
         self.assign(node, stage, kind, method, vec![keeper], "rebuild");
     }
 
+    /// The stage becomes again what it was: who carries tasks out remembers it, and nobody donates anything.
+    fn give_back(&mut self, node: NodeId, stage: StageId) {
+        let recipe = Recipe::restore(stage, StateFormat::F32);
+        let making = Making {
+            recipe: recipe.clone(),
+            from: self.iteration,
+            source_lineages: vec![self.stages[usize::from(stage.0)].lineage],
+            gives: None,
+        };
+        let kind = JoinKind::Rebuild(Box::new(making));
+        self.log(Event::RebuildStarted { stage, node, sources: vec![(stage, 1.0)] });
+        let method = Method::Rebuild { recipe, donors: Vec::new() };
+        self.assign(node, stage, kind, method, Vec::new(), "rebuild");
+    }
+
     /// Each donor, with the stage and the iteration whose state it is to freeze: a rebuilt stage's donors give their own, or a
     /// copy of what the stage was.
     pub(super) fn what_donors_give(
@@ -85,16 +101,17 @@ impl Coordinator {
         stage: StageId,
         kind: &JoinKind,
         donors: &[NodeId],
-    ) -> Vec<(NodeId, StageId, Iteration)> {
+    ) -> Vec<(NodeId, StageId, Iteration, StateFormat)> {
         let what = |index: usize| match kind {
             JoinKind::Rebuild(making) => {
-                (making.recipe.sources.get(index).map_or(stage, |source| source.stage), making.from)
+                let source = making.recipe.sources.get(index).map_or(stage, |source| source.stage);
+                (source, making.from, making.recipe.travels_as(stage))
             }
-            JoinKind::First | JoinKind::Copy | JoinKind::Keep => (stage, self.iteration),
+            JoinKind::First | JoinKind::Copy | JoinKind::Keep => (stage, self.iteration, StateFormat::F32),
         };
         let gives = |(index, donor): (usize, &NodeId)| {
-            let (stage, iteration) = what(index);
-            (*donor, stage, iteration)
+            let (stage, iteration, format) = what(index);
+            (*donor, stage, iteration, format)
         };
         donors.iter().enumerate().map(gives).collect()
     }

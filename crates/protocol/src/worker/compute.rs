@@ -235,8 +235,8 @@ impl Worker {
                 Some(state) => self.stepped(iteration, *state, digest),
                 None => self.broken("the step made no state".to_owned()),
             },
-            (Purpose::Freeze { transfer }, Outcome::Frozen { chunks, bytes }) => {
-                self.frozen(transfer, outputs, (chunks, bytes));
+            (Purpose::Freeze { transfer }, Outcome::Frozen { chunks, bytes, rounded }) => {
+                self.frozen(transfer, outputs, (chunks, bytes), rounded);
             }
             (Purpose::Chunk { transfer, index, to }, _) => self.chunk_made(transfer, index, to, outputs),
             (Purpose::Join { transfer, source }, Outcome::State { digest }) => {
@@ -264,7 +264,7 @@ impl Worker {
             }
             Purpose::Join { transfer, .. } | Purpose::Obtain { transfer } => {
                 self.report(ToCoordinator::TransferFailed { transfer, why });
-                if self.copy_failed(transfer) {
+                if self.stop_copy_by(transfer) {
                     return;
                 }
                 if let Some(obtaining) = self.obtaining.take_if(|obtaining| obtaining.transfer == transfer) {

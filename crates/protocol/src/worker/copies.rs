@@ -7,6 +7,7 @@ use super::Worker;
 use super::pull::Pull;
 use crate::message::{KeptCopy, ToCoordinator, TransferId};
 use crate::task::Handle;
+use skipstone_recovery::StateFormat;
 use skipstone_types::{Digest, Iteration, NodeId, StageId};
 use std::collections::BTreeMap;
 
@@ -72,10 +73,10 @@ impl Worker {
         transfer: TransferId,
         stage: StageId,
         iteration: Iteration,
-        donor: NodeId,
+        (donor, format): (NodeId, StateFormat),
     ) {
         self.stop_copy(stage);
-        let pull = Pull::new(stage, vec![donor]);
+        let pull = Pull::new(stage, format, vec![donor]);
         self.copies.arriving.insert(stage, Arriving { transfer, iteration, pull });
         self.request_chunks(None);
     }
@@ -95,8 +96,8 @@ impl Worker {
         self.report(ToCoordinator::CopyKept { transfer, stage, iteration, digest });
     }
 
-    /// The chunks of a copy can't be put together. Whether it was one.
-    pub(super) fn copy_failed(&mut self, transfer: TransferId) -> bool {
+    /// The copy that this transfer brings is of no use; whether it was one.
+    pub(super) fn stop_copy_by(&mut self, transfer: TransferId) -> bool {
         let Some(stage) = self.copies.arriving_by(transfer) else { return false };
         self.stop_copy(stage);
         true

@@ -235,15 +235,18 @@ impl Worker {
                 self.know(addresses);
                 self.obtain(transfer, stage, iteration, method);
             }
-            ToWorker::Donate { transfer, stage, iteration, to } => {
-                self.donate(transfer, stage, iteration, to);
+            ToWorker::Donate { transfer, stage, iteration, to, format } => {
+                self.donate(transfer, stage, iteration, (to, format));
             }
-            ToWorker::KeepCopy { transfer, stage, iteration, donor, addresses } => {
+            ToWorker::KeepCopy { transfer, stage, iteration, format, donor, addresses } => {
                 self.know(addresses);
-                self.keep_copy(transfer, stage, iteration, donor);
+                self.keep_copy(transfer, stage, iteration, (donor, format));
             }
             ToWorker::DropCopy { stage } => self.drop_copy(stage),
-            ToWorker::Release { transfer } => self.release(transfer),
+            ToWorker::Release { transfer } => {
+                self.release(transfer);
+                self.stop_copy_by(transfer);
+            }
             ToWorker::Begin { iteration, attempt, duties, addresses } => {
                 self.know(addresses);
                 self.begin(iteration, attempt, duties);

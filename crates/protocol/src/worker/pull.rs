@@ -1,6 +1,7 @@
 //! One state on its way to a node, chunk by chunk.
 
 use crate::task::{Handle, Task};
+use skipstone_recovery::StateFormat;
 use skipstone_types::{NodeId, StageId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,6 +12,7 @@ const WINDOW_CHUNKS: usize = 4;
 #[derive(Debug, Clone)]
 pub(super) struct Pull {
     pub(super) stage: StageId,
+    format: StateFormat,
     pub(super) donors: Vec<NodeId>,
     /// How many chunks there are, and their bytes.
     pub(super) count: Option<(u32, u64)>,
@@ -21,9 +23,10 @@ pub(super) struct Pull {
 }
 
 impl Pull {
-    pub(super) fn new(stage: StageId, donors: Vec<NodeId>) -> Self {
+    pub(super) fn new(stage: StageId, format: StateFormat, donors: Vec<NodeId>) -> Self {
         Self {
             stage,
+            format,
             donors,
             count: None,
             asked: BTreeSet::new(),
@@ -94,7 +97,7 @@ impl Pull {
             return None;
         }
         self.joining = true;
-        Some((Task::Join { stage: self.stage }, self.chunks.values().copied().collect()))
+        Some((Task::Join { stage: self.stage, format: self.format }, self.chunks.values().copied().collect()))
     }
 
     /// All that it holds.

@@ -1,6 +1,7 @@
 //! What a worker keeps for later, and how much of it there can be.
 
 use super::{EARLY_REQUESTS_MAX, LAG_ITERATIONS_MAX, Worker};
+use crate::message::COPIES_HELD_MAX;
 
 /// Something that grows while a worker waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +20,6 @@ impl Worker {
         let settings = self.settings.as_deref();
         let microbatches = settings.map_or(0, |settings| settings.microbatches as usize);
         let nodes = settings.map_or(0, skipstone_types::Settings::nodes);
-        let stages = settings.map_or(0, |settings| usize::from(settings.relay_stages) + 1);
         let queue = |what, length, bound| Queue { what, length, bound };
         vec![
             queue("early frames", self.early.len(), self.early_frames_max()),
@@ -27,7 +27,7 @@ impl Worker {
             queue("microbatches", self.microbatches_passing(), microbatches),
             // One to each that joins, and one to the keeper of a copy.
             queue("donations", self.donations.len(), nodes + 1),
-            queue("copies of stages", self.copies.len(), 2 * stages),
+            queue("copies of stages", self.copies.len(), COPIES_HELD_MAX),
             // A follower gives up when it lags further behind; a reduction may be under way beside.
             queue("commits to step", self.commits.len(), LAG_ITERATIONS_MAX),
             queue("reductions", self.reductions.len(), LAG_ITERATIONS_MAX + 1),

@@ -9,7 +9,7 @@ use super::pull::Pull;
 use super::{EARLY_REQUESTS_MAX, Held, Worker};
 use crate::message::{Method, ToCoordinator, ToPeer, TransferId};
 use crate::task::{Handle, Task};
-use skipstone_recovery::Recipe;
+use skipstone_recovery::{Recipe, StateFormat};
 use skipstone_types::{Digest, Iteration, NodeId, StageId};
 use std::collections::BTreeSet;
 
@@ -21,6 +21,9 @@ const REPORTS: u64 = 10;
 pub(super) struct Donation {
     iteration: Iteration,
     to: NodeId,
+    format: StateFormat,
+    /// Digest of our own state that is frozen.
+    of: Digest,
     freezing: bool,
     /// The frozen state, with its chunks and their bytes.
     frozen: Option<(Handle, (u32, u64))>,
@@ -73,22 +76,24 @@ impl Worker {
                 let task = Task::Load { stage, iteration, state };
                 self.compute.enqueue(Purpose::Obtain { transfer }, task, Vec::new(), 1);
             }
-            Method::Copy { donors } => obtaining.sources.push(Pull::new(stage, donors)),
+            Method::Copy { donors } => obtaining.sources.push(Pull::new(stage, StateFormat::F32, donors)),
             Method::Rebuild { recipe, donors } => {
+                let format = recipe.travels_as(stage);
                 obtaining.sources = recipe
                     .sources
                     .iter()
                     .zip(donors)
-                    .map(|(from, donor)| Pull::new(from.stage, vec![donor]))
+                    .map(|(from, donor)| Pull::new(from.stage, format, vec![donor]))
                     .collect();
                 obtaining.recipe = Some(recipe);
             }
             Method::Keep => {}
         }
         let pulls = !obtaining.sources.is_empty();
-        let fresh = obtaining.recipe.as_ref().is_some_and(|recipe| recipe.sources.is_empty());
+        // From the seed, or what the driver remembers.
+        let alone = obtaining.recipe.is_some() && !pulls;
         self.obtaining = Some(obtaining);
-        if fresh {
+        if alone {
             self.rebuild_if_complete();
         }
         if pulls {
@@ -245,7 +250,7 @@ impl Worker {
         let Some(obtaining) = &mut self.obtaining else { return };
         let joined: Vec<_> = obtaining.sources.iter().filter_map(|source| source.joined).collect();
         let Some(recipe) = obtaining.recipe.clone().filter(|_| !obtaining.finishing) else { return };
-        if joined.len() < recipe.sources.len() {
+        if joined.len() < obtaining.sources.len() {
             return;
         }
         obtaining.finishing = true;
@@ -291,7 +296,13 @@ impl Worker {
         }
     }
 
-    pub(super) fn donate(&mut self, transfer: TransferId, stage: StageId, iteration: Iteration, to: NodeId) {
+    pub(super) fn donate(
+        &mut self,
+        transfer: TransferId,
+        stage: StageId,
+        iteration: Iteration,
+        (to, format): (NodeId, StateFormat),
+    ) {
         self.newest_donation = self.newest_donation.max(Some(transfer));
         // Of another stage it is a copy that is kept.
         let copy = self.held.is_none_or(|held| held.stage != stage);
@@ -303,10 +314,18 @@ impl Worker {
         }
         self.donations.insert(
             transfer,
-            Donation { iteration, to, freezing: copy, frozen: None, asked: BTreeSet::new() },
+            Donation {
+                iteration,
+                to,
+                format,
+                of: Digest::default(),
+                freezing: copy,
+                frozen: None,
+                asked: BTreeSet::new(),
+            },
         );
         if let Some(state) = state {
-            self.compute.enqueue(Purpose::Freeze { transfer }, Task::Freeze, vec![state], 1);
+            self.compute.enqueue(Purpose::Freeze { transfer }, Task::Freeze { format }, vec![state], 1);
         }
         let (now, later) = std::mem::take(&mut self.early_requests)
             .into_iter()
@@ -319,6 +338,7 @@ impl Worker {
 
     /// Freezes the state for donations that were asked for at this iteration.
     pub(super) fn freeze_for_donations(&mut self, iteration: Iteration, state: Handle) {
+        let digest = self.held.map_or_else(Digest::default, |held| held.digest);
         let mut late = Vec::new();
         for (transfer, donation) in &mut self.donations {
             if donation.freezing || donation.iteration > iteration {
@@ -329,7 +349,9 @@ impl Worker {
                 continue;
             }
             donation.freezing = true;
-            self.compute.enqueue(Purpose::Freeze { transfer: *transfer }, Task::Freeze, vec![state], 1);
+            donation.of = digest;
+            let task = Task::Freeze { format: donation.format };
+            self.compute.enqueue(Purpose::Freeze { transfer: *transfer }, task, vec![state], 1);
         }
         for transfer in late {
             self.donations.remove(&transfer);
@@ -338,13 +360,22 @@ impl Worker {
         }
     }
 
-    pub(super) fn frozen(&mut self, transfer: TransferId, outputs: Vec<Handle>, chunks: (u32, u64)) {
+    pub(super) fn frozen(
+        &mut self,
+        transfer: TransferId,
+        outputs: Vec<Handle>,
+        chunks: (u32, u64),
+        rounded: Option<Digest>,
+    ) {
         let Some((donation, state)) = self.donations.get_mut(&transfer).zip(outputs.first().copied()) else {
             self.drop_handles(outputs);
             return;
         };
         donation.frozen = Some((state, chunks));
-        let (to, asked) = (donation.to, std::mem::take(&mut donation.asked));
+        let (to, digest, asked) = (donation.to, donation.of, std::mem::take(&mut donation.asked));
+        if let Some(rounded) = rounded {
+            self.report(ToCoordinator::CopyFrozen { transfer, digest, rounded });
+        }
         for index in asked {
             self.on_chunk_request(to, transfer, index);
         }

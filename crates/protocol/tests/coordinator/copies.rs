@@ -3,6 +3,7 @@
 use super::*;
 use skipstone_protocol::{KeptCopy, StageCopy};
 use skipstone_recovery::Recipe;
+use skipstone_recovery::StateFormat::{Bf16, F32};
 
 fn with_copies(relay_stages: u16) -> Settings {
     Settings { recovery: "neighbour-snapshot:every=1".to_owned(), ..settings(1, relay_stages) }
@@ -50,9 +51,9 @@ fn the_last_origin_comes_back_from_its_copy_and_nothing_else_will_do() {
     lose(&mut bench, nodes[0]);
     let heir = bench.hello(None);
     let (transfer, stage, method) = bench.last_assignment(heir);
-    let recipe = Recipe::restore(StageId(0));
+    let recipe = Recipe::restore(StageId(0), F32);
     assert_eq!((stage, method), (StageId(0), Method::Rebuild { recipe, donors: vec![nodes[1]] }));
-    let donate = ToWorker::Donate { transfer, stage, iteration: Iteration(1), to: heir };
+    let donate = ToWorker::Donate { transfer, stage, iteration: Iteration(1), to: heir, format: F32 };
     assert!(was_told(&bench, nodes[1], &donate));
     bench.wait(20_000_000);
     assert_eq!(bench.end, None, "it is on its way");
@@ -77,7 +78,7 @@ fn what_comes_of_a_copy_must_have_its_bits() {
     lose(&mut bench, nodes[2]);
     let heir = bench.hello(None);
     let (transfer, stage, method) = bench.last_assignment(heir);
-    assert_eq!(method, Method::Rebuild { recipe: Recipe::restore(stage), donors: vec![nodes[3]] });
+    assert_eq!(method, Method::Rebuild { recipe: Recipe::restore(stage, F32), donors: vec![nodes[3]] });
     let (iteration, digest) = (Iteration(1), Digest([9; 32]));
     bench.says(heir, ToCoordinator::Holds { transfer: Some(transfer), stage, iteration, digest });
     let (_, _, method) = bench.last_assignment(heir);
@@ -97,6 +98,49 @@ fn a_copy_with_other_bits_than_its_stage_counts_for_nothing() {
     let (_, _, method) = bench.last_assignment(heir);
     let Method::Rebuild { recipe, .. } = method else { panic!("{method:?}") };
     assert!(!recipe.restores(StageId(1)));
+}
+
+#[test]
+fn of_a_rounded_copy_the_donor_says_what_comes_of_it_and_its_replicas_of_what_it_is_one() {
+    // The digest of the donor's state, what it says of the rounded one, and the keeper's word.
+    for (of, says, kept, counts) in [(101, 55, 55, true), (101, 55, 54, false), (77, 55, 55, false)] {
+        for kept_first in [true, false] {
+            let recovery = "neighbour-snapshot:every=1,dtype=bf16".to_owned();
+            let (mut bench, nodes) = Bench::started(&Settings { recovery, ..with_copies(2) });
+            run_iteration(&mut bench, &nodes);
+            all_step(&mut bench, &nodes);
+            let (transfer, iteration, keeper, donor) = asked(&bench, 1).expect("a copy is asked for");
+            let stage = StageId(1);
+            let donate = ToWorker::Donate { transfer, stage, iteration, to: keeper, format: Bf16 };
+            assert!(was_told(&bench, donor, &donate));
+            let frozen =
+                ToCoordinator::CopyFrozen { transfer, digest: Digest([of; 32]), rounded: Digest([says; 32]) };
+            let digest = Digest([kept; 32]);
+            let arrived = ToCoordinator::CopyKept { transfer, stage, iteration, digest };
+            let is_kept =
+                |bench: &Bench| bench.journal.iter().any(|entry| matches!(entry, Entry::CopyKept(_)));
+            if kept_first {
+                bench.says(keeper, arrived);
+                assert!(!is_kept(&bench), "nobody has said what it must be");
+                bench.says(donor, frozen);
+            } else {
+                bench.says(donor, frozen);
+                bench.says(keeper, arrived);
+            }
+            assert_eq!(is_kept(&bench), counts, "{of} {says} {kept}");
+            assert_eq!(was_told(&bench, keeper, &ToWorker::DropCopy { stage }), !counts);
+            if !counts {
+                continue;
+            }
+            lose(&mut bench, nodes[1]);
+            let heir = bench.hello(None);
+            let (transfer, _, method) = bench.last_assignment(heir);
+            let recipe = Recipe::restore(stage, Bf16);
+            assert_eq!(method, Method::Rebuild { recipe, donors: vec![keeper] });
+            let donate = ToWorker::Donate { transfer, stage, iteration, to: heir, format: Bf16 };
+            assert!(was_told(&bench, keeper, &donate));
+        }
+    }
 }
 
 #[test]
@@ -121,13 +165,87 @@ fn the_next_coordinator_knows_a_copy_when_its_keeper_comes() {
     }
 }
 
+/// Every copy that is asked for and not yet here arrives, with the right bits. Nodes of a stage hold the digest 100 + stage.
+fn all_arrive(bench: &mut Bench) {
+    let asked: Vec<_> = bench
+        .sent
+        .iter()
+        .filter_map(|(to, message)| match message {
+            ToWorker::KeepCopy { transfer, stage, iteration, .. } => {
+                Some((*to, *transfer, *stage, *iteration))
+            }
+            _ => None,
+        })
+        .collect();
+    bench.sent.retain(|(_, message)| !matches!(message, ToWorker::KeepCopy { .. }));
+    for (keeper, transfer, stage, iteration) in asked {
+        let digest = Digest([100 + stage.0 as u8; 32]);
+        bench.says(keeper, ToCoordinator::CopyKept { transfer, stage, iteration, digest });
+    }
+}
+
+/// Who keeps which stage, as told by what was sent.
+fn keepers(bench: &Bench) -> Vec<(NodeId, u16)> {
+    let mut keepers: Vec<(NodeId, u16)> = Vec::new();
+    for (to, message) in &bench.sent {
+        match message {
+            ToWorker::KeepCopy { stage, .. } if !keepers.contains(&(*to, stage.0)) => {
+                keepers.push((*to, stage.0));
+            }
+            ToWorker::DropCopy { stage } => keepers.retain(|kept| *kept != (*to, stage.0)),
+            _ => {}
+        }
+    }
+    keepers.sort_unstable();
+    keepers
+}
+
+#[test]
+fn every_node_keeps_one_stage_of_the_others() {
+    for relays in 1..=6 {
+        let (mut bench, nodes) = Bench::started(&with_copies(relays));
+        run_iteration(&mut bench, &nodes);
+        all_step(&mut bench, &nodes);
+        let kept = keepers(&bench);
+        let each: Vec<_> = kept.iter().map(|(node, _)| *node).collect();
+        assert_eq!(each, nodes, "{kept:?}");
+        assert!(kept.iter().all(|(node, stage)| nodes[usize::from(*stage)] != *node), "{kept:?}");
+    }
+}
+
+#[test]
+fn a_node_that_holds_two_states_of_others_is_asked_for_no_third() {
+    let (mut bench, nodes) = Bench::started(&with_copies(2));
+    run_iteration(&mut bench, &nodes);
+    all_step(&mut bench, &nodes);
+    all_arrive(&mut bench);
+    // Stage 2 is kept by the origin, stage 0 by stage 1, stage 1 by stage 2, which goes: its keeper's place is taken by
+    // the only other node, which keeps stage 2 already.
+    lose(&mut bench, nodes[2]);
+    let (_, iteration, keeper, _) = asked(&bench, 1).expect("another keeper is asked");
+    assert_eq!((iteration, keeper), (Iteration(1), nodes[0]));
+    all_arrive(&mut bench);
+    bench.sent.clear();
+    // The origin keeps stages 1 and 2 now: while stage 2 is away stage 1 gets no newer copy, the origin does.
+    run_iteration(&mut bench, &nodes[..2]);
+    let newer: Vec<_> = bench
+        .sent
+        .iter()
+        .filter_map(|(to, message)| match message {
+            ToWorker::KeepCopy { stage, .. } => Some((*to, stage.0)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(newer, [(nodes[1], 0)]);
+}
+
 #[test]
 fn a_lost_keeper_is_replaced_at_the_next_attempt() {
     let (mut bench, nodes) = copied(3, 1, 101);
     assert_eq!(asked(&bench, 1).map(|(_, _, keeper, _)| keeper), Some(nodes[2]));
     lose(&mut bench, nodes[2]);
     let (_, iteration, keeper, donor) = asked(&bench, 1).expect("another keeper is asked");
-    assert_eq!((iteration, keeper, donor), (Iteration(1), nodes[0], nodes[1]));
+    assert_eq!((iteration, keeper, donor), (Iteration(1), nodes[3], nodes[1]), "who keeps nothing");
 }
 
 #[test]

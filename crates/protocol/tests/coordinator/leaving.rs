@@ -52,7 +52,13 @@ fn a_spare_takes_the_place_before_the_node_goes() {
     assert!(is_told(
         &bench,
         leaver,
-        &ToWorker::Donate { transfer, stage, iteration: Iteration(0), to: spare }
+        &ToWorker::Donate {
+            transfer,
+            stage,
+            iteration: Iteration(0),
+            to: spare,
+            format: skipstone_recovery::StateFormat::F32
+        }
     ));
     paced_iteration(&mut bench, &nodes, &|_| 1000);
     assert!(!has_left(&bench, leaver), "it still donates");

@@ -1,6 +1,7 @@
 //! States that a node hands over, gets, or keeps a copy of.
 
 use super::*;
+use skipstone_recovery::StateFormat::F32;
 
 fn holding(commands: &[WorkerCommand]) -> Option<Box<Holding>> {
     commands.iter().find_map(|command| match command {
@@ -30,17 +31,18 @@ fn a_state_that_no_attempt_began_with_counts_for_nobody() {
 fn under_a_new_id_nothing_is_kept_for_transfers_of_the_old_one() {
     let mut bench = Bench::serving();
     let transfer = TransferId { term: Term(1), number: 2 };
-    let commands = bench.told(ToWorker::Donate { transfer, stage: STAGE, iteration: T, to: AFTER });
-    assert_eq!(commands, [compute(1, Task::Freeze, &[0], &[1])]);
-    bench.done(1, Outcome::Frozen { chunks: 3, bytes: 9 });
+    let commands =
+        bench.told(ToWorker::Donate { transfer, stage: STAGE, iteration: T, to: AFTER, format: F32 });
+    assert_eq!(commands, [compute(1, Task::Freeze { format: F32 }, &[0], &[1])]);
+    bench.done(1, Outcome::Frozen { chunks: 3, bytes: 9, rounded: None });
     let message = ToWorker::Welcome { node: NodeId(9), settings: settings(), empty: false };
     let commands = bench.on(WorkerInput::Coordinator { term: Term(2), message });
     assert_eq!(commands, [WorkerCommand::Drop { handles: vec![Handle(1)] }]);
 
     // The same in the same term: the node was set aside, and came back.
     let mut bench = Bench::serving();
-    bench.told(ToWorker::Donate { transfer, stage: STAGE, iteration: T, to: AFTER });
-    bench.done(1, Outcome::Frozen { chunks: 3, bytes: 9 });
+    bench.told(ToWorker::Donate { transfer, stage: STAGE, iteration: T, to: AFTER, format: F32 });
+    bench.done(1, Outcome::Frozen { chunks: 3, bytes: 9, rounded: None });
     let commands = bench.told(ToWorker::Welcome { node: NodeId(9), settings: settings(), empty: false });
     assert_eq!(commands, [WorkerCommand::Drop { handles: vec![Handle(1)] }]);
 }
@@ -81,7 +83,10 @@ fn a_joiner_goes_on_with_the_chunks_that_are_missing_when_a_donor_is_lost() {
     assert!(matches!(chunk(&mut bench, AFTER, 3)[..], [WorkerCommand::Drop { .. }]));
     let commands = chunk(&mut bench, AFTER, 2);
     let inputs: Vec<_> = [1, 2, 5, 3].iter().map(|nth| Handle::RECEIVED + nth).collect();
-    assert_eq!(commands, [obtained(4, 1), compute(0, Task::Join { stage: STAGE }, &inputs, &[0])]);
+    assert_eq!(
+        commands,
+        [obtained(4, 1), compute(0, Task::Join { stage: STAGE, format: F32 }, &inputs, &[0])]
+    );
     // Without any donor it waits for what the coordinator decides.
     assert_eq!(bench.told(ToWorker::Fence { nodes: vec![AFTER] }).len(), 1);
 }
@@ -90,7 +95,8 @@ fn a_joiner_goes_on_with_the_chunks_that_are_missing_when_a_donor_is_lost() {
 fn a_copy_of_another_stage_is_pulled_kept_and_handed_on() {
     let mut bench = Bench::serving();
     let (transfer, stage) = (TransferId { term: Term(1), number: 2 }, StageId(2));
-    let ask = ToWorker::KeepCopy { transfer, stage, iteration: T, donor: AFTER, addresses: vec![] };
+    let ask =
+        ToWorker::KeepCopy { transfer, stage, iteration: T, format: F32, donor: AFTER, addresses: vec![] };
     let request = |index| WorkerCommand::SendPeer {
         to: AFTER,
         message: ToPeer::ChunkRequest { transfer, index },
@@ -104,7 +110,7 @@ fn a_copy_of_another_stage_is_pulled_kept_and_handed_on() {
     };
     assert_eq!(chunk(&mut bench, 0), [request(1)]);
     let received = |index: u64| Handle::RECEIVED + 100 + index;
-    let join = compute(1, Task::Join { stage }, &[received(0), received(1)], &[1]);
+    let join = compute(1, Task::Join { stage, format: F32 }, &[received(0), received(1)], &[1]);
     assert_eq!(chunk(&mut bench, 1), [join]);
     let digest = Digest([5; 32]);
     let commands = bench.done(1, Outcome::State { digest });
@@ -121,8 +127,8 @@ fn a_copy_of_another_stage_is_pulled_kept_and_handed_on() {
     };
     assert_eq!(holding.copies, [KeptCopy { stage, iteration: T, digest }]);
     let next = TransferId { term: Term(1), number: 3 };
-    let donate = |iteration| ToWorker::Donate { transfer: next, stage, iteration, to: BEFORE };
-    assert_eq!(bench.told(donate(T)), [compute(2, Task::Freeze, &[1], &[2])]);
+    let donate = |iteration| ToWorker::Donate { transfer: next, stage, iteration, to: BEFORE, format: F32 };
+    assert_eq!(bench.told(donate(T)), [compute(2, Task::Freeze { format: F32 }, &[1], &[2])]);
     let commands = bench.told(donate(Iteration(4)));
     assert!(
         matches!(&commands[..], [WorkerCommand::SendCoordinator {
@@ -130,6 +136,6 @@ fn a_copy_of_another_stage_is_pulled_kept_and_handed_on() {
         }] if *transfer == next),
         "{commands:?}"
     );
-    bench.done(2, Outcome::Frozen { chunks: 2, bytes: 8 });
+    bench.done(2, Outcome::Frozen { chunks: 2, bytes: 8, rounded: None });
     assert_eq!(bench.told(ToWorker::DropCopy { stage }), [WorkerCommand::Drop { handles: vec![Handle(1)] }]);
 }

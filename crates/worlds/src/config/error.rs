@@ -50,6 +50,11 @@ pub enum ConfigError {
     /// The protocol refuses.
     #[error(transparent)]
     Settings(#[from] SettingsError),
+    /// Only a simulation remembers what a lost stage was.
+    #[error(
+        "--recovery oracle gives a lost stage back as it was, which only `lab` and `simulate` can do, as they remember it; pass neighbour-snapshot, which keeps copies"
+    )]
+    Oracle,
     /// No such recovery strategy.
     #[error(transparent)]
     Recovery(#[from] SpecError),

@@ -2,6 +2,7 @@
 
 use super::{ConfigError, RunConfig, RunShape};
 use serde::{Deserialize, Serialize};
+use skipstone_protocol::COPIES_HELD_MAX;
 use skipstone_types::StageId;
 use std::fmt;
 
@@ -140,20 +141,34 @@ impl fmt::Display for MemoryPlan {
     }
 }
 
-/// What copies take at most: a node keeps those of two stages (the first relay that of the origin, the last but one that of the
-/// last), pulls one more, and has its own state frozen for another.
+/// What copies take at most: of other stages' states as many as a node holds (`COPIES_HELD_MAX`: the copy that it keeps, and the
+/// one that takes its place), and its own state, frozen (or rounded) while another node is sent a copy of it.
 fn add_copies(config: &RunConfig, nodes: &mut [NodeMemory]) {
     let Ok(strategy) = skipstone_recovery::strategy(&config.recovery) else { return };
     let state = |node: &NodeMemory| {
         let copied = strategy.copies_every(node.stage).is_some();
-        if copied { node.parameters + node.moments } else { 0 }
+        let bytes = (node.parameters + node.moments) as f64 * strategy.copy_format().share();
+        if copied { bytes.ceil() as u64 } else { 0 }
     };
-    let states: Vec<_> = nodes.iter().map(state).collect();
-    let (relay, largest) = (states.last().copied().unwrap_or(0), states.iter().copied().max().unwrap_or(0));
-    for (node, own) in nodes.iter_mut().zip(states) {
-        let kept = if node.stage.is_origin() { 0 } else { 2 * relay + largest };
-        node.copies = own + kept;
+    // The origin's, and a relay stage's.
+    let [origin, relay] = [0, 1].map(|index| nodes.get(index).map_or(0, &state));
+    for node in nodes {
+        let (own, others) = if node.stage.is_origin() {
+            (origin, vec![relay; usize::from(config.stages)])
+        } else {
+            let mut others = vec![relay; usize::from(config.stages).saturating_sub(1)];
+            others.push(origin);
+            (relay, others)
+        };
+        node.copies = own + held_at_most(&others);
     }
+}
+
+/// The largest that a node can hold of these states, each of which can be there twice: as it was, and as it is now.
+fn held_at_most(states: &[u64]) -> u64 {
+    let mut twice: Vec<u64> = states.iter().flat_map(|state| [*state; 2]).collect();
+    twice.sort_unstable_by(|a, b| b.cmp(a));
+    twice.iter().take(COPIES_HELD_MAX).sum()
 }
 
 /// A number of bytes for people.

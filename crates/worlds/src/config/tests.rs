@@ -13,6 +13,15 @@ fn defaults_are_a_run() {
     let plan = config.memory_plan(300).unwrap();
     assert!(plan.to_string().contains("4 × relay"), "{plan}");
     assert_eq!(plan.total(), plan.nodes[0].total() + 4 * plan.nodes[1].total());
+    // The default keeps copies. The origin: itself, frozen, and a relay stage as it was and as it is now.
+    let [origin, relay] = [0, 1].map(|index| &plan.nodes[index]);
+    let state = |node: &memory::NodeMemory| node.parameters + node.moments;
+    assert_eq!(origin.copies, state(origin) + 2 * state(relay));
+    let largest = state(origin).max(state(relay));
+    assert_eq!(relay.copies, state(relay) + 2 * largest);
+    let bare = RunConfig { recovery: "checkfree".to_owned(), ..config };
+    let bare = bare.memory_plan(300).unwrap();
+    assert_eq!(bare.nodes[0].copies + bare.nodes[1].copies, 0);
 }
 
 #[test]

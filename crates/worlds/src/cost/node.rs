@@ -175,8 +175,11 @@ impl World {
             Value::Activation { .. } | Value::Gradient { .. } | Value::Saved { .. } => {
                 self.model.activation_bytes
             }
-            Value::Chunk { stage, count, .. } => self.model.stage(*stage).state / f64::from((*count).max(1)),
-            Value::State { stage, .. } | Value::Frozen { stage, .. } => self.model.stage(*stage).state,
+            Value::Chunk { stage, count, format, .. } => {
+                format.share() * self.model.stage(*stage).state / f64::from((*count).max(1))
+            }
+            Value::Frozen { stage, format, .. } => format.share() * self.model.stage(*stage).state,
+            Value::State { stage, .. } => self.model.stage(*stage).state,
             Value::Part { parts, .. } | Value::ReducedPart { parts, .. } => {
                 gradient / f64::from((*parts).max(1))
             }
@@ -219,6 +222,8 @@ impl World {
             Task::Initialise { .. } | Task::Load { .. } | Task::Save { .. } | Task::Join { .. } => {
                 2.0 * bytes.state
             }
+            // What is rounded is read, written, and read again for its digest.
+            Task::Freeze { format } if format.rounds() => (1.0 + 2.0 * format.share()) * bytes.state,
             Task::Rebuild { .. } => bytes.state * (1 + inputs) as f64,
             Task::Chunk { .. } => 2.0 * bytes.state / f64::from(bytes.chunks),
             _ => 0.0,

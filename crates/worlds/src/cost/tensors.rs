@@ -2,6 +2,7 @@
 
 use crate::fault::compute::{Context, Effects, run};
 use crate::fault::folder::Folder;
+use crate::fault::provenance::Origin;
 use crate::fault::store::Store;
 use crate::fault::value::Value;
 use crate::live::store::{Done, Engine, EngineSetup, Feed, Job, StageState, TensorStore};
@@ -33,20 +34,40 @@ pub(super) enum Begun {
     Symbols {
         outputs: Vec<Handle>,
         effects: Box<Effects>,
+        /// Whether the stage is from then on what comes of it.
+        lasts: bool,
     },
-    Numbers(Done),
+    Numbers {
+        done: Done,
+        lasts: bool,
+    },
     /// A state to be written.
     Saved((Iteration, StageId), Arc<StageState>),
 }
 
-/// `state/`, where tensors are real: nothing touches the disk.
+/// What a stage last was.
+#[derive(Debug)]
+enum Last {
+    Symbol(Origin),
+    Numbers(Arc<StageState>),
+}
+
+/// `state/`, where tensors are real: nothing touches the disk. For an oracle, also what every stage last was.
 #[derive(Debug, Default)]
 pub(super) struct Files {
     symbols: Folder,
     states: BTreeMap<(Iteration, StageId), Arc<StageState>>,
+    remembers: bool,
+    last: BTreeMap<StageId, Last>,
 }
 
 impl Files {
+    /// Of a run under this strategy.
+    pub(super) fn of(recovery: &str) -> Self {
+        let remembers = skipstone_recovery::strategy(recovery).is_ok_and(|strategy| strategy.is_oracle());
+        Self { remembers, ..Self::default() }
+    }
+
     /// What was saved for other iterations is deleted.
     pub(super) fn publish(&mut self, iteration: Iteration, stages: Vec<SavedStage>) {
         self.symbols.publish(iteration, stages);
@@ -119,11 +140,21 @@ impl Tensors {
         outputs: Vec<Handle>,
         (seed, chunks, files): (u64, u32, &Files),
     ) -> Result<Begun, String> {
+        let lasts = files.remembers && matches!(task, Task::Step { .. } | Task::Rebuild { .. });
+        let given_back = match task {
+            Task::Rebuild { stage, recipe } if recipe.restores(*stage) && inputs.is_empty() => Some(*stage),
+            _ => None,
+        };
         match self {
             Self::Symbols(store) => {
                 let context = Context { seed, chunks, folder: &files.symbols };
-                let effects = Box::new(run(task, inputs, store, context)?);
-                Ok(Begun::Symbols { outputs, effects })
+                let effects = match given_back.map(|stage| (stage, files.last.get(&stage))) {
+                    Some((stage, Some(Last::Symbol(origin)))) => Effects::state(stage, *origin),
+                    // It never was anything else.
+                    Some((stage, _)) => run(&Task::Initialise { stage }, inputs, store, context)?,
+                    None => run(task, inputs, store, context)?,
+                };
+                Ok(Begun::Symbols { outputs, effects: Box::new(effects), lasts })
             }
             Self::Numbers(held) => {
                 let (store, engine) = held.as_mut();
@@ -137,14 +168,24 @@ impl Tensors {
                         let saved = files.states.get(&(*iteration, *stage));
                         let saved = saved.filter(|saved| saved.digest() == *state);
                         let saved = saved.ok_or_else(|| format!("{stage} of {iteration} was not saved"))?;
-                        return Ok(Begun::Numbers(Done::of_state(id, &outputs, saved)));
+                        let done = Done::of_state(id, &outputs, saved);
+                        return Ok(Begun::Numbers { done, lasts });
                     }
                     _ => {}
                 }
+                let task = match given_back.map(|stage| (stage, files.last.get(&stage))) {
+                    Some((_, Some(Last::Numbers(state)))) => {
+                        let done = Done::of_state(id, &outputs, state);
+                        return Ok(Begun::Numbers { done, lasts });
+                    }
+                    // It never was anything else.
+                    Some((stage, _)) => Task::Initialise { stage },
+                    None => task.clone(),
+                };
                 let job: Job = store
-                    .begin(id, task.clone(), inputs, outputs)
+                    .begin(id, task, inputs, outputs)
                     .map_err(|handle| format!("{handle:?} names nothing"))?;
-                Ok(Begun::Numbers(engine.run(job)))
+                Ok(Begun::Numbers { done: engine.run(job), lasts })
             }
         }
     }
@@ -161,14 +202,22 @@ impl Tensors {
                 files.states.insert(key, state);
                 Ok(Outcome::Done)
             }
-            (Self::Symbols(store), Begun::Symbols { outputs, effects }) => {
+            (Self::Symbols(store), Begun::Symbols { outputs, effects, lasts }) => {
+                if let (true, Some(Value::State { stage, origin })) = (lasts, effects.outputs.first()) {
+                    files.last.insert(*stage, Last::Symbol(*origin));
+                }
                 if let Some((iteration, stage, state)) = effects.saved {
                     files.symbols.write(iteration, stage, state);
                 }
                 effects.settle(store, &outputs, birth)?;
                 Ok(effects.outcome)
             }
-            (Self::Numbers(held), Begun::Numbers(done)) => Ok(held.0.finish(done)),
+            (Self::Numbers(held), Begun::Numbers { done, lasts }) => {
+                if let Some(state) = done.state().filter(|_| lasts) {
+                    files.last.insert(state.stage, Last::Numbers(state.clone()));
+                }
+                Ok(held.0.finish(done))
+            }
             _ => Err("symbols and numbers are mixed".to_owned()),
         }
     }

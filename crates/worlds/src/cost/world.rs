@@ -131,7 +131,7 @@ impl World {
             nodes: Vec::new(),
             pids: BTreeMap::new(),
             wires: Wires::default(),
-            files: Files::default(),
+            files: Files::of(&model.settings.recovery),
             end: None,
             state: RunState::new(info),
             roster: Roster::default(),

@@ -5,7 +5,7 @@ use super::provenance::{self as made, Origin};
 use super::store::Store;
 use super::value::{Poison, Value};
 use skipstone_protocol::{Handle, Outcome, Task};
-use skipstone_recovery::Recipe;
+use skipstone_recovery::{Recipe, StateFormat};
 use skipstone_types::{Attempt, Digest, Iteration, Microbatch, NodeId, StageId};
 
 /// What a task does to its store when it ends.
@@ -96,7 +96,8 @@ impl Effects {
         }
     }
 
-    fn state(stage: StageId, origin: Origin) -> Self {
+    /// A state is made.
+    pub(crate) fn state(stage: StageId, origin: Origin) -> Self {
         let outcome = Outcome::State { digest: made::digest(origin) };
         Self::new(vec![Value::State { stage, origin }], outcome)
     }
@@ -256,20 +257,35 @@ pub(crate) fn run(
             let next = made::step(held, *origin, *iteration, *learning_rate, *clip_factor);
             Ok(Effects { consumed: vec![inputs[0]], ..Effects::state(stage, next) })
         }
-        (Task::Freeze, [held]) => {
-            let (stage, origin) = state(*held)?;
+        (Task::Freeze { format }, [held]) => {
             let chunks = context.chunks;
+            let (stage, origin, rounded, format) = match *held {
+                Value::Frozen { stage, origin, format, .. } => (stage, origin, None, format),
+                other => {
+                    let (stage, origin) = state(other)?;
+                    let made = made::rounded(origin, *format);
+                    (stage, made, format.rounds().then(|| made::digest(made)), *format)
+                }
+            };
             Ok(Effects::new(
-                vec![Value::Frozen { stage, origin, chunks }],
-                Outcome::Frozen { chunks, bytes: u64::from(chunks) << 20 },
+                vec![Value::Frozen { stage, origin, chunks, format }],
+                Outcome::Frozen { chunks, bytes: u64::from(chunks) << 20, rounded },
             ))
         }
-        (Task::Chunk { index }, [Value::Frozen { stage, origin, chunks }]) if index < chunks => {
-            let chunk = Value::Chunk { stage: *stage, origin: *origin, index: *index, count: *chunks };
+        (Task::Chunk { index }, [Value::Frozen { stage, origin, chunks, format }]) if index < chunks => {
+            let (stage, origin, count, format) = (*stage, *origin, *chunks, *format);
+            let chunk = Value::Chunk { stage, origin, index: *index, count, format };
             Ok(Effects::new(vec![chunk], Outcome::Done))
         }
-        (Task::Join { stage }, [_, ..]) => {
-            join(&values, *stage).map(|origin| Effects::state(*stage, origin)).ok_or_else(wrong)
+        (Task::Join { stage, format }, [_, ..]) => {
+            let (stage, format, chunks) = (*stage, *format, context.chunks);
+            let origin = join(&values, stage, format).ok_or_else(wrong)?;
+            if !format.rounds() {
+                return Ok(Effects::state(stage, origin));
+            }
+            // It is kept as it came.
+            let copy = Value::Frozen { stage, origin, chunks, format };
+            Ok(Effects::new(vec![copy], Outcome::State { digest: made::digest(origin) }))
         }
         (Task::Rebuild { stage, recipe }, sources) if sources.len() == recipe.sources.len() => {
             let found = sources.iter().map(|source| state(*source)).collect::<Result<Vec<_>, _>>()?;
@@ -328,12 +344,14 @@ fn assemble(values: &[Value]) -> Option<Origin> {
 
 /// The state whose chunks these are, all of them and in order. Donors that do not hold the same make one that nobody
 /// holds.
-fn join(values: &[Value], stage: StageId) -> Option<Origin> {
+fn join(values: &[Value], stage: StageId, format: StateFormat) -> Option<Origin> {
     let mut joined = None;
     for (at, value) in values.iter().enumerate() {
         match *value {
-            Value::Chunk { stage: of, origin, index, count }
-                if of == stage && index as usize == at && count as usize == values.len() =>
+            Value::Chunk { stage: of, origin, index, count, format: as_of }
+                if (of, as_of) == (stage, format)
+                    && index as usize == at
+                    && count as usize == values.len() =>
             {
                 let first = *joined.get_or_insert(origin);
                 joined = Some(if first == origin { first } else { made::altered(first ^ origin) });

@@ -491,7 +491,7 @@ impl World {
             (Some(Wrong::State), Task::Step { iteration, .. }) => {
                 self.chaos.poisoned.is_none() && self.is_outvoted(node, stage, *iteration)
             }
-            (Some(Wrong::Copy), Task::Join { stage: of }) => stage == Some(*of) && replicas >= 2,
+            (Some(Wrong::Copy), Task::Join { stage: of, .. }) => stage == Some(*of) && replicas >= 2,
             _ => false,
         };
         if !altered || effects.outputs.is_empty() {
@@ -539,7 +539,8 @@ fn is_mixed(effects: &Effects, store: &Store, chunks: &[Handle]) -> bool {
     let joined = effects.outputs.first();
     let same = |chunk: &Handle| {
         matches!((store.get(*chunk), joined),
-            (Ok(Value::Chunk { origin, .. }), Some(Value::State { origin: made, .. })) if origin == *made)
+            (Ok(Value::Chunk { origin, .. }), Some(Value::State { origin: made, .. } | Value::Frozen { origin: made, .. }))
+                if origin == *made)
     };
     !chunks.iter().all(same)
 }

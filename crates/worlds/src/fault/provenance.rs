@@ -3,7 +3,7 @@
 //! Workers' stores and the oracle make values with the same functions. The gradient of a stage is a multiset of
 //! terms, one or two a microbatch, kept as their wrapping sum: the order of addition leaves no trace.
 
-use skipstone_recovery::{Moments, Recipe};
+use skipstone_recovery::{Moments, Recipe, StateFormat};
 use skipstone_types::{Digest, Iteration, Microbatch, StageId};
 
 /// Names how a tensor was made.
@@ -96,7 +96,48 @@ pub(crate) fn rebuild(stage: StageId, recipe: &Recipe, sources: &[Origin]) -> Or
     mix(&words)
 }
 
+/// Odd, so that it can be undone; and its inverse.
+const ROUNDED: u64 = 0x9e37_79b9_7f4a_7c15;
+const UNROUNDED: u64 = inverse(ROUNDED);
+
+/// Of an odd number, modulo 2⁶⁴ (Newton: each step doubles the bits that are right).
+const fn inverse(odd: u64) -> u64 {
+    let mut inverse = odd;
+    let mut step = 0;
+    while step < 6 {
+        inverse = inverse.wrapping_mul(2_u64.wrapping_sub(odd.wrapping_mul(inverse)));
+        step += 1;
+    }
+    inverse
+}
+
+/// What a copy of a state in rounded numbers gives.
+pub(crate) fn rounded(state: Origin, format: StateFormat) -> Origin {
+    if format.rounds() { state.wrapping_mul(ROUNDED).wrapping_add(format as u64) } else { state }
+}
+
+/// The state of which a copy gives this.
+pub(crate) fn unrounded(copy: Origin, format: StateFormat) -> Origin {
+    if format.rounds() { copy.wrapping_sub(format as u64).wrapping_mul(UNROUNDED) } else { copy }
+}
+
 /// Some other tensor of the same shape: what a tampered frame carries.
 pub(crate) fn altered(value: Origin) -> Origin {
     mix(&[13, value])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_rounded_copy_is_a_copy_of_is_known() {
+        for format in [StateFormat::F32, StateFormat::Bf16, StateFormat::Int8] {
+            for state in [0, 1, 77, u64::MAX, initial(3, StageId(2))] {
+                let copy = rounded(state, format);
+                assert_eq!(unrounded(copy, format), state);
+                assert_eq!(copy == state, !format.rounds());
+            }
+        }
+    }
 }

@@ -91,6 +91,12 @@ pub enum Tamper {
     ForgetNames,
     /// A node that comes back does not say which copies it keeps.
     ForgetCopies,
+    /// Nodes don't hear that a copy is of no use any more.
+    KeepDroppedCopies,
+    /// The journal does not say that the run went back to a checkpoint.
+    ForgetRollback,
+    /// The run goes back to a checkpoint as if it had been another iteration's.
+    RollBackElsewhere,
     /// A node says that it gave up all its microbatches, and goes on with them.
     CountGivenUp,
     /// Nodes don't hear that a path goes back, and give it their last slot.
@@ -99,7 +105,7 @@ pub enum Tamper {
 
 impl Tamper {
     /// All of them.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 43] = [
         Self::CountTwice,
         Self::HearTheFenced,
         Self::CommitOtherGradient,
@@ -138,6 +144,9 @@ impl Tamper {
         Self::KeepStruckNode,
         Self::ForgetNames,
         Self::ForgetCopies,
+        Self::KeepDroppedCopies,
+        Self::ForgetRollback,
+        Self::RollBackElsewhere,
         Self::CountGivenUp,
         Self::GiveLastSlot,
     ];
@@ -276,6 +285,7 @@ impl World {
                     return None;
                 }
                 ToWorker::Begin { .. } if self.tampers(Tamper::LoseBegin, 0.02) => return None,
+                ToWorker::DropCopy { .. } if self.tamper == Some(Tamper::KeepDroppedCopies) => return None,
                 ToWorker::Assign { method: Method::Rebuild { .. }, .. }
                     if self.tamper == Some(Tamper::KeepHole) =>
                 {
@@ -296,6 +306,16 @@ impl World {
                 }
                 _ => {}
             },
+            CoordinatorCommand::Journal { entry: Entry::RolledBack { .. } }
+                if self.tamper == Some(Tamper::ForgetRollback) =>
+            {
+                return None;
+            }
+            CoordinatorCommand::Journal { entry: Entry::RolledBack { iteration, .. } }
+                if self.tamper == Some(Tamper::RollBackElsewhere) =>
+            {
+                *iteration = Iteration(iteration.0.saturating_sub(1));
+            }
             CoordinatorCommand::Log { event: Event::Struck { node, strikes, strikes_max, .. } }
                 if *strikes >= *strikes_max && self.tamper == Some(Tamper::KeepStruckNode) =>
             {

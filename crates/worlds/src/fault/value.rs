@@ -1,6 +1,7 @@
 //! The symbolic tensors of a worker's store.
 
 use super::provenance::Origin;
+use skipstone_recovery::StateFormat;
 use skipstone_types::{Iteration, Microbatch, StageId};
 
 /// How a sum is wrong.
@@ -19,10 +20,10 @@ pub(crate) enum Poison {
 pub(crate) enum Value {
     /// Weights, moments and counters of a stage.
     State { stage: StageId, origin: Origin },
-    /// A state under a second name.
-    Frozen { stage: StageId, origin: Origin, chunks: u32 },
+    /// A state under a second name, or a copy of it in numbers that are rounded.
+    Frozen { stage: StageId, origin: Origin, chunks: u32, format: StateFormat },
     /// A piece of a frozen state.
-    Chunk { stage: StageId, origin: Origin, index: u32, count: u32 },
+    Chunk { stage: StageId, origin: Origin, index: u32, count: u32, format: StateFormat },
     /// A boundary tensor going forward.
     Activation { iteration: Iteration, microbatch: Microbatch, origin: Origin },
     /// What a forward keeps for its backward.

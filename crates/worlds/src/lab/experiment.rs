@@ -15,6 +15,9 @@ const ARMS_MAX: usize = 10_000;
 /// The strategy that an arm without losses is filed under.
 pub(super) const NO_LOSSES: &str = "no failures";
 
+/// What that arm would do: nothing is recovered, whatever the experiment compares, and nothing is sent for it.
+const CALM_STRATEGY: &str = "checkfree";
+
 /// `EXPERIMENT.toml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -151,11 +154,9 @@ impl Experiment {
             arms.push(Arm { strategy, loss_rate: rate, skip, seed, losses, eval_every, eval_tokens, config });
         };
         let rates: Vec<f64> = self.loss_rates.iter().map(|rate| rate.0).filter(|rate| *rate > 0.0).collect();
-        // Nothing is recovered: whatever the experiment compares, this is the same arm.
-        let any = RunConfig::default().recovery;
         for skip in self.skips_tried() {
             for seed in &self.seeds {
-                add(*seed, skip, &any, 0.0);
+                add(*seed, skip, CALM_STRATEGY, 0.0);
             }
             for rate in &rates {
                 for strategy in &self.strategies {

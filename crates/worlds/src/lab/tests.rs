@@ -66,6 +66,22 @@ fn arms_learn_and_lose_the_same_stages() {
 }
 
 #[test]
+fn an_oracle_gives_a_stage_back_as_it_was_and_sends_nothing_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let experiment = experiment(&["oracle", "checkfree", "checkfree:rate_decay=2"], &[0.03], &[1]);
+    let (results, _) = run(&experiment, dir.path(), 2);
+    let [calm, oracle, checkfree, decays] = results.as_slice() else { panic!("{results:?}") };
+    assert_eq!(oracle.lost.len(), checkfree.lost.len());
+    assert_eq!((oracle.refused, oracle.iterations, oracle.ended.as_str()), (0, 40, "done"));
+    assert!(oracle.around_holes > 0 && oracle.lost.iter().all(|lost| lost.back_s.is_some()));
+    assert!(oracle.sent_bytes < checkfree.sent_bytes, "no state travels");
+    let loss = |result: &ArmResult| result.final_loss().unwrap();
+    assert!(loss(oracle) != loss(calm), "the hole is there all the same");
+    assert!(loss(oracle) < loss(checkfree), "{} {}", loss(oracle), loss(checkfree));
+    assert!(loss(decays) != loss(checkfree), "the raised rate goes down again");
+}
+
+#[test]
 fn only_arms_of_checkfree_plus_swap_stages() {
     let dir = tempfile::tempdir().unwrap();
     let mut experiment = experiment(&["checkfree", "checkfree+"], &[0.03], &[1]);

@@ -61,7 +61,8 @@ fn with_a_replica_alive_the_gradient_is_as_without_the_death() {
 
 #[test]
 fn with_no_replica_alive_the_stage_is_rebuilt_and_the_run_ends_well() {
-    let config = RunConfig { steps: 4, spares: 1, ..small(2, 0, 1) };
+    let recovery = "checkfree".to_owned();
+    let config = RunConfig { steps: 4, spares: 1, recovery, ..small(2, 0, 1) };
     let mut rebuilt = 0;
     every_kill(&config, |swarm, process, command| {
         let origin_lost = swarm

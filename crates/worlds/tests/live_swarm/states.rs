@@ -3,6 +3,7 @@
 use super::swarm::{VOCABULARY, engine_setup, feed, small};
 use skipstone_model::StageLayout;
 use skipstone_protocol::{Handle, Outcome, Task, TaskId};
+use skipstone_recovery::StateFormat::{self, F32};
 use skipstone_recovery::{Moments, Recipe, Source};
 use skipstone_types::{Iteration, StageId};
 use skipstone_worlds::live::store::{
@@ -83,9 +84,9 @@ fn a_state_travels_in_chunks_and_a_frozen_one_stays() {
     let mut bench = Bench::new(dir.path());
     let stage = StageId(0);
     let made = bench.run(Task::Initialise { stage }, &[], &[0]);
-    let frozen = bench.run(Task::Freeze, &[0], &[1]);
+    let frozen = bench.run(Task::Freeze { format: F32 }, &[0], &[1]);
     assert!(
-        matches!(frozen, Outcome::Frozen { chunks: 1, bytes } if bytes > 0 && bytes % 4 == 0),
+        matches!(frozen, Outcome::Frozen { chunks: 1, bytes, rounded: None } if bytes > 0 && bytes % 4 == 0),
         "{frozen:?}"
     );
     bench.run(Task::NewSum, &[0], &[2]);
@@ -93,8 +94,45 @@ fn a_state_travels_in_chunks_and_a_frozen_one_stays() {
     let stepped = bench.run(step, &[0, 2], &[3]);
     assert_ne!(stepped, made, "the step is counted");
     bench.run(Task::Chunk { index: 0 }, &[1], &[4]);
-    assert_eq!(bench.run(Task::Join { stage }, &[4], &[5]), made);
-    assert!(matches!(bench.run(Task::Join { stage: StageId(1) }, &[4], &[6]), Outcome::Failed { .. }));
+    assert_eq!(bench.run(Task::Join { stage, format: F32 }, &[4], &[5]), made);
+    bench.run(Task::Chunk { index: 0 }, &[1], &[4]);
+    let other = Task::Join { stage: StageId(1), format: F32 };
+    assert!(matches!(bench.run(other, &[4], &[6]), Outcome::Failed { .. }));
+}
+
+#[test]
+fn a_rounded_copy_travels_in_fewer_bytes_and_gives_what_was_said_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    for format in [StateFormat::Bf16, StateFormat::Int8] {
+        let mut bench = Bench::new(dir.path());
+        let stage = StageId(0);
+        let made = bench.run(Task::Initialise { stage }, &[], &[0]);
+        let whole = bench.store.state(Handle(0)).unwrap().chunk_bytes();
+        let Outcome::Frozen { chunks: 1, bytes, rounded: Some(digest) } =
+            bench.run(Task::Freeze { format }, &[0], &[1])
+        else {
+            panic!("{format:?}")
+        };
+        assert_eq!((bytes as f64 / whole as f64 * 100.0).round(), (100.0 * format.share()).round());
+        let given = Outcome::State { digest };
+        assert_ne!(given, made);
+        bench.run(Task::Chunk { index: 0 }, &[1], &[2]);
+        assert_eq!(bench.run(Task::Join { stage, format }, &[2], &[3]), given);
+        // The keeper gives what it has.
+        let frozen = Outcome::Frozen { chunks: 1, bytes, rounded: None };
+        assert_eq!(bench.run(Task::Freeze { format }, &[3], &[4]), frozen);
+        bench.run(Task::Chunk { index: 0 }, &[4], &[5]);
+        assert_eq!(bench.run(Task::Join { stage, format }, &[5], &[6]), given);
+        let recipe = Recipe::restore(stage, format);
+        assert_eq!(bench.run(Task::Rebuild { stage, recipe: recipe.clone() }, &[6], &[7]), given);
+        assert_eq!(
+            bench.run(Task::Rebuild { stage, recipe: recipe.clone() }, &[0], &[8]),
+            given,
+            "as a replay has it"
+        );
+        let elsewhere = Task::Rebuild { stage: StageId(1), recipe: Recipe::restore(StageId(1), format) };
+        assert!(matches!(bench.run(elsewhere, &[6], &[9]), Outcome::Failed { .. }));
+    }
 }
 
 #[test]
@@ -110,9 +148,11 @@ fn chunks_cut_anywhere_join_to_the_same_state() {
     assert!(whole.len() < CHUNK_VALUES);
     for cut in [0, 1, layout.len(), layout.len() + 1, whole.len() - 1] {
         let (a, b) = whole.split_at(cut);
-        assert_eq!(StageState::join(StageId(0), &layout, &[a, b]).unwrap().digest(), state.digest());
+        let chunks = [a, b].map(|chunk| Flat::new(chunk.to_vec())).to_vec();
+        assert_eq!(StageState::join(StageId(0), &layout, chunks).unwrap().digest(), state.digest());
     }
-    assert!(StageState::join(StageId(0), &layout, &[&whole[1..]]).is_err());
+    let short = vec![Flat::new(whole[1..].to_vec())];
+    assert!(StageState::join(StageId(0), &layout, short).is_err());
 }
 
 #[test]
@@ -139,6 +179,7 @@ fn a_stage_is_rebuilt_from_neighbours_and_from_the_origin_s_layers() {
         sources: vec![source(0, 0.25), source(2, 0.75)],
         moments: Moments::Zero,
         learning_rate_factor: 1.1,
+        format: F32,
     };
     bench.run(Task::Rebuild { stage: StageId(1), recipe }, &[0, 2], &[9]);
     let [origin, above, rebuilt] = [0, 2, 9].map(|handle| bench.store.state(Handle(handle)).unwrap());

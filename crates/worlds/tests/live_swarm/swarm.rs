@@ -52,6 +52,7 @@ pub(crate) fn engine_setup(config: &RunConfig, shape: &RunShape, state: PathBuf)
     EngineSetup {
         shape: shape.clone(),
         optimizer: OptimizerSetup {
+            raise_kept: 1.0,
             beta1: config.beta1,
             beta2: config.beta2,
             epsilon: config.epsilon,

@@ -64,7 +64,10 @@ fn check(rebuilt: &Rebuilt, truth: &Truth, until: usize) -> Result<(), String> {
     // States repeat while a stage stands still, so several iterations may fit.
     let fits = |t: &usize| {
         let mut found = recipe.sources.iter().zip(sources);
-        found.all(|(source, state)| truth.served(source.stage, Iteration(*t as u64), made::digest(*state)))
+        found.all(|(source, state)| {
+            let state = made::unrounded(*state, recipe.travels_as(*stage));
+            truth.served(source.stage, Iteration(*t as u64), made::digest(state))
+        })
     };
     let mut of_one_iteration = (0..=until).rev().filter(fits).peekable();
     if of_one_iteration.peek().is_none() {

@@ -1,16 +1,16 @@
 //! Carries tasks out, one at a time, on the threads of a pool of its own.
 
 use super::files::{StateFile, stage_path};
-use super::inputs::{flat, state, sum_of, take_saved};
+use super::inputs::{flat, state, sum_of, take_flats, take_saved};
 use super::tensor::{Flat, Tensor};
-use super::{Done, EngineSetup, Feed, Job, RunFiles, StageState};
+use super::{Done, EngineSetup, Feed, Job, PackedState, RunFiles, StageState};
 use skipstone_data::{SampleOrder, TokenDataset};
 use skipstone_model::{
     ComputePool, CpuBackend, ModelError, OptimizerStep, StageBackend, StageLayout, grad_norm, hash_f32,
     initial_parameters, weighted_sum_into,
 };
 use skipstone_protocol::{Handle, Outcome, Task};
-use skipstone_recovery::{Moments, Recipe};
+use skipstone_recovery::{Moments, Recipe, StateFormat};
 use skipstone_types::{Digest, Iteration, Microbatch, StageId};
 use std::path::Path;
 use std::sync::Arc;
@@ -184,20 +184,22 @@ impl Engine {
             Task::Sum { microbatches } => self.sum(inputs, *microbatches),
             Task::Assemble => assemble(inputs),
             Task::Step { learning_rate, clip_factor, .. } => self.step(inputs, *learning_rate, *clip_factor),
-            Task::Freeze => {
-                let state = state(inputs, 0)?;
-                let (chunks, bytes) = (state.chunks(), state.chunk_bytes());
-                Ok((Outcome::Frozen { chunks, bytes }, vec![Tensor::State(state.clone())]))
-            }
+            Task::Freeze { format } => freeze(inputs, *format),
             Task::Chunk { index } => {
-                let chunk = state(inputs, 0)?.chunk(*index);
+                let chunk = match inputs.first() {
+                    Some(Some(Tensor::Packed(copy))) => copy.chunk(*index),
+                    _ => state(inputs, 0)?.chunk(*index),
+                };
                 Ok((Outcome::Done, vec![Tensor::Flat(Flat::new(chunk))]))
             }
-            Task::Join { stage } => {
-                let chunks = (0..inputs.len())
-                    .map(|index| flat(inputs, index).map(Flat::as_slice))
-                    .collect::<Result<Vec<_>, _>>()?;
-                Ok(held(StageState::join(*stage, &self.layout(*stage), &chunks)?))
+            Task::Join { stage, format } => {
+                let (chunks, layout) = (take_flats(inputs)?, self.layout(*stage));
+                if !format.rounds() {
+                    return Ok(held(StageState::join(*stage, &layout, chunks)?));
+                }
+                let copy = PackedState::join(*stage, &layout, *format, chunks)?;
+                let outcome = Outcome::State { digest: copy.digest() };
+                Ok((outcome, vec![Tensor::Packed(Arc::new(copy))]))
             }
             Task::Rebuild { stage, recipe } => self.rebuild(inputs, *stage, recipe),
             Task::Save { stage, iteration } => self.save(inputs, *stage, *iteration),
@@ -311,17 +313,16 @@ impl Engine {
             )
             .map_err(|error| error.to_string())?;
         new.optimizer_step += 1;
+        if optimizer.raise_kept < 1.0 {
+            new.learning_rate_factor = 1.0 + (new.learning_rate_factor - 1.0) * optimizer.raise_kept;
+        }
         Ok((Outcome::State { digest: state.digest() }, vec![Tensor::State(state)]))
     }
 
     /// A lost stage from the states of others, layer by layer.
     fn rebuild(&mut self, inputs: &[Option<Tensor>], stage: StageId, recipe: &Recipe) -> Made {
         if recipe.restores(stage) {
-            let copy = state(inputs, 0)?.clone();
-            if copy.stage != stage {
-                return Err(format!("a copy of {}, not of {stage}", copy.stage));
-            }
-            return Ok((Outcome::State { digest: copy.digest() }, vec![Tensor::State(copy)]));
+            return restore(inputs, stage, recipe.format);
         }
         let mut new = self.initial(stage);
         let sources = (0..inputs.len())
@@ -360,6 +361,37 @@ impl Engine {
         }
         Ok(held(new))
     }
+}
+
+/// A state that stays: under a second name, or rounded. A rounded one is one already.
+fn freeze(inputs: &[Option<Tensor>], format: StateFormat) -> Made {
+    if let Some(Some(Tensor::Packed(copy))) = inputs.first() {
+        let (chunks, bytes) = (copy.chunks(), copy.chunk_bytes());
+        return Ok((Outcome::Frozen { chunks, bytes, rounded: None }, vec![Tensor::Packed(copy.clone())]));
+    }
+    let state = state(inputs, 0)?;
+    if !format.rounds() {
+        let (chunks, bytes) = (state.chunks(), state.chunk_bytes());
+        return Ok((Outcome::Frozen { chunks, bytes, rounded: None }, vec![Tensor::State(state.clone())]));
+    }
+    let copy = PackedState::pack(state, format);
+    let (chunks, bytes, rounded) = (copy.chunks(), copy.chunk_bytes(), Some(copy.digest()));
+    Ok((Outcome::Frozen { chunks, bytes, rounded }, vec![Tensor::Packed(Arc::new(copy))]))
+}
+
+/// A stage from a copy of what it was; or, as the same bits follow, from what it was.
+fn restore(inputs: &[Option<Tensor>], stage: StageId, format: StateFormat) -> Made {
+    let of = |of: StageId| if of == stage { Ok(()) } else { Err(format!("a copy of {of}, not of {stage}")) };
+    if let Some(Some(Tensor::Packed(copy))) = inputs.first() {
+        of(copy.stage)?;
+        return Ok(held(copy.unpack()));
+    }
+    let state = state(inputs, 0)?;
+    of(state.stage)?;
+    if format.rounds() {
+        return Ok(held(PackedState::pack(state, format).unpack()));
+    }
+    Ok((Outcome::State { digest: state.digest() }, vec![Tensor::State(state.clone())]))
 }
 
 fn held(state: StageState) -> (Outcome, Vec<Tensor>) {

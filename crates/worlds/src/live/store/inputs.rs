@@ -26,6 +26,15 @@ pub(super) fn take_saved(inputs: &mut [Option<Tensor>], index: usize) -> Result<
     }
 }
 
+/// All inputs, which nobody else needs any more.
+pub(super) fn take_flats(inputs: &mut [Option<Tensor>]) -> Result<Vec<Flat>, String> {
+    let take = |(index, input): (usize, &mut Option<Tensor>)| match input.take() {
+        Some(Tensor::Flat(flat)) => Ok(flat),
+        _ => Err(format!("input {index} is not a flat tensor")),
+    };
+    inputs.iter_mut().enumerate().map(take).collect()
+}
+
 /// The sum that a counted task adds to; it is copied first if a reduction still reads it.
 pub(super) fn sum_of(rest: &mut [Option<Tensor>]) -> Option<&mut [f32]> {
     match rest.first_mut() {

@@ -7,6 +7,7 @@ mod engine;
 mod feed;
 mod files;
 mod inputs;
+mod packed;
 mod recycle;
 mod run_files;
 mod setup;
@@ -16,6 +17,7 @@ mod tensor;
 pub use engine::Engine;
 pub use feed::Feed;
 pub use files::{StateFile, StateFileError, iteration_dir, stage_path};
+pub use packed::PackedState;
 pub use run_files::RunFiles;
 pub use setup::{EngineSetup, OptimizerSetup};
 pub use state::{CHUNK_VALUES, StageState};
@@ -53,6 +55,14 @@ pub struct Done {
 }
 
 impl Done {
+    /// The state that was made, if it is one.
+    pub fn state(&self) -> Option<&Arc<StageState>> {
+        self.made.iter().find_map(|(_, tensor)| match tensor {
+            Tensor::State(state) => Some(state),
+            Tensor::Flat(_) | Tensor::Packed(_) | Tensor::Saved(_) => None,
+        })
+    }
+
     /// A state that was there already, under these names.
     pub fn of_state(id: TaskId, outputs: &[Handle], state: &Arc<StageState>) -> Self {
         let made = outputs.iter().map(|handle| (*handle, Tensor::State(state.clone()))).collect();
@@ -94,7 +104,7 @@ impl TensorStore {
     pub fn payload(&self, handle: Handle) -> Option<Payload> {
         match self.tensors.get(&handle)? {
             Tensor::Flat(flat) => Some(Payload::F32(flat.whole())),
-            Tensor::State(_) | Tensor::Saved(_) => None,
+            Tensor::State(_) | Tensor::Packed(_) | Tensor::Saved(_) => None,
         }
     }
 
@@ -110,10 +120,12 @@ impl TensorStore {
         outputs: Vec<Handle>,
     ) -> Result<Job, Handle> {
         let taken = consumed(&task);
+        // Else the state and its chunks would be there at once.
+        let takes_all = matches!(task, Task::Join { .. });
         let sum = sum_position(&task).and_then(|position| inputs.get(position)).copied();
         let mut tensors = Vec::with_capacity(inputs.len());
         for (position, handle) in inputs.iter().enumerate() {
-            let takes = taken == Some(position) || sum == Some(*handle);
+            let takes = takes_all || taken == Some(position) || sum == Some(*handle);
             let tensor = if takes {
                 self.tensors.remove(handle)
             } else {
@@ -155,7 +167,7 @@ impl TensorStore {
         match self.tensors.get(&handle)? {
             Tensor::Flat(flat) => Some(flat.whole()),
             Tensor::State(state) => Some(Arc::new(state.parameters.clone())),
-            Tensor::Saved(_) => None,
+            Tensor::Packed(_) | Tensor::Saved(_) => None,
         }
     }
 
@@ -163,7 +175,7 @@ impl TensorStore {
     pub fn state(&self, handle: Handle) -> Option<Arc<StageState>> {
         match self.tensors.get(&handle)? {
             Tensor::State(state) => Some(state.clone()),
-            Tensor::Flat(_) | Tensor::Saved(_) => None,
+            Tensor::Flat(_) | Tensor::Packed(_) | Tensor::Saved(_) => None,
         }
     }
 }

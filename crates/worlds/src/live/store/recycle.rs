@@ -21,6 +21,7 @@ impl Recycler {
             // Activations of an attempt that was given up are rare, and a state is large: both are freed.
             Tensor::Saved(saved) => drop::<Saved>(saved),
             Tensor::State(state) => drop(state),
+            Tensor::Packed(copy) => drop(copy),
         }
     }
 

@@ -3,6 +3,7 @@
 use crate::config::{ConfigError, RunConfig, RunShape};
 use crate::live::folder::tokens_path;
 use serde::{Deserialize, Serialize};
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 /// Adam's constants.
@@ -16,6 +17,13 @@ pub struct OptimizerSetup {
     pub epsilon: f32,
     /// Decoupled weight decay.
     pub weight_decay: f32,
+    /// What is left after a step of what a rebuild has added to the stage's learning rate: 1, all of it.
+    pub raise_kept: f32,
+}
+
+/// What each step leaves of a raise of the learning rate that decays to 1/e within so many iterations.
+fn raise_kept(decay_iterations: Option<NonZeroU64>) -> f32 {
+    decay_iterations.map_or(1.0, |iterations| (1.0 - 1.0 / iterations.get() as f64) as f32)
 }
 
 /// What every node of a run computes with.
@@ -41,6 +49,7 @@ impl EngineSetup {
     /// # Errors
     /// A model that can't be built or cut so.
     pub fn of(config: &RunConfig, dir: &Path, tokens: usize) -> Result<Self, ConfigError> {
+        let strategy = skipstone_recovery::strategy(&config.recovery)?;
         Ok(Self {
             shape: config.shape(tokens)?,
             optimizer: OptimizerSetup {
@@ -48,6 +57,7 @@ impl EngineSetup {
                 beta2: config.beta2,
                 epsilon: config.epsilon,
                 weight_decay: config.weight_decay,
+                raise_kept: raise_kept(strategy.rate_decay()),
             },
             seed: config.seed,
             threads: config.threads_per_node(),

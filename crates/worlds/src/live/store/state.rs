@@ -1,5 +1,6 @@
 //! A stage's weights and moments, and how they travel.
 
+use super::tensor::Flat;
 use skipstone_model::{StageLayout, hash_f32};
 use skipstone_types::{Digest, StageId};
 
@@ -7,7 +8,7 @@ use skipstone_types::{Digest, StageId};
 pub const CHUNK_VALUES: usize = 1 << 20;
 
 /// Values after the buffers: the counters, as numbers that `f32` holds exactly.
-const TRAILER_VALUES: usize = 4;
+pub(super) const TRAILER_VALUES: usize = 4;
 
 /// Bits of a counter that go into one value.
 const COUNTER_BITS: u32 = 20;
@@ -45,20 +46,28 @@ impl StageState {
 
     /// Digest of every bit.
     pub fn digest(&self) -> Digest {
+        let hashes = self.buffers().map(hash_f32);
+        Self::digest_of(hashes, self.optimizer_step, self.learning_rate_factor)
+    }
+
+    /// Digest of a state whose buffers have these hashes.
+    pub(super) fn digest_of(hashes: [[u8; 32]; 3], optimizer_step: u64, learning_rate_factor: f32) -> Digest {
         let mut bytes = Vec::with_capacity(3 * 32 + 12);
-        for buffer in self.buffers() {
-            bytes.extend_from_slice(&hash_f32(buffer));
+        for hash in hashes {
+            bytes.extend_from_slice(&hash);
         }
-        bytes.extend_from_slice(&self.optimizer_step.to_le_bytes());
-        bytes.extend_from_slice(&self.learning_rate_factor.to_le_bytes());
+        bytes.extend_from_slice(&optimizer_step.to_le_bytes());
+        bytes.extend_from_slice(&learning_rate_factor.to_le_bytes());
         Digest::of(&bytes)
     }
 
-    fn buffers(&self) -> [&[f32]; 3] {
+    /// Weights, first moments and second moments.
+    pub(super) fn buffers(&self) -> [&[f32]; 3] {
         [&self.parameters, &self.first_moments, &self.second_moments]
     }
 
-    fn trailer(&self) -> [f32; TRAILER_VALUES] {
+    /// The counters, as numbers.
+    pub(super) fn trailer(&self) -> [f32; TRAILER_VALUES] {
         let digits =
             |place: u32| (self.optimizer_step >> (place * COUNTER_BITS) & ((1 << COUNTER_BITS) - 1)) as f32;
         [digits(0), digits(1), digits(2), self.learning_rate_factor]
@@ -99,21 +108,21 @@ impl StageState {
         values
     }
 
-    /// The state of a stage with this layout, from its chunks in order.
+    /// The state of a stage with this layout, from its chunks in order, each of which is let go of once its values are taken.
     ///
     /// # Errors
     /// What doesn't fit, in words.
-    pub fn join(stage: StageId, layout: &StageLayout, chunks: &[&[f32]]) -> Result<Self, String> {
+    pub fn join(stage: StageId, layout: &StageLayout, chunks: Vec<Flat>) -> Result<Self, String> {
         let count = layout.len();
         let expected = 3 * count + TRAILER_VALUES;
-        let actual: usize = chunks.iter().map(|chunk| chunk.len()).sum();
+        let actual: usize = chunks.iter().map(|chunk| chunk.as_slice().len()).sum();
         if actual != expected {
             return Err(format!("the chunks hold {actual} values, but the stage has {expected}"));
         }
         let mut buffers = [0; 3].map(|_: i32| Vec::with_capacity(count));
         let mut trailer = Vec::with_capacity(TRAILER_VALUES);
         for chunk in chunks {
-            let mut rest = *chunk;
+            let mut rest = chunk.as_slice();
             for buffer in &mut buffers {
                 let (now, later) = rest.split_at(rest.len().min(count - buffer.len()));
                 buffer.extend_from_slice(now);
@@ -122,14 +131,13 @@ impl StageState {
             trailer.extend_from_slice(rest);
         }
         let [parameters, first_moments, second_moments] = buffers;
+        let (optimizer_step, learning_rate_factor) = Self::counters(&trailer);
+        Ok(Self { stage, parameters, first_moments, second_moments, optimizer_step, learning_rate_factor })
+    }
+
+    /// The optimiser's steps and the rate's factor, from what [`Self::trailer`] gave.
+    pub(super) fn counters(trailer: &[f32]) -> (u64, f32) {
         let digits = |place: u32| (trailer[place as usize] as u64) << (place * COUNTER_BITS);
-        Ok(Self {
-            stage,
-            parameters,
-            first_moments,
-            second_moments,
-            optimizer_step: digits(0) | digits(1) | digits(2),
-            learning_rate_factor: trailer[3],
-        })
+        (digits(0) | digits(1) | digits(2), trailer[3])
     }
 }

@@ -1,6 +1,6 @@
 //! What a handle stands for.
 
-use super::StageState;
+use super::{PackedState, StageState};
 use skipstone_model::Saved;
 use std::ops::Range;
 use std::sync::Arc;
@@ -81,6 +81,8 @@ impl Flat {
 pub enum Tensor {
     /// Weights and moments of a stage.
     State(Arc<StageState>),
+    /// A copy of them, in fewer bytes.
+    Packed(Arc<PackedState>),
     /// An activation, a gradient, a sum, a part or a chunk.
     Flat(Flat),
     /// Activations kept for backward.
@@ -92,6 +94,7 @@ impl Tensor {
     pub(super) fn share(&self) -> Option<Self> {
         match self {
             Self::State(state) => Some(Self::State(state.clone())),
+            Self::Packed(copy) => Some(Self::Packed(copy.clone())),
             Self::Flat(flat) => Some(Self::Flat(flat.clone())),
             Self::Saved(_) => None,
         }
