@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use skipstone_types::{EdgeSwaps, RateShape, WhileLost};
-use skipstone_worlds::config::RunConfig;
+use skipstone_worlds::config::{RunConfig, WireFormat};
 
 use crate::failure::Outcome;
 
@@ -87,6 +87,10 @@ pub(crate) struct RunFlags {
     /// Kill nodes: a rate per node and hour (16%/h), an interval (every 20s), or a trace file
     #[arg(long, value_name = "RATE|TRACE", help_heading = "Recovery")]
     churn: Option<String>,
+    /// In which numbers activations and their gradients travel between stages: f32, bf16 (half the bytes) or int8 (a quarter)
+    /// [default: f32]
+    #[arg(long, value_name = "f32|bf16|int8", help_heading = "Network and speed")]
+    wire: Option<WireFormat>,
     /// Make links as long as between regions: gcp12, or a JSON file of regions, links and node_regions (see below)
     #[arg(long, value_name = "TABLE", help_heading = "Network and speed")]
     wan: Option<String>,
@@ -213,7 +217,7 @@ impl RunFlags {
         macro_rules! set_some {
             ($($name:ident),*) => { $(if self.$name.is_some() { config.$name = self.$name; })* };
         }
-        set!(tokenizer, vocab_size, story_bytes, model, stages, origin_layers, replicas, spares, skip);
+        set!(wire, tokenizer, vocab_size, story_bytes, model, stages, origin_layers, replicas, spares, skip);
         set!(full_every, device, recovery, while_lost, batch, microbatches, lr, schedule, weight_decay);
         set!(clip, steps, seed, out);
         set_some!(
@@ -305,6 +309,7 @@ mod tests {
             ("edge-swaps", "odd"),
             ("while-lost", "wait"),
             ("churn", "5%/h"),
+            ("wire", "bf16"),
             ("wan", "gcp12"),
             ("domain-price", "0.1"),
             ("pace", "0.5"),

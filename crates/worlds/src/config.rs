@@ -6,6 +6,7 @@ mod error;
 mod memory;
 mod shape;
 
+pub use crate::wire_format::WireFormat;
 pub use churn::{Churn, TraceLine, TraceTarget};
 pub use error::ConfigError;
 pub(crate) use memory::bytes_in_units;
@@ -82,6 +83,8 @@ pub struct RunConfig {
     pub while_lost: WhileLost,
     /// What becomes of a dead node's share.
     pub repair: Repair,
+    /// In which numbers activations and their gradients travel.
+    pub wire: WireFormat,
     /// Tokens of a sequence; none = the model's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub context: Option<usize>,
@@ -172,6 +175,7 @@ impl Default for RunConfig {
             edge_swaps: None,
             while_lost: WhileLost::Skip,
             repair: Repair::Exact,
+            wire: WireFormat::F32,
             context: None,
             batch: 4,
             microbatches: 8,

@@ -10,3 +10,4 @@ pub mod live;
 pub mod replay;
 mod text;
 pub mod wan;
+mod wire_format;

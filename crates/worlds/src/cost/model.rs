@@ -131,7 +131,10 @@ impl CostModel {
                 None => WanTable::from_json(LOOPBACK).map_err(|why| SimulateError::Bug(why.to_string()))?,
             },
             times,
-            activation_bytes: VALUE_BYTES * shape.tokens() as f64 * shape.model.hidden_size as f64,
+            activation_bytes: config.wire.share()
+                * VALUE_BYTES
+                * shape.tokens() as f64
+                * shape.model.hidden_size as f64,
             origin: bytes(0),
             relay: bytes(1),
             churn: config.churn_plan()?,

@@ -203,6 +203,9 @@ impl RunFolder {
         {
             return Err(other("--data or --tokenizer"));
         }
+        if before.wire != config.wire {
+            return Err(other("--wire"));
+        }
         if before.batch_shape()? != config.batch_shape()? {
             return Err(other("--batch, --microbatches or --context"));
         }

@@ -60,7 +60,10 @@ pub fn describe(
             loss_s: seconds(first.loss_us),
             backward_s: seconds(first.embed_backward_us),
         },
-        activation_bytes: VALUE_BYTES * shape.tokens() as f64 * shape.model.hidden_size as f64,
+        activation_bytes: config.wire.share()
+            * VALUE_BYTES
+            * shape.tokens() as f64
+            * shape.model.hidden_size as f64,
         gradient_bytes: VALUE_BYTES * parameters(1),
         link_overhead_s: table.overhead_s,
         slots: settings.slots,

@@ -1,6 +1,7 @@
 //! A swarm in a queue: one coordinator, some nodes, messages delivered in the order in which they were sent.
 
 use skipstone_data::{SampleOrder, TokenDataset};
+use skipstone_net::Payload;
 use skipstone_planner::{BalancedChooser, PathChooser};
 use skipstone_protocol::{
     CommitRecord, Coordinator, CoordinatorCommand, CoordinatorInput, End, Entry, Handle, Outcome, Task,
@@ -59,6 +60,7 @@ pub(crate) fn engine_setup(config: &RunConfig, shape: &RunShape, state: PathBuf)
             weight_decay: config.weight_decay,
         },
         seed: config.seed,
+        wire: config.wire,
         threads: 1,
         tokens: PathBuf::new(),
         state,
@@ -68,7 +70,7 @@ pub(crate) fn engine_setup(config: &RunConfig, shape: &RunShape, state: PathBuf)
 enum News {
     Coordinator(CoordinatorInput),
     Node(usize, WorkerInput),
-    Frame { to: usize, from: NodeId, message: ToPeer, payload: Option<Arc<Vec<f32>>> },
+    Frame { to: usize, from: NodeId, message: ToPeer, payload: Option<Payload> },
 }
 
 struct Process {
@@ -166,8 +168,7 @@ impl Swarm {
                 Some(News::Node(index, input)) => self.tell_node(index, input),
                 Some(News::Frame { to, from, message, payload }) => {
                     let process = &mut self.processes[to];
-                    let payload =
-                        payload.and_then(|values| process.store.receive(skipstone_net::Payload::F32(values)));
+                    let payload = payload.and_then(|payload| process.store.receive(payload));
                     self.tell_node(to, WorkerInput::Peer { from, message, payload, began_us: 0 });
                 }
             }
@@ -310,10 +311,7 @@ impl Swarm {
             }
             WorkerCommand::SendPeer { to, message, payload } => {
                 let from = process.worker.node();
-                let payload = payload.map(|handle| match process.store.payload(handle).unwrap() {
-                    skipstone_net::Payload::F32(values) => values,
-                    other => panic!("{other:?}"),
-                });
+                let payload = payload.map(|handle| process.store.payload(handle).unwrap());
                 if let Some(to) = process.peers.get(&to).copied() {
                     self.queue.push_back(News::Frame { to, from, message, payload });
                 }

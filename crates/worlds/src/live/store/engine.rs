@@ -1,5 +1,6 @@
 //! Carries tasks out, one at a time, on the threads of a pool of its own.
 
+use super::boundary;
 use super::files::{StateFile, stage_path};
 use super::inputs::{flat, state, sum_of, take_flats, take_saved};
 use super::tensor::{Flat, Tensor};
@@ -232,17 +233,19 @@ impl Engine {
     fn embed(&mut self, inputs: &[Option<Tensor>], iteration: Iteration, microbatch: Microbatch) -> Made {
         let (tokens, _) = self.batch(iteration, microbatch)?;
         let state = state(inputs, 0)?;
-        let (activation, saved) = self
+        let (mut activation, saved) = self
             .backend(state.stage)?
             .embed(&state.parameters, &tokens)
             .map_err(|error| error.to_string())?;
+        boundary::round(&mut activation, self.setup.wire);
         Ok((Outcome::Done, vec![Tensor::Flat(Flat::new(activation)), Tensor::Saved(saved)]))
     }
 
     fn forward(&mut self, inputs: &[Option<Tensor>]) -> Made {
         let (state, x) = (state(inputs, 0)?, flat(inputs, 1)?.as_slice());
-        let (activation, saved) =
+        let (mut activation, saved) =
             self.backend(state.stage)?.forward(&state.parameters, x).map_err(|error| error.to_string())?;
+        boundary::round(&mut activation, self.setup.wire);
         Ok((Outcome::Done, vec![Tensor::Flat(Flat::new(activation)), Tensor::Saved(saved)]))
     }
 
@@ -250,10 +253,11 @@ impl Engine {
         let (_, targets) = self.batch(iteration, microbatch)?;
         let (inputs, sum) = inputs.split_at_mut(2);
         let (state, x) = (state(inputs, 0)?, flat(inputs, 1)?.as_slice());
-        let out = self
+        let mut out = self
             .backend(state.stage)?
             .loss(&state.parameters, x, &targets, sum_of(sum), 1.0)
             .map_err(|error| error.to_string())?;
+        boundary::round(&mut out.dx, self.setup.wire);
         let outcome = Outcome::Loss { loss_sum: out.loss_sum, tokens: out.tokens as u64 };
         Ok((outcome, vec![Tensor::Flat(Flat::new(out.dx))]))
     }
@@ -262,14 +266,15 @@ impl Engine {
         let saved = take_saved(inputs, 1)?;
         let (inputs, sum) = inputs.split_at_mut(3);
         let (state, dy) = (state(inputs, 0)?, flat(inputs, 2)?.as_slice());
-        let origin = state.stage.is_origin();
+        let (origin, wire) = (state.stage.is_origin(), self.setup.wire);
         let backend = self.backend(state.stage)?;
         let made = if origin {
             backend.embed_backward(&state.parameters, saved, dy, sum_of(sum)).map(|()| Vec::new())
         } else {
-            backend
-                .backward(&state.parameters, saved, dy, sum_of(sum))
-                .map(|dx| vec![Tensor::Flat(Flat::new(dx))])
+            backend.backward(&state.parameters, saved, dy, sum_of(sum)).map(|mut dx| {
+                boundary::round(&mut dx, wire);
+                vec![Tensor::Flat(Flat::new(dx))]
+            })
         };
         made.map(|made| (Outcome::Done, made)).map_err(|error| error.to_string())
     }

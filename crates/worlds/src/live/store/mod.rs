@@ -3,6 +3,7 @@
 //! The core's thread owns the [`TensorStore`]; the [`Engine`] computes on a thread of its own. A task takes along
 //! what it needs as a [`Job`] and comes back as a [`Done`], so nothing is shared but immutable tensors.
 
+mod boundary;
 mod engine;
 mod feed;
 mod files;
@@ -81,7 +82,11 @@ pub struct TensorStore {
 impl TensorStore {
     /// Puts a frame's payload into the store; none if it carries no numbers.
     pub fn receive(&mut self, payload: Payload) -> Option<Handle> {
-        let Payload::F32(values) = payload else { return None };
+        let values = match payload {
+            Payload::F32(values) => values,
+            Payload::Bytes(packed) => Arc::new(boundary::unpack(&packed)?),
+            Payload::Empty => return None,
+        };
         let handle = self.new_received();
         self.tensors.insert(handle, Tensor::Flat(Flat::received(values)));
         Some(handle)
@@ -100,10 +105,14 @@ impl TensorStore {
         handle
     }
 
-    /// The payload that carries a tensor; none if there is no such tensor, or not one that travels.
+    /// The payload that carries a tensor, in fewer bytes if nothing is lost by it; none if there is no such tensor, or not one that travels.
     pub fn payload(&self, handle: Handle) -> Option<Payload> {
         match self.tensors.get(&handle)? {
-            Tensor::Flat(flat) => Some(Payload::F32(flat.whole())),
+            Tensor::Flat(flat) => {
+                let values = flat.whole();
+                let packed = boundary::pack(&values).map(|packed| Payload::Bytes(packed.into()));
+                Some(packed.unwrap_or(Payload::F32(values)))
+            }
             Tensor::State(_) | Tensor::Packed(_) | Tensor::Saved(_) => None,
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::config::{ConfigError, RunConfig, RunShape};
 use crate::live::folder::tokens_path;
+use crate::wire_format::WireFormat;
 use serde::{Deserialize, Serialize};
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
@@ -35,6 +36,8 @@ pub struct EngineSetup {
     pub optimizer: OptimizerSetup,
     /// Seeds the weights and the order of samples.
     pub seed: u64,
+    /// In which numbers boundary tensors leave a stage.
+    pub wire: WireFormat,
     /// Compute threads.
     pub threads: usize,
     /// The token file, read when this node first serves the origin.
@@ -60,6 +63,7 @@ impl EngineSetup {
                 raise_kept: raise_kept(strategy.rate_decay()),
             },
             seed: config.seed,
+            wire: config.wire,
             threads: config.threads_per_node(),
             tokens: tokens_path(dir),
             state: dir.join("state"),
