@@ -10,6 +10,8 @@ mod bench_plan;
 mod chaos;
 mod config;
 mod demo;
+#[cfg(feature = "iroh")]
+mod doctor;
 mod eval;
 mod generate;
 #[cfg(feature = "iroh")]
@@ -42,6 +44,9 @@ pub(crate) enum Command {
     /// Help machines find each other, and talk where there is no direct way
     #[cfg(feature = "relay")]
     Relay(relay::Relay),
+    /// Whether this machine can take part in a run, and what to do if not
+    #[cfg(feature = "iroh")]
+    Doctor(doctor::Doctor),
     /// Perplexity of a model, and what is left of it with stages missing
     Eval(eval::Eval),
     /// Let a model go on with a text
@@ -80,6 +85,8 @@ impl Command {
             Self::Train(train) => train.run(),
             #[cfg(feature = "relay")]
             Self::Relay(relay) => relay.run(),
+            #[cfg(feature = "iroh")]
+            Self::Doctor(doctor) => doctor.run(),
             #[cfg(feature = "iroh")]
             Self::Join(join) => join.run(),
             #[cfg(feature = "iroh")]

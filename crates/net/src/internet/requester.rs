@@ -2,7 +2,7 @@
 
 use super::{
     BODY_BYTES_MAX, Door, EndpointKey, REQUESTS, Relays,
-    door::address_of,
+    door::{address_of, reach_of},
     requests::{ANSWERED, read_parts, write_parts},
 };
 use crate::{BindError, InternetReach, PeerKey};
@@ -57,7 +57,12 @@ impl Requester {
             .enable_all()
             .build()
             .map_err(BindError::Threads)?;
-        let endpoint = runtime.block_on(Door::new(key, relays).open())?;
+        let endpoint = runtime.block_on(async {
+            let endpoint = Door::new(key, relays).open().await?;
+            // Its own addresses are known within a moment.
+            drop(time::timeout(Duration::from_secs(1), addresses(&endpoint)).await);
+            Ok::<_, BindError>(endpoint)
+        })?;
         let handle = runtime.handle().clone();
         Ok(Self { _runtime: Some(Arc::new(runtime)), ..Self::of(endpoint, handle) })
     }
@@ -103,11 +108,29 @@ impl Requester {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The relay through which this process can be found; none if none answers in time.
+    pub fn home_relay(&self, patience: Duration) -> Option<String> {
+        self.handle.block_on(async { time::timeout(patience, self.endpoint.online()).await.ok() })?;
+        self.ways().iter().find_map(|way| way.strip_prefix("relay:").map(str::to_owned))
+    }
+
+    /// Where this process can be found, as far as it is known now.
+    pub fn ways(&self) -> Vec<String> {
+        reach_of(&self.endpoint.addr(), &Relays::None).ways
+    }
+
     /// Tells iroh's side that nothing more is asked.
     pub fn close(&self) {
         self.handle.block_on(async {
             drop(time::timeout(Duration::from_millis(500), self.endpoint.close()).await);
         });
+    }
+}
+
+/// Waits until an address of this machine is known.
+async fn addresses(endpoint: &Endpoint) {
+    while !endpoint.addr().addrs.iter().any(iroh::TransportAddr::is_ip) {
+        time::sleep(Duration::from_millis(5)).await;
     }
 }
 

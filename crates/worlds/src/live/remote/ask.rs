@@ -40,6 +40,8 @@ pub(super) enum Ask {
         /// BLAKE3 of the whole file, in hexadecimal.
         digest: String,
     },
+    /// What time is it; anybody may ask.
+    Time,
     /// The process of the node with this key is gone.
     Gone {
         /// The key.
@@ -58,6 +60,13 @@ pub(super) enum Answer {
         total: u64,
         /// BLAKE3 of the whole file, in hexadecimal, with its first piece.
         digest: Option<String>,
+    },
+    /// The time.
+    Time {
+        /// In seconds since 1970.
+        unix_s: u64,
+        /// The wire version that the run speaks.
+        wire: u16,
     },
     /// It is done.
     Done,

@@ -1,10 +1,11 @@
 //! Nodes on other machines: tickets, who is let in, and files that have to cross the network.
 //!
-//! The coordinator's process has a reception ([`reception::Reception`]): it checks tickets, keeps the list of keys that are
-//! let in ([`guests::Guests`]), and gives and takes the few files that a node needs of the run's folder
-//! ([`files`]). `skipstone join` ([`join()`]) is the parent of a machine's nodes, as `train` is at home.
+//! The coordinator's process has a reception (`reception`): it checks tickets, keeps the list of keys that are
+//! let in (`guests`), and gives and takes the few files that a node needs of the run's folder
+//! (`files`). `skipstone join` ([`join()`]) is the parent of a machine's nodes, as `train` is at home.
 
 mod ask;
+mod doctor;
 mod files;
 mod guests;
 mod invite;
@@ -14,6 +15,7 @@ mod ticket;
 mod tickets;
 
 pub(in crate::live) use ask::RunPass;
+pub use doctor::{Check, DoctorOptions, Health, examine};
 pub(in crate::live) use files::RemoteFiles;
 pub(in crate::live) use invite::invite;
 pub use join::{JoinError, JoinNews, JoinOptions, Joined, join};

@@ -107,6 +107,9 @@ impl Reception {
             let pass = self.join(from, ticket, version, *wire, workers)?;
             return Ok((Answer::Pass(Box::new(pass)), Vec::new()));
         }
+        if matches!(question, Ask::Time) {
+            return Ok((Answer::Time { unix_s: now_unix_s(), wire: WIRE_VERSION }, Vec::new()));
+        }
         if !self.admits(&from) {
             return Err("only nodes of the run are answered; join with a ticket first".to_owned());
         }
@@ -139,7 +142,7 @@ impl Reception {
             Ask::Read { path, .. } | Ask::Write { path, .. } => {
                 Err(format!("{path} is not for nodes of other machines"))
             }
-            Ask::Join { .. } => Err("a second answer".to_owned()),
+            Ask::Join { .. } | Ask::Time => Err("a second answer".to_owned()),
         }
     }
 }

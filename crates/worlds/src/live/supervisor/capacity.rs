@@ -16,7 +16,7 @@ pub(super) fn check(config: &RunConfig, here: usize) -> Result<(), RunError> {
 }
 
 /// Bytes of memory and swap that this process may use: the machine's, or its container's.
-fn present_bytes() -> Option<u64> {
+pub(in crate::live) fn present_bytes() -> Option<u64> {
     let machine = meminfo_bytes(&fs::read_to_string("/proc/meminfo").ok()?)?;
     let container = fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
     let container = container.and_then(|text| text.trim().parse::<u64>().ok());

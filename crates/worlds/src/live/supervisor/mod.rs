@@ -1,7 +1,7 @@
 //! The parent of a local swarm: it prepares the folder, starts the coordinator and the nodes, replaces those that die,
 //! and tells what happens. It takes no part in training.
 
-mod capacity;
+pub(in crate::live) mod capacity;
 mod chaos;
 mod children;
 mod error;
