@@ -182,6 +182,25 @@ fn checkfree_plus_makes_a_killed_first_stage_from_its_swap_partner_and_replays()
 }
 
 #[test]
+fn rounded_boundaries_repair_and_replay_to_the_same_bits() {
+    for wire in ["bf16", "int8"] {
+        let run = Run::new(&format!("wire = \"{wire}\"\nreplicas = 2\n"));
+        let child = run.start(150);
+        run.wait_for("committed", 5);
+        signal(run.process_of_stage(1), "KILL");
+        run.wait_for("node_lost", 1);
+        assert_eq!(summary(&child.wait_with_output().unwrap())["steps"], 150, "{wire}");
+        run.assert_sound();
+        let replay = run.command(&["replay", "run", "--json"]).output().unwrap();
+        let report: Value = serde_json::from_slice(&replay.stdout).unwrap();
+        assert_eq!((replay.status.code(), &report["agrees"]), (Some(0), &true.into()), "{wire}: {report}");
+        let resumed = run.train(&["--resume", "--out", "run", "--wire", "f32"]);
+        assert_eq!(resumed.status.code(), Some(2), "{wire}");
+        assert!(String::from_utf8_lossy(&resumed.stderr).contains("--wire"), "{wire}");
+    }
+}
+
+#[test]
 fn the_only_origin_comes_back_from_its_copy_without_any_option() {
     origin_comes_back("", "neighbour-snapshot");
 }

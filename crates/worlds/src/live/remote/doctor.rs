@@ -165,17 +165,14 @@ fn network(options: &DoctorOptions, note: &mut dyn FnMut(Check)) {
     };
     if relays != Relays::None {
         let began = Instant::now();
-        note(match requester.home_relay(RELAY_PATIENCE) {
-            Some(url) => {
-                check("relay", Health::Ok, format!("{url}, after {:.1} s", began.elapsed().as_secs_f64()), "")
-            }
-            None => {
-                let found = format!("none of '{relays}' answers within {} s", RELAY_PATIENCE.as_secs());
-                let advice = "check the machine's internet access, its proxy and firewall (TCP 443 out); \
-                              in a LAN, use --relay none";
-                check("relay", Health::Broken, found, advice)
-            }
-        });
+        let url = requester.home_relay(RELAY_PATIENCE);
+        let health = if url.is_some() { Health::Ok } else { Health::Broken };
+        let found = match url {
+            Some(url) => format!("{url}, after {:.1} s", began.elapsed().as_secs_f64()),
+            None => format!("none of '{relays}' answers within {} s", RELAY_PATIENCE.as_secs()),
+        };
+        let advice = "check the machine's internet access, its proxy and firewall (TCP 443 out); in a LAN, use --relay none";
+        note(check("relay", health, found, advice));
     }
     let ways = requester.ways();
     let direct: Vec<&str> = ways.iter().filter_map(|way| way.strip_prefix("ip:")).collect();
