@@ -16,6 +16,7 @@
 // One signature for all readers, though some can't fail at making seeds or refuse in words.
 #![allow(clippy::unnecessary_wraps)]
 
+mod boundary;
 mod churn;
 mod corpus;
 mod events;
@@ -30,6 +31,7 @@ mod run_config;
 mod run_folder;
 mod scratch;
 mod stage_file;
+mod tickets;
 mod tokenizer;
 mod tokens;
 mod weights;
@@ -59,7 +61,7 @@ pub struct Reader {
 }
 
 /// All of them.
-pub const READERS: [Reader; 19] = [
+pub const READERS: [Reader; 22] = [
     frames::READER,
     messages::TO_WORKER,
     messages::TO_COORDINATOR,
@@ -79,6 +81,9 @@ pub const READERS: [Reader; 19] = [
     corpus::READER,
     tokenizer::READER,
     tokens::READER,
+    boundary::READER,
+    tickets::TICKET,
+    tickets::QUESTION,
 ];
 
 /// Makes checksums and counters right.

@@ -8,9 +8,9 @@ use skipstone_types::RunId;
 /// Bytes of a file in one request.
 pub(super) const PIECE_BYTES: usize = BODY_BYTES_MAX;
 
-/// A question.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) enum Ask {
+/// What a machine asks of a run's reception.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ask {
     /// Let nodes with these keys in; who asks may speak for them.
     Join {
         /// The ticket.

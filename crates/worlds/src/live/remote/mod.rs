@@ -14,6 +14,7 @@ mod reception;
 mod ticket;
 mod tickets;
 
+pub use ask::Ask;
 pub(in crate::live) use ask::RunPass;
 pub use doctor::{Check, DoctorOptions, Health, examine};
 pub(in crate::live) use files::RemoteFiles;
