@@ -197,6 +197,10 @@ impl Coordinator {
                 self.send(donor, ToWorker::Release { transfer });
             }
         } else if self.copies.known.get(&stage).is_none_or(|known| known.keeper != Some(node)) {
+            // Unless another is on its way to it, which will take the place of this one.
+            if self.copies.moving.get(&stage).is_none_or(|moving| moving.keeper != node) {
+                self.send(node, ToWorker::DropCopy { stage });
+            }
             return;
         }
         // It has taken the place of what the node kept before.

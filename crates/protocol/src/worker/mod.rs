@@ -181,6 +181,8 @@ impl Worker {
     }
 
     fn say_hello(&mut self) {
+        // What arrived between this and the welcome would be in no list.
+        self.stop_copies();
         let holding = self.held.as_ref().filter(|held| held.entered).map(|held| {
             Box::new(Holding {
                 run: self.run,
