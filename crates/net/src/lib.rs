@@ -14,7 +14,8 @@
 //!   Frames of one [`Priority`] arrive in the order in which they were sent; control frames overtake bulk ones.
 //! * Whatever a peer sends, it costs at most its own connection. Every length is checked before memory is taken.
 //! * Only who proves that it knows the run's [`RunSecret`] becomes a peer. Loopback TCP is **not encrypted** and
-//!   frames are check-summed, not signed: the secret keeps strangers out, not someone who rewrites packets.
+//!   frames are check-summed, not signed: the secret keeps strangers out, not someone who rewrites packets. Between
+//!   machines (`internet`, feature `iroh`) everything is encrypted, and each end is known by its key.
 //!
 //! What it doesn't promise: that a frame was *processed*, that frames outlive their connection, or that a peer
 //! which is `Up` is alive: that is for a failure detector to say, fed by [`NetEvent::Heard`] and
