@@ -15,6 +15,9 @@ use std::{
 };
 use tokio::{io::AsyncReadExt, runtime, time};
 
+/// How long it may take to reach somebody.
+const REACHING: Duration = Duration::from_secs(20);
+
 /// How long a question and its answer may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -92,10 +95,9 @@ impl Requester {
             }
             let fresh = async {
                 let address = address_of(whom).ok_or_else(|| unreachable("its key is no key".to_owned()))?;
-                let connection = self
-                    .endpoint
-                    .connect(address, REQUESTS)
-                    .await
+                let connecting = time::timeout(REACHING, self.endpoint.connect(address, REQUESTS)).await;
+                let connection = connecting
+                    .map_err(|_| unreachable(format!("nothing comes back within {} s", REACHING.as_secs())))?
                     .map_err(|why| unreachable(format!("{why:#}")))?;
                 self.connections().insert(whom.key, connection.clone());
                 exchange(&connection, head, body).await.map_err(|why| unreachable(why.to_string()))?

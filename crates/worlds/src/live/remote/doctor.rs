@@ -260,6 +260,6 @@ mod tests {
         network(&options, &mut |check| checks.push(check));
         let run = checks.iter().find(|check| check.name == "run").unwrap();
         assert_eq!(run.health, Health::Broken);
-        assert!(run.advice.contains("--listen"), "{run:?}");
+        assert!(run.advice.contains("--listen") && run.found.contains("can't be reached"), "{run:?}");
     }
 }
