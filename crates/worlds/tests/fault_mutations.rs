@@ -11,7 +11,10 @@ fn is_caught(tamper: Tamper, invariants: &[&str]) {
     let mut others = std::collections::BTreeSet::new();
     for seed in 1..=SEEDS {
         match simulate(seed, &options) {
-            Err(violation) if invariants.contains(&violation.invariant.as_str()) => return,
+            Err(violation) if invariants.contains(&violation.invariant.as_str()) => {
+                println!("{tamper:?}: {} at seed {seed}", violation.invariant);
+                return;
+            }
             Err(violation) => drop(others.insert(violation.invariant)),
             Ok(_) => {}
         }

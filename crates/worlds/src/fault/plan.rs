@@ -3,6 +3,7 @@
 use super::Options;
 use super::kinds::Fault;
 use super::random::Random;
+use super::tamper::Tamper;
 use serde::Serialize;
 use skipstone_types::{EdgeSwaps, LearningRate, RateShape, RunId, Settings, WhileLost};
 
@@ -70,7 +71,10 @@ impl FaultPlan {
     /// The plan of `seed`.
     pub fn new(seed: u64, options: &Options) -> Self {
         let mut random = Random::new(seed, 1);
-        let settings = settings(seed, options, &mut random);
+        let mut settings = settings(seed, options, &mut random);
+        if options.tamper == Some(Tamper::GiveLastSlot) {
+            crowd_relays(&mut settings);
+        }
         let tempo = tempo(&mut random);
         let everything = random.chance(0.5);
         let mut faults: Vec<_> = Fault::ALL
@@ -211,6 +215,17 @@ fn swap_edges(settings: &mut Settings) {
         let strategy = *random.pick(&["checkfree+", "checkfree+:partners=copy"]).unwrap_or(&"checkfree+");
         strategy.clone_into(&mut settings.recovery);
     }
+}
+
+/// Makes it likely that two relays wait for each other's slots, where the rule that forbids it is broken: origins send more
+/// microbatches than the relays that they swap have slots.
+fn crowd_relays(settings: &mut Settings) {
+    settings.relay_stages = settings.relay_stages.max(2);
+    settings.stage_replicas = vec![1; usize::from(settings.relay_stages) + 1];
+    settings.stage_replicas[0] = 3;
+    settings.edge_swaps = EdgeSwaps::Odd;
+    settings.skip = 0.0;
+    (settings.slots, settings.microbatches) = (2, 9);
 }
 
 fn tempo(random: &mut Random) -> Tempo {
