@@ -23,13 +23,13 @@ pub(super) const TURNED_AWAY: u32 = 1;
 /// How long the last word may take to arrive.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
-/// At most so many connections ask something at once.
-const ASKING_MAX: usize = 64;
+/// At most so many known connections ask something at once, and so many strangers.
+const ASKING_MAX: [usize; 2] = [1024, 64];
 
 /// Accepts until the endpoint is closed. Each connection proves itself in a task of its own.
 pub(crate) async fn accept_loop(shared: Arc<Shared>, endpoint: Endpoint, door: Door) {
     let unproven = Arc::new(Semaphore::new(shared.config.max_unauthenticated.max(1)));
-    let asking = Arc::new(Semaphore::new(ASKING_MAX));
+    let asking = ASKING_MAX.map(|most| Arc::new(Semaphore::new(most)));
     while let Some(incoming) = endpoint.accept().await {
         let Ok(permit) = unproven.clone().try_acquire_owned() else {
             // Whoever floods us is made to show that its address is its own, and then turned away.
@@ -49,7 +49,7 @@ async fn admit(
     door: Door,
     incoming: Incoming,
     permit: OwnedSemaphorePermit,
-    asking: Arc<Semaphore>,
+    asking: [Arc<Semaphore>; 2],
 ) {
     let mut claimed = None;
     let mut address = format!("{:?}", incoming.remote_addr());
@@ -66,10 +66,16 @@ async fn admit(
     drop(permit);
     match result.unwrap_or(Err(Refusal::TimedOut)) {
         Ok(None) => {}
-        Ok(Some(connection)) => match (door.requests, asking.try_acquire_owned()) {
-            (Some(handler), Ok(_permit)) => requests::serve(connection, handler).await,
-            _ => connection.close(TURNED_AWAY.into(), b"busy"),
-        },
+        Ok(Some(connection)) => {
+            let Some(handler) = door.requests else { return };
+            let from = PeerKey(*connection.remote_id().as_bytes());
+            let [known, strangers] = asking;
+            let room = if requests::is_stranger(&*handler, &from) { strangers } else { known };
+            match room.try_acquire_owned() {
+                Ok(_permit) => requests::serve(connection, handler).await,
+                Err(_) => connection.close(TURNED_AWAY.into(), b"busy"),
+            }
+        }
         Err(refusal) => tell_refusal(&shared, Err(refusal), address, claimed),
     }
 }

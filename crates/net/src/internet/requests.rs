@@ -14,18 +14,19 @@ pub const HEAD_BYTES_MAX: usize = 256 << 10;
 /// Largest body, in bytes.
 pub const BODY_BYTES_MAX: usize = 4 << 20;
 
-/// How long one question may take to arrive, and its answer to leave.
-const TRANSFER: Duration = Duration::from_secs(60);
+/// How long one question may take to arrive, and its answer to leave; who asks nothing for so long is let go.
+const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Who asks nothing for so long is let go.
-const IDLE: Duration = Duration::from_secs(60);
+/// The same for strangers, so that they are in nobody's way.
+const PATIENCE_WITH_STRANGERS: Duration = Duration::from_secs(5);
 
 pub(super) const ANSWERED: u8 = 0;
 const REFUSED: u8 = 1;
 
 /// Answers requests. Called from threads that may wait, several at once.
 pub trait RequestHandler: Send + Sync {
-    /// Most bytes of a body that the owner of this key may send, at most [`BODY_BYTES_MAX`].
+    /// Most bytes of a body that the owner of this key may send, at most [`BODY_BYTES_MAX`]; 0 for strangers, for whom
+    /// there is less time and room.
     fn body_bytes_max(&self, from: &PeerKey) -> usize;
 
     /// Answers with a head and a body.
@@ -35,12 +36,19 @@ pub trait RequestHandler: Send + Sync {
     fn answer(&self, from: PeerKey, head: &[u8], body: &[u8]) -> Result<(Vec<u8>, Vec<u8>), String>;
 }
 
+/// Whether the owner of a key may bring nothing.
+pub(super) fn is_stranger(handler: &dyn RequestHandler, key: &PeerKey) -> bool {
+    handler.body_bytes_max(key) == 0
+}
+
 /// Answers what comes on a connection, one after the other, until its other end is gone.
 pub(super) async fn serve(connection: Connection, handler: Arc<dyn RequestHandler>) {
     let from = PeerKey(*connection.remote_id().as_bytes());
-    while let Ok(Ok((send, receive))) = time::timeout(IDLE, connection.accept_bi()).await {
+    loop {
+        let patience = if is_stranger(&*handler, &from) { PATIENCE_WITH_STRANGERS } else { PATIENCE };
+        let Ok(Ok((send, receive))) = time::timeout(patience, connection.accept_bi()).await else { break };
         let handled = handle(&handler, from, send, receive);
-        if !matches!(time::timeout(TRANSFER, handled).await, Ok(Ok(()))) {
+        if !matches!(time::timeout(patience, handled).await, Ok(Ok(()))) {
             break;
         }
     }
