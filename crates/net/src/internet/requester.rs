@@ -18,6 +18,10 @@ use tokio::{io::AsyncReadExt, runtime, time};
 /// How long it may take to reach somebody.
 const REACHING: Duration = Duration::from_secs(20);
 
+/// How often a question is asked, and the pause in between.
+const TRIES: usize = 3;
+const PAUSE: Duration = Duration::from_millis(200);
+
 /// How long a question and its answer may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -100,10 +104,31 @@ impl Requester {
                     .map_err(|_| unreachable(format!("nothing comes back within {} s", REACHING.as_secs())))?
                     .map_err(|why| unreachable(format!("{why:#}")))?;
                 self.connections().insert(whom.key, connection.clone());
-                exchange(&connection, head, body).await.map_err(|why| unreachable(why.to_string()))?
+                exchange(&connection, head, body).await.map_err(|why| unreachable(in_full(&why)))?
             };
             time::timeout(PATIENCE, fresh).await.map_err(|_| unreachable("it does not answer".to_owned()))?
         })
+    }
+
+    /// As [`ask`](Self::ask), but tries again where a connection is lost on the way.
+    ///
+    /// # Errors
+    /// See [`RequestError`].
+    pub fn ask_again(
+        &self,
+        whom: &InternetReach,
+        head: &[u8],
+        body: &[u8],
+    ) -> Result<(Vec<u8>, Vec<u8>), RequestError> {
+        let mut answer = self.ask(whom, head, body);
+        for _ in 1..TRIES {
+            if !matches!(answer, Err(RequestError::Unreachable { .. })) {
+                break;
+            }
+            std::thread::sleep(PAUSE);
+            answer = self.ask(whom, head, body);
+        }
+        answer
     }
 
     fn connections(&self) -> std::sync::MutexGuard<'_, HashMap<PeerKey, Connection>> {
@@ -127,6 +152,17 @@ impl Requester {
             drop(time::timeout(Duration::from_millis(500), self.endpoint.close()).await);
         });
     }
+}
+
+/// An error with its causes.
+fn in_full(why: &io::Error) -> String {
+    let mut text = why.to_string();
+    let mut cause = std::error::Error::source(why);
+    while let Some(inner) = cause {
+        text.push_str(&format!(": {inner}"));
+        cause = inner.source();
+    }
+    text
 }
 
 /// Waits until an address of this machine is known.

@@ -95,7 +95,7 @@ pub(super) fn ask(
     body: &[u8],
 ) -> Result<(Answer, Vec<u8>), RequestError> {
     let head = serde_json::to_vec(question).map_err(|why| RequestError::Refused(why.to_string()))?;
-    let (head, body) = requester.ask(host, &head, body)?;
+    let (head, body) = requester.ask_again(host, &head, body)?;
     let answer = serde_json::from_slice(&head)
         .map_err(|why| RequestError::Refused(format!("its answer is not understood ({why})")))?;
     Ok((answer, body))
