@@ -81,9 +81,8 @@ pub(crate) struct RunFlags {
     /// other's place; needs --slots 2 or more [default: odd with --recovery checkfree+, else off]
     #[arg(long, value_name = "odd|off", value_parser = parse_edge_swaps, help_heading = "Recovery")]
     edge_swaps: Option<EdgeSwaps>,
-    /// Meanwhile, train around the hole, or wait, or wait for a quarter of an iteration (at most 5 s) and only then go
-    /// around it [default: skip]
-    #[arg(long, value_name = "skip|wait|briefly", value_parser = parse_while_lost, help_heading = "Recovery")]
+    /// Meanwhile, train around the hole or wait [default: skip]
+    #[arg(long, value_name = "skip|wait", value_parser = parse_while_lost, help_heading = "Recovery")]
     while_lost: Option<WhileLost>,
     /// Kill nodes: a rate per node and hour (16%/h), an interval (every 20s), or a trace file
     #[arg(long, value_name = "RATE|TRACE", help_heading = "Recovery")]
@@ -175,8 +174,7 @@ fn parse_while_lost(text: &str) -> Result<WhileLost, String> {
     match text {
         "skip" => Ok(WhileLost::Skip),
         "wait" => Ok(WhileLost::Wait),
-        "briefly" => Ok(WhileLost::Briefly),
-        _ => Err("choose skip or wait or briefly".to_owned()),
+        _ => Err("choose skip or wait".to_owned()),
     }
 }
 

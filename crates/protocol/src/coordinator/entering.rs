@@ -2,10 +2,10 @@
 
 use super::attempt::ReducePhase;
 use super::roster::{Join, JoinKind, Node, Role};
-use super::{Base, Coordinator, FOLLOWER_WAIT_US_MAX, FOLLOWER_WAITS_MAX, HOLE_PATIENCE_PART, Phase};
+use super::{Base, Coordinator, FOLLOWER_WAIT_US_MAX, FOLLOWER_WAITS_MAX, Phase};
 use crate::journal::{Entry, Rebuild};
 use crate::message::{Holding, Method, ToWorker, TransferId};
-use skipstone_types::{Digest, Event, Iteration, NodeId, StageId, WhileLost};
+use skipstone_types::{Digest, Event, Iteration, NodeId, StageId};
 use std::collections::BTreeMap;
 
 /// Transfers to one node that may fail before it is given up.
@@ -452,21 +452,6 @@ impl Coordinator {
         for node in ready {
             self.admit(node);
         }
-    }
-
-    /// Until when the next attempt is held up for stages that may be back soon, where the run waits for them briefly: for a quarter
-    /// of what the last iteration took, and not long. An attempt that begins without a stage costs it a whole iteration.
-    pub(super) fn hole_patience_until_us(&self) -> Option<u64> {
-        if self.settings.while_lost != WhileLost::Briefly {
-            return None;
-        }
-        let patience_us = (self.last_commit_us.1 / HOLE_PATIENCE_PART).min(FOLLOWER_WAIT_US_MAX);
-        let lost_since_us = |stage: &StageId| {
-            let known = &self.stages[usize::from(stage.0)];
-            known.lost_since_us.filter(|_| !known.refused)
-        };
-        let until_us = self.holes().iter().filter_map(lost_since_us).max()? + patience_us;
-        (self.now_us < until_us).then_some(until_us)
     }
 
     /// Whether the next attempt is held up for a follower that lacks nothing but the last reduced gradient, for as long
