@@ -3,14 +3,9 @@
 use super::{
     FRAMES,
     door::address_of,
-    listen::{BULK, ducts, part},
+    listen::{BULK, Streams, keep},
 };
-use crate::streams::{
-    life::{Origin, run_link},
-    link::Link,
-    settle::as_dialler,
-    shared::Shared,
-};
+use crate::streams::{link::Link, settle::as_dialler, shared::Shared};
 use crate::{InternetReach, PeerId, wire::Refusal};
 use std::{io, sync::Arc};
 use tokio::io::AsyncWriteExt;
@@ -35,16 +30,6 @@ pub(crate) async fn dial(
     let mut stream = tokio::io::join(receive, send);
     let settled = as_dialler(shared, &mut stream, peer).await;
     let (receive, send) = stream.into_inner();
-    let settled = match settled {
-        Ok(settled) => settled,
-        Err(refusal) => {
-            tokio::spawn(part(connection, send));
-            return Err(refusal);
-        }
-    };
-    let link = settled.link.clone();
-    let origin = Origin { address: format!("iroh:{}", reach.key), key: Some(reach.key) };
-    let ducts = ducts(connection, send, receive, bulk_send, bulk_receive);
-    tokio::spawn(run_link(shared.clone(), settled, ducts, origin));
-    Ok(link)
+    let streams = Streams { connection, send, receive, bulk_send, bulk_receive };
+    keep(shared, reach.key, streams, settled)
 }

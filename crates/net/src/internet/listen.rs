@@ -5,12 +5,13 @@ use crate::streams::{
     accept::tell_refusal,
     duct::{Duct, Ducts},
     life::{Origin, run_link},
-    settle::as_listener,
+    link::Link,
+    settle::{Settled, as_listener},
     shared::Shared,
 };
 use crate::{PeerId, PeerKey, wire::Refusal};
 use iroh::Endpoint;
-use iroh::endpoint::{Accepting, Connection, Incoming};
+use iroh::endpoint::{Accepting, Connection, Incoming, RecvStream, SendStream};
 use std::{io, sync::Arc, time::Duration};
 use tokio::{io::AsyncReadExt, sync::OwnedSemaphorePermit, sync::Semaphore, time};
 
@@ -18,7 +19,7 @@ use tokio::{io::AsyncReadExt, sync::OwnedSemaphorePermit, sync::Semaphore, time}
 pub(super) const BULK: u8 = 0xb1;
 
 /// Tells why a connection is closed.
-pub(super) const TURNED_AWAY: u32 = 1;
+const TURNED_AWAY: u32 = 1;
 
 /// How long the last word may take to arrive.
 const LAST_WORD: Duration = Duration::from_secs(1);
@@ -113,6 +114,26 @@ async fn prove(
     let mut stream = tokio::io::join(receive, send);
     let settled = as_listener(shared, &mut stream, claimed).await;
     let (receive, send) = stream.into_inner();
+    keep(shared, key, Streams { connection, send, receive, bulk_send, bulk_receive }, settled).map(drop)
+}
+
+/// An iroh connection and its two streams.
+pub(super) struct Streams {
+    pub(super) connection: Connection,
+    pub(super) send: SendStream,
+    pub(super) receive: RecvStream,
+    pub(super) bulk_send: SendStream,
+    pub(super) bulk_receive: RecvStream,
+}
+
+/// After our handshake with the owner of `key`: the connection lives on in a task of its own, or ends.
+pub(super) fn keep(
+    shared: &Arc<Shared>,
+    key: PeerKey,
+    streams: Streams,
+    settled: Result<Settled, Refusal>,
+) -> Result<Arc<Link>, Refusal> {
+    let Streams { connection, send, receive, bulk_send, bulk_receive } = streams;
     let settled = match settled {
         Ok(settled) => settled,
         Err(refusal) => {
@@ -120,33 +141,22 @@ async fn prove(
             return Err(refusal);
         }
     };
-    let ducts = ducts(connection, send, receive, bulk_send, bulk_receive);
-    let origin = Origin { address: format!("iroh:{key}"), key: Some(key) };
+    // Control frames before bulk ones; a stream that is closed already has nothing to put first.
+    let _ = send.set_priority(1);
+    let ducts = Ducts {
+        control: Duct { read: Box::new(receive), write: Box::new(send) },
+        bulk: Some(Duct { read: Box::new(bulk_receive), write: Box::new(bulk_send) }),
+        _keep: Some(Box::new(connection)),
+    };
+    let (link, origin) = (settled.link.clone(), Origin { address: format!("iroh:{key}"), key: Some(key) });
     tokio::spawn(run_link(shared.clone(), settled, ducts, origin));
-    Ok(())
+    Ok(link)
 }
 
 /// Ends a connection that is not kept, once the other end has been told why: closing it throws away what is under way.
-pub(super) async fn part(connection: Connection, mut send: iroh::endpoint::SendStream) {
+async fn part(connection: Connection, mut send: SendStream) {
     if send.finish().is_ok() {
         drop(time::timeout(LAST_WORD, send.stopped()).await);
     }
     connection.close(TURNED_AWAY.into(), b"not kept");
-}
-
-/// The two streams of a connection, control frames before bulk ones.
-pub(super) fn ducts(
-    connection: Connection,
-    send: iroh::endpoint::SendStream,
-    receive: iroh::endpoint::RecvStream,
-    bulk_send: iroh::endpoint::SendStream,
-    bulk_receive: iroh::endpoint::RecvStream,
-) -> Ducts {
-    // A stream that is closed already has nothing to put first.
-    let _ = send.set_priority(1);
-    Ducts {
-        control: Duct { read: Box::new(receive), write: Box::new(send) },
-        bulk: Some(Duct { read: Box::new(bulk_receive), write: Box::new(bulk_send) }),
-        _keep: Some(Box::new(connection)),
-    }
 }

@@ -1,4 +1,4 @@
-//! The live world: real processes on this machine, real tensors, loopback TCP.
+//! The live world: real processes, real tensors, loopback TCP; with the feature `iroh` nodes on other machines too (`remote`).
 //!
 //! The parent ([`run`]) only supervises. Its direct children are a coordinator ([`run_coordinator`]) and nodes
 //! ([`run_node`]), each the same executable under a hidden subcommand, told what to do on the first line of stdin (the

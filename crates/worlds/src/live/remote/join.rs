@@ -12,12 +12,12 @@ use crate::live::start::{DoorStart, NodeNews, NodeStart};
 use crate::wan::TaskTimes;
 use skipstone_net::{BindError, EndpointKey, RequestError, Requester};
 use skipstone_protocol::WIRE_VERSION;
-use std::collections::VecDeque;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
@@ -123,6 +123,8 @@ struct Worker {
     again: Instant,
     /// Whether it has ended as it should.
     done: bool,
+    /// Tells the coordinator that the process before is gone. Its successor has the same key, so it waits for that.
+    telling: Option<JoinHandle<()>>,
 }
 
 struct Stay<'a> {
@@ -158,8 +160,7 @@ pub fn join(options: &JoinOptions, tell: &mut dyn FnMut(JoinNews)) -> Result<Joi
     let keys: Vec<EndpointKey> = (0..options.workers).map(|_| EndpointKey::generate()).collect();
     let requester = Requester::open(EndpointKey::generate(), ticket.relays.clone())?;
     tell(JoinNews::Note("looking for the run".to_owned()));
-    let pass = admission(&requester, &ticket, &keys)?;
-    let mut pass = pass;
+    let mut pass = admission(&requester, &ticket, &keys)?;
     adapt(&mut pass.config, options);
     let shape = pass.config.shape(pass.vocabulary)?;
     tell(JoinNews::Admitted {
@@ -179,7 +180,15 @@ pub fn join(options: &JoinOptions, tell: &mut dyn FnMut(JoinNews)) -> Result<Joi
     let (speaker, news) = mpsc::channel();
     let machine = getrandom::u64().map_err(io::Error::other).map_err(system("random numbers"))?;
     let now = Instant::now();
-    let worker = |key| Worker { key, process: None, welcome: false, pause: RESPAWN, again: now, done: false };
+    let worker = |key| Worker {
+        key,
+        process: None,
+        welcome: false,
+        pause: RESPAWN,
+        again: now,
+        done: false,
+        telling: None,
+    };
     let workers = keys.into_iter().map(worker).collect();
     let mut stay =
         Stay { options, pass, ticket, requester, machine, spawner, workers, speaker, refused: None };
@@ -267,7 +276,8 @@ impl Stay<'_> {
     fn start_due(&mut self, leaving: bool) -> Result<(), JoinError> {
         for index in 0..self.workers.len() {
             let worker = &self.workers[index];
-            if worker.process.is_some() || worker.done || leaving || Instant::now() < worker.again {
+            let told = worker.telling.as_ref().is_none_or(JoinHandle::is_finished);
+            if worker.process.is_some() || worker.done || leaving || !told || Instant::now() < worker.again {
                 continue;
             }
             let start = NodeStart {
@@ -330,14 +340,16 @@ impl Stay<'_> {
 
     /// Notices who has ended, and tells the coordinator at once: it would wait for a silent link much longer.
     fn look_after(&mut self, leaving: bool, tell: &mut dyn FnMut(JoinNews)) {
-        let mut gone = VecDeque::new();
         for (index, worker) in self.workers.iter_mut().enumerate() {
             let Some((child, _)) = &mut worker.process else { continue };
             let Ok(Some(status)) = child.try_wait() else { continue };
             worker.process = None;
             worker.done |= status.success();
             if !status.success() {
-                gone.push_back(worker.key.public().to_string());
+                let (requester, host) = (self.requester.clone(), self.ticket.host.clone());
+                let gone = Ask::Gone { worker: worker.key.public().to_string() };
+                // Where it can't be told, silence tells.
+                worker.telling = Some(std::thread::spawn(move || drop(ask(&requester, &host, &gone, &[]))));
                 worker.again = Instant::now() + worker.pause;
                 if !worker.welcome {
                     worker.pause = (worker.pause * 2).min(RESPAWN_MAX);
@@ -350,12 +362,6 @@ impl Stay<'_> {
                         tell(JoinNews::Note(words.trim().to_owned()));
                     }
                 }
-            }
-        }
-        for worker in gone {
-            // Where it can't be told, silence tells.
-            if let Err(why) = ask(&self.requester, &self.ticket.host, &Ask::Gone { worker }, &[]) {
-                tell(JoinNews::Note(why.to_string()));
             }
         }
     }
