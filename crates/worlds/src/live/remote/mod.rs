@@ -18,7 +18,7 @@ pub use ask::Ask;
 pub(in crate::live) use ask::RunPass;
 pub use doctor::{Check, DoctorOptions, Health, examine};
 pub(in crate::live) use files::RemoteFiles;
-pub(in crate::live) use invite::invite;
+pub(in crate::live) use invite::{invite, note_host};
 pub use join::{JoinError, JoinNews, JoinOptions, Joined, join};
 pub(in crate::live) use reception::Reception;
 pub use ticket::{Ticket, TicketError};

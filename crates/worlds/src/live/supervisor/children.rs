@@ -187,7 +187,7 @@ impl Children {
         let until = Instant::now() + Duration::from_secs(20);
         while self.address.is_empty() {
             match self.words.recv_timeout(Duration::from_millis(50)) {
-                Ok(Word::Ready(ready)) => self.take_address(ready),
+                Ok(Word::Ready(ready)) => self.take_address(ready)?,
                 Ok(word) => drop(self.speaker.send(word)),
                 Err(_) => {}
             }
@@ -203,7 +203,7 @@ impl Children {
         Ok(())
     }
 
-    fn take_address(&mut self, ready: CoordinatorReady) {
+    fn take_address(&mut self, ready: CoordinatorReady) -> Result<(), RunError> {
         let port = |text: &str| text.rsplit(':').next().and_then(|port| port.parse().ok());
         if let Ok(reach) = ready.address.parse::<Reach>() {
             let ways = reach.internet.iter().flat_map(|internet| &internet.ways);
@@ -212,6 +212,8 @@ impl Children {
             self.port = reach.tcp.and_then(|(_, address)| port(&address)).unwrap_or(self.port);
         }
         self.address = ready.address;
+        // A coordinator that comes again may have another port.
+        self.listen.as_ref().map_or(Ok(()), |listen| note_host(&self.dir, &self.address, listen))
     }
 
     /// How other machines join, in words, if they may.
@@ -281,7 +283,7 @@ impl Children {
         let mut word = self.words.recv_timeout(wait).ok();
         while let Some(said) = word {
             match said {
-                Word::Ready(ready) => self.take_address(ready),
+                Word::Ready(ready) => self.take_address(ready)?,
                 Word::Pace(count) => drop(self.paces.insert(count.process, count)),
                 Word::Event(event) => {
                     self.note(&event);
@@ -523,6 +525,19 @@ fn for_others(config: &RunConfig) -> RunConfig {
     RunConfig { data: None, notice_command: None, threads: None, out: PathBuf::new(), ..config.clone() }
 }
 
+/// Notes where the coordinator is.
+#[cfg(feature = "iroh")]
+fn note_host(dir: &Path, address: &str, listen: &ListenOptions) -> Result<(), RunError> {
+    let failed = |why: String| RunError::Listen(why);
+    let relays = listen.relays.parse().map_err(|why: skipstone_net::RelaysError| failed(why.to_string()))?;
+    crate::live::remote::note_host(dir, address, &relays).map_err(|why| failed(why.to_string()))
+}
+
+#[cfg(not(feature = "iroh"))]
+fn note_host(_: &Path, _: &str, _: &ListenOptions) -> Result<(), RunError> {
+    Err(RunError::Listen("this build has no way to other machines (feature iroh)".to_owned()))
+}
+
 /// Issues a ticket; says how it is used.
 #[cfg(feature = "iroh")]
 fn invitation(
@@ -531,11 +546,8 @@ fn invitation(
     address: &str,
     listen: &ListenOptions,
 ) -> Result<String, RunError> {
-    let failed = |why: String| RunError::Listen(why);
-    let relays = listen.relays.parse().map_err(|why: skipstone_net::RelaysError| failed(why.to_string()))?;
-    let ticket = crate::live::remote::invite(dir, run, address, &relays, Some(listen.ticket_life_s))
-        .map_err(|why| failed(why.to_string()))?;
-    let Some(ticket) = ticket else { return Err(failed("no ticket".to_owned())) };
+    let ticket = crate::live::remote::invite(dir, run, listen.ticket_life_s)
+        .map_err(|why| RunError::Listen(why.to_string()))?;
     let way = match (address.contains("relay:"), listen.relays.as_str()) {
         (true, _) => "",
         (false, "none") => "\n(no relay: machines must reach an address of this one directly)",
