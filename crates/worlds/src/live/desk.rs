@@ -82,6 +82,7 @@ mod listening {
 pub(super) struct Desk;
 
 #[cfg(not(feature = "iroh"))]
+#[expect(clippy::unused_self, reason = "as with the feature")]
 impl Desk {
     pub(super) fn open(
         _: &mut NetConfig,

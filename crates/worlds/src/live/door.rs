@@ -43,6 +43,7 @@ pub(super) fn run_files(
 
 /// This build's nodes are all on one machine.
 #[cfg(not(feature = "iroh"))]
+#[expect(clippy::unnecessary_wraps, reason = "as with the feature")]
 pub(super) fn run_files(_: &NodeStart, _: &StreamTransport) -> io::Result<Option<Arc<dyn RunFiles>>> {
     Ok(None)
 }
