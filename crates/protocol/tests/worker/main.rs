@@ -54,6 +54,21 @@ struct Bench {
 }
 
 impl Bench {
+    /// A worker that has made the first state of a stage.
+    fn holding(stage: StageId) -> Self {
+        let mut bench = Self::new();
+        bench.told(ToWorker::Welcome { node: ME, settings: settings(), empty: true });
+        bench.told(ToWorker::Assign {
+            transfer: TransferId { term: Term(1), number: 1 },
+            stage,
+            iteration: T,
+            method: Method::Initialise,
+            addresses: vec![],
+        });
+        bench.done(0, Outcome::State { digest: Digest([1; 32]) });
+        bench
+    }
+
     fn new() -> Self {
         Self {
             worker: Worker::new(RunId(7), "here:1".to_owned(), 0),
@@ -265,16 +280,7 @@ fn lower_terms_and_fenced_nodes_are_not_heard() {
 #[test]
 fn the_loss_needs_no_slot() {
     // An origin that replays another's share: activations may come before its own embedding has a slot.
-    let mut bench = Bench::new();
-    bench.told(ToWorker::Welcome { node: ME, settings: settings(), empty: true });
-    bench.told(ToWorker::Assign {
-        transfer: TransferId { term: Term(1), number: 1 },
-        stage: StageId::ORIGIN,
-        iteration: T,
-        method: Method::Initialise,
-        addresses: vec![],
-    });
-    bench.done(0, Outcome::State { digest: Digest([1; 32]) });
+    let mut bench = Bench::holding(StageId::ORIGIN);
     let duties = vec![duty(0, AFTER), duty(1, AFTER)];
     let commands = bench.told(ToWorker::Begin { iteration: T, attempt: A, duties, addresses: vec![] });
     let embed = Task::Embed { iteration: T, microbatch: Microbatch(0) };
@@ -481,16 +487,7 @@ fn a_worker_that_is_to_leave_says_so_to_everyone_who_takes_it_in_and_goes_when_i
 
 #[test]
 fn a_complete_share_is_measured_and_once_more_when_it_grows() {
-    let mut bench = Bench::new();
-    bench.told(ToWorker::Welcome { node: ME, settings: settings(), empty: true });
-    bench.told(ToWorker::Assign {
-        transfer: TransferId { term: Term(1), number: 1 },
-        stage: STAGE,
-        iteration: T,
-        method: Method::Initialise,
-        addresses: vec![],
-    });
-    bench.done(0, Outcome::State { digest: Digest([1; 32]) });
+    let mut bench = Bench::holding(STAGE);
     let begin = ToWorker::Begin { iteration: T, attempt: A, duties: vec![duty(0, AFTER)], addresses: vec![] };
     bench.told(begin);
     bench.boundary(BEFORE, 0, Direction::Forward);

@@ -12,16 +12,7 @@ fn holding(commands: &[WorkerCommand]) -> Option<Box<Holding>> {
 
 #[test]
 fn a_state_that_no_attempt_began_with_counts_for_nobody() {
-    let mut bench = Bench::new();
-    bench.told(ToWorker::Welcome { node: ME, settings: settings(), empty: true });
-    bench.told(ToWorker::Assign {
-        transfer: TransferId { term: Term(1), number: 1 },
-        stage: STAGE,
-        iteration: T,
-        method: Method::Initialise,
-        addresses: vec![],
-    });
-    bench.done(0, Outcome::State { digest: Digest([1; 32]) });
+    let mut bench = Bench::holding(STAGE);
     assert_eq!(holding(&bench.on(WorkerInput::CoordinatorUp)), None);
     bench.told(ToWorker::Begin { iteration: T, attempt: A, duties: vec![], addresses: vec![] });
     assert!(holding(&bench.on(WorkerInput::CoordinatorUp)).is_some());
