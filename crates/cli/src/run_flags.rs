@@ -81,8 +81,9 @@ pub(crate) struct RunFlags {
     /// other's place; needs --slots 2 or more [default: odd with --recovery checkfree+, else off]
     #[arg(long, value_name = "odd|off", value_parser = parse_edge_swaps, help_heading = "Recovery")]
     edge_swaps: Option<EdgeSwaps>,
-    /// Meanwhile, train around the hole or wait [default: skip]
-    #[arg(long, value_name = "skip|wait", value_parser = parse_while_lost, help_heading = "Recovery")]
+    /// Meanwhile: skip trains around the hole; wait waits; briefly waits for a quarter of an iteration, 5 s at most, and
+    /// then goes around it [default: briefly]
+    #[arg(long, value_name = "briefly|skip|wait", value_parser = parse_while_lost, help_heading = "Recovery")]
     while_lost: Option<WhileLost>,
     /// Kill nodes: a rate per node and hour (16%/h), an interval (every 20s), or a trace file
     #[arg(long, value_name = "RATE|TRACE", help_heading = "Recovery")]
@@ -174,7 +175,8 @@ fn parse_while_lost(text: &str) -> Result<WhileLost, String> {
     match text {
         "skip" => Ok(WhileLost::Skip),
         "wait" => Ok(WhileLost::Wait),
-        _ => Err("choose skip or wait".to_owned()),
+        "briefly" => Ok(WhileLost::Briefly),
+        _ => Err("choose briefly, skip or wait".to_owned()),
     }
 }
 

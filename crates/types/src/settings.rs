@@ -13,6 +13,8 @@ pub enum WhileLost {
     Skip,
     /// Training waits until the stage is rebuilt.
     Wait,
+    /// Training waits for a small part of an iteration; then microbatches are routed around the hole.
+    Briefly,
 }
 
 /// A run as the protocol sees it: counts and rules, no tensors, no files.

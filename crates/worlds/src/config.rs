@@ -173,7 +173,7 @@ impl Default for RunConfig {
             full_every: 0,
             recovery: skipstone_recovery::DEFAULT_STRATEGY.to_owned(),
             edge_swaps: None,
-            while_lost: WhileLost::Skip,
+            while_lost: WhileLost::Briefly,
             repair: Repair::Exact,
             wire: WireFormat::F32,
             context: None,

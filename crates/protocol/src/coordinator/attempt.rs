@@ -133,7 +133,7 @@ impl Coordinator {
         self.change_places();
         self.admit_joiners();
         self.release_leavers();
-        if self.attempt_must_wait() || self.waits_for_followers() {
+        if self.attempt_must_wait() || self.waits_for_followers() || self.hole_patience_until_us().is_some() {
             return;
         }
         self.plan_epoch = PlanEpoch(self.plan_epoch.0 + 1);

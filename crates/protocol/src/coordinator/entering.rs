@@ -2,10 +2,11 @@
 
 use super::attempt::ReducePhase;
 use super::roster::{Join, JoinKind, Node, Role};
-use super::{Base, Coordinator, FOLLOWER_WAIT_US_MAX, FOLLOWER_WAITS_MAX, Phase};
+use super::{Base, Coordinator, FOLLOWER_WAIT_US_MAX, FOLLOWER_WAITS_MAX, HOLE_PATIENCE_PART, Phase};
 use crate::journal::{Entry, Rebuild};
 use crate::message::{Holding, Method, ToWorker, TransferId};
-use skipstone_types::{Digest, Event, Iteration, NodeId, StageId};
+use skipstone_recovery::Decision;
+use skipstone_types::{Digest, Event, Iteration, NodeId, StageId, WhileLost};
 use std::collections::BTreeMap;
 
 /// Transfers to one node that may fail before it is given up.
@@ -114,7 +115,28 @@ impl Coordinator {
                 return;
             }
         }
+        self.redirect_joiners();
         self.move_surplus_replicas();
+    }
+
+    /// A node that is still copying what others serve fills a hole instead, if nobody else comes for it.
+    fn redirect_joiners(&mut self) {
+        for stage in self.lost_and_awaited_by_nobody() {
+            let copies = |node: &Node| matches!(&node.role, Role::Joining(join) if join.kind == JoinKind::Copy && join.ready.is_none() && self.is_served(join.stage));
+            let Some(node) = self.nodes.iter().find(|(_, node)| copies(node)).map(|(id, _)| *id) else {
+                return;
+            };
+            if matches!(self.decide(stage, Some(node)), Decision::Rebuild(_)) {
+                self.cancel_transfer(node);
+                self.rebuild(node, stage);
+            }
+        }
+    }
+
+    /// Stages without a replica that nobody is about to serve, and that can be made again.
+    fn lost_and_awaited_by_nobody(&self) -> Vec<StageId> {
+        let lost = |stage: &StageId| !self.is_coming(*stage) && self.may_be_rebuilt(*stage);
+        self.holes().into_iter().filter(lost).collect()
     }
 
     /// Places a node without a stage; whether there was a place.
@@ -127,8 +149,7 @@ impl Coordinator {
     /// Stages that the next node may go to, ascending: those that are lost; if none is, of those with too few replicas the ones
     /// with the fewest.
     pub(super) fn needy_stages(&self) -> Vec<StageId> {
-        let lost = |stage: &StageId| !self.is_coming(*stage) && self.may_be_rebuilt(*stage);
-        let lost: Vec<_> = self.holes().into_iter().filter(lost).collect();
+        let lost = self.lost_and_awaited_by_nobody();
         if !lost.is_empty() {
             return lost;
         }
@@ -170,12 +191,7 @@ impl Coordinator {
         if self.attempt.is_some() || self.planning.is_some() {
             return;
         }
-        let lost: Vec<_> = self
-            .holes()
-            .into_iter()
-            .filter(|stage| !self.is_coming(*stage) && self.may_be_rebuilt(*stage))
-            .collect();
-        for stage in lost {
+        for stage in self.lost_and_awaited_by_nobody() {
             let richest =
                 self.stage_ids().map(|other| self.beyond_need(other)).max_by_key(|(beyond, _)| *beyond);
             let Some(node) = richest.filter(|(beyond, _)| *beyond > 0).and_then(|(_, node)| node) else {
@@ -452,6 +468,22 @@ impl Coordinator {
         for node in ready {
             self.admit(node);
         }
+    }
+
+    /// Until when the next attempt is held up for stages that may be back soon, where the run waits for them briefly: for a quarter
+    /// of what the last iteration took, and not long. An attempt that begins without a stage costs it a whole iteration.
+    pub(super) fn hole_patience_until_us(&self) -> Option<u64> {
+        if self.settings.while_lost != WhileLost::Briefly {
+            return None;
+        }
+        let patience_us = (self.last_commit_us.1 / HOLE_PATIENCE_PART).min(FOLLOWER_WAIT_US_MAX);
+        let lost_since_us = |stage: &StageId| {
+            let may_come = self.settings.respawn || self.is_coming(*stage);
+            let known = &self.stages[usize::from(stage.0)];
+            known.lost_since_us.filter(|_| may_come && !known.refused)
+        };
+        let until_us = self.holes().iter().filter_map(lost_since_us).max()? + patience_us;
+        (self.now_us < until_us).then_some(until_us)
     }
 
     /// Whether the next attempt is held up for a follower that lacks nothing but the last reduced gradient, for as long

@@ -66,6 +66,9 @@ const FOLLOWER_WAITS_MAX: u32 = 4;
 /// How long each of them is held up at most: the last iteration may have taken very long, because of what went wrong in it.
 const FOLLOWER_WAIT_US_MAX: u64 = 5_000_000;
 
+/// The part of the last iteration's time for which a lost stage is waited for, where it is briefly.
+const HOLE_PATIENCE_PART: u64 = 4;
+
 /// Node ids reserved with one journal entry.
 const NODE_IDS_RESERVED: u32 = 64;
 

@@ -75,6 +75,9 @@ impl Coordinator {
         if self.settings.while_lost == WhileLost::Wait && !self.holes().is_empty() {
             wait("a stage without a replica", Owner::Outside);
         }
+        if let Some(until_us) = self.hole_patience_until_us() {
+            wait("a stage that may be back soon", left(until_us));
+        }
         if self.ends_since_us.is_some() && self.saving.is_none() && self.attempt.is_none() {
             wait("a stage to be rebuilt before the end", left(self.now_us + super::LAST_REBUILD_GRACE_US));
         }

@@ -433,7 +433,7 @@ impl Worker {
     }
 
     /// What was decided of these without a step for us is over, whatever of it was still under way.
-    fn forget_iterations_before(&mut self, iteration: Iteration) {
+    pub(super) fn forget_iterations_before(&mut self, iteration: Iteration) {
         let past = self.reductions.keys().chain(self.gradients.keys()).chain(self.commits.keys());
         let past: Vec<_> = past.copied().filter(|of| *of < iteration).collect();
         for of in past {

@@ -65,7 +65,9 @@ impl Reduction {
 
 impl Worker {
     pub(super) fn seal(&mut self, iteration: Iteration, reduction: Reduction) {
-        if (iteration, reduction.attempt) < self.newest {
+        // A follower that gave up is told of more reductions until the coordinator has heard of it.
+        let steps = self.held.is_some() || self.obtaining.is_some();
+        if (iteration, reduction.attempt) < self.newest || !steps {
             return;
         }
         self.drop_iteration(iteration);

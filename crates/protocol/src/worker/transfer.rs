@@ -290,6 +290,8 @@ impl Worker {
         if let Some(obtaining) = self.obtaining.take() {
             let transfer = obtaining.transfer;
             self.drop_obtaining(obtaining);
+            // What it followed led on from that state.
+            self.forget_iterations_before(Iteration(u64::MAX));
             self.report(ToCoordinator::TransferFailed { transfer, why: why.to_owned() });
         } else {
             self.broken(why.to_owned());

@@ -281,3 +281,37 @@ fn a_keeper_stays_where_another_replica_can_fill_a_hole() {
         panic!("nobody fills the hole");
     }
 }
+
+#[test]
+fn a_stage_that_is_back_soon_is_in_the_next_attempt_if_it_is_waited_for_briefly() {
+    for (while_lost, in_time) in
+        [(WhileLost::Skip, true), (WhileLost::Briefly, true), (WhileLost::Briefly, false)]
+    {
+        let (mut bench, nodes) = Bench::started(&Settings { while_lost, ..with_copies(2) });
+        bench.wait(2_000_000);
+        run_iteration(&mut bench, &nodes);
+        all_step(&mut bench, &nodes);
+        keeps(&mut bench, 1, 101);
+        lose(&mut bench, nodes[1]);
+        let holds_up = while_lost == WhileLost::Briefly;
+        assert_eq!(bench.current() == (Iteration(1), Attempt(1)), !holds_up, "{while_lost:?}");
+        if !holds_up {
+            continue;
+        }
+        if in_time {
+            let heir = bench.hello(None);
+            let (transfer, stage, _) = bench.last_assignment(heir);
+            let (iteration, digest) = (Iteration(1), Digest([101; 32]));
+            bench.says(heir, ToCoordinator::Holds { transfer: Some(transfer), stage, iteration, digest });
+        } else {
+            bench.wait(1_000_000);
+        }
+        assert_eq!(bench.current(), (Iteration(1), Attempt(1)), "{in_time}");
+        let served = bench
+            .sent
+            .iter()
+            .rev()
+            .any(|(_, message)| matches!(message, ToWorker::Begin { attempt: Attempt(1), .. }));
+        assert!(served);
+    }
+}

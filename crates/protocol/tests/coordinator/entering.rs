@@ -196,6 +196,24 @@ fn a_copy_goes_on_when_one_of_its_donors_is_lost() {
 }
 
 #[test]
+fn a_node_that_copies_what_others_serve_fills_a_hole_instead() {
+    let (mut bench, nodes) = Bench::started(&settings(2, 3));
+    // A stage's replica is lost, and its heir copies from the other; then both of another stage are lost, and nobody comes.
+    lose(&mut bench, nodes[3]);
+    let heir = bench.hello(None);
+    assert_eq!(bench.last_assignment(heir).1, StageId(1));
+    lose(&mut bench, nodes[4]);
+    assert_eq!(bench.last_assignment(heir).1, StageId(1), "the stage has another replica");
+    lose(&mut bench, nodes[5]);
+    let (_, stage, method) = bench.last_assignment(heir);
+    assert_eq!(stage, StageId(2));
+    assert!(matches!(method, Method::Rebuild { .. }), "{method:?}");
+    // Whoever comes next takes the place that it left.
+    let next = bench.hello(None);
+    assert_eq!(bench.last_assignment(next).1, StageId(1));
+}
+
+#[test]
 fn a_replica_too_many_fills_a_hole_that_nobody_else_comes_to_fill() {
     let (mut bench, nodes) = Bench::started(&settings(2, 2));
     for (index, node) in nodes.iter().enumerate() {

@@ -83,6 +83,60 @@ fn a_joiner_goes_on_with_the_chunks_that_are_missing_when_a_donor_is_lost() {
 }
 
 #[test]
+fn a_follower_that_gives_up_keeps_nothing_of_what_it_followed() {
+    let mut bench = Bench::new();
+    bench.on(WorkerInput::CoordinatorUp);
+    bench.told(ToWorker::Welcome { node: ME, settings: settings(), empty: true });
+    let transfer = TransferId { term: Term(1), number: 1 };
+    let method = Method::Copy { donors: vec![BEFORE] };
+    bench.told(ToWorker::Assign { transfer, stage: STAGE, iteration: T, method, addresses: vec![] });
+    let seal = |iteration| ToWorker::Seal {
+        iteration,
+        attempt: A,
+        reduce: ReduceId { term: Term(1), number: iteration.0 },
+        members: vec![BEFORE],
+        contributors: vec![BEFORE],
+        listeners: vec![ME],
+        microbatches: 1,
+    };
+    let kept = |bench: &Bench, what| {
+        let queues = bench.worker.queues();
+        queues.iter().find(|queue| queue.what == what).map(|queue| queue.length)
+    };
+    // No chunk comes, but a gradient in every iteration, until that is too much.
+    let mut gave_up = None;
+    for number in 0..20 {
+        let iteration = Iteration(number);
+        bench.told(seal(iteration));
+        let reduce = ReduceId { term: Term(1), number };
+        let message = ToPeer::Reduced { iteration, attempt: A, reduce, index: 0, count: 1 };
+        let payload = Some(Handle(Handle::RECEIVED + number));
+        bench.on(WorkerInput::Peer { from: BEFORE, message, payload, began_us: 0 });
+        if gave_up.is_none() {
+            assert_eq!(kept(&bench, "reductions"), Some(number as usize + 1));
+            bench.done(number, Outcome::Gradient { digest: GRADIENT, norm: 1.0 });
+        }
+        let commands =
+            bench.told(ToWorker::Commit { record: Box::new(CommitRecord { iteration, ..record() }) });
+        let fails = |command: &WorkerCommand| {
+            matches!(
+                command,
+                WorkerCommand::SendCoordinator { message: ToCoordinator::TransferFailed { .. } }
+            )
+        };
+        if commands.iter().any(fails) {
+            gave_up = Some(number);
+        }
+        if gave_up.is_some() {
+            assert_eq!(kept(&bench, "reductions"), Some(0), "in {iteration}");
+            assert_eq!(kept(&bench, "reduced gradients"), Some(0), "in {iteration}");
+        }
+        assert!(bench.worker.queues().iter().all(|queue| queue.length <= queue.bound), "in {iteration}");
+    }
+    assert_eq!(gave_up, Some(8));
+}
+
+#[test]
 fn a_copy_of_another_stage_is_pulled_kept_and_handed_on() {
     let mut bench = Bench::serving();
     let (transfer, stage) = (TransferId { term: Term(1), number: 2 }, StageId(2));

@@ -176,6 +176,7 @@ fn settings(seed: u64, options: &Options, random: &mut Random) -> Settings {
         edge_swaps: EdgeSwaps::Off,
     };
     round_copies(&mut settings);
+    wait_briefly(&mut settings);
     swap_edges(&mut settings);
     if settings.check().is_err() {
         settings.skip = 0.0;
@@ -189,6 +190,14 @@ fn round_copies(settings: &mut Settings) {
     let mut random = Random::new(settings.seed, 4);
     if settings.recovery.starts_with("neighbour-snapshot") && random.chance(0.5) {
         settings.recovery.push_str(if random.chance(0.5) { ",dtype=bf16" } else { ",dtype=int8" });
+    }
+}
+
+/// Waits briefly for lost stages, as runs do by default, in two thirds of the runs that don't wait for them. Drawn apart, as above.
+fn wait_briefly(settings: &mut Settings) {
+    let skips = settings.while_lost == WhileLost::Skip;
+    if skips && Random::new(settings.seed, 5).chance(2.0 / 3.0) {
+        settings.while_lost = WhileLost::Briefly;
     }
 }
 

@@ -169,7 +169,9 @@ impl Truth {
             } => {
                 let (stage, iteration, digest) = (*stage, *iteration, *digest);
                 // A process that came back as it was a while before speaks under the old id until it is told another.
-                if self.held.get(node).is_none_or(|known| known.iteration <= iteration) {
+                let is_older = self.held.get(node).is_some_and(|known| known.iteration > iteration);
+                let is_of_another = self.assigned.get(node).is_some_and(|assigned| *assigned != stage);
+                if !is_older && !is_of_another {
                     self.held.insert(*node, Held { stage, iteration, digest });
                 }
             }
