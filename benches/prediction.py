@@ -32,7 +32,12 @@ CASES = {
     "calm": (["--layers", "6", "--stages", "6", "--replicas", "2", "--microbatches", "4", "--pace", "0.5"], 20),
     "kills": (["--layers", "6", "--stages", "6", "--replicas", "2", "--microbatches", "4", "--pace", "0.5",
                "--churn", "every 15s"], 40),
+    "iroh": (["--layers", "10", "--origin-layers", "1", "--stages", "9", "--replicas", "2", "--skip", "0.33",
+              "--microbatches", "12", "--pace", "0.2", "--wan", "gcp12"], 12),
 }
+
+# Cases whose nodes are so many machines of one node each, which join over iroh.
+JOINED = {"iroh": 20}
 
 
 def run(command):
@@ -40,6 +45,31 @@ def run(command):
     if done.returncode != 0:
         sys.exit(f"{' '.join(map(str, command))}\n{done.stderr[-2000:]}")
     return json.loads(done.stdout)
+
+
+def run_joined(train, folder, scratch, machines):
+    """Nothing runs at home but the coordinator."""
+    program = train[0]
+    host = subprocess.Popen([*train, "--listen", "--relay", "none", "--workers", "0"], stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True)
+    ticket = None
+    for line in host.stderr:
+        if "skipstone join " in line:
+            ticket = line.split()[-1]
+            break
+    if ticket is None:
+        sys.exit("no ticket was printed")
+    joined = [
+        subprocess.Popen([program, "join", ticket, "--threads", "1", "--dir", str(scratch / f"machine-{number}")],
+                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for number in range(machines)
+    ]
+    out, said = host.communicate()
+    for machine in joined:
+        machine.wait()
+    if host.returncode != 0:
+        sys.exit(said[-2000:])
+    return json.loads(out)
 
 
 def seconds_per_iteration(folder):
@@ -58,7 +88,8 @@ def measure(program, name, scratch):
     table.write_text(json.dumps(TWO_REGIONS))
     flags = [str(table) if flag == "TWO" else flag for flag in flags]
     folder = scratch / name
-    live = run([program, "train", *SMALL, *flags, "--steps", str(steps), "--out", str(folder), "--plain", "--json"])
+    train = [program, "train", *SMALL, *flags, "--steps", str(steps), "--out", str(folder), "--plain", "--json"]
+    live = run_joined(train, folder, scratch, JOINED[name]) if name in JOINED else run(train)
     # Chance kills others in virtual time: the mean of many iterations is what can be told.
     many = ["--iterations", "500"] if "--churn" in flags else []
     told = run([program, "simulate", str(folder / "run.toml"), *many, "--json"])

@@ -95,7 +95,11 @@ pub(crate) struct RunFlags {
     /// Make links as long as between regions: gcp12, or a JSON file of regions, links and node_regions (see below)
     #[arg(long, value_name = "TABLE", help_heading = "Network and speed")]
     wan: Option<String>,
-    /// With --wan: seconds of an iteration that placement gives for each stage that one region could take away, and again for
+    /// What is known of the links between machines, a table as for --wan: nodes are placed and paths searched by it, and
+    /// nothing is held back. Each machine says where it is (`join --region`), this one is in the table's coordinator_region
+    #[arg(long, value_name = "TABLE", help_heading = "Other machines")]
+    links: Option<String>,
+    /// With --wan or --links: seconds of an iteration that placement gives for each stage that one region could take away, and again for
     /// each two adjacent ones; 0: it thinks of speed alone [default: 2 % of an iteration]
     #[arg(long, value_name = "SECONDS", help_heading = "Network and speed")]
     domain_price: Option<f64>,
@@ -235,6 +239,7 @@ impl RunFlags {
             churn,
             notice_command,
             wan,
+            links,
             domain_price,
             pace,
             context,
@@ -313,6 +318,7 @@ mod tests {
             ("churn", "5%/h"),
             ("wire", "bf16"),
             ("wan", "gcp12"),
+            ("links", "gcp12"),
             ("domain-price", "0.1"),
             ("pace", "0.5"),
             ("notice-command", "false"),

@@ -98,13 +98,17 @@ impl Host {
     }
 
     fn join(&self, name: &str, workers: usize) -> (Child, Receiver<String>) {
-        let (dir, workers) = (self.dir.path().join(name), workers.to_string());
-        let mut child =
-            command(&["join", &self.ticket, "--workers", &workers, "--dir", dir.to_str().unwrap()])
-                .stdout(Stdio::null())
-                .stderr(Stdio::piped())
-                .spawn()
-                .unwrap();
+        self.join_with(name, &["--workers", &workers.to_string()])
+    }
+
+    fn join_with(&self, name: &str, flags: &[&str]) -> (Child, Receiver<String>) {
+        let dir = self.dir.path().join(name);
+        let mut child = command(&["join", &self.ticket, "--dir", dir.to_str().unwrap()])
+            .args(flags)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let lines = listen(&mut child);
         (child, lines)
     }
@@ -202,6 +206,26 @@ fn a_dead_node_of_a_machine_is_replaced_and_a_dead_machine_too() {
     assert!(Command::new("kill").args(["-INT", &host.train.id().to_string()]).status().unwrap().success());
     host.end();
     assert!(host.audit());
+}
+
+#[test]
+fn machines_say_where_they_are_and_paths_are_planned_by_it() {
+    let mut host = Host::start(60, 2, "links = \"gcp12\"\n");
+    let (mut lost, lines) = host.join_with("lost", &["--region", "Atlantis"]);
+    wait_for_line(&lines, "no region Atlantis; it has Australia, ");
+    assert_eq!(wait(&mut lost).code(), Some(2));
+    let (mut guest, lines) = host.join_with("guest", &["--region", "Japan"]);
+    wait_for_line(&lines, "works on");
+    host.end();
+    assert!(wait(&mut guest).success() && host.audit());
+    let plan: Value =
+        serde_json::from_str(&fs::read_to_string(host.out().join("plan.json")).unwrap()).unwrap();
+    let mut regions: Vec<&str> =
+        plan["node_regions"].as_array().unwrap().iter().map(|region| region.as_str().unwrap()).collect();
+    regions.sort_unstable();
+    assert_eq!(regions, ["Australia", "Australia", "Japan"], "this machine is where the coordinator is");
+    let placed = host.events().into_iter().find(|event| event["event"] == "placed").unwrap();
+    assert_eq!(placed["by"], "search");
 }
 
 #[test]

@@ -75,8 +75,9 @@ fn question_seeds() -> Result<Vec<Seed>, SeedError> {
             Ask::Join {
                 ticket: "skipstone1".to_owned(),
                 version: "0.1.0".to_owned(),
-                wire: 8,
+                wire: 9,
                 workers: vec![key.clone(), key.clone()],
+                region: Some("Japan".to_owned()),
             },
         ),
         ("read", Ask::Read { path: path.clone(), offset: 4 << 20 }),

@@ -131,6 +131,10 @@ pub struct RunConfig {
     /// Links as long as between these regions: a built-in table (`gcp12`) or a JSON file; none = as fast as they can be.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wan: Option<String>,
+    /// Links between machines as they are, a table as for `wan`: nodes are placed and paths searched by it, and nothing is held
+    /// back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub links: Option<String>,
     /// Seconds of an iteration that placement gives for each stage that a region of `wan` could take away, and again for each
     /// two adjacent ones; none = 2 % of an iteration.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -196,6 +200,7 @@ impl Default for RunConfig {
             slots: None,
             churn: None,
             wan: None,
+            links: None,
             domain_price: None,
             pace: None,
             notice_command: None,
@@ -310,7 +315,7 @@ impl RunConfig {
             deterministic: self.deterministic,
             respawn: self.respawn,
             stage_replicas: Vec::new(),
-            places: self.wan.is_some(),
+            places: self.table_of_links().is_some(),
             edge_swaps: self.edge_swaps(),
         };
         settings.check()?;
@@ -400,14 +405,19 @@ impl RunConfig {
         shape::layers_per_relay(self, self.model_config(shape::ANY_VOCABULARY)?.num_hidden_layers)
     }
 
-    /// The table of `--wan`.
+    /// The name of the table of `--wan` or `--links`.
+    pub fn table_of_links(&self) -> Option<&str> {
+        self.wan.as_deref().or(self.links.as_deref())
+    }
+
+    /// The table of `--wan` or `--links`.
     ///
     /// # Errors
     /// A table that can't be read.
     pub fn wan_table(&self) -> Result<Option<WanTable>, ConfigError> {
         let load =
             |name: &str| WanTable::load(name).map_err(|why| ConfigError::Wan { name: name.to_owned(), why });
-        self.wan.as_deref().map(load).transpose()
+        self.table_of_links().map(load).transpose()
     }
 
     /// The kills asked for.

@@ -11,6 +11,7 @@ const EXAMPLES: &str = "\
 Examples:
   skipstone join skipstone1abc…                  one node, with all cores of this machine
   skipstone join skipstone1abc… --workers 2      two nodes, with half of the cores each
+  skipstone join skipstone1abc… --region Japan   says where it is, for a run that plans by a table of links
 
 The ticket comes from `skipstone train --listen`, or `skipstone tickets DIR --new`. No port has to be open: the node looks for
 the run through the relays that the ticket names, and talks to the others directly wherever that can be.
@@ -30,6 +31,9 @@ pub(crate) struct Join {
     /// Compute threads of a node [default: the cores shared out]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
+    /// The region that this machine is in, where the run knows its links (--links or --wan) [default: the table's next]
+    #[arg(long, value_name = "NAME")]
+    region: Option<String>,
     /// A folder for logs and what is fetched
     #[arg(long, value_name = "DIR", default_value = "skipstone-join")]
     dir: PathBuf,
@@ -37,8 +41,8 @@ pub(crate) struct Join {
 
 impl Join {
     pub(crate) fn run(self) -> Outcome {
-        let Self { ticket, workers, threads, dir } = self;
-        let options = JoinOptions { ticket, workers, threads, dir };
+        let Self { ticket, workers, threads, region, dir } = self;
+        let options = JoinOptions { ticket, workers, threads, dir, region };
         let began = Instant::now();
         let ended = join(&options, &mut |news| {
             let text = match news {

@@ -28,6 +28,7 @@ Examples:
   skipstone train --wan gcp12 --replicas 2 --domain-price 0.1      give 0.1 s an iteration for each stage kept apart
   skipstone train --listen                              other machines join with the ticket that it prints
   skipstone train --listen --workers 2 --stages 5       two of the six nodes run here, four are to join
+  skipstone train --listen --links links.json           machines say where they are; paths go where links are fast
   skipstone train --resume --out second                 go on after a power cut, or with more --steps
 
 A run's folder holds run.toml, events.jsonl, report.html, tensorboard/, state/ (for --resume) and model/ (for
@@ -95,14 +96,9 @@ struct Listen {
 }
 
 impl Listen {
-    fn options(self, config: &RunConfig) -> Outcome<Option<ListenOptions>> {
+    fn options(self) -> Outcome<Option<ListenOptions>> {
         if !self.wanted {
             return Ok(None);
-        }
-        if config.wan.is_some() {
-            return Err(Failure::input(
-                "--listen goes without --wan: links between machines are as long as they are",
-            ));
         }
         #[cfg(feature = "iroh")]
         self.relay
@@ -122,7 +118,7 @@ impl Train {
             kills: KillScript::new(),
             chaos: None,
             port: self.port,
-            listen: self.listen.options(&config)?,
+            listen: self.listen.options()?,
         };
         train(&config, options, self.json)
     }

@@ -22,6 +22,9 @@ pub(super) fn check(config: &RunConfig) -> Result<(), ConfigError> {
     }
     skipstone_recovery::strategy(&config.recovery)?;
     config.churn_plan()?;
+    if config.wan.is_some() && config.links.is_some() {
+        return Err(ConfigError::TwoTables);
+    }
     let table = config.wan_table()?;
     if config.notice_command.as_ref().is_some_and(|command| command.trim().is_empty()) {
         return Err(ConfigError::NoticeCommand);

@@ -11,6 +11,9 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ConfigError {
+    /// Links that are to be as a table says, and links that are.
+    #[error("--wan makes links as long as its table says, and --links tells how long they are: choose one")]
+    TwoTables,
     /// `run.toml` or a model's `config.json` can't be read.
     #[error("can't read {}: {source}; check the path and its permissions", path.display())]
     Read {

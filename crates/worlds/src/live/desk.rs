@@ -10,7 +10,7 @@ pub(super) use listening::Desk;
 #[cfg(feature = "iroh")]
 mod listening {
     use super::{CoordinatorStart, NetConfig, PeerKey, io};
-    use crate::live::remote::{Reception, RunPass, Tickets};
+    use crate::live::remote::{Places, Reception, RunPass, Tickets};
     use skipstone_net::Door;
     use std::sync::Arc;
     use std::time::Duration;
@@ -40,13 +40,16 @@ mod listening {
                 coordinator: String::new(),
                 config: listen.config.clone(),
                 vocabulary: listen.vocabulary,
+                places: Vec::new(),
             };
+            let places = listen.places.as_ref().map(|places| Places::new(places, &listen.config));
             let reception = Reception::new(
                 order.dir.clone(),
                 tickets.key().clone(),
                 pass,
                 state_bytes_max,
                 Box::new(gone),
+                places.transpose().map_err(io::Error::other)?,
             );
             let reception = Arc::new(reception);
             let relays = listen.relays.parse().map_err(io::Error::other)?;

@@ -105,7 +105,7 @@ pub struct RunFolder {
 /// The file that a process which uses the folder keeps locked.
 const LOCK: &str = "run.lock";
 
-/// The copy of the table of `--wan`, where that is a file.
+/// The copy of the table of `--wan` or `--links`, where that is a file.
 const WAN: &str = "wan.json";
 
 impl RunFolder {
@@ -259,7 +259,10 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), FolderError> {
 fn kept(config: &RunConfig) -> Result<RunConfig, FolderError> {
     let mut kept = config.clone();
     let copy = config.out.join(WAN);
-    if let Some(name) = config.wan.as_ref().filter(|name| BUILT_IN.iter().all(|(known, _)| known != name)) {
+    for table in [&mut kept.wan, &mut kept.links] {
+        let Some(name) = table.as_ref().filter(|name| BUILT_IN.iter().all(|(known, _)| known != name)) else {
+            continue;
+        };
         let path = PathBuf::from(name);
         if path != copy {
             let text = skipstone_files::read_text(&path, FILE_BYTES_MAX)
@@ -267,7 +270,7 @@ fn kept(config: &RunConfig) -> Result<RunConfig, FolderError> {
             write(&copy, text.as_bytes())?;
         }
         // A folder's name that is not UTF-8 can't be told in run.toml anyway.
-        kept.wan = copy.to_str().map(str::to_owned);
+        *table = copy.to_str().map(str::to_owned);
     }
     Ok(kept)
 }

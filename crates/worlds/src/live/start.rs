@@ -93,6 +93,19 @@ pub(super) struct ListenStart {
     pub(super) config: RunConfig,
     /// Tokens of the vocabulary.
     pub(super) vocabulary: usize,
+    /// Where they are, if links are known.
+    pub(super) places: Option<PlacesStart>,
+}
+
+/// Where nodes of other machines are.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct PlacesStart {
+    /// The table of links: a built-in one, or a file on the coordinator's machine.
+    pub(super) table: String,
+    /// Whether links are held back to what it says.
+    pub(super) shaped: bool,
+    /// The table's place of the first node that does not say where it is.
+    pub(super) first: usize,
 }
 
 /// What a node on a machine without the run's folder tells its parent: a JSON line each.

@@ -47,6 +47,12 @@ pub struct RegionView {
 }
 
 impl RegionView {
+    /// The same place, where links are as they are: only the planner is told of them.
+    #[must_use]
+    pub fn unshaped(self) -> Self {
+        Self { links: Vec::new(), ..self }
+    }
+
     /// What the transport needs.
     pub fn shapes(&self) -> LinkShapes {
         let view = self.clone();

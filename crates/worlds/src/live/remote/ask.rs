@@ -1,5 +1,6 @@
 //! What machines ask of a run's coordinator, and its answers: JSON heads, with a file's bytes as bodies.
 
+use super::places::GuestPlace;
 use crate::config::RunConfig;
 use serde::{Deserialize, Serialize};
 use skipstone_net::{BODY_BYTES_MAX, InternetReach, RequestError, Requester};
@@ -21,6 +22,9 @@ pub enum Ask {
         wire: u16,
         /// Public keys of its nodes.
         workers: Vec<String>,
+        /// The region that it is in, by the run's table of links; none: the next of the table's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        region: Option<String>,
     },
     /// A piece of a file of the run's folder.
     Read {
@@ -85,6 +89,8 @@ pub(in crate::live) struct RunPass {
     pub(in crate::live) config: RunConfig,
     /// Tokens of the vocabulary.
     pub(in crate::live) vocabulary: usize,
+    /// Where each of its nodes is; empty where links are not known.
+    pub(in crate::live) places: Vec<GuestPlace>,
 }
 
 /// Asks, and reads the answer.

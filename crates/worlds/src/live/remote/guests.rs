@@ -62,6 +62,13 @@ impl Guests {
         some
     }
 
+    /// Nodes that were let in so far.
+    pub(super) fn nodes(&self) -> usize {
+        let machines: std::collections::BTreeSet<&str> =
+            self.guests.values().map(|guest| guest.machine.as_str()).collect();
+        self.guests.len().saturating_sub(machines.len())
+    }
+
     /// How the owner of a key came in.
     pub(super) fn get(&self, key: &PeerKey) -> Option<&Guest> {
         self.guests.get(key)
@@ -88,6 +95,7 @@ mod tests {
         guests.admit(a, &[b], 1).unwrap();
         guests.admit(c, &[], 2).unwrap();
         let mut guests = Guests::open(dir.path());
+        assert_eq!(guests.nodes(), 1);
         assert_eq!(guests.get(&b), Some(&Guest { ticket: 1, machine: a.to_string() }));
         assert!(guests.keep_only(&[2]) && !guests.keep_only(&[2]));
         assert_eq!(Guests::open(dir.path()).get(&a), None);

@@ -42,6 +42,8 @@ pub struct JoinOptions {
     pub threads: Option<usize>,
     /// For logs, and what is fetched of the run's data.
     pub dir: PathBuf,
+    /// The region that this machine is in, by the run's table of links; none: the next of the table's.
+    pub region: Option<String>,
 }
 
 /// Why a machine can't join, or stay.
@@ -160,7 +162,7 @@ pub fn join(options: &JoinOptions, tell: &mut dyn FnMut(JoinNews)) -> Result<Joi
     let keys: Vec<EndpointKey> = (0..options.workers).map(|_| EndpointKey::generate()).collect();
     let requester = Requester::open(EndpointKey::generate(), ticket.relays.clone())?;
     tell(JoinNews::Note("looking for the run".to_owned()));
-    let mut pass = admission(&requester, &ticket, &keys)?;
+    let mut pass = admission(&requester, &ticket, &keys, options.region.clone())?;
     adapt(&mut pass.config, options);
     let shape = pass.config.shape(pass.vocabulary)?;
     tell(JoinNews::Admitted {
@@ -198,12 +200,18 @@ pub fn join(options: &JoinOptions, tell: &mut dyn FnMut(JoinNews)) -> Result<Joi
     ended
 }
 
-fn admission(requester: &Requester, ticket: &Ticket, keys: &[EndpointKey]) -> Result<RunPass, JoinError> {
+fn admission(
+    requester: &Requester,
+    ticket: &Ticket,
+    keys: &[EndpointKey],
+    region: Option<String>,
+) -> Result<RunPass, JoinError> {
     let question = Ask::Join {
         ticket: ticket.to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         wire: WIRE_VERSION,
         workers: keys.iter().map(|key| key.public().to_string()).collect(),
+        region,
     };
     match ask(requester, &ticket.host, &question, &[]) {
         Ok((Answer::Pass(pass), _)) if pass.run == ticket.run => Ok(*pass),
@@ -280,6 +288,11 @@ impl Stay<'_> {
             if worker.process.is_some() || worker.done || leaving || !told || Instant::now() < worker.again {
                 continue;
             }
+            let place = self.pass.places.get(index);
+            let pace = match place {
+                Some(place) => place.pace,
+                None => TaskTimes::of_run(&self.pass.config, None, index)?,
+            };
             let start = NodeStart {
                 secret: self.pass.secret.clone(),
                 run: self.pass.run,
@@ -287,9 +300,9 @@ impl Stay<'_> {
                 dir: self.options.dir.clone(),
                 config: self.pass.config.clone(),
                 vocabulary: self.pass.vocabulary,
-                view: None,
+                view: place.map(|place| place.view.clone()),
                 waits: false,
-                pace: TaskTimes::of_run(&self.pass.config, None, index)?,
+                pace,
                 door: Some(DoorStart {
                     machine: self.machine,
                     key: Some(worker.key.to_hex()),

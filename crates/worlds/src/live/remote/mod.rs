@@ -2,7 +2,7 @@
 //!
 //! The coordinator's process has a reception (`reception`): it checks tickets, keeps the list of keys that are
 //! let in (`guests`), and gives and takes the few files that a node needs of the run's folder
-//! (`files`). `skipstone join` ([`join()`]) is the parent of a machine's nodes, as `train` is at home.
+//! (`files`); by a table of links it also says where each node is (`places`). `skipstone join` ([`join()`]) is the parent of a machine's nodes, as `train` is at home.
 
 mod ask;
 mod doctor;
@@ -10,6 +10,7 @@ mod files;
 mod guests;
 mod invite;
 mod join;
+mod places;
 mod reception;
 mod ticket;
 mod tickets;
@@ -20,6 +21,7 @@ pub use doctor::{Check, DoctorOptions, Health, examine};
 pub(in crate::live) use files::RemoteFiles;
 pub(in crate::live) use invite::{invite, note_host};
 pub use join::{JoinError, JoinNews, JoinOptions, Joined, join};
+pub(in crate::live) use places::Places;
 pub(in crate::live) use reception::Reception;
 pub use ticket::{Ticket, TicketError};
 pub use tickets::{Invitation, Tickets, TicketsError};

@@ -3,6 +3,7 @@
 use super::ask::{Answer, Ask, RunPass};
 use super::files::{digest_of, may_read, may_write, read_piece, write_piece};
 use super::guests::Guests;
+use super::places::Places;
 use super::tickets::now_unix_s;
 use super::{Ticket, Tickets};
 use skipstone_net::{BODY_BYTES_MAX, EndpointKey, PeerKey, RequestHandler};
@@ -28,6 +29,8 @@ pub(in crate::live) struct Reception {
     /// Largest saved state, in bytes.
     state_bytes_max: u64,
     gone: Gone,
+    /// Where nodes are, if links are known.
+    places: Option<Places>,
 }
 
 impl Reception {
@@ -38,10 +41,11 @@ impl Reception {
         pass: RunPass,
         state_bytes_max: u64,
         gone: Gone,
+        places: Option<Places>,
     ) -> Self {
         let guests = Mutex::new(Guests::open(&dir));
         let state_bytes_max = state_bytes_max + STATE_OVERHEAD_BYTES;
-        Self { dir, key, pass: Mutex::new(pass), guests, state_bytes_max, gone }
+        Self { dir, key, pass: Mutex::new(pass), guests, state_bytes_max, gone, places }
     }
 
     fn guests(&self) -> MutexGuard<'_, Guests> {
@@ -71,9 +75,10 @@ impl Reception {
         version: &str,
         wire: u16,
         workers: &[String],
+        region: Option<&str>,
     ) -> Result<RunPass, String> {
         let ticket: Ticket = ticket.parse().map_err(|why: super::TicketError| why.to_string())?;
-        let pass = self.pass.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut pass = self.pass.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if ticket.run != pass.run || !ticket.is_of(&self.key) {
             return Err("this ticket is of another run".to_owned());
         }
@@ -98,13 +103,24 @@ impl Reception {
         }
         let keys = workers.iter().map(|key| key.parse()).collect::<Result<Vec<PeerKey>, _>>();
         let keys = keys.map_err(|why| why.to_string())?;
-        self.guests().admit(from, &keys, ticket.id).map_err(|why| why.to_string())?;
+        let mut guests = self.guests();
+        pass.places = match (&self.places, region) {
+            (Some(places), region) => places.of(region, guests.nodes(), keys.len())?,
+            (None, None) => Vec::new(),
+            (None, Some(_)) => {
+                return Err(
+                    "the run knows of no regions; join without --region, or run `train --listen --links TABLE`"
+                        .to_owned(),
+                );
+            }
+        };
+        guests.admit(from, &keys, ticket.id).map_err(|why| why.to_string())?;
         Ok(pass)
     }
 
     fn handle(&self, from: PeerKey, question: Ask, body: &[u8]) -> Result<(Answer, Vec<u8>), String> {
-        if let Ask::Join { ticket, version, wire, workers } = &question {
-            let pass = self.join(from, ticket, version, *wire, workers)?;
+        if let Ask::Join { ticket, version, wire, workers, region } = &question {
+            let pass = self.join(from, ticket, version, *wire, workers, region.as_deref())?;
             return Ok((Answer::Pass(Box::new(pass)), Vec::new()));
         }
         if matches!(question, Ask::Time) {
@@ -191,6 +207,7 @@ mod tests {
             coordinator: String::new(),
             config: RunConfig::default(),
             vocabulary: 256,
+            places: Vec::new(),
         };
         let reception = Reception::new(
             dir.path().to_owned(),
@@ -198,6 +215,7 @@ mod tests {
             pass,
             1000,
             Box::new(move |key| heard.lock().unwrap().push(key)),
+            None,
         );
         Scene { dir, tickets, reception, gone }
     }
@@ -214,6 +232,7 @@ mod tests {
                 version: "0".to_owned(),
                 wire,
                 workers: vec![WORKER.to_string(); workers],
+                region: None,
             };
             self.ask(GUEST, &question, &[])
         }

@@ -5,8 +5,10 @@ use crate::config::RunConfig;
 use crate::live::control::Control;
 use crate::live::folder::RunFolder;
 use crate::live::spawner::Spawner;
-use crate::live::start::{CoordinatorReady, CoordinatorStart, DoorStart, ListenStart, NodeStart};
-use crate::wan::{PaceCount, TaskTimes, WanTable, describe};
+use crate::live::start::{
+    CoordinatorReady, CoordinatorStart, DoorStart, ListenStart, NodeStart, PlacesStart,
+};
+use crate::wan::{PaceCount, RegionView, TaskTimes, WanTable, describe};
 use skipstone_net::{Reach, RunSecret};
 use skipstone_planner::SwarmDescription;
 use skipstone_protocol::SavedState;
@@ -155,13 +157,18 @@ impl Children {
             swarm: self.swarm.clone(),
             domain_price_s: self.config.domain_price,
             regions: self.wan.as_ref().map(|table| table.names().to_vec()).unwrap_or_default(),
-            view: self.wan.as_ref().map(|table| table.view(table.coordinator())),
+            view: self.view(WanTable::coordinator),
             listen: self.listen.as_ref().map(|listen| ListenStart {
                 machine: self.machine,
                 relays: listen.relays.clone(),
                 port: self.udp_port,
                 config: for_others(&self.config),
                 vocabulary: self.vocabulary,
+                places: self.config.table_of_links().map(|table| PlacesStart {
+                    table: table.to_owned(),
+                    shaped: self.config.wan.is_some(),
+                    first: listen.workers.unwrap_or(self.config.nodes()),
+                }),
             }),
         };
         let (mut child, stdin) = self
@@ -222,9 +229,16 @@ impl Children {
         invitation(&self.dir, self.settings.run, &self.address, listen).map(Some)
     }
 
+    /// Links as they are seen from a region; held back where that is asked for.
+    fn view(&self, region: impl Fn(&WanTable) -> u16) -> Option<RegionView> {
+        let view = self.wan.as_ref().map(|table| table.view(region(table)))?;
+        Some(if self.config.wan.is_some() { view } else { view.unshaped() })
+    }
+
     /// Starts a process; answers with its id.
     fn start_node(&mut self, slot: usize, waits: bool) -> Result<u32, RunError> {
         let failed = |source| RunError::Spawn { what: "a node", source };
+        let shaped = self.config.wan.is_some();
         let start = NodeStart {
             secret: self.secret.clone(),
             run: self.settings.run,
@@ -233,7 +247,7 @@ impl Children {
             config: self.config.clone(),
             vocabulary: self.vocabulary,
             // Who takes a node's place is where it was, and as fast.
-            view: self.wan.as_ref().map(|table| table.view(table.region_of(slot))),
+            view: self.view(|table| if shaped { table.region_of(slot) } else { table.coordinator() }),
             waits,
             pace: TaskTimes::of_run(&self.config, self.wan.as_ref(), slot)?,
             door: self.listen.as_ref().map(|listen| DoorStart {
@@ -522,7 +536,15 @@ fn machine_number(listens: bool) -> Result<u64, RunError> {
 
 /// The options as other machines may know them: no paths of this one, and no command to run.
 fn for_others(config: &RunConfig) -> RunConfig {
-    RunConfig { data: None, notice_command: None, threads: None, out: PathBuf::new(), ..config.clone() }
+    RunConfig {
+        data: None,
+        notice_command: None,
+        threads: None,
+        wan: None,
+        links: None,
+        out: PathBuf::new(),
+        ..config.clone()
+    }
 }
 
 /// Notes where the coordinator is.
