@@ -549,6 +549,7 @@ impl Coordinator {
         let lost_since_us = known.lost_since_us.take();
         if let (JoinKind::Rebuild(making), Some((_, state))) = (&join.kind, join.ready) {
             known.lineage += 1;
+            known.made_from = making.gives.is_none().then(|| (iteration, join.donors.clone()));
             let rebuild = Rebuild {
                 stage,
                 lineage: known.lineage,

@@ -116,6 +116,8 @@ struct Stage {
     /// What replicas that are lost said of it before the iteration under way, in which they had work: what others hold of
     /// theirs is of use only if it was right.
     said_by_lost: Vec<Digest>,
+    /// Where it was made of other stages' states: the iteration at which it entered, and the nodes that gave them.
+    made_from: Option<(Iteration, Vec<NodeId>)>,
     /// Iterations in a row whose gradient was not finite.
     strikes: u32,
     /// Joiners in a row that were set aside because a task of theirs never ended.

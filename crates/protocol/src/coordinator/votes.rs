@@ -1,6 +1,7 @@
 //! What replicas say that they hold: the same bits after every step, or they are set aside.
 
 use super::attempt::majority;
+use super::roster::{JoinKind, Node, Role};
 use super::{Coordinator, HISTORY_ITERATIONS, Phase};
 use skipstone_types::{Digest, Iteration, NodeId, StageId};
 
@@ -57,9 +58,33 @@ impl Coordinator {
             self.abort_attempt();
         }
         for deviant in deviants {
+            self.undo_rebuilds_from(deviant);
             self.lose(deviant, "hash");
         }
         self.seal_if_complete(stage);
+    }
+
+    /// A node held other bits than its stage's replicas: what was made of them for a lost stage is made again. Nothing has been
+    /// committed with it, since no iteration is before all have said what they hold before it.
+    fn undo_rebuilds_from(&mut self, donor: NodeId) {
+        let made = |node: &Node| {
+            matches!(&node.role, Role::Joining(join)
+                if matches!(&join.kind, JoinKind::Rebuild(making) if making.gives.is_none()) && join.donors.contains(&donor))
+        };
+        let joining: Vec<_> = self.nodes.iter().filter(|(_, node)| made(node)).map(|(id, _)| *id).collect();
+        for node in joining {
+            self.cancel_transfer(node);
+        }
+        let iteration = self.iteration;
+        let entered = |stage: &StageId| {
+            let made_from = &self.stages[usize::from(stage.0)].made_from;
+            made_from.as_ref().is_some_and(|(from, donors)| *from == iteration && donors.contains(&donor))
+        };
+        let entered: Vec<_> = self.stage_ids().filter(entered).collect();
+        let heirs: Vec<_> = entered.into_iter().flat_map(|stage| self.serving(stage)).collect();
+        for node in heirs {
+            self.lose(node, "hash");
+        }
     }
 
     /// Whether all members of a stage have said that they hold the state that the iteration under way starts from. They
