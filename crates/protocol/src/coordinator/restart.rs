@@ -191,7 +191,10 @@ impl Coordinator {
     pub(super) fn keep_returning(&mut self, arrival: Arrival, holding: Option<&Holding>) -> Option<Arrival> {
         let Phase::Returning { waiting, .. } = &self.phase else { return Some(arrival) };
         let Some(holding) = holding.cloned() else { return Some(arrival) };
-        if holding.node.0 == 0
+        // One that has not heard that the run went back holds what was undone.
+        let undone = holding.record.as_ref().is_some_and(|record| record.generation != self.generation);
+        if undone
+            || holding.node.0 == 0
             || holding.node >= self.node_ids_below
             || usize::from(holding.stage.0) >= self.stages.len()
         {

@@ -214,6 +214,35 @@ fn a_state_saved_with_a_hole_is_gone_on_from_and_lineages_with_it() {
     assert_eq!(entries.collect::<Vec<_>>(), [(StageId(2), 1, vec![4])]);
 }
 
+#[test]
+fn who_has_not_heard_that_the_run_went_back_does_not_speak_for_a_stage() {
+    let settings = settings(1, 2);
+    let (mut bench, nodes) = Bench::started(&settings);
+    run_iteration(&mut bench, &nodes);
+    let undone = bench.commits()[0].clone();
+    let saved =
+        |stage| SavedStage { stage: StageId(stage), state: Digest([stage as u8 + 1; 32]), lineage: 0 };
+    let state = SavedState { iteration: Iteration(0), stages: (0..3).map(saved).collect() };
+    let mut second = Bench::resume(&settings, &bench.journal, Some(state));
+    let again: Vec<_> = nodes.iter().map(|_| second.hello(None)).collect();
+    again.iter().for_each(|node| second.holds(*node));
+    run_iteration(&mut second, &again);
+    let record = second.commits().last().cloned().unwrap();
+    assert!(record.generation > undone.generation);
+    let mut third = Bench::open(&settings, &second.journal);
+    let came = |node, stage, state, record: &CommitRecord| {
+        Some(Box::new(Holding { record: Some(Box::new(record.clone())), ..holding(node, stage, 1, state) }))
+    };
+    let stale = third.hello(came(nodes[1], 1, 66, &undone));
+    for (stage, node) in (0..).zip(&again) {
+        third.hello(came(*node, stage, 9, &record));
+    }
+    assert!(starts_empty(&third, stale));
+    let lost =
+        third.events.iter().any(|event| matches!(event, Event::NodeLost { .. } | Event::StageLost { .. }));
+    assert!(!lost, "{:#?}", third.events);
+}
+
 /// The first iteration is decided, and no node has heard of it.
 fn returns_behind(node: NodeId, stage: u16, names: &[NodeId]) -> Box<Holding> {
     let mut holding = holding(node, stage, 0, 7);
