@@ -92,6 +92,10 @@ pub(crate) struct RunFlags {
     /// [default: f32]
     #[arg(long, value_name = "f32|bf16|int8", help_heading = "Network and speed")]
     wire: Option<WireFormat>,
+    /// In which numbers replicas add up a stage's gradient, of which each sends and gets one an iteration: f32, bf16 (half
+    /// the bytes) or int8 (a quarter) [default: f32]
+    #[arg(long, value_name = "f32|bf16|int8", help_heading = "Network and speed")]
+    reduce: Option<WireFormat>,
     /// Make links as long as between regions: gcp12, or a JSON file of regions, links and node_regions (see below)
     #[arg(long, value_name = "TABLE", help_heading = "Network and speed")]
     wan: Option<String>,
@@ -223,7 +227,19 @@ impl RunFlags {
         macro_rules! set_some {
             ($($name:ident),*) => { $(if self.$name.is_some() { config.$name = self.$name; })* };
         }
-        set!(wire, tokenizer, vocab_size, story_bytes, model, stages, origin_layers, replicas, spares, skip);
+        set!(
+            wire,
+            reduce,
+            tokenizer,
+            vocab_size,
+            story_bytes,
+            model,
+            stages,
+            origin_layers,
+            replicas,
+            spares,
+            skip
+        );
         set!(full_every, device, recovery, while_lost, batch, microbatches, lr, schedule, weight_decay);
         set!(clip, steps, seed, out);
         set_some!(
@@ -317,6 +333,7 @@ mod tests {
             ("while-lost", "wait"),
             ("churn", "5%/h"),
             ("wire", "bf16"),
+            ("reduce", "int8"),
             ("wan", "gcp12"),
             ("links", "gcp12"),
             ("domain-price", "0.1"),

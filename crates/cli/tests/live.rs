@@ -182,9 +182,9 @@ fn checkfree_plus_makes_a_killed_first_stage_from_its_swap_partner_and_replays()
 }
 
 #[test]
-fn rounded_boundaries_repair_and_replay_to_the_same_bits() {
+fn rounded_tensors_repair_and_replay_to_the_same_bits() {
     for wire in ["bf16", "int8"] {
-        let run = Run::new(&format!("wire = \"{wire}\"\nreplicas = 2\n"));
+        let run = Run::new(&format!("wire = \"{wire}\"\nreduce = \"{wire}\"\nreplicas = 2\n"));
         let child = run.start(150);
         run.wait_for("committed", 5);
         signal(run.process_of_stage(1), "KILL");

@@ -85,6 +85,9 @@ pub struct RunConfig {
     pub repair: Repair,
     /// In which numbers activations and their gradients travel.
     pub wire: WireFormat,
+    /// In which numbers replicas add up a stage's gradient.
+    #[serde(skip_serializing_if = "WireFormat::is_f32")]
+    pub reduce: WireFormat,
     /// Tokens of a sequence; none = the model's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub context: Option<usize>,
@@ -180,6 +183,7 @@ impl Default for RunConfig {
             while_lost: WhileLost::Briefly,
             repair: Repair::Exact,
             wire: WireFormat::F32,
+            reduce: WireFormat::F32,
             context: None,
             batch: 4,
             microbatches: 8,

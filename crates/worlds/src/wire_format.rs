@@ -1,11 +1,11 @@
-//! In how many bits activations and their gradients travel between stages.
+//! In how many bits tensors travel: activations and their gradients between stages, sums of gradients between replicas.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// The numbers of boundary tensors: activations on their way forward, their gradients on the way back. They are rounded where
-/// they are made, so that whoever gets one, again or by another way, computes with the same numbers.
+/// The numbers of boundary tensors (activations on their way forward, their gradients on the way back), or of what replicas add
+/// up. They are rounded where they are made, so that whoever gets one, again or by another way, computes with the same numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WireFormat {
@@ -19,6 +19,11 @@ pub enum WireFormat {
 }
 
 impl WireFormat {
+    /// Whether nothing is rounded.
+    pub fn is_f32(&self) -> bool {
+        *self == Self::F32
+    }
+
     /// Its bytes, as a share of those of float32.
     pub fn share(self) -> f64 {
         match self {

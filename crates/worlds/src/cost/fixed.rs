@@ -152,6 +152,7 @@ fn model_of(
         times: times.collect(),
         slots: instance.nodes.iter().map(|node| node.memory).collect(),
         activation_bytes: instance.activation_bytes_per_sample * f64::from(instance.samples_per_mb),
+        reduce_share: 1.0,
         origin: bytes,
         relay: bytes,
         churn: None,

@@ -80,6 +80,8 @@ pub struct CostModel {
     pub times: Vec<TaskTimes>,
     /// Bytes of a boundary tensor.
     pub activation_bytes: f64,
+    /// Bytes of a part of a gradient on its way, as a share of those in memory.
+    pub reduce_share: f64,
     /// The origin's tensors.
     pub origin: StageBytes,
     /// A relay's tensors.
@@ -135,6 +137,7 @@ impl CostModel {
                 * VALUE_BYTES
                 * shape.tokens() as f64
                 * shape.model.hidden_size as f64,
+            reduce_share: config.reduce.share(),
             origin: bytes(0),
             relay: bytes(1),
             churn: config.churn_plan()?,

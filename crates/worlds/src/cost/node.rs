@@ -181,7 +181,7 @@ impl World {
             Value::Frozen { stage, format, .. } => format.share() * self.model.stage(*stage).state,
             Value::State { stage, .. } => self.model.stage(*stage).state,
             Value::Part { parts, .. } | Value::ReducedPart { parts, .. } => {
-                gradient / f64::from((*parts).max(1))
+                self.model.reduce_share * gradient / f64::from((*parts).max(1))
             }
             Value::Sum { .. } | Value::Reduced { .. } => gradient,
         }

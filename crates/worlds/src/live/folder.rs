@@ -203,8 +203,8 @@ impl RunFolder {
         {
             return Err(other("--data or --tokenizer"));
         }
-        if before.wire != config.wire {
-            return Err(other("--wire"));
+        if (before.wire, before.reduce) != (config.wire, config.reduce) {
+            return Err(other("--wire or --reduce"));
         }
         if before.batch_shape()? != config.batch_shape()? {
             return Err(other("--batch, --microbatches or --context"));

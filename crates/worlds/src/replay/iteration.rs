@@ -393,7 +393,13 @@ impl<'a> Run<'a> {
         microbatches: u32,
     ) -> Result<(Handle, Digest, f64), String> {
         let machine = self.machine(part.stage);
-        let (_, summed) = machine.run(Task::Sum { microbatches }, sums, 1)?;
+        let mut parts = Vec::with_capacity(sums.len());
+        for sum in sums {
+            let (_, whole) = machine.run(Task::Part { index: 0, count: 1 }, &[*sum], 1)?;
+            parts.extend(whole);
+        }
+        let (_, summed) = machine.run(Task::Sum { microbatches }, &parts, 1)?;
+        machine.forget(&parts);
         let (outcome, outputs) = machine.run(Task::Assemble, &summed, 1)?;
         machine.forget(sums);
         machine.forget(&summed);

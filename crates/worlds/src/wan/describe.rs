@@ -64,7 +64,7 @@ pub fn describe(
             * VALUE_BYTES
             * shape.tokens() as f64
             * shape.model.hidden_size as f64,
-        gradient_bytes: VALUE_BYTES * parameters(1),
+        gradient_bytes: config.reduce.share() * VALUE_BYTES * parameters(1),
         link_overhead_s: table.overhead_s,
         slots: settings.slots,
         coordinator: Some(names[usize::from(table.coordinator())].clone()),

@@ -197,8 +197,15 @@ fn a_stage_is_rebuilt_from_neighbours_and_from_the_origin_s_layers() {
 
 #[test]
 fn parts_cover_a_sum_without_overlap() {
-    let sum = Flat::new((0..10).map(|value| value as f32).collect());
-    let parts: Vec<f32> = (0..3).flat_map(|index| sum.part(index, 3).as_slice().to_vec()).collect();
-    assert_eq!(parts, sum.as_slice());
+    for length in [10, 640, 700] {
+        let sum = Flat::new((0..length).map(|value| value as f32).collect());
+        let parts: Vec<Flat> = (0..3).map(|index| sum.part(index, 3)).collect();
+        let all: Vec<f32> = parts.iter().flat_map(|part| part.as_slice().to_vec()).collect();
+        assert_eq!(all, sum.as_slice());
+        assert!(parts.iter().all(|part| !part.as_slice().is_empty()));
+        // Blocks that are rounded together stay together, where there are enough.
+        assert!(length < 192 || parts[..2].iter().all(|part| part.as_slice().len() % 64 == 0));
+    }
+    let sum = Flat::new(vec![0.0]);
     assert!(matches!(Tensor::Flat(sum), Tensor::Flat(_)));
 }

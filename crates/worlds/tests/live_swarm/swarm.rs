@@ -61,6 +61,7 @@ pub(crate) fn engine_setup(config: &RunConfig, shape: &RunShape, state: PathBuf)
         },
         seed: config.seed,
         wire: config.wire,
+        reduce: config.reduce,
         threads: 1,
         tokens: PathBuf::new(),
         state,

@@ -1,10 +1,10 @@
-//! Boundary tensors in fewer bytes: rounded where they are made ([`round`]), and packed on their way without any further loss
+//! Tensors in fewer bytes: rounded where they are made ([`round`]), and packed on their way without any further loss
 //! ([`pack`], [`unpack`]). What can't be packed so travels as it is.
 
 use crate::wire_format::WireFormat;
 
-/// Numbers that share a power of two.
-const BLOCK: usize = 64;
+/// Numbers that share a power of two; parts of a sum begin where a block does.
+pub(super) const BLOCK: usize = 64;
 
 /// Bytes before the numbers: the format, three of nothing, and how many numbers there are.
 const HEAD: usize = 8;

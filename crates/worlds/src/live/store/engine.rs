@@ -180,7 +180,7 @@ impl Engine {
             }
             Task::Part { index, count } => {
                 let part = flat(inputs, 0)?.part(*index, *count);
-                Ok((Outcome::Done, vec![Tensor::Flat(part)]))
+                Ok((Outcome::Done, vec![Tensor::Flat(self.rounded(part))]))
             }
             Task::Sum { microbatches } => self.sum(inputs, *microbatches),
             Task::Assemble => assemble(inputs),
@@ -279,6 +279,17 @@ impl Engine {
         made.map(|made| (Outcome::Done, made)).map_err(|error| error.to_string())
     }
 
+    /// A part of a sum, as it travels to whoever adds it up.
+    fn rounded(&mut self, part: Flat) -> Flat {
+        if self.setup.reduce.is_f32() {
+            return part;
+        }
+        let mut values = self.buffer(part.as_slice().len());
+        values.copy_from_slice(part.as_slice());
+        boundary::round(&mut values, self.setup.reduce);
+        Flat::new(values)
+    }
+
     /// Adds parts up in their order, in double precision, and divides by the tokens that reached the stage.
     fn sum(&mut self, inputs: &[Option<Tensor>], microbatches: u32) -> Made {
         let tokens = f64::from(microbatches) * self.setup.shape.tokens() as f64;
@@ -287,6 +298,7 @@ impl Engine {
             .collect::<Result<Vec<_>, _>>()?;
         let mut sum = self.buffer(parts.first().map_or(0, |(part, _)| part.len()));
         weighted_sum_into(&mut sum, &parts).map_err(|error| error.to_string())?;
+        boundary::round(&mut sum, self.setup.reduce);
         Ok((Outcome::Done, vec![Tensor::Flat(Flat::new(sum))]))
     }
 

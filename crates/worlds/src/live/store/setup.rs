@@ -38,6 +38,8 @@ pub struct EngineSetup {
     pub seed: u64,
     /// In which numbers boundary tensors leave a stage.
     pub wire: WireFormat,
+    /// In which numbers replicas add up a stage's gradient.
+    pub reduce: WireFormat,
     /// Compute threads.
     pub threads: usize,
     /// The token file, read when this node first serves the origin.
@@ -64,6 +66,7 @@ impl EngineSetup {
             },
             seed: config.seed,
             wire: config.wire,
+            reduce: config.reduce,
             threads: config.threads_per_node(),
             tokens: tokens_path(dir),
             state: dir.join("state"),

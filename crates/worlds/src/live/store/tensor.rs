@@ -1,5 +1,6 @@
 //! What a handle stands for.
 
+use super::boundary::BLOCK;
 use super::{PackedState, StageState};
 use skipstone_model::Saved;
 use std::ops::Range;
@@ -28,11 +29,14 @@ impl Flat {
         Self { values, range, foreign: true }
     }
 
-    /// Part `index` of `count`, of nearly equal lengths.
+    /// Part `index` of `count`, of nearly equal lengths. Blocks of numbers that are rounded together stay together, so that it makes
+    /// no difference to them how many parts there are.
     #[must_use]
     pub fn part(&self, index: u32, count: u32) -> Self {
-        let length = self.range.len() as u128;
-        let cut = |index: u32| (length * u128::from(index) / u128::from(count.max(1))) as usize;
+        let (length, count) = (self.range.len() as u128, u128::from(count.max(1)));
+        let block = if length < count * BLOCK as u128 { 1 } else { BLOCK as u128 };
+        let blocks = length.div_ceil(block);
+        let cut = |index: u32| (blocks * u128::from(index) / count * block).min(length) as usize;
         let range = self.range.start + cut(index)..self.range.start + cut(index + 1);
         Self { values: self.values.clone(), range, foreign: self.foreign }
     }
