@@ -111,6 +111,9 @@ pub(crate) struct RunFlags {
     /// the speeds of the --wan table's nodes
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "0", help_heading = "Network and speed")]
     pace: Option<f64>,
+    /// What a node costs an hour, in any currency: the summary says what the run cost, a million tokens, and what was wasted
+    #[arg(long, value_name = "PRICE", help_heading = "Running")]
+    price_per_hour: Option<f64>,
     /// Command that runs beside each node and ends with 0 when the node's machine is about to be taken away: the node hands
     /// its work over and leaves, as by SIGTERM. Another exit code means not now: it runs again 5 s later. It finds the
     /// node's number in SKIPSTONE_SLOT (0, 1, …) and its process in SKIPSTONE_PROCESS. When all nodes have notice, the run is
@@ -254,6 +257,7 @@ impl RunFlags {
             threads,
             churn,
             notice_command,
+            price_per_hour,
             wan,
             links,
             domain_price,
@@ -339,6 +343,7 @@ mod tests {
             ("domain-price", "0.1"),
             ("pace", "0.5"),
             ("notice-command", "false"),
+            ("price-per-hour", "0.3"),
             ("context", "16"),
             ("batch", "2"),
             ("microbatches", "3"),

@@ -70,6 +70,22 @@ impl Badput {
         ]
     }
 
+    /// Each cause so many times.
+    #[must_use]
+    pub fn times(&self, factor: f64) -> Self {
+        Self {
+            startup: factor * self.startup,
+            bubble: factor * self.bubble,
+            link: factor * self.link,
+            memory_wait: factor * self.memory_wait,
+            detection: factor * self.detection,
+            recovery: factor * self.recovery,
+            replay: factor * self.replay,
+            aborted: factor * self.aborted,
+            idle: factor * self.idle,
+        }
+    }
+
     /// All causes together.
     pub fn total(&self) -> f64 {
         self.causes().iter().map(|(_, seconds)| seconds).sum()

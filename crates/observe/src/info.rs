@@ -32,6 +32,8 @@ pub struct RunInfo {
     pub bigram_val_loss: Option<f64>,
     /// The entropy of the data's source where it is known: no model gets below.
     pub entropy_floor_loss: Option<f64>,
+    /// What a node costs an hour, in any currency; none: nobody said.
+    pub price_per_hour: Option<f64>,
     /// The run's folder.
     pub out: PathBuf,
     /// Name and value of settings for the report, in the order in which to show them.

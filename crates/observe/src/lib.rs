@@ -18,6 +18,7 @@
 
 mod account;
 mod append;
+mod cost;
 mod curves;
 mod explain;
 mod fold;
@@ -41,6 +42,7 @@ mod timeline;
 mod words;
 
 pub use account::{Badput, NodeTime};
+pub use cost::Cost;
 pub use curves::{Curve, CurveChart, CurvePoint, CurvesPage, curves_page};
 pub use explain::explain;
 pub use history::{History, Point};

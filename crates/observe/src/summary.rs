@@ -1,6 +1,7 @@
 //! What is left to say when a run has ended.
 
 use crate::account::Badput;
+use crate::cost::Cost;
 use crate::state::{CoordinatorRestart, Recovery, RunState};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -48,6 +49,9 @@ pub struct Summary {
     pub badput: Badput,
     /// Node-seconds alive: goodput and badput together.
     pub node_seconds: f64,
+    /// What that cost, where it was said what a node costs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Cost>,
     /// Processor cores that all nodes share; 0 if they don't run on one machine, or if it isn't known.
     #[serde(default)]
     pub cores: usize,
@@ -101,6 +105,9 @@ impl Summary {
             goodput: state.time().goodput(),
             badput: state.time().badput(),
             node_seconds: state.time().alive_seconds(),
+            cost: info.price_per_hour.map(|price| {
+                Cost::of(price, state.time().alive_seconds(), &state.time().badput(), state.tokens())
+            }),
             cores: state.cores(),
             kills: state.kills(),
             losses: state.losses(),

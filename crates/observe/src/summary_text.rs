@@ -32,6 +32,9 @@ impl Summary {
                 text.push_str(&row("", &sharing));
             }
         }
+        if let Some(cost) = &self.cost {
+            text.push_str(&row("cost", &cost.render()));
+        }
         if let Some(pace) = self.pace {
             text.push_str(&row("pace", &pace_truth(&pace)));
         }

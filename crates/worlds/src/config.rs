@@ -146,6 +146,9 @@ pub struct RunConfig {
     /// none = as fast as it can be.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pace: Option<f64>,
+    /// What a node costs an hour, in any currency, for the summary; none = nobody asks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub price_per_hour: Option<f64>,
     /// A shell command that is run for each node, and ends with 0 when the node's machine is about to be taken away; none =
     /// nobody tells.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -207,6 +210,7 @@ impl Default for RunConfig {
             links: None,
             domain_price: None,
             pace: None,
+            price_per_hour: None,
             notice_command: None,
             device: "cpu".to_owned(),
             threads: None,

@@ -247,7 +247,7 @@ fn cost_text(simulated: &Simulated) -> String {
         "{} iterations in {:.1} virtual seconds on {} nodes: {}\n\
          time per iteration: mean {:.3} s, median {:.3} s, 95 % within {:.3} s, worst {:.3} s{expected}\n\
          goodput {:.1} % of node time; lost: {}\n\
-         {} kills, {} stages and replicas came back\n",
+         {} kills, {} stages and replicas came back\n{}",
         summary.steps,
         summary.wall_s,
         summary.nodes,
@@ -259,7 +259,8 @@ fn cost_text(simulated: &Simulated) -> String {
         100.0 * summary.goodput,
         lost.join(", "),
         summary.kills,
-        summary.recoveries.len()
+        summary.recoveries.len(),
+        summary.cost.map_or(String::new(), |cost| format!("cost {}\n", cost.render()))
     )
 }
 

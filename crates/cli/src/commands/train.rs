@@ -29,6 +29,7 @@ Examples:
   skipstone train --listen                              other machines join with the ticket that it prints
   skipstone train --listen --workers 2 --stages 5       two of the six nodes run here, four are to join
   skipstone train --listen --links links.json           machines say where they are; paths go where links are fast
+  skipstone train --price-per-hour 0.35                 what a million tokens cost, and what was paid for nothing
   skipstone train --resume --out second                 go on after a power cut, or with more --steps
 
 A run's folder holds run.toml, events.jsonl, report.html, tensorboard/, state/ (for --resume) and model/ (for

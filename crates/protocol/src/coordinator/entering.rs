@@ -399,12 +399,8 @@ impl Coordinator {
             return;
         }
         let is_spare = self.nodes.get(&node).is_some_and(|node| matches!(node.role, Role::Spare));
-        if is_spare
-            && transfer.is_some()
-            && !self.is_coming(stage)
-            && self.is_current(stage, iteration, digest)
-        {
-            // Its donors were lost just as it had all of their state, and nobody else has it now.
+        if is_spare && !self.is_coming(stage) && self.is_current(stage, iteration, digest) {
+            // Its donors were lost just as it had all of their state, or before it had stepped with them; nobody else has it now.
             self.assign(node, stage, JoinKind::Keep, Method::Keep, Vec::new(), "return");
             return;
         }

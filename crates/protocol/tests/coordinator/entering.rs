@@ -160,6 +160,30 @@ fn a_copy_that_nobody_can_vouch_for_any_more_is_let_in() {
     assert!(!bench.duties(heir).is_empty());
 }
 
+#[test]
+fn a_copy_that_comes_up_with_its_lost_donor_takes_its_place() {
+    let (mut bench, nodes) = Bench::started(&settings(2, 1));
+    lose(&mut bench, nodes[1]);
+    let heir = bench.hello(None);
+    assert_eq!(bench.last_assignment(heir).1, StageId(0));
+    bench.holds(heir);
+    // It is behind with its step when the only origin is lost.
+    run_iteration(&mut bench, &[nodes[0], nodes[2], nodes[3]]);
+    bench.wait(6_000_000);
+    all_step(&mut bench, &nodes);
+    lose(&mut bench, nodes[0]);
+    let lost = |event: &&Event| matches!(event, Event::StageLost { stage: StageId(0), .. });
+    assert_eq!(bench.events.iter().filter(lost).count(), 1);
+    stepped(&mut bench, heir, 0, 0, 1);
+    assert!(bench.duties(heir).is_empty(), "that is what the origin was before its step");
+    stepped(&mut bench, heir, 0, 1, 100);
+    let (transfer, stage, method) = bench.last_assignment(heir);
+    assert_eq!((stage, method), (StageId(0), Method::Keep));
+    let (iteration, digest) = (Iteration(1), Digest([100; 32]));
+    bench.says(heir, ToCoordinator::Holds { transfer: Some(transfer), stage, iteration, digest });
+    assert!(!bench.duties(heir).is_empty(), "the run goes on with it");
+}
+
 /// Stage 1 has three replicas, and a fourth node copies from the three.
 fn one_copies() -> (Bench, Vec<NodeId>, NodeId) {
     let settings = Settings { steps: 30, microbatches: 6, ..settings(3, 1) };

@@ -112,6 +112,9 @@ fn numbers(config: &RunConfig) -> Result<(), ConfigError> {
             "between 0 (failures are not thought of) and 3600 seconds",
         ));
     }
+    if config.price_per_hour.is_some_and(|price| !from_zero(price) || price > 1e9) {
+        return Err(range("price-per-hour", config.price_per_hour.unwrap_or_default(), "between 0 and 1e9"));
+    }
     if !from_zero(config.save_every_s) || config.save_every_s > SAVE_EVERY_S_MAX {
         return Err(range("save-every", config.save_every_s, "between 0 (only at the end) and 1e9 seconds"));
     }

@@ -153,6 +153,7 @@ fn model_of(
         slots: instance.nodes.iter().map(|node| node.memory).collect(),
         activation_bytes: instance.activation_bytes_per_sample * f64::from(instance.samples_per_mb),
         reduce_share: 1.0,
+        price_per_hour: None,
         origin: bytes,
         relay: bytes,
         churn: None,

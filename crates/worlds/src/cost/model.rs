@@ -82,6 +82,8 @@ pub struct CostModel {
     pub activation_bytes: f64,
     /// Bytes of a part of a gradient on its way, as a share of those in memory.
     pub reduce_share: f64,
+    /// What a node costs an hour, if that was said.
+    pub price_per_hour: Option<f64>,
     /// The origin's tensors.
     pub origin: StageBytes,
     /// A relay's tensors.
@@ -138,6 +140,7 @@ impl CostModel {
                 * shape.tokens() as f64
                 * shape.model.hidden_size as f64,
             reduce_share: config.reduce.share(),
+            price_per_hour: config.price_per_hour,
             origin: bytes(0),
             relay: bytes(1),
             churn: config.churn_plan()?,

@@ -119,7 +119,11 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(model: CostModel) -> Result<Self, SimulateError> {
         let settings = model.settings.clone();
-        let info = RunInfo { model: "simulated".to_owned(), ..RunInfo::from_settings(&settings) };
+        let info = RunInfo {
+            model: "simulated".to_owned(),
+            price_per_hour: model.price_per_hour,
+            ..RunInfo::from_settings(&settings)
+        };
         let chooser = model.swarm.clone().map(SwarmChooser::new).transpose();
         let chooser = chooser.map_err(|why| SimulateError::Plan(why.to_string()))?;
         let chooser = chooser.map(|chooser| chooser.with_domain_price(model.domain_price_s));

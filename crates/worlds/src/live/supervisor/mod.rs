@@ -114,6 +114,7 @@ pub fn run(config: &RunConfig, options: RunOptions) -> Result<RunOutcome, RunErr
     let info = RunInfo {
         model: config.model.clone(),
         parameters: folder.shape.model.parameters() as u64,
+        price_per_hour: config.price_per_hour,
         out: folder.dir.clone(),
         bigram_val_loss: folder.facts.bigram_loss,
         entropy_floor_loss: folder.facts.entropy_floor,
