@@ -229,6 +229,31 @@ fn machines_say_where_they_are_and_paths_are_planned_by_it() {
 }
 
 #[test]
+fn a_viewers_ticket_shows_the_run_and_lets_nobody_in() {
+    let mut host = Host::start(100_000, 3, "save_every_s = 0.0\n");
+    host.wait_for("committed", 3);
+    let output =
+        command(&["tickets", host.out().to_str().unwrap(), "--new", "--for", "viewer"]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let ticket = text.trim().strip_prefix("skipstone watch ").unwrap().to_owned();
+    let dir = host.dir.path().join("viewer");
+    let refused = command(&["join", &ticket, "--dir", dir.to_str().unwrap()]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8(refused.stderr).unwrap().contains("skipstone watch"));
+    let mut viewer =
+        command(&["watch", &ticket]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let lines = listen(&mut viewer);
+    wait_for_line(&lines, "iteration ");
+    assert!(Command::new("kill").args(["-INT", &host.train.id().to_string()]).status().unwrap().success());
+    host.end();
+    // It saw the end, or the run was gone before it asked again.
+    assert!(wait(&mut viewer).success());
+    let mut summary = String::new();
+    viewer.stdout.take().unwrap().read_to_string(&mut summary).unwrap();
+    assert!(summary.contains("tokens/s over"), "{summary}");
+}
+
+#[test]
 fn who_has_no_valid_ticket_is_told_why() {
     let mut host = Host::start(100_000, 3, "");
     let run = host.out();

@@ -1,37 +1,10 @@
 //! The one thing that a run's parent process talks to.
 
-use crate::screen::{PlainView, TerminalView};
+use crate::view::{Progress, View};
 use crate::{EventLog, ReadError, RunInfo, RunState, Scalars, Summary, write_report};
 use skipstone_types::{EVENT_SCHEMA, Event, EventRecord};
-use std::io::{self, IsTerminal, Stderr};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
-
-/// How progress is shown; always on stderr.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Progress {
-    /// A live view, redrawn in place.
-    Terminal,
-    /// Plain lines.
-    Plain,
-    /// Nothing but warnings.
-    Quiet,
-}
-
-impl Progress {
-    /// The live view on a terminal that can show it, plain lines elsewhere or with `--plain`.
-    pub fn choose(plain: bool) -> Self {
-        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-        if plain || dumb || !io::stderr().is_terminal() { Self::Plain } else { Self::Terminal }
-    }
-}
-
-#[derive(Debug)]
-enum View {
-    Terminal(TerminalView<Stderr>),
-    Plain(PlainView<Stderr>),
-    Quiet,
-}
 
 /// What is left when a run has ended.
 #[derive(Debug)]
@@ -68,15 +41,7 @@ impl Observer {
         let offset_ms = log.resumed_ms();
         let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
         let scalars = Scalars::create(dir, now_s - offset_ms as f64 / 1000.0);
-        let view = match progress {
-            Progress::Terminal => View::Terminal(TerminalView::stderr()),
-            Progress::Plain => {
-                let mut view = PlainView::new(io::stderr());
-                view.skip(&state);
-                View::Plain(view)
-            }
-            Progress::Quiet => View::Quiet,
-        };
+        let view = View::new(progress, &state);
         let mut observer = Self { dir: dir.to_owned(), state, log, scalars: None, view, offset_ms };
         match scalars {
             Ok(scalars) => observer.scalars = Some(scalars),
@@ -109,11 +74,7 @@ impl Observer {
         if let Some(scalars) = &mut self.scalars {
             scalars.write(&record, &self.state);
         }
-        match &mut self.view {
-            View::Terminal(view) => view.tick(&self.state),
-            View::Plain(view) => view.tick(&self.state),
-            View::Quiet => {}
-        }
+        self.view.tick(&self.state);
         self.warn();
     }
 
@@ -124,38 +85,22 @@ impl Observer {
         if let Some(scalars) = &mut self.scalars {
             scalars.tick();
         }
-        match &mut self.view {
-            View::Terminal(view) => view.tick(&self.state),
-            View::Plain(view) => view.tick(&self.state),
-            View::Quiet => {}
-        }
+        self.view.tick(&self.state);
         self.warn();
     }
 
     /// Says something on stderr without disturbing the view: warnings, the first lines of `demo`.
     pub fn note(&mut self, text: &str) {
-        match &mut self.view {
-            View::Terminal(view) => view.note(text, &self.state),
-            View::Plain(view) => view.note(text),
-            View::Quiet => {
-                use std::io::Write;
-                let _ = writeln!(io::stderr(), "{text}");
-            }
-        }
+        self.view.note(text, &self.state);
     }
 
     /// Ends the view, writes `report.html` and gives the numbers. Call it after the run's `Finished` event.
     pub fn finish(mut self) -> Outcome {
-        match &mut self.view {
-            View::Terminal(view) => view.close(&self.state),
-            View::Plain(view) => view.close(&self.state),
-            View::Quiet => {}
-        }
+        self.view.close(&self.state);
         self.log.flush();
         if let Some(scalars) = &mut self.scalars {
             scalars.flush();
         }
-        self.view = View::Quiet;
         self.warn();
         let report = write_report(&self.dir, &self.state);
         Outcome { summary: Summary::of(&self.state), report }

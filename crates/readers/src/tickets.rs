@@ -3,7 +3,7 @@
 use crate::{Broken, Reader, Seed, SeedError, Verdict, lost, refused, same, within};
 use skipstone_net::{EndpointKey, InternetReach, Relays};
 use skipstone_types::RunId;
-use skipstone_worlds::live::remote::{Ask, Ticket};
+use skipstone_worlds::live::remote::{Ask, Capability, Ticket};
 
 /// The text, its bytes, and the strings in them.
 fn memory_max(input: usize) -> usize {
@@ -52,9 +52,10 @@ fn read_question(bytes: &[u8]) -> Result<Verdict, Broken> {
 fn ticket_seeds() -> Result<Vec<Seed>, SeedError> {
     let key = EndpointKey::from_hex(&"07".repeat(32))?;
     let seed = |name: &str, ways: &[&str], relays: Relays| {
+        let capability = if name == "relay" { Capability::Viewer } else { Capability::Worker };
         let ways = ways.iter().map(|way| (*way).to_owned()).collect();
         let host = InternetReach { key: key.public(), ways };
-        let ticket = Ticket::issue(&key, RunId(7), 3, 4_000_000_000, host, relays);
+        let ticket = Ticket::issue(&key, RunId(7), capability, 3, 4_000_000_000, host, relays);
         (name.to_owned(), ticket.to_string().into_bytes())
     };
     let own = Relays::Own(vec!["http://192.0.2.7:3340/".to_owned()]);
@@ -82,6 +83,7 @@ fn question_seeds() -> Result<Vec<Seed>, SeedError> {
         ),
         ("read", Ask::Read { path: path.clone(), offset: 4 << 20 }),
         ("write", Ask::Write { path, offset: 0, total: 99, digest: key.clone() }),
+        ("watch", Ask::Watch { ticket: "skipstone1".to_owned(), offset: 7 }),
         ("time", Ask::Time),
         ("gone", Ask::Gone { worker: key }),
     ];

@@ -27,6 +27,8 @@ mod simulate;
 #[cfg(feature = "iroh")]
 mod tickets;
 mod train;
+#[cfg(feature = "iroh")]
+mod watch;
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -41,6 +43,9 @@ pub(crate) enum Command {
     /// Issue and revoke the tickets that machines join a run with
     #[cfg(feature = "iroh")]
     Tickets(tickets::Tickets),
+    /// Show a run that goes on elsewhere
+    #[cfg(feature = "iroh")]
+    Watch(watch::Watch),
     /// Help machines find each other, and talk where there is no direct way
     #[cfg(feature = "relay")]
     Relay(relay::Relay),
@@ -91,6 +96,8 @@ impl Command {
             Self::Join(join) => join.run(),
             #[cfg(feature = "iroh")]
             Self::Tickets(tickets) => tickets.run(),
+            #[cfg(feature = "iroh")]
+            Self::Watch(watch) => watch.run(),
             Self::Eval(eval) => eval.run(),
             Self::Generate(generate) => generate.run(),
             Self::Audit(audit) => audit.run(),

@@ -6,7 +6,7 @@ use crate::run_flags::parse_seconds;
 use clap::Args;
 use serde_json::json;
 use skipstone_worlds::live::folder::read_facts;
-use skipstone_worlds::live::remote::Tickets as Book;
+use skipstone_worlds::live::remote::{Capability, Tickets as Book};
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -15,6 +15,7 @@ Examples:
   skipstone tickets                          what was issued for the run in skipstone-run, and until when it holds
   skipstone tickets second --new             one more ticket, for a day
   skipstone tickets --new --life 1h          one for an hour
+  skipstone tickets --new --for viewer       one that shows the run, and lets nobody join: skipstone watch TICKET
   skipstone tickets --revoke 2               lets nobody in any more, and cuts off who came with it
   skipstone tickets --revoke expired         forgets those whose time is over; cuts off who came with them
 
@@ -34,6 +35,9 @@ pub(crate) struct Tickets {
     /// For how long it lets machines in, as 90s, 10m or 1h
     #[arg(long, value_name = "TIME", value_parser = parse_seconds, default_value = "24h", requires = "new")]
     life: f64,
+    /// What it is for: worker joins with nodes, viewer only watches
+    #[arg(long = "for", value_name = "worker|viewer", value_parser = parse_capability, default_value = "worker", requires = "new")]
+    capability: Capability,
     /// Take one back, by its number, or all that have expired
     #[arg(long, value_name = "NUMBER|expired")]
     revoke: Option<String>,
@@ -42,16 +46,25 @@ pub(crate) struct Tickets {
     json: bool,
 }
 
+fn parse_capability(text: &str) -> Result<Capability, String> {
+    match text {
+        "worker" => Ok(Capability::Worker),
+        "viewer" => Ok(Capability::Viewer),
+        _ => Err("choose worker or viewer".to_owned()),
+    }
+}
+
 impl Tickets {
     pub(crate) fn run(self) -> Outcome {
         let mut book = Book::read(&self.dir).map_err(Failure::input)?;
         if self.new {
             let run = read_facts(&self.dir)?.run;
-            let ticket = book.issue(run, self.life as u64).map_err(Failure::failed)?;
+            let ticket = book.issue(run, self.capability, self.life as u64).map_err(Failure::failed)?;
             return if self.json {
                 print_json(&json!({ "ticket": ticket.to_string(), "id": ticket.id }))
             } else {
-                print(&format!("skipstone join {ticket}\n"))
+                let command = if self.capability == Capability::Viewer { "watch" } else { "join" };
+                print(&format!("skipstone {command} {ticket}\n"))
             };
         }
         match self.revoke.as_deref() {
@@ -67,7 +80,7 @@ impl Tickets {
             return print_json(&json!({ "tickets": book.all() }));
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-        let mut text = String::from("ticket  holds for\n");
+        let mut text = String::from("ticket  for     holds for\n");
         for known in book.all() {
             let left = known.expires_unix_s.saturating_sub(now);
             let holds = match (known.revoked, left) {
@@ -75,7 +88,7 @@ impl Tickets {
                 (false, 0) => "expired".to_owned(),
                 (false, left) => format!("{} h {} min", left / 3600, left / 60 % 60),
             };
-            text.push_str(&format!("{:>6}  {holds}\n", known.id));
+            text.push_str(&format!("{:>6}  {}  {holds}\n", known.id, known.capability.name()));
         }
         print(&text)
     }

@@ -48,6 +48,7 @@ pub struct Requester {
     endpoint: Endpoint,
     connections: Arc<Mutex<HashMap<PeerKey, Connection>>>,
     handle: runtime::Handle,
+    patience: Duration,
     /// Where it runs, if on its own.
     _runtime: Option<Arc<runtime::Runtime>>,
 }
@@ -74,8 +75,14 @@ impl Requester {
         Ok(Self { _runtime: Some(Arc::new(runtime)), ..Self::of(endpoint, handle) })
     }
 
+    /// One that waits for an answer no longer than this, in place of a minute.
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+
     pub(crate) fn of(endpoint: Endpoint, handle: runtime::Handle) -> Self {
-        Self { endpoint, connections: Arc::default(), handle, _runtime: None }
+        Self { endpoint, connections: Arc::default(), handle, patience: PATIENCE, _runtime: None }
     }
 
     /// Asks, and waits for the answer's head and body; a connection that has died meanwhile is made anew once. Not to be
@@ -93,7 +100,7 @@ impl Requester {
             let unreachable = |why: String| RequestError::Unreachable { key: whom.key, why };
             let known = self.connections().get(&whom.key).cloned();
             if let Some(connection) = known
-                && let Ok(Ok(answer)) = time::timeout(PATIENCE, exchange(&connection, head, body)).await
+                && let Ok(Ok(answer)) = time::timeout(self.patience, exchange(&connection, head, body)).await
             {
                 return answer;
             }
@@ -106,7 +113,9 @@ impl Requester {
                 self.connections().insert(whom.key, connection.clone());
                 exchange(&connection, head, body).await.map_err(|why| unreachable(in_full(&why)))?
             };
-            time::timeout(PATIENCE, fresh).await.map_err(|_| unreachable("it does not answer".to_owned()))?
+            time::timeout(self.patience, fresh)
+                .await
+                .map_err(|_| unreachable("it does not answer".to_owned()))?
         })
     }
 

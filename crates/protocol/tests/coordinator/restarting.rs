@@ -227,7 +227,7 @@ fn who_has_not_heard_that_the_run_went_back_does_not_speak_for_a_stage() {
     let again: Vec<_> = nodes.iter().map(|_| second.hello(None)).collect();
     again.iter().for_each(|node| second.holds(*node));
     run_iteration(&mut second, &again);
-    let record = second.commits().last().cloned().unwrap();
+    let record = (*second.commits().last().unwrap()).clone();
     assert!(record.generation > undone.generation);
     let mut third = Bench::open(&settings, &second.journal);
     let came = |node, stage, state, record: &CommitRecord| {

@@ -4,6 +4,7 @@ use super::places::GuestPlace;
 use crate::config::RunConfig;
 use serde::{Deserialize, Serialize};
 use skipstone_net::{BODY_BYTES_MAX, InternetReach, RequestError, Requester};
+use skipstone_observe::RunInfo;
 use skipstone_types::RunId;
 
 /// Bytes of a file in one request.
@@ -44,6 +45,13 @@ pub enum Ask {
         /// BLAKE3 of the whole file, in hexadecimal.
         digest: String,
     },
+    /// What is in the event log from this byte on.
+    Watch {
+        /// The ticket.
+        ticket: String,
+        /// From which byte.
+        offset: u64,
+    },
     /// What time is it; anybody may ask.
     Time,
     /// The process of the node with this key is gone.
@@ -64,6 +72,13 @@ pub(super) enum Answer {
         total: u64,
         /// BLAKE3 of the whole file, in hexadecimal, with its first piece.
         digest: Option<String>,
+    },
+    /// A piece of the event log is in the body.
+    Log {
+        /// What is known of the run beside.
+        info: Box<RunInfo>,
+        /// Bytes of the log so far.
+        total: u64,
     },
     /// The time.
     Time {

@@ -233,6 +233,7 @@ fn run(requester: &Requester, ticket: &Ticket, note: &mut dyn FnMut(Check)) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Capability;
     use super::*;
 
     #[test]
@@ -254,7 +255,15 @@ mod tests {
         let key = EndpointKey::generate();
         let host =
             skipstone_net::InternetReach { key: key.public(), ways: vec!["ip:127.0.0.1:9".to_owned()] };
-        let ticket = Ticket::issue(&key, skipstone_types::RunId(1), 1, u64::MAX, host, Relays::None);
+        let ticket = Ticket::issue(
+            &key,
+            skipstone_types::RunId(1),
+            Capability::Worker,
+            1,
+            u64::MAX,
+            host,
+            Relays::None,
+        );
         let mut checks = Vec::new();
         let options = DoctorOptions { ticket: Some(ticket), relays: Relays::None, dir: PathBuf::from(".") };
         network(&options, &mut |check| checks.push(check));

@@ -1,6 +1,6 @@
 //! The parent of a run that listens: its ticket.
 
-use super::{Ticket, Tickets, TicketsError};
+use super::{Capability, Ticket, Tickets, TicketsError};
 use skipstone_net::{Reach, Relays};
 use skipstone_types::RunId;
 use std::path::Path;
@@ -21,5 +21,5 @@ pub(in crate::live) fn note_host(dir: &Path, address: &str, relays: &Relays) -> 
 /// # Errors
 /// See [`TicketsError`].
 pub(in crate::live) fn invite(dir: &Path, run: RunId, life_s: u64) -> Result<Ticket, TicketsError> {
-    Tickets::open(dir)?.issue(run, life_s)
+    Tickets::open(dir)?.issue(run, Capability::Worker, life_s)
 }

@@ -14,6 +14,7 @@ mod places;
 mod reception;
 mod ticket;
 mod tickets;
+mod watch;
 
 pub use ask::Ask;
 pub(in crate::live) use ask::RunPass;
@@ -23,5 +24,6 @@ pub(in crate::live) use invite::{invite, note_host};
 pub use join::{JoinError, JoinNews, JoinOptions, Joined, join};
 pub(in crate::live) use places::Places;
 pub(in crate::live) use reception::Reception;
-pub use ticket::{Ticket, TicketError};
+pub use ticket::{Capability, Ticket, TicketError};
 pub use tickets::{Invitation, Tickets, TicketsError};
+pub use watch::{WatchError, Watched, watch};

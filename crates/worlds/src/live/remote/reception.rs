@@ -5,8 +5,9 @@ use super::files::{digest_of, may_read, may_write, read_piece, write_piece};
 use super::guests::Guests;
 use super::places::Places;
 use super::tickets::now_unix_s;
-use super::{Ticket, Tickets};
+use super::{Capability, Ticket, Tickets};
 use skipstone_net::{BODY_BYTES_MAX, EndpointKey, PeerKey, RequestHandler};
+use skipstone_observe::RunInfo;
 use skipstone_protocol::WIRE_VERSION;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -54,7 +55,7 @@ impl Reception {
 
     /// Says where the coordinator is.
     pub(in crate::live) fn set_address(&self, address: String) {
-        self.pass.lock().unwrap_or_else(PoisonError::into_inner).coordinator = address;
+        self.pass().coordinator = address;
     }
 
     /// Whether the owner of this key was let in.
@@ -68,6 +69,45 @@ impl Reception {
         Tickets::standing(&self.dir).is_some_and(|standing| self.guests().keep_only(&standing))
     }
 
+    /// The ticket, if it holds.
+    fn check(&self, ticket: &str) -> Result<Ticket, String> {
+        let ticket: Ticket = ticket.parse().map_err(|why: super::TicketError| why.to_string())?;
+        if ticket.run != self.pass().run || !ticket.is_of(&self.key) {
+            return Err("this ticket is of another run".to_owned());
+        }
+        match Tickets::known(&self.dir, ticket.id) {
+            None => Err("this ticket is not known here; ask for a new one".to_owned()),
+            Some(known) if known.revoked => Err("this ticket was revoked; ask for a new one".to_owned()),
+            Some(known) if known.expires_unix_s <= now_unix_s() => {
+                Err("this ticket has expired; ask for a new one".to_owned())
+            }
+            Some(_) => Ok(ticket),
+        }
+    }
+
+    /// The event log from a byte on, for whoever has a ticket of either kind.
+    fn watch(&self, ticket: &str, offset: u64) -> Result<(Answer, Vec<u8>), String> {
+        self.check(ticket)?;
+        let failed = |why: std::io::Error| format!("the run's log can't be read: {why}");
+        let (piece, total) = read_piece(&self.dir.join("events.jsonl"), offset).map_err(failed)?;
+        let info = self.info().map_err(|why| why.to_string())?;
+        Ok((Answer::Log { info: Box::new(info), total }, piece))
+    }
+
+    /// What is told of the run beside its log: no paths, no prices.
+    fn info(&self) -> Result<RunInfo, crate::config::ConfigError> {
+        let pass = self.pass();
+        Ok(RunInfo {
+            model: pass.config.model.clone(),
+            parameters: pass.config.shape(pass.vocabulary)?.model.parameters() as u64,
+            ..RunInfo::from_settings(&pass.config.settings()?)
+        })
+    }
+
+    fn pass(&self) -> MutexGuard<'_, RunPass> {
+        self.pass.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn join(
         &self,
         from: PeerKey,
@@ -77,21 +117,11 @@ impl Reception {
         workers: &[String],
         region: Option<&str>,
     ) -> Result<RunPass, String> {
-        let ticket: Ticket = ticket.parse().map_err(|why: super::TicketError| why.to_string())?;
-        let mut pass = self.pass.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if ticket.run != pass.run || !ticket.is_of(&self.key) {
-            return Err("this ticket is of another run".to_owned());
+        let ticket = self.check(ticket)?;
+        if ticket.capability != Capability::Worker {
+            return Err("this ticket is for watching only: `skipstone watch TICKET`".to_owned());
         }
-        match Tickets::known(&self.dir, ticket.id) {
-            None => return Err("this ticket is not known here; ask for a new one".to_owned()),
-            Some(known) if known.revoked => {
-                return Err("this ticket was revoked; ask for a new one".to_owned());
-            }
-            Some(known) if known.expires_unix_s <= now_unix_s() => {
-                return Err("this ticket has expired; ask for a new one".to_owned());
-            }
-            Some(_) => {}
-        }
+        let mut pass = self.pass().clone();
         if wire != WIRE_VERSION {
             let ours = env!("CARGO_PKG_VERSION");
             return Err(format!(
@@ -122,6 +152,9 @@ impl Reception {
         if let Ask::Join { ticket, version, wire, workers, region } = &question {
             let pass = self.join(from, ticket, version, *wire, workers, region.as_deref())?;
             return Ok((Answer::Pass(Box::new(pass)), Vec::new()));
+        }
+        if let Ask::Watch { ticket, offset } = &question {
+            return self.watch(ticket, *offset);
         }
         if matches!(question, Ask::Time) {
             return Ok((Answer::Time { unix_s: now_unix_s(), wire: WIRE_VERSION }, Vec::new()));
@@ -158,7 +191,7 @@ impl Reception {
             Ask::Read { path, .. } | Ask::Write { path, .. } => {
                 Err(format!("{path} is not for nodes of other machines"))
             }
-            Ask::Join { .. } | Ask::Time => Err("a second answer".to_owned()),
+            Ask::Join { .. } | Ask::Watch { .. } | Ask::Time => Err("a second answer".to_owned()),
         }
     }
 }
@@ -241,7 +274,7 @@ mod tests {
     #[test]
     fn who_has_a_ticket_is_let_in_with_its_nodes_and_turned_out_with_it() {
         let mut scene = scene();
-        let ticket = scene.tickets.issue(RunId(4), 60).unwrap();
+        let ticket = scene.tickets.issue(RunId(4), Capability::Worker, 60).unwrap();
         assert!(matches!(scene.join(&ticket.to_string(), WIRE_VERSION, 1), Ok((Answer::Pass(_), _))));
         assert!(scene.reception.admits(&GUEST) && scene.reception.admits(&WORKER));
         assert!(!scene.reception.admits(&STRANGER) && !scene.reception.turn_out());
@@ -253,13 +286,28 @@ mod tests {
     #[test]
     fn no_other_ticket_version_or_number_of_nodes_is() {
         let mut scene = scene();
-        let good = scene.tickets.issue(RunId(4), 60).unwrap();
-        let expired = scene.tickets.issue(RunId(4), 0).unwrap().to_string();
-        let other_run = scene.tickets.issue(RunId(5), 60).unwrap().to_string();
+        let good = scene.tickets.issue(RunId(4), Capability::Worker, 60).unwrap();
+        let expired = scene.tickets.issue(RunId(4), Capability::Worker, 0).unwrap().to_string();
+        let other_run = scene.tickets.issue(RunId(5), Capability::Worker, 60).unwrap().to_string();
         let host = good.host.clone();
-        let forged =
-            Ticket::issue(&EndpointKey::generate(), RunId(4), 1, u64::MAX, host.clone(), Relays::None);
-        let unknown = Ticket::issue(scene.tickets.key(), RunId(4), 99, u64::MAX, host, Relays::None);
+        let forged = Ticket::issue(
+            &EndpointKey::generate(),
+            RunId(4),
+            Capability::Worker,
+            1,
+            u64::MAX,
+            host.clone(),
+            Relays::None,
+        );
+        let unknown = Ticket::issue(
+            scene.tickets.key(),
+            RunId(4),
+            Capability::Worker,
+            99,
+            u64::MAX,
+            host,
+            Relays::None,
+        );
         for (ticket, why) in [
             (expired, "expired"),
             (other_run, "another run"),
@@ -278,6 +326,24 @@ mod tests {
     }
 
     #[test]
+    fn a_viewers_ticket_shows_the_log_and_nothing_else() {
+        let mut scene = scene();
+        std::fs::write(scene.dir.path().join("events.jsonl"), "{}\n{}\n").unwrap();
+        let ticket = scene.tickets.issue(RunId(4), Capability::Viewer, 60).unwrap();
+        let watch = |offset| Ask::Watch { ticket: ticket.to_string(), offset };
+        let (answer, piece) = scene.ask(STRANGER, &watch(3), &[]).unwrap();
+        assert!(
+            matches!(answer, Answer::Log { total: 6, info } if info.relay_stages > 0 && info.out.as_os_str().is_empty())
+        );
+        assert_eq!(piece, b"{}\n");
+        assert!(scene.ask(STRANGER, &watch(u64::MAX), &[]).unwrap().1.is_empty());
+        assert!(scene.join(&ticket.to_string(), WIRE_VERSION, 1).unwrap_err().contains("watching only"));
+        assert!(!scene.reception.admits(&GUEST) && !scene.reception.admits(&STRANGER));
+        scene.tickets.revoke(ticket.id).unwrap();
+        assert!(scene.ask(STRANGER, &watch(0), &[]).unwrap_err().contains("revoked"));
+    }
+
+    #[test]
     fn strangers_get_nothing_and_guests_only_what_is_theirs() {
         let mut scene = scene();
         std::fs::create_dir(scene.dir.path().join("data")).unwrap();
@@ -285,7 +351,7 @@ mod tests {
         let read = |path: &str| Ask::Read { path: path.to_owned(), offset: 0 };
         assert!(scene.ask(STRANGER, &read("data/tokens.bin"), &[]).unwrap_err().contains("ticket"));
         assert_eq!(scene.reception.body_bytes_max(&STRANGER), 0);
-        let ticket = scene.tickets.issue(RunId(4), 60).unwrap().to_string();
+        let ticket = scene.tickets.issue(RunId(4), Capability::Worker, 60).unwrap().to_string();
         scene.join(&ticket, WIRE_VERSION, 1).unwrap();
         let (answer, piece) = scene.ask(WORKER, &read("data/tokens.bin"), &[]).unwrap();
         assert!(matches!(answer, Answer::Piece { total: 6, digest: Some(_) }) && piece == b"tokens");

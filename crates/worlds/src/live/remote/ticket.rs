@@ -1,5 +1,6 @@
 //! A ticket: all that a machine needs to find a run and be let in. It is a line of text; whoever has it can join.
 
+use serde::{Deserialize, Serialize};
 use skipstone_net::{EndpointKey, InternetReach, Relays};
 use skipstone_types::RunId;
 use std::fmt;
@@ -29,11 +30,34 @@ pub enum TicketError {
     Later,
 }
 
+/// What a ticket lets its owner do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Capability {
+    /// Join with nodes, and watch.
+    #[default]
+    Worker,
+    /// Watch.
+    Viewer,
+}
+
+impl Capability {
+    /// As it is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Worker => "worker",
+            Self::Viewer => "viewer",
+        }
+    }
+}
+
 /// A ticket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ticket {
     /// The run.
     pub run: RunId,
+    /// What it lets its owner do.
+    pub capability: Capability,
     /// Its number, by which it is revoked.
     pub id: u64,
     /// Until when it lets machines in, in seconds since 1970.
@@ -45,9 +69,9 @@ pub struct Ticket {
     signature: [u8; 64],
 }
 
-fn signed(run: RunId, id: u64, expires_unix_s: u64) -> Vec<u8> {
+fn signed(run: RunId, capability: Capability, id: u64, expires_unix_s: u64) -> Vec<u8> {
     let words = [run.0, id, expires_unix_s].map(u64::to_le_bytes);
-    [b"skipstone worker ticket".as_slice(), &words.concat()].concat()
+    [format!("skipstone {} ticket", capability.name()).as_bytes(), &words.concat()].concat()
 }
 
 impl Ticket {
@@ -55,20 +79,23 @@ impl Ticket {
     pub fn issue(
         key: &EndpointKey,
         run: RunId,
+        capability: Capability,
         id: u64,
         expires_unix_s: u64,
         host: InternetReach,
         relays: Relays,
     ) -> Self {
-        let signature = key.sign(&signed(run, id, expires_unix_s));
-        Self { run, id, expires_unix_s, host, relays, signature }
+        let signature = key.sign(&signed(run, capability, id, expires_unix_s));
+        Self { run, capability, id, expires_unix_s, host, relays, signature }
     }
 
     /// Whether the owner of the key has issued it. Only where to look for the coordinator may have been changed since:
     /// nobody else can answer there.
     pub(super) fn is_of(&self, key: &EndpointKey) -> bool {
         key.public() == self.host.key
-            && key.public().has_signed(&signed(self.run, self.id, self.expires_unix_s), &self.signature)
+            && key
+                .public()
+                .has_signed(&signed(self.run, self.capability, self.id, self.expires_unix_s), &self.signature)
     }
 }
 
@@ -77,6 +104,9 @@ impl fmt::Display for Ticket {
         let mut bytes = [self.run.0, self.id, self.expires_unix_s].map(u64::to_le_bytes).concat();
         bytes.extend_from_slice(&self.signature);
         bytes.extend_from_slice(format!("{} {}", self.host, self.relays).as_bytes());
+        if self.capability != Capability::Worker {
+            bytes.extend_from_slice(format!(" {}", self.capability.name()).as_bytes());
+        }
         // A slip in copying is told from a ticket that is not let in.
         let sum = blake3::hash(&bytes);
         bytes.extend_from_slice(&sum.as_bytes()[..4]);
@@ -105,9 +135,16 @@ impl FromStr for Ticket {
             }
             let (fixed, text) = bytes.split_at_checked(FIXED_BYTES)?;
             let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| fixed[at + i]));
-            let (host, relays) = std::str::from_utf8(text).ok()?.split_once(' ')?;
+            let mut words = std::str::from_utf8(text).ok()?.split(' ');
+            let (host, relays) = (words.next()?, words.next()?);
+            let capability = match (words.next(), words.next()) {
+                (None, None) => Capability::Worker,
+                (Some("viewer"), None) => Capability::Viewer,
+                _ => return None,
+            };
             Some(Self {
                 run: RunId(word(0)),
+                capability,
                 id: word(8),
                 expires_unix_s: word(16),
                 host: host.parse().ok()?,
@@ -124,9 +161,13 @@ mod tests {
     use super::*;
 
     fn ticket(key: &EndpointKey) -> Ticket {
+        ticket_for(key, Capability::Worker)
+    }
+
+    fn ticket_for(key: &EndpointKey, capability: Capability) -> Ticket {
         let ways = vec!["ip:192.0.2.1:7000".to_owned(), "relay:https://relay.example./".to_owned()];
         let host = InternetReach { key: key.public(), ways };
-        Ticket::issue(key, RunId(5), 77, 1_900_000_000, host, Relays::Public)
+        Ticket::issue(key, RunId(5), capability, 77, 1_900_000_000, host, Relays::Public)
     }
 
     #[test]
@@ -139,6 +180,16 @@ mod tests {
         assert!(!again.is_of(&EndpointKey::generate()));
         assert!(!Ticket { expires_unix_s: u64::MAX, ..again.clone() }.is_of(&key), "a longer life");
         assert!(!Ticket { id: 78, ..again }.is_of(&key));
+    }
+
+    #[test]
+    fn who_may_watch_can_not_make_a_workers_ticket_of_it() {
+        let key = EndpointKey::generate();
+        let ticket = ticket_for(&key, Capability::Viewer);
+        let again: Ticket = ticket.to_string().parse().unwrap();
+        assert_eq!(again, ticket);
+        assert!(again.is_of(&key));
+        assert!(!Ticket { capability: Capability::Worker, ..again }.is_of(&key));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `DIR/join/`: the coordinator's key, and the tickets that it has issued.
 
-use super::Ticket;
+use super::{Capability, Ticket};
 use crate::text::{FILE_BYTES_MAX, from_json};
 use serde::{Deserialize, Serialize};
 use skipstone_net::{EndpointKey, InternetReach, Relays};
@@ -62,6 +62,9 @@ pub struct Invitation {
     pub expires_unix_s: u64,
     /// Whether it was taken back: who came with it is turned out.
     pub revoked: bool,
+    /// What it lets its owner do.
+    #[serde(default)]
+    pub capability: Capability,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -146,11 +149,11 @@ impl Tickets {
         self.write()
     }
 
-    /// Issues one that lets machines in for so many seconds.
+    /// Issues one that holds for so many seconds.
     ///
     /// # Errors
     /// See [`TicketsError`]; a coordinator that was never up can't be pointed to.
-    pub fn issue(&mut self, run: RunId, life_s: u64) -> Result<Ticket, TicketsError> {
+    pub fn issue(&mut self, run: RunId, capability: Capability, life_s: u64) -> Result<Ticket, TicketsError> {
         let none = || TicketsError::None { dir: self.dir.clone() };
         let (host, relays) = self.file.host.clone().ok_or_else(none)?;
         let host: InternetReach = host.parse().map_err(|_| none())?;
@@ -160,9 +163,9 @@ impl Tickets {
         let id = self.file.tickets.iter().map(|known| known.id).max().unwrap_or(0) + 1;
         let issued_unix_s = now_unix_s();
         let expires_unix_s = issued_unix_s.saturating_add(life_s);
-        self.file.tickets.push(Invitation { id, issued_unix_s, expires_unix_s, revoked: false });
+        self.file.tickets.push(Invitation { id, issued_unix_s, expires_unix_s, revoked: false, capability });
         self.write()?;
-        Ok(Ticket::issue(&self.key, run, id, expires_unix_s, host, relays))
+        Ok(Ticket::issue(&self.key, run, capability, id, expires_unix_s, host, relays))
     }
 
     /// Takes a ticket back: it lets nobody in any more, and who came with it is turned out.
@@ -241,11 +244,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert!(matches!(Tickets::read(dir.path()), Err(TicketsError::None { .. })));
         let mut tickets = Tickets::open(dir.path()).unwrap();
-        assert!(matches!(tickets.issue(RunId(3), 60), Err(TicketsError::None { .. })), "no coordinator yet");
+        assert!(
+            matches!(tickets.issue(RunId(3), Capability::Worker, 60), Err(TicketsError::None { .. })),
+            "no coordinator yet"
+        );
         let host = InternetReach { key: tickets.key().public(), ways: vec!["ip:192.0.2.1:1".to_owned()] };
         tickets.set_host(&host, &Relays::None).unwrap();
-        let first = tickets.issue(RunId(3), 60).unwrap();
-        let second = Tickets::read(dir.path()).unwrap().issue(RunId(3), 0).unwrap();
+        let first = tickets.issue(RunId(3), Capability::Worker, 60).unwrap();
+        let second = Tickets::read(dir.path()).unwrap().issue(RunId(3), Capability::Worker, 0).unwrap();
         let mut tickets = Tickets::read(dir.path()).unwrap();
         assert!(first.is_of(tickets.key()) && second.is_of(tickets.key()));
         assert_eq!((first.id, second.id, &first.host), (1, 2, &host));
