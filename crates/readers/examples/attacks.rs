@@ -123,7 +123,7 @@ fn to_worker() -> Result<Attacks, SeedError> {
         ("text-of-2-pow-64", [text, &LARGEST, b"another run"].concat()),
         ("text-not-utf8", [text, &[3, 0xff, 0xfe, 0x80]].concat()),
         ("message-of-no-kind", with(&fence, kind, &[0x7f])),
-        ("version-9", with(&fence, 0, &[9])),
+        ("version-99", with(&fence, 0, &[99])),
         ("version-in-11-bytes", TOO_LONG.to_vec()),
         ("another-run", with(&fence, 1, &[8])),
         ("bytes-too-many", [&fence[..], &[0]].concat()),
@@ -144,7 +144,7 @@ fn to_coordinator() -> Result<Attacks, SeedError> {
         ("holding-cut-short", again[..40].to_vec()),
         ("message-of-no-kind", with(&hello, at - 2, &[0x7f])),
         ("bytes-too-many", [&hello[..], &[1, 2, 3]].concat()),
-        ("version-9", with(&hello, 0, &[9])),
+        ("version-99", with(&hello, 0, &[99])),
         ("empty", Vec::new()),
     ])
 }
