@@ -39,8 +39,12 @@ impl Cost {
         if let Some(price) = self.per_million_tokens {
             text.push_str(&format!(", {} a million tokens", money(price)));
         }
-        let mut causes: Vec<_> =
-            self.wasted.causes().into_iter().filter(|(_, price)| *price >= 0.005 * self.total).collect();
+        let mut causes: Vec<_> = self
+            .wasted
+            .causes()
+            .into_iter()
+            .filter(|(_, price)| *price > 0.0 && *price >= 0.005 * self.total)
+            .collect();
         causes.sort_by(|a, b| b.1.total_cmp(&a.1));
         if !causes.is_empty() {
             let causes: Vec<_> = causes

@@ -158,6 +158,7 @@ impl RunState {
             self.time.set(node, Some(Doing::Idle));
             None
         });
+        self.nodes_most = self.nodes_most.max(self.nodes.len());
     }
 
     /// A node that is known has another id: whoever serves goes on serving, what was on its way to a stage starts

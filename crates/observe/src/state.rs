@@ -64,6 +64,8 @@ pub struct RunState {
     pub(crate) learning_rate: f64,
     pub(crate) stages: BTreeMap<StageId, StageState>,
     pub(crate) nodes: BTreeMap<NodeId, Option<StageId>>,
+    /// The most nodes that were there at once.
+    pub(crate) nodes_most: usize,
     /// Nodes that haven't been heard of since the coordinator came back.
     pub(crate) unconfirmed: BTreeSet<NodeId>,
     pub(crate) cores: usize,

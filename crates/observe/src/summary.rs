@@ -66,7 +66,7 @@ pub struct Summary {
     pub recoveries: Vec<Recovery>,
     /// Coordinators that came back.
     pub coordinator_restarts: Vec<CoordinatorRestart>,
-    /// Nodes that the run began with.
+    /// Nodes of the run, or the most that were there at once, if it never had all.
     pub nodes: usize,
     /// Relay stages.
     pub stages: u16,
@@ -113,7 +113,7 @@ impl Summary {
             losses: state.losses(),
             recoveries: state.recoveries().cloned().collect(),
             coordinator_restarts: state.restarts().cloned().collect(),
-            nodes: info.nodes,
+            nodes: if state.nodes_most == 0 { info.nodes } else { info.nodes.min(state.nodes_most) },
             stages: info.relay_stages,
             skip: info.skip,
             skip_realised: info.skip_realised,
