@@ -4,6 +4,7 @@ use crate::record::CommitRecord;
 use serde::{Deserialize, Serialize};
 use skipstone_recovery::{Recipe, StateFormat};
 use skipstone_types::{Attempt, Digest, Iteration, Microbatch, NodeId, RunId, Settings, StageId, Term};
+use std::sync::Arc;
 
 /// States of other stages that a node holds at most, those on their way included: a copy that it keeps, and one that takes its
 /// place, or that of a copy whose keeper is lost.
@@ -194,7 +195,7 @@ pub enum ToWorker {
     /// The iteration is decided: step.
     Commit {
         /// The record, journalled.
-        record: Box<CommitRecord>,
+        record: Arc<CommitRecord>,
     },
     /// Write your state as it is before this iteration's step.
     Save {

@@ -167,7 +167,7 @@ fn to_worker() -> Result<Vec<Seed>, SeedError> {
                 microbatches: 8,
             },
         ),
-        ("commit", ToWorker::Commit { record: Box::new(journal::record()) }),
+        ("commit", ToWorker::Commit { record: std::sync::Arc::new(journal::record()) }),
         ("give-up", ToWorker::GiveUp { iteration, attempt, microbatches_max: 2 }),
         ("finish", ToWorker::Finish),
     ])

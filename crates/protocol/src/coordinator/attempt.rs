@@ -1,7 +1,8 @@
 //! An attempt at an iteration: who owns what, what is done, and the reductions.
 
 use super::hedge::Hedging;
-use super::roster::{JoinKind, Role};
+use super::roster::{Join, JoinKind, Role};
+use super::shares::Shares;
 use super::{Coordinator, ORIGIN_GRACE_US, Phase};
 use crate::command::CoordinatorCommand;
 use crate::message::{Duty, LossShare, ReduceId, Spent, ToWorker};
@@ -29,10 +30,8 @@ pub(super) enum ReducePhase {
 /// A stage's part of an attempt.
 #[derive(Debug)]
 pub(super) struct StageAttempt {
-    /// Who counts each microbatch that reaches the stage.
-    pub(super) owners: BTreeMap<Microbatch, NodeId>,
-    /// What each owner has added, in order.
-    pub(super) done: BTreeMap<NodeId, Vec<Microbatch>>,
+    /// Who counts each microbatch that reaches the stage, and what of them is done.
+    pub(super) shares: Shares,
     /// How many microbatches each owner's share has, and its norm, where it was not refused.
     pub(super) measured: BTreeMap<NodeId, (u32, f64)>,
     /// Whose share was refused: nothing of theirs counts in this attempt.
@@ -66,24 +65,13 @@ pub(super) struct AttemptState {
 }
 
 impl StageAttempt {
-    /// Microbatches that the node owns.
-    pub(super) fn owned(&self, node: NodeId) -> u32 {
-        self.owners.values().filter(|owner| **owner == node).count() as u32
-    }
-
-    /// Microbatches that the node owns and has not added.
-    pub(super) fn unfinished(&self, node: NodeId) -> impl Iterator<Item = Microbatch> {
-        let done = self.done.get(&node).map_or(&[][..], Vec::as_slice);
-        let owned = self.owners.iter().filter(move |(_, owner)| **owner == node);
-        owned.map(|(microbatch, _)| *microbatch).filter(|microbatch| !done.contains(microbatch))
-    }
-
     /// Owners whose sum is not measured as it will be.
-    pub(super) fn unmeasured(&self) -> impl Iterator<Item = NodeId> {
-        let owners: BTreeSet<_> = self.owners.values().copied().collect();
-        owners.into_iter().filter(|owner| {
-            self.measured.get(owner).is_none_or(|(microbatches, _)| *microbatches != self.owned(*owner))
-        })
+    pub(super) fn unmeasured(&self) -> impl Iterator<Item = NodeId> + '_ {
+        let is_measured = |owner: &NodeId, owned: u32| {
+            self.measured.get(owner).is_some_and(|(microbatches, _)| *microbatches == owned)
+        };
+        let unmeasured = self.shares.owners().filter(move |(owner, owned)| !is_measured(owner, *owned));
+        unmeasured.map(|(owner, _)| owner)
     }
 }
 
@@ -111,7 +99,7 @@ impl AttemptState {
         let (count, visit) = (route.len(), route[position]);
         Duty {
             microbatch,
-            counted: self.stages[usize::from(visit.stage.0)].owners.get(&microbatch) == Some(&visit.node),
+            counted: self.stages[usize::from(visit.stage.0)].shares.owner(microbatch) == Some(visit.node),
             replay,
             goes_back: route.get(position + 1).is_some_and(|next| next.stage < visit.stage),
             previous: route[(position + count - 1) % count].node,
@@ -212,8 +200,7 @@ impl Coordinator {
         let mut stages: Vec<_> = self
             .stage_ids()
             .map(|_| StageAttempt {
-                owners: BTreeMap::new(),
-                done: BTreeMap::new(),
+                shares: Shares::default(),
                 measured: BTreeMap::new(),
                 refused: BTreeSet::new(),
                 phase: ReducePhase::Open,
@@ -229,7 +216,7 @@ impl Coordinator {
         let routes: Vec<_> = plan.paths.iter().map(|path| path.0.clone()).collect();
         for (index, route) in routes.iter().enumerate() {
             for visit in route {
-                stages[usize::from(visit.stage.0)].owners.insert(Microbatch(index as u32), visit.node);
+                stages[usize::from(visit.stage.0)].shares.give(Microbatch(index as u32), visit.node);
             }
         }
         let attempt = AttemptState {
@@ -292,7 +279,7 @@ impl Coordinator {
                 return Err("a path does not start at the origin".to_owned());
             }
             for (index, visit) in path.0.iter().enumerate() {
-                if !self.serving(visit.stage).contains(&visit.node) {
+                if self.nodes.serving(visit.stage).binary_search(&visit.node).is_err() {
                     return Err(format!("{} does not serve {}", visit.node, visit.stage));
                 }
                 if path.0[..index].iter().any(|other| other.stage == visit.stage) {
@@ -314,17 +301,12 @@ impl Coordinator {
         let (stage, now_us) = (*stage, self.now_us);
         let Some(attempt) = self.attempt.as_mut().filter(|attempt| attempt.is(of)) else { return };
         let part = attempt.stage(stage);
-        if part.owners.get(&microbatch) != Some(&node) {
+        if !part.shares.add(node, microbatch) {
             return;
         }
-        let done = part.done.entry(node).or_default();
-        if done.contains(&microbatch) {
-            return;
-        }
-        done.push(microbatch);
         part.last = Some(node);
         part.hedging.progressed(node, now_us);
-        if part.unfinished(node).next().is_none() {
+        if part.shares.left_of(node).len() == 0 {
             part.hedging.completed(node, now_us);
         }
         if let Some(loss) = loss {
@@ -336,15 +318,20 @@ impl Coordinator {
     /// Seals a stage whose shares are all there, measured and not refused, and whose members have all said that they hold the same state: from now
     /// on they count together or not at all.
     pub(super) fn seal_if_complete(&mut self, stage: StageId) {
-        let agreed = self.states_agree(stage);
-        let Some(attempt) = self.attempt.as_mut() else { return };
-        let part = attempt.stage(stage);
-        let done: usize = part.done.values().map(Vec::len).sum();
-        let complete = done == part.owners.len() && part.unmeasured().next().is_none();
-        if part.owners.is_empty() {
+        let now_us = self.now_us;
+        let Some(part) = self.attempt.as_ref().map(|attempt| &attempt.stages[usize::from(stage.0)]) else {
+            return;
+        };
+        if part.shares.is_empty() {
             self.commit_if_complete();
-        } else if agreed && part.phase == ReducePhase::Open && complete {
-            part.shares_us = self.now_us;
+            return;
+        }
+        let complete = part.phase == ReducePhase::Open
+            && part.shares.all_done()
+            && part.unmeasured().next().is_none()
+            && self.states_agree(stage);
+        if let Some(attempt) = self.attempt.as_mut().filter(|_| complete) {
+            attempt.stage(stage).shares_us = now_us;
             self.seal(stage);
         }
     }
@@ -352,26 +339,19 @@ impl Coordinator {
     fn seal(&mut self, stage: StageId) {
         let reduce = self.new_reduce();
         let members = self.serving(stage);
-        let listeners: Vec<_> = self
-            .nodes
-            .iter()
-            .filter(|(_, node)| {
-                matches!(&node.role, Role::Joining(join)
-                    if join.stage == stage && join.kind == JoinKind::Copy && join.followed <= self.iteration)
-            })
-            .map(|(id, _)| *id)
-            .collect();
+        let listens = |join: &Join| {
+            join.stage == stage && join.kind == JoinKind::Copy && join.followed <= self.iteration
+        };
+        let listeners: Vec<_> =
+            self.nodes.joins().filter(|(_, join)| listens(join)).map(|(id, _)| id).collect();
         let Some(attempt) = self.attempt.as_mut() else { return };
         let (iteration, number) = (attempt.iteration, attempt.attempt);
         let part = attempt.stage(stage);
         part.phase = ReducePhase::Sealed { reduce, reports: BTreeMap::new() };
         part.listeners.clear();
-        let contributors: Vec<_> = members
-            .iter()
-            .copied()
-            .filter(|node| part.done.get(node).is_some_and(|done| !done.is_empty()))
-            .collect();
-        let microbatches = part.owners.len() as u32;
+        let contributors: Vec<_> =
+            members.iter().copied().filter(|node| part.shares.done_by(*node) > 0).collect();
+        let microbatches = part.shares.len() as u32;
         for node in members.iter().chain(&listeners) {
             let message = ToWorker::Seal {
                 iteration,

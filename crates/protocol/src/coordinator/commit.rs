@@ -2,7 +2,7 @@
 
 use super::attempt::{AttemptState, ReducePhase, StageAttempt};
 use super::guard::Doubts;
-use super::roster::{JoinKind, Role};
+use super::roster::{Join, JoinKind};
 use super::{Coordinator, HISTORY_ITERATIONS, STRIKES_MAX};
 use crate::journal::Entry;
 use crate::message::{LossShare, ToWorker};
@@ -12,6 +12,7 @@ use skipstone_types::{
     Attempt, CommittedStage, Digest, Event, Iteration, Microbatch, NodeId, Path, StageId, StagePace, Visit,
 };
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Iterations that a follower may lag behind; less than its own bound, so that it is restarted before it gives up.
 const FOLLOWER_LAG_ITERATIONS_MAX: u64 = LAG_ITERATIONS_MAX as u64 - 2;
@@ -47,19 +48,19 @@ impl Coordinator {
         let complete = self.attempt.as_ref().is_some_and(|attempt| {
             self.stage_ids().zip(&attempt.stages).all(|(stage, part)| {
                 matches!(part.phase, ReducePhase::Agreed { .. })
-                    || (part.owners.is_empty() && (!self.is_served(stage) || self.states_agree(stage)))
+                    || (part.shares.is_empty() && (!self.is_served(stage) || self.states_agree(stage)))
             })
         });
         if !complete {
             return;
         }
         let Some(attempt) = self.attempt.take() else { return };
-        let record = self.record(&attempt);
+        let record = Arc::new(self.record(&attempt));
         self.last_commit_us = (self.now_us, self.now_us.saturating_sub(attempt.began_us));
-        self.journal(Entry::Committed(Box::new(record.clone())));
+        self.journal(Entry::Committed(Box::new(CommitRecord::clone(&record))));
         self.log_commit(&attempt, &record);
         self.learn_paces(&attempt);
-        self.send_to_workers(&ToWorker::Commit { record: Box::new(record.clone()) });
+        self.send_to_workers(&ToWorker::Commit { record: record.clone() });
         for part in &record.stages {
             let stage = &mut self.stages[usize::from(part.stage.0)];
             if part.step {
@@ -86,7 +87,7 @@ impl Coordinator {
             for (node, digest) in &part.listeners {
                 self.followed(*node, attempt.iteration, *digest);
             }
-            if part.owners.is_empty() {
+            if part.shares.is_empty() {
                 self.nothing_to_follow(StageId(index as u16), attempt.iteration);
             }
         }
@@ -94,7 +95,7 @@ impl Coordinator {
     }
 
     /// Takes a decided record as the latest.
-    pub(super) fn committed(&mut self, record: CommitRecord) {
+    pub(super) fn committed(&mut self, record: Arc<CommitRecord>) {
         self.iteration = record.iteration.next();
         self.next_attempt = Attempt(0);
         self.doubts = Doubts::default();
@@ -124,7 +125,8 @@ impl Coordinator {
                     stage,
                     members: self.serving(stage),
                     shares: part
-                        .done
+                        .shares
+                        .done()
                         .iter()
                         .map(|(node, done)| Share {
                             node: *node,
@@ -152,9 +154,8 @@ impl Coordinator {
             .enumerate()
             .map(|(index, route)| {
                 let microbatch = Microbatch(index as u32);
-                let owner = |visit: &Visit| {
-                    attempt.stages[usize::from(visit.stage.0)].owners.get(&microbatch).copied()
-                };
+                let owner =
+                    |visit: &Visit| attempt.stages[usize::from(visit.stage.0)].shares.owner(microbatch);
                 Path(
                     route
                         .iter()
@@ -212,15 +213,10 @@ impl Coordinator {
     /// its own bound ends it.
     fn restart_laggards(&mut self) {
         let limit = self.iteration.0;
-        let laggards: Vec<_> = self
-            .nodes
-            .iter()
-            .filter(|(_, node)| {
-                matches!(&node.role, Role::Joining(join) if join.kind == JoinKind::Copy
-                    && join.followed.0 + FOLLOWER_LAG_ITERATIONS_MAX < limit)
-            })
-            .map(|(id, _)| *id)
-            .collect();
+        let lags = |join: &Join| {
+            join.kind == JoinKind::Copy && join.followed.0 + FOLLOWER_LAG_ITERATIONS_MAX < limit
+        };
+        let laggards: Vec<_> = self.nodes.joins().filter(|(_, join)| lags(join)).map(|(id, _)| id).collect();
         for node in laggards {
             self.cancel_transfer(node);
         }
@@ -228,21 +224,24 @@ impl Coordinator {
 
     /// A follower holds the reduced gradient of a committed iteration.
     pub(super) fn followed(&mut self, node: NodeId, iteration: Iteration, digest: Digest) {
-        let Some(Role::Joining(join)) = self.nodes.get_mut(&node).map(|node| &mut node.role) else { return };
+        let Some(join) = self.nodes.join(node) else { return };
         let committed = self
             .records
             .get(&iteration)
             .and_then(|record| record.stage(join.stage))
             .is_some_and(|part| part.gradient == digest);
-        if committed && join.followed == iteration {
+        if committed
+            && let Some(join) = self.nodes.join_mut(node)
+            && join.followed == iteration
+        {
             join.followed = iteration.next();
         }
     }
 
     /// A committed iteration did not reach the stage: its followers are through with it.
     fn nothing_to_follow(&mut self, stage: StageId, iteration: Iteration) {
-        for node in self.nodes.values_mut() {
-            if let Role::Joining(join) = &mut node.role
+        for node in self.nodes.joiners() {
+            if let Some(join) = self.nodes.join_mut(node)
                 && join.stage == stage
                 && join.kind == JoinKind::Copy
                 && join.followed == iteration

@@ -8,7 +8,7 @@
 //! served there is a keeper for each stage that keeps nothing else: copies go to who holds least.
 
 use super::Coordinator;
-use super::roster::Role;
+use super::roster::{Node, Role};
 use crate::journal::{Entry, StageCopy};
 use crate::message::{COPIES_HELD_MAX, KeptCopy, ToWorker, TransferId};
 use skipstone_types::{Digest, Event, Iteration, NodeId, StageId};
@@ -121,9 +121,8 @@ impl Coordinator {
 
     /// Whether the node serves another stage, and stays.
     fn may_keep_copies(&self, node: NodeId, of: StageId) -> bool {
-        self.nodes.get(&node).is_some_and(
-            |known| matches!(known.role, Role::Serving { stage } if stage != of && !known.leaving),
-        )
+        let serves_another = |known: &Node| matches!(known.role, Role::Serving { stage } if stage != of);
+        !self.is_leaving(node) && self.nodes.get(&node).is_some_and(serves_another)
     }
 
     fn start_copy(&mut self, stage: StageId) {

@@ -34,25 +34,14 @@ impl Coordinator {
     }
 
     pub(super) fn spare_nodes(&self) -> Vec<NodeId> {
-        self.nodes.iter().filter(|(_, node)| matches!(node.role, Role::Spare)).map(|(id, _)| *id).collect()
+        self.nodes.spares().iter().copied().collect()
     }
 
     /// Nodes that serve the stage and stay, or are about to.
     pub(super) fn population(&self, stage: StageId) -> usize {
-        self.populations()[usize::from(stage.0)]
-    }
-
-    /// The same of all stages, in one pass: this is asked after every input while a node waits for a place.
-    fn populations(&self) -> Vec<usize> {
-        let mut populations = vec![0; self.stages.len()];
-        for node in self.nodes.values() {
-            match &node.role {
-                Role::Serving { stage } if !node.leaving => populations[usize::from(stage.0)] += 1,
-                Role::Joining(join) => populations[usize::from(join.stage.0)] += 1,
-                _ => {}
-            }
-        }
-        populations
+        let leaving = self.nodes.leaving();
+        let stay = self.nodes.serving(stage).iter().filter(|node| !leaving.contains(node));
+        stay.count() + self.nodes.joining(stage)
     }
 
     pub(super) fn is_coming(&self, stage: StageId) -> bool {
@@ -92,12 +81,8 @@ impl Coordinator {
         while let Some(empty) = stages.iter().copied().find(|stage| !self.is_coming(*stage)) {
             let richest = self.stage_ids().max_by_key(|stage| self.population(*stage));
             let Some(richest) = richest.filter(|stage| self.population(*stage) > 1) else { return };
-            let node = self
-                .nodes
-                .iter()
-                .rev()
-                .find(|(_, node)| matches!(&node.role, Role::Joining(join) if join.stage == richest));
-            let Some(node) = node.map(|(id, _)| *id) else { return };
+            let node = self.nodes.joins().rev().find(|(_, join)| join.stage == richest);
+            let Some((node, _)) = node else { return };
             self.assign_first(node, empty, base);
         }
     }
@@ -153,8 +138,7 @@ impl Coordinator {
         if !lost.is_empty() {
             return lost;
         }
-        let populations = self.populations();
-        let population = |stage: &StageId| populations[usize::from(stage.0)];
+        let population = |stage: &StageId| self.population(*stage);
         let mut needy: Vec<_> = self
             .stage_ids()
             .filter(|stage| population(stage) < usize::from(self.settings.replicas_of(*stage)))
@@ -180,7 +164,7 @@ impl Coordinator {
     fn may_copy_now(&self, stage: StageId) -> bool {
         self.attempt.as_ref().is_none_or(|attempt| {
             let part = &attempt.stages[usize::from(stage.0)];
-            part.owners.is_empty() || part.phase == ReducePhase::Open
+            part.shares.is_empty() || part.phase == ReducePhase::Open
         })
     }
 
@@ -229,8 +213,7 @@ impl Coordinator {
             self.cancel_transfers_from(node);
         }
         let donated = self.what_donors_give(stage, &kind, &donors);
-        let Some(known) = self.nodes.get_mut(&node) else { return };
-        known.role = Role::Joining(Box::new(Join {
+        let join = Join {
             stage,
             transfer,
             kind,
@@ -240,7 +223,10 @@ impl Coordinator {
             stepped: None,
             waits: (0, iteration),
             followed: iteration,
-        }));
+        };
+        if self.nodes.set_role(node, Role::Joining(Box::new(join))).is_none() {
+            return;
+        }
         self.log(Event::NodeAssigned { node, stage, how: how.to_owned() });
         for (donor, stage, iteration, format) in donated {
             self.send(donor, ToWorker::Donate { transfer, stage, iteration, to: node, format });
@@ -252,12 +238,8 @@ impl Coordinator {
     pub(super) fn take_back(&mut self, node: NodeId, holding: &Holding) {
         let stage = holding.stage;
         self.begin_after(holding);
-        let rivals: Vec<_> = self
-            .nodes
-            .iter()
-            .filter(|(_, other)| matches!(&other.role, Role::Joining(join) if join.stage == stage))
-            .map(|(id, _)| *id)
-            .collect();
+        let rivals: Vec<_> =
+            self.nodes.joins().filter(|(_, join)| join.stage == stage).map(|(id, _)| id).collect();
         for rival in rivals {
             self.cancel_transfer(rival);
         }
@@ -265,7 +247,7 @@ impl Coordinator {
             && let Some(record) = self.records.get(&holding.iteration).cloned()
         {
             // It was away when its last step was decided.
-            self.send(node, ToWorker::Commit { record: Box::new(record) });
+            self.send(node, ToWorker::Commit { record });
         }
         self.assign(node, stage, JoinKind::Keep, Method::Keep, Vec::new(), "return");
         self.take_copies(node, &holding.copies);
@@ -273,24 +255,19 @@ impl Coordinator {
 
     /// Stops a transfer; the node is free for another.
     pub(super) fn cancel_transfer(&mut self, node: NodeId) {
-        let Some(known) = self.nodes.get_mut(&node) else { return };
-        if let Role::Joining(join) = std::mem::replace(&mut known.role, Role::Spare) {
+        if let Some(Role::Joining(join)) = self.nodes.set_role(node, Role::Spare) {
             self.release_donors(&join);
         }
     }
 
     pub(super) fn release_donors(&mut self, join: &Join) {
-        for donor in &join.donors {
-            if self.nodes.contains_key(donor) {
-                self.send(*donor, ToWorker::Release { transfer: join.transfer });
-            }
-        }
+        self.release(join.transfer, &join.donors);
     }
 
     /// A node that gets another stage gives no states any more: who waits for one of it starts anew.
     fn cancel_transfers_from(&mut self, donor: NodeId) {
-        let waits = |node: &Node| matches!(&node.role, Role::Joining(join) if join.ready.is_none() && join.donors.contains(&donor));
-        let waiting: Vec<_> = self.nodes.iter().filter(|(_, node)| waits(node)).map(|(id, _)| *id).collect();
+        let waits = |join: &Join| join.ready.is_none() && join.donors.contains(&donor);
+        let waiting: Vec<_> = self.nodes.joins().filter(|(_, join)| waits(join)).map(|(id, _)| id).collect();
         for node in waiting {
             self.cancel_transfer(node);
         }
@@ -301,8 +278,8 @@ impl Coordinator {
     pub(super) fn restart_transfers_of(&mut self, lost: NodeId) {
         let iteration = self.iteration;
         let mut broken = Vec::new();
-        for (id, node) in &mut self.nodes {
-            let Role::Joining(join) = &mut node.role else { continue };
+        for id in self.nodes.joiners() {
+            let Some(join) = self.nodes.join_mut(id) else { continue };
             if !join.donors.contains(&lost) {
                 continue;
             }
@@ -310,7 +287,7 @@ impl Coordinator {
             if join.ready.is_none() && follows && join.donors.len() > 1 {
                 join.donors.retain(|donor| *donor != lost);
             } else if join.ready.is_none() || (join.kind == JoinKind::Copy && !follows) {
-                broken.push(*id);
+                broken.push(id);
             }
         }
         for node in broken {
@@ -327,7 +304,7 @@ impl Coordinator {
         bytes_total: u64,
         donors: u32,
     ) {
-        let Some(Role::Joining(join)) = self.nodes.get(&node).map(|node| &node.role) else { return };
+        let Some(join) = self.nodes.join(node) else { return };
         if join.transfer != transfer || chunks > chunks_total || chunks_total == 0 {
             return;
         }
@@ -337,11 +314,7 @@ impl Coordinator {
     }
 
     pub(super) fn on_transfer_failed(&mut self, from: NodeId, transfer: TransferId, why: &str) {
-        let joiner = self
-            .nodes
-            .iter()
-            .find(|(_, node)| matches!(&node.role, Role::Joining(join) if join.transfer == transfer))
-            .map(|(id, _)| *id);
+        let joiner = self.nodes.joins().find(|(_, join)| join.transfer == transfer).map(|(id, _)| id);
         let Some(joiner) = joiner else {
             if self.copy_failed(transfer) {
                 self.log(Event::Refused { node: Some(from), why: format!("copy failed: {why}") });
@@ -358,7 +331,7 @@ impl Coordinator {
             self.forget_copy(stage, from);
         }
         self.cancel_transfer(joiner);
-        if let Some(node) = self.nodes.get_mut(&joiner) {
+        if let Some(node) = self.nodes.get_mut(joiner) {
             node.failures += 1;
             let gives_up = node.failures > TRANSFER_FAILURES_MAX;
             if gives_up && matches!(self.phase, Phase::Gathering { .. }) {
@@ -388,7 +361,7 @@ impl Coordinator {
             self.on_transfer_failed(node, transfer, "the saved state has other bits than were saved");
             return;
         }
-        if let Some(Role::Joining(join)) = self.nodes.get(&node).map(|node| &node.role)
+        if let Some(join) = self.nodes.join(node)
             && let JoinKind::Rebuild(making) = &join.kind
             && let Some(named) = transfer.filter(|named| *named == join.transfer)
             && making.gives.is_some_and(|copied| copied != digest)
@@ -404,34 +377,24 @@ impl Coordinator {
             self.assign(node, stage, JoinKind::Keep, Method::Keep, Vec::new(), "return");
             return;
         }
-        let serves = match self.nodes.get_mut(&node).map(|node| &mut node.role) {
-            Some(Role::Serving { stage: served }) => *served == stage && transfer.is_none(),
-            Some(Role::Joining(join)) => {
-                if transfer == Some(join.transfer) {
-                    join.ready = Some((iteration, digest));
-                    let join_donors = std::mem::take(&mut join.donors);
-                    let done = TransferDone { transfer: join.transfer, donors: &join_donors };
-                    self.release(&done);
-                    // Donors of a copy stay named: the follower depends on its stage's replicas until it enters.
-                    if let Some(Role::Joining(join)) = self.nodes.get_mut(&node).map(|node| &mut node.role) {
-                        join.donors = join_donors;
-                    }
-                } else if transfer.is_none() && join.stage == stage && join.ready.is_some() {
-                    join.stepped = Some((iteration, digest));
-                }
-                false
+        if let Some(join) = self.nodes.join_mut(node) {
+            if transfer == Some(join.transfer) {
+                join.ready = Some((iteration, digest));
+                // Donors of a copy stay named: the follower depends on its stage's replicas until it enters.
+                let (transfer, donors) = (join.transfer, join.donors.clone());
+                self.release(transfer, &donors);
+            } else if transfer.is_none() && join.stage == stage && join.ready.is_some() {
+                join.stepped = Some((iteration, digest));
             }
-            _ => false,
-        };
-        if serves {
+        } else if transfer.is_none() && self.nodes.serving(stage).binary_search(&node).is_ok() {
             self.vote(node, stage, iteration, digest);
         }
     }
 
-    fn release(&mut self, done: &TransferDone<'_>) {
-        for donor in done.donors {
+    fn release(&mut self, transfer: TransferId, donors: &[NodeId]) {
+        for donor in donors {
             if self.nodes.contains_key(donor) {
-                self.send(*donor, ToWorker::Release { transfer: done.transfer });
+                self.send(*donor, ToWorker::Release { transfer });
             }
         }
     }
@@ -455,12 +418,8 @@ impl Coordinator {
     /// Lets in who is ready. Called between attempts only.
     pub(super) fn admit_joiners(&mut self) {
         self.refuse_unequal_copies();
-        let ready: Vec<_> = self
-            .nodes
-            .iter()
-            .filter(|(_, node)| matches!(&node.role, Role::Joining(join) if self.may_enter(join)))
-            .map(|(id, _)| *id)
-            .collect();
+        let ready: Vec<_> =
+            self.nodes.joins().filter(|(_, join)| self.may_enter(join)).map(|(id, _)| id).collect();
         for node in ready {
             self.admit(node);
         }
@@ -489,8 +448,8 @@ impl Coordinator {
         let (iteration, now_us) = (self.iteration, self.now_us);
         let (since_us, took_us) = self.last_commit_us;
         let mut waits = false;
-        for node in self.nodes.values_mut() {
-            let Role::Joining(join) = &mut node.role else { continue };
+        for node in self.nodes.joiners() {
+            let Some(join) = self.nodes.join_mut(node) else { continue };
             let close =
                 join.kind == JoinKind::Copy && join.ready.is_some() && join.followed.next() == iteration;
             if close && join.waits.1 < iteration && join.waits.0 < FOLLOWER_WAITS_MAX {
@@ -506,12 +465,11 @@ impl Coordinator {
     fn refuse_unequal_copies(&mut self) {
         let unequal: Vec<_> = self
             .nodes
-            .iter()
-            .filter_map(|(id, node)| {
-                let Role::Joining(join) = &node.role else { return None };
+            .joins()
+            .filter_map(|(id, join)| {
                 let (held, digest) = join.ready.filter(|_| join.kind == JoinKind::Copy)?;
                 let known = self.stages[usize::from(join.stage.0)].digests.get(&held)?;
-                (*known != digest).then_some((*id, join.transfer))
+                (*known != digest).then_some((id, join.transfer))
             })
             .collect();
         for (node, transfer) in unequal {
@@ -520,11 +478,9 @@ impl Coordinator {
     }
 
     fn admit(&mut self, node: NodeId) {
-        let Some(known) = self.nodes.get_mut(&node) else { return };
-        let Role::Joining(join) = std::mem::replace(&mut known.role, Role::Spare) else { return };
-        let stage = join.stage;
-        let Node { role, .. } = known;
-        *role = Role::Serving { stage };
+        let Some(stage) = self.nodes.join(node).map(|join| join.stage) else { return };
+        let before = self.nodes.set_role(node, Role::Serving { stage });
+        let Some(Role::Joining(join)) = before else { return };
         let took_ms = self.now_us.saturating_sub(join.since_us) / 1000;
         let iteration = self.iteration;
         self.log(Event::NodeEntered { node, stage, iteration, took_ms });
@@ -578,12 +534,8 @@ impl Coordinator {
     pub(super) fn end_gathering_if_due(&mut self) {
         let Phase::Gathering { until_us, base } = self.phase else { return };
         let mut ready: BTreeMap<StageId, usize> = BTreeMap::new();
-        for node in self.nodes.values() {
-            if let Role::Joining(join) = &node.role
-                && join.ready.is_some()
-            {
-                *ready.entry(join.stage).or_default() += 1;
-            }
+        for (_, join) in self.nodes.joins().filter(|(_, join)| join.ready.is_some()) {
+            *ready.entry(join.stage).or_default() += 1;
         }
         let stages = self.first_stages(base);
         let ready = |stage: &StageId| ready.get(stage).copied().unwrap_or(0);
@@ -606,12 +558,8 @@ impl Coordinator {
             return;
         }
         self.phase = Phase::Running;
-        let late: Vec<_> = self
-            .nodes
-            .iter()
-            .filter(|(_, node)| matches!(&node.role, Role::Joining(join) if join.ready.is_none()))
-            .map(|(id, _)| *id)
-            .collect();
+        let late: Vec<_> =
+            self.nodes.joins().filter(|(_, join)| join.ready.is_none()).map(|(id, _)| id).collect();
         self.admit_joiners();
         for node in late {
             self.cancel_transfer(node);
@@ -625,9 +573,4 @@ impl Coordinator {
         }
         self.saved.clear();
     }
-}
-
-struct TransferDone<'a> {
-    transfer: TransferId,
-    donors: &'a [NodeId],
 }

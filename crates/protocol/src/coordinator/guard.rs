@@ -10,9 +10,10 @@ use super::Coordinator;
 use super::roster::{JoinKind, Role};
 use super::strikes::STRIKES_MAX;
 use crate::journal::Entry;
-use crate::record::{CommitRecord, Share};
+use crate::record::CommitRecord;
 use skipstone_types::{Attempt, Event, Iteration, NodeId, Refusal, Remedy, StageId};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// Shares that must be known before one can be out of the ordinary.
 const GUARD_SHARES_MIN: usize = 8;
@@ -91,7 +92,7 @@ impl Coordinator {
         let Some(attempt) = self.attempt.as_mut().filter(|attempt| attempt.is(of)) else { return };
         let part = attempt.stage(stage);
         // An older sum, if it has been given more to do meanwhile.
-        if microbatches == 0 || part.owned(node) != microbatches || part.refused.contains(&node) {
+        if microbatches == 0 || part.shares.owned(node) != microbatches || part.refused.contains(&node) {
             return;
         }
         let verdict = self.verdict(stage, microbatches, norm);
@@ -118,23 +119,24 @@ impl Coordinator {
 
     fn verdict(&self, stage: StageId, microbatches: u32, norm: f64) -> Verdict {
         let lineage = self.stages[usize::from(stage.0)].lineage;
-        let shares = |records: &BTreeMap<Iteration, CommitRecord>| -> Vec<Share> {
+        // Norm and number of microbatches.
+        let shares = |records: &BTreeMap<Iteration, Arc<CommitRecord>>| -> Vec<(f64, usize)> {
             let parts = records.values().filter_map(|record| record.stage(stage));
             parts
                 .filter(|part| part.lineage == lineage && part.step)
                 .flat_map(|part| &part.shares)
-                .filter(|share| share.norm > 0.0 && share.norm.is_finite())
-                .cloned()
+                .map(|share| (share.norm, share.microbatches.len()))
+                .filter(|(norm, _)| *norm > 0.0 && norm.is_finite())
                 .collect()
         };
         let known = shares(&self.records);
         // What was undone says what norms are like; to the last bit they may well come again.
         let undone = shares(&self.rollbacks.undone);
         let logarithms =
-            known.iter().chain(&undone).map(|share| (share.norm / share.microbatches.len() as f64).ln());
+            known.iter().chain(&undone).map(|(norm, microbatches)| (norm / *microbatches as f64).ln());
         let mut verdict = judge(norm / f64::from(microbatches), logarithms.collect());
         // No two sums of a trained stage have the same norm to the last bit.
-        if known.iter().any(|share| share.norm == norm) {
+        if known.iter().any(|(other, _)| *other == norm) {
             verdict.why = Some(Refusal::Repeated);
         }
         verdict
@@ -179,7 +181,9 @@ impl Coordinator {
             Remedy::Counts => {
                 self.doubts.confirmed.insert(stage);
                 if let Some(attempt) = self.attempt.as_mut() {
-                    attempt.stage(stage).refused.remove(&node);
+                    let part = attempt.stage(stage);
+                    part.refused.remove(&node);
+                    part.hedging.look_again();
                 }
                 self.take_share(stage, node, microbatches, norm);
             }

@@ -15,7 +15,7 @@ use super::attempt::ReducePhase;
 use super::roster::Role;
 use crate::message::ToWorker;
 use skipstone_types::{Attempt, Event, Iteration, Microbatch, NodeId, StageId};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// A microbatch takes longer than the mean by so many deviations (the deviation is at least the mean) hardly ever.
 const HEDGE_DEVIATIONS: f64 = 3.0;
@@ -31,6 +31,8 @@ pub(super) struct Hedging {
     asked: Option<Asked>,
     /// For how long the stage had waited for a node when it last gave something up.
     gave_up_us: BTreeMap<NodeId, u64>,
+    /// Nobody is late before, unless something happens. Lateness is looked for every tick, in every stage of a large swarm.
+    quiet_until_us: u64,
 }
 
 /// A node that is asked to give up what it can.
@@ -51,6 +53,12 @@ impl Hedging {
     /// The node is through with what it owns.
     pub(super) fn completed(&mut self, node: NodeId, now_us: u64) {
         self.completed_us.entry(node).or_insert(now_us);
+        self.look_again();
+    }
+
+    /// Who owns what, who is idle or who lives has changed: someone may be late sooner than it seemed.
+    pub(super) fn look_again(&mut self) {
+        self.quiet_until_us = 0;
     }
 
     /// Nodes that gave something up, and for how long it had been waited for, in microseconds.
@@ -68,12 +76,32 @@ impl Coordinator {
         }
         let stages: Vec<_> = self.stage_ids().collect();
         for stage in stages {
-            self.hedge_late_microbatch(stage);
+            let quiet = self.attempt.as_ref().is_some_and(|attempt| {
+                self.now_us < attempt.stages[usize::from(stage.0)].hedging.quiet_until_us
+            });
+            if !quiet {
+                self.hedge_late_microbatch(stage);
+            }
+        }
+    }
+
+    /// Who is there has changed.
+    pub(super) fn look_for_late_nodes(&mut self) {
+        if let Some(attempt) = self.attempt.as_mut() {
+            attempt.stages.iter_mut().for_each(|part| part.hedging.look_again());
         }
     }
 
     fn hedge_late_microbatch(&mut self, stage: StageId) {
-        let Some((asked, helpers)) = self.late_node(stage) else { return };
+        let (asked, helpers) = match self.late_node(stage) {
+            Ok(late) => late,
+            Err(until_us) => {
+                if let Some(attempt) = self.attempt.as_mut() {
+                    attempt.stage(stage).hedging.quiet_until_us = until_us;
+                }
+                return;
+            }
+        };
         // What moves at once is bounded: as much as those who take it can hold.
         let microbatches_max = helpers as u32 * self.settings.slots;
         let Some(attempt) = self.attempt.as_mut() else { return };
@@ -82,28 +110,22 @@ impl Coordinator {
         self.send(asked.node, ToWorker::GiveUp { iteration, attempt, microbatches_max });
     }
 
-    /// The node that the stage has waited for the longest, if that is too long, and how many replicas are idle.
-    fn late_node(&self, stage: StageId) -> Option<(Asked, usize)> {
-        let attempt = self.attempt.as_ref()?;
-        let part = attempt.stages.get(usize::from(stage.0))?;
+    /// The node that the stage has waited for the longest, if that is too long, and how many replicas are idle; else until when
+    /// nobody will have been waited for too long, if nothing happens that makes the stage look again.
+    fn late_node(&self, stage: StageId) -> Result<(Asked, usize), u64> {
+        const NEVER: u64 = u64::MAX;
+        let attempt = self.attempt.as_ref().ok_or(0_u64)?;
+        let part = attempt.stages.get(usize::from(stage.0)).ok_or(NEVER)?;
         let unanswered = part.hedging.asked.is_some_and(|asked| self.nodes.contains_key(&asked.node));
         if part.phase != ReducePhase::Open || unanswered {
-            return None;
-        }
-        let owning: BTreeSet<_> = part.owners.values().copied().collect();
-        let late: Vec<_> = owning
-            .into_iter()
-            .filter(|node| part.unfinished(*node).any(|microbatch| !attempt.is_replay(*node, microbatch)))
-            .collect();
-        if late.is_empty() {
-            return None;
+            return Err(NEVER);
         }
         // Since when each idle replica has been idle, and when one more microbatch of its own would be late.
         let idle: Vec<_> = self
             .workers_of(stage)
             .into_iter()
             .filter(|node| {
-                part.unfinished(*node).next().is_none()
+                part.shares.left_of(*node).len() == 0
                     && !part.refused.contains(node)
                     && !part.hedging.gave_up_us.contains_key(node)
             })
@@ -112,14 +134,24 @@ impl Coordinator {
                 Some((since_us, self.nodes.get(&node)?.speed.beyond_us(HEDGE_DEVIATIONS)?))
             })
             .collect();
-        let (idle_since_us, limit_us) = idle.iter().copied().min_by(|one, other| one.0.cmp(&other.0))?;
+        let first = idle.iter().copied().min_by(|one, other| one.0.cmp(&other.0));
+        let (idle_since_us, limit_us) = first.ok_or(NEVER)?;
         let since_us = |node: &NodeId| {
             let progressed_us = part.hedging.progressed_us.get(node).copied();
             progressed_us.unwrap_or(attempt.began_us).max(idle_since_us)
         };
-        let node = late.into_iter().min_by_key(|node| (since_us(node), *node))?;
+        let late = part
+            .shares
+            .left()
+            .filter(|(node, left)| left.iter().any(|microbatch| !attempt.is_replay(*node, *microbatch)));
+        let longest = late.map(|(node, _)| node).min_by_key(|node| (since_us(node), *node));
+        let node = longest.ok_or(NEVER)?;
         let waited_us = self.now_us.saturating_sub(since_us(&node));
-        (waited_us as f64 >= limit_us).then_some((Asked { node, waited_us, limit_us }, idle.len()))
+        if waited_us as f64 >= limit_us {
+            return Ok((Asked { node, waited_us, limit_us }, idle.len()));
+        }
+        // Whoever adds a microbatch meanwhile is waited for anew.
+        Err(since_us(&node).saturating_add(limit_us.ceil() as u64))
     }
 
     /// A node gave these up: replicas replay them.
@@ -130,8 +162,9 @@ impl Coordinator {
         let Some(attempt) = self.attempt.as_mut().filter(|attempt| attempt.is(of)) else { return };
         let part = attempt.stage(stage);
         let Some(asked) = part.hedging.asked.take_if(|asked| asked.node == node) else { return };
+        part.hedging.look_again();
         let given: Vec<_> =
-            part.unfinished(node).filter(|microbatch| microbatches.contains(microbatch)).collect();
+            part.shares.left_of(node).filter(|microbatch| microbatches.contains(microbatch)).collect();
         if given.is_empty() {
             part.hedging.progressed(node, now_us);
             return;
@@ -140,11 +173,11 @@ impl Coordinator {
         let mut takes: BTreeMap<NodeId, u32> = BTreeMap::new();
         for microbatch in &given {
             let heir = heirs.iter().copied().min_by_key(|heir| {
-                (part.hedging.gave_up_us.contains_key(heir), part.unfinished(*heir).count(), *heir)
+                (part.hedging.gave_up_us.contains_key(heir), part.shares.left_of(*heir).len(), *heir)
             });
             // The replica has died since: nobody has these now.
             let Some(heir) = heir else { return self.abort_attempt() };
-            part.owners.insert(*microbatch, heir);
+            part.shares.give(*microbatch, heir);
             *takes.entry(heir).or_default() += 1;
         }
         part.hedging.gave_up_us.insert(node, asked.waited_us);

@@ -13,20 +13,13 @@ use skipstone_types::{Event, NodeId, StageId};
 impl Coordinator {
     /// A node says that it is about to leave.
     pub(super) fn on_leaving(&mut self, id: NodeId) {
-        let Some(node) = self.nodes.get_mut(&id) else { return };
-        if std::mem::replace(&mut node.leaving, true) {
-            return;
-        }
-        let stage = match &node.role {
-            Role::Spare => None,
-            Role::Joining(join) => Some(join.stage),
-            Role::Serving { stage } => Some(*stage),
-        };
+        let Some(stage) = self.nodes.leave(id).map(Role::stage) else { return };
+        self.look_for_late_nodes();
         self.log(Event::Leaving { node: id, stage });
     }
 
     pub(super) fn is_leaving(&self, node: NodeId) -> bool {
-        self.nodes.get(&node).is_some_and(|node| node.leaving)
+        self.nodes.leaving().contains(&node)
     }
 
     /// Nodes that serve the stage and stay.
@@ -53,12 +46,8 @@ impl Coordinator {
             Role::Joining(join) => matches!(join.kind, JoinKind::Copy | JoinKind::Rebuild { .. }),
             Role::Serving { .. } => false,
         };
-        let leavers: Vec<_> = self
-            .nodes
-            .iter()
-            .filter(|(_, node)| node.leaving && idle(&node.role))
-            .map(|(id, _)| *id)
-            .collect();
+        let is_idle = |id: &NodeId| self.nodes.get(id).is_some_and(|node| idle(&node.role));
+        let leavers: Vec<_> = self.nodes.leaving().iter().copied().filter(is_idle).collect();
         for node in leavers {
             self.let_go(node);
         }
@@ -67,7 +56,7 @@ impl Coordinator {
     /// Between two attempts: lets nodes go whose place is taken. One at a time is looked at, as each changes what the
     /// others are needed for.
     pub(super) fn release_leavers(&mut self) {
-        let leavers: Vec<_> = self.nodes.iter().filter(|(_, node)| node.leaving).map(|(id, _)| *id).collect();
+        let leavers: Vec<_> = self.nodes.leaving().iter().copied().collect();
         for node in leavers {
             if self.may_go(node) {
                 self.let_go(node);
@@ -77,9 +66,8 @@ impl Coordinator {
 
     fn may_go(&self, id: NodeId) -> bool {
         let Some(Role::Serving { stage }) = self.nodes.get(&id).map(|node| &node.role) else { return false };
-        let needed = self.nodes.values().any(|other| {
-            matches!(&other.role, Role::Joining(join)
-                if join.donors.contains(&id) || (join.stage == *stage && join.kind == JoinKind::Copy))
+        let needed = self.nodes.joins().any(|(_, join)| {
+            join.donors.contains(&id) || (join.stage == *stage && join.kind == JoinKind::Copy)
         });
         let writes = self.saving.as_ref().is_some_and(|saving| saving.waits_for(id));
         !needed && !writes && !self.staying(*stage).is_empty()

@@ -10,6 +10,7 @@ mod entering;
 mod guard;
 mod hedge;
 mod leaving;
+mod nodes;
 mod pace;
 mod placing;
 mod rebuilding;
@@ -18,6 +19,7 @@ mod restart;
 mod rollback;
 mod roster;
 mod saving;
+mod shares;
 mod strikes;
 mod votes;
 mod waits;
@@ -29,12 +31,14 @@ use crate::record::{CommitRecord, SavedState};
 use attempt::AttemptState;
 pub use condense::condense;
 use copies::Frozen;
+use nodes::Nodes;
 use restart::Returning;
-use roster::{Node, Role};
+use roster::Role;
 use saving::Saving;
 use skipstone_recovery::Strategy;
 use skipstone_types::{Attempt, Digest, Event, Iteration, NodeId, Plan, PlanEpoch, Settings, StageId, Term};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 pub use waits::{Owner, Wait};
 
 /// How long a restarted coordinator waits for nodes that the last record names: dead ones never come.
@@ -141,7 +145,7 @@ pub struct Coordinator {
     iteration: Iteration,
     /// The attempt of it that comes next.
     next_attempt: Attempt,
-    nodes: BTreeMap<NodeId, Node>,
+    nodes: Nodes,
     next_node: NodeId,
     node_ids_below: NodeId,
     /// Raised when a node joins: nodes are told addresses that they lack.
@@ -154,7 +158,7 @@ pub struct Coordinator {
     next_transfer: u32,
     next_reduce: u64,
     /// The last committed records, for nodes that follow behind and for the chain.
-    records: BTreeMap<Iteration, CommitRecord>,
+    records: BTreeMap<Iteration, Arc<CommitRecord>>,
     last_digest: Digest,
     /// When the last iteration was committed, and how long its attempt took.
     last_commit_us: (u64, u64),
@@ -221,7 +225,7 @@ impl Coordinator {
             phase: Phase::Ending,
             iteration: Iteration(0),
             next_attempt: Attempt(0),
-            nodes: BTreeMap::new(),
+            nodes: Nodes::default(),
             next_node: past.node_ids_below.max(NodeId(1)),
             node_ids_below: past.node_ids_below,
             roster_version: 0,
@@ -359,16 +363,11 @@ impl Coordinator {
 
     /// Nodes that serve the stage, ascending.
     fn serving(&self, stage: StageId) -> Vec<NodeId> {
-        self.nodes
-            .iter()
-            .filter(|(_, node)| matches!(node.role, Role::Serving { stage: served } if served == stage))
-            .map(|(id, _)| *id)
-            .collect()
+        self.nodes.serving(stage).to_vec()
     }
 
     fn is_served(&self, stage: StageId) -> bool {
-        let serves = |node: &Node| matches!(node.role, Role::Serving { stage: served } if served == stage);
-        self.nodes.values().any(serves)
+        !self.nodes.serving(stage).is_empty()
     }
 
     fn stage_ids(&self) -> impl Iterator<Item = StageId> + use<> {
@@ -376,14 +375,7 @@ impl Coordinator {
     }
 
     fn holes(&self) -> Vec<StageId> {
-        // In one pass: this is asked after every input while a node waits for a place, and swarms are large.
-        let mut served = vec![false; self.stages.len()];
-        for node in self.nodes.values() {
-            if let Role::Serving { stage } = node.role {
-                served[usize::from(stage.0)] = true;
-            }
-        }
-        self.stage_ids().filter(|stage| !served[usize::from(stage.0)]).collect()
+        self.stage_ids().filter(|stage| !self.is_served(*stage)).collect()
     }
 
     fn new_transfer(&mut self) -> TransferId {

@@ -97,7 +97,7 @@ impl Coordinator {
 
     /// An attempt begins with these shares.
     pub(super) fn note_shares(&mut self, attempt: &AttemptState) {
-        for owner in attempt.stages.iter().flat_map(|part| part.owners.values()) {
+        for (owner, _) in attempt.stages.iter().flat_map(|part| part.shares.owners()) {
             if let Some(node) = self.nodes.get_mut(owner) {
                 node.speed.worked = attempt.iteration;
             }
@@ -108,17 +108,17 @@ impl Coordinator {
     pub(super) fn learn_paces(&mut self, attempt: &AttemptState) {
         for part in &attempt.stages {
             for (id, spent) in &part.spent {
-                let done = part.done.get(id).map_or(0, Vec::len) as u64;
+                let done = part.shares.done_by(*id) as u64;
                 if done > 0
-                    && let Some(node) = self.nodes.get_mut(id)
+                    && let Some(node) = self.nodes.get_mut(*id)
                 {
                     node.speed.microbatches.add((spent.busy_us + spent.replay_us) / done);
                 }
             }
             // Who got nothing done, because all was given to others in the end, was at least as slow as they waited.
             for (id, waited_us) in part.hedging.gave_up() {
-                let nothing_done = part.done.get(&id).is_none_or(Vec::is_empty);
-                if let Some(node) = self.nodes.get_mut(&id).filter(|_| nothing_done) {
+                let nothing_done = part.shares.done_by(id) == 0;
+                if let Some(node) = self.nodes.get_mut(id).filter(|_| nothing_done) {
                     node.speed.microbatches.add(waited_us);
                 }
             }
@@ -128,7 +128,7 @@ impl Coordinator {
     /// What a node has shown at one stage does not tell how fast it is at another.
     pub(super) fn forget_pace(&mut self, node: NodeId) {
         let speed = Speed::new(self.iteration, self.now_us);
-        if let Some(node) = self.nodes.get_mut(&node) {
+        if let Some(node) = self.nodes.get_mut(node) {
             node.speed = speed;
         }
     }
@@ -136,7 +136,7 @@ impl Coordinator {
     /// A node said something.
     pub(super) fn note_heard(&mut self, node: NodeId) {
         let now_us = self.now_us;
-        if let Some(node) = self.nodes.get_mut(&node) {
+        if let Some(node) = self.nodes.get_mut(node) {
             node.speed.heard_us = now_us;
         }
     }
@@ -151,7 +151,7 @@ impl Coordinator {
         };
         let quiet: Vec<_> = self.nodes.iter().filter(|(_, node)| due(node)).map(|(id, _)| *id).collect();
         for id in quiet {
-            if let Some(node) = self.nodes.get_mut(&id) {
+            if let Some(node) = self.nodes.get_mut(id) {
                 node.speed.asked_us = now_us;
             }
             self.send(id, ToWorker::Poll);
@@ -162,7 +162,7 @@ impl Coordinator {
     /// for too long is set aside, as if it were dead. Answers are counted, not the time between them: whoever answers
     /// was running, and so was the coordinator that asked.
     pub(super) fn on_computing(&mut self, id: NodeId, task: Option<u64>, duty: bool) {
-        let Some(node) = self.nodes.get_mut(&id) else { return };
+        let Some(node) = self.nodes.get_mut(id) else { return };
         let speed = &mut node.speed;
         speed.task = task.map(|task| match speed.task {
             Some((before, answers)) if before == task => (task, answers + 1),

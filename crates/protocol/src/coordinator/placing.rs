@@ -103,9 +103,9 @@ impl Coordinator {
         let swaps = wanted == Wanted::Swap;
         let left = self.settings.steps.saturating_sub(self.iteration.0);
         let mut nodes = vec![Vec::new(); self.stages.len()];
-        for (id, node) in &self.nodes {
+        for (id, node) in self.nodes.iter() {
             match &node.role {
-                Role::Serving { stage } if !node.leaving => nodes[usize::from(stage.0)].push(*id),
+                Role::Serving { stage } if !self.is_leaving(*id) => nodes[usize::from(stage.0)].push(*id),
                 Role::Joining(join) => nodes[usize::from(join.stage.0)].push(*id),
                 _ => {}
             }
@@ -235,11 +235,9 @@ impl Coordinator {
 
     /// Whether nobody comes or goes, and nothing is being saved.
     fn is_at_rest(&self) -> bool {
-        let settled = self.nodes.values().all(|node| match node.role {
-            Role::Serving { .. } => !node.leaving,
-            Role::Spare => true,
-            Role::Joining(_) => false,
-        });
+        let leaves =
+            |id: &NodeId| matches!(self.nodes.get(id).map(|node| &node.role), Some(Role::Serving { .. }));
+        let settled = self.nodes.joins().next().is_none() && !self.nodes.leaving().iter().any(leaves);
         settled && self.saving.is_none() && self.stop_since_us.is_none() && self.holes().is_empty()
     }
 

@@ -2,6 +2,7 @@
 
 use super::Coordinator;
 use super::attempt::{AttemptState, ReducePhase};
+use super::shares::Shares;
 use crate::message::{Duty, ToWorker};
 use skipstone_types::{Event, Microbatch, NodeId, StageId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,19 +28,19 @@ impl Coordinator {
         let mut heirs = self.workers_of(stage);
         let Some(attempt) = self.attempt.as_mut() else { return Some(0) };
         let part = attempt.stage(stage);
+        part.hedging.look_again();
         heirs.retain(|node| *node != from && !part.refused.contains(node));
-        let owned = part.owners.iter().filter(|(_, owner)| **owner == from);
-        let orphans: Vec<_> = owned.map(|(microbatch, _)| *microbatch).collect();
+        let orphans = part.shares.owned_by(from);
         if heirs.is_empty() && !orphans.is_empty() {
             return None;
         }
         part.phase = ReducePhase::Open;
         part.listeners.clear();
-        part.done.remove(&from);
+        part.shares.throw_away(from);
         part.measured.remove(&from);
         for microbatch in &orphans {
-            if let Some(heir) = least_loaded(&part.owners, &heirs) {
-                part.owners.insert(*microbatch, heir);
+            if let Some(heir) = least_loaded(&part.shares, &heirs) {
+                part.shares.give(*microbatch, heir);
             }
         }
         Some(orphans.len() as u32)
@@ -63,13 +64,8 @@ impl Coordinator {
     /// Microbatches whose route leads through the node, and which some owner has not finished.
     fn unfinished_through(&self, node: NodeId) -> Vec<Microbatch> {
         let Some(attempt) = &self.attempt else { return Vec::new() };
-        let finished = |microbatch: &Microbatch| {
-            attempt.stages.iter().all(|part| {
-                part.owners
-                    .get(microbatch)
-                    .is_none_or(|owner| part.done.get(owner).is_some_and(|done| done.contains(microbatch)))
-            })
-        };
+        let finished =
+            |microbatch: &Microbatch| attempt.stages.iter().all(|part| part.shares.is_done(*microbatch));
         attempt
             .routes
             .iter()
@@ -97,7 +93,7 @@ impl Coordinator {
             let route = attempt.routes[microbatch.0 as usize].clone();
             let mut renewed = route.clone();
             for visit in &mut renewed {
-                let owner = attempt.stages[usize::from(visit.stage.0)].owners.get(microbatch).copied();
+                let owner = attempt.stages[usize::from(visit.stage.0)].shares.owner(*microbatch);
                 match owner {
                     Some(owner) if living.contains(&owner) => visit.node = owner,
                     // The owner is dead but its share counts: someone must make again what neighbours miss.
@@ -138,6 +134,6 @@ fn collect_changes(
 }
 
 /// The member that owns the fewest microbatches, the lowest of several.
-fn least_loaded(owners: &BTreeMap<Microbatch, NodeId>, members: &[NodeId]) -> Option<NodeId> {
-    members.iter().copied().min_by_key(|member| owners.values().filter(|owner| *owner == member).count())
+fn least_loaded(shares: &Shares, members: &[NodeId]) -> Option<NodeId> {
+    members.iter().copied().min_by_key(|member| shares.owned(*member))
 }

@@ -3,7 +3,7 @@
 use super::attempt::majority;
 use super::copies::Copies;
 use super::rollback::Checkpoint;
-use super::roster::{Arrival, Node, Role};
+use super::roster::{Arrival, Role};
 use super::strikes::Strikes;
 use super::{Base, Coordinator, GATHER_GRACE_US, Phase, RETURN_GRACE_US};
 use crate::command::CoordinatorCommand;
@@ -12,6 +12,7 @@ use crate::message::{Holding, ToWorker};
 use crate::record::{CommitRecord, SavedState};
 use skipstone_types::{Attempt, Digest, Event, Iteration, NodeId, StageId, Term};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// What a journal says.
 #[derive(Debug, Default)]
@@ -19,7 +20,7 @@ pub(super) struct Past {
     pub(super) term: Term,
     pub(super) generation: u32,
     pub(super) node_ids_below: NodeId,
-    records: BTreeMap<Iteration, CommitRecord>,
+    records: BTreeMap<Iteration, Arc<CommitRecord>>,
     /// Stages rebuilt since the last record, with their lineage and state.
     rebuilt: BTreeMap<StageId, (u32, Digest)>,
     /// Where the current generation started, if it was rolled back.
@@ -32,7 +33,7 @@ pub(super) struct Past {
     /// Digest of the record before it, where the journal tells; else that is among the records.
     before_checkpoint: Option<Digest>,
     /// Records that the last rollback undid.
-    undone: BTreeMap<Iteration, CommitRecord>,
+    undone: BTreeMap<Iteration, Arc<CommitRecord>>,
     /// Saved whole, and perhaps not published: the coordinator may have died in between.
     unpublished: Option<SavedState>,
 }
@@ -63,7 +64,7 @@ impl Past {
                 Entry::CopyKept(copy) => _ = past.copies.insert(copy.stage, copy.clone()),
                 Entry::Committed(record) => {
                     past.rebuilt.clear();
-                    past.records.insert(record.iteration, record.as_ref().clone());
+                    past.records.insert(record.iteration, Arc::new(record.as_ref().clone()));
                 }
             }
         }
@@ -117,7 +118,7 @@ impl Coordinator {
         let is_whole = |saved: &SavedState| saved.stages.len() == self.stages.len();
         self.rollbacks.newest = past.checkpoint.take().filter(is_whole).map(|saved| {
             let before = saved.iteration.0.checked_sub(1).map(Iteration);
-            let recorded = || past.records.get(&before?).map(CommitRecord::digest);
+            let recorded = || past.records.get(&before?).map(|record| record.digest());
             let previous = past.before_checkpoint.or_else(recorded).unwrap_or_default();
             Checkpoint { saved, previous }
         });
@@ -225,7 +226,7 @@ impl Coordinator {
         {
             self.journal(Entry::Committed(record.clone()));
             self.remember(&record);
-            self.committed(*record);
+            self.committed(Arc::from(record));
         }
         None
     }
@@ -321,7 +322,7 @@ impl Coordinator {
             known.digests.insert(self.iteration, holding.state);
             known.votes.entry(self.iteration).or_default().insert(node, holding.state);
         } else if let Some(record) = &steps_with_record {
-            self.send(node, ToWorker::Commit { record: Box::new(record.clone()) });
+            self.send(node, ToWorker::Commit { record: record.clone() });
         } else {
             // What it holds is of no use: it comes in again as if newly started.
             let settings = Box::new(self.settings.clone());
@@ -329,9 +330,7 @@ impl Coordinator {
             self.log(Event::NodeEmptied { node, stage });
             return;
         }
-        if let Some(Node { role, .. }) = self.nodes.get_mut(&node) {
-            *role = Role::Serving { stage };
-        }
+        self.nodes.set_role(node, Role::Serving { stage });
         self.take_copies(node, &holding.copies);
         let iteration = self.iteration;
         self.log(Event::NodeEntered { node, stage, iteration, took_ms: 0 });

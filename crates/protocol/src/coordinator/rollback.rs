@@ -15,6 +15,7 @@ use crate::record::{CommitRecord, SavedStage, SavedState};
 use skipstone_recovery::Decision;
 use skipstone_types::{Attempt, Digest, Event, Iteration, NodeId, StageId};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// What the run can go back to.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,7 +30,7 @@ pub(super) struct Checkpoint {
 pub(super) struct Rollbacks {
     pub(super) newest: Option<Checkpoint>,
     /// Records that the last rollback undid: the guard goes on from what norms were.
-    pub(super) undone: BTreeMap<Iteration, CommitRecord>,
+    pub(super) undone: BTreeMap<Iteration, Arc<CommitRecord>>,
     let_go: Vec<NodeId>,
 }
 
@@ -109,12 +110,12 @@ impl Coordinator {
 
     fn let_everyone_go(&mut self) {
         let nodes = std::mem::take(&mut self.nodes);
-        for (node, known) in &nodes {
+        for (node, known) in nodes.iter() {
             self.out.push(CoordinatorCommand::Disconnect { node: *node });
             let stage = known.role.stage();
             self.log(Event::NodeLost { node: *node, stage, why: "rollback".to_owned(), wasted_us: 0 });
         }
-        self.rollbacks.let_go = nodes.into_keys().collect();
+        self.rollbacks.let_go = nodes.keys().copied().collect();
     }
 
     /// A node comes after a rollback: it hears nothing more from those who were let go.

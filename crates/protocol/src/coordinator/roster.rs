@@ -71,6 +71,14 @@ impl Role {
             Self::Serving { stage } => Some(*stage),
         }
     }
+
+    /// The way to the stage, if the node is on one.
+    pub(super) fn join(&self) -> Option<&Join> {
+        match self {
+            Self::Joining(join) => Some(join),
+            Self::Spare | Self::Serving { .. } => None,
+        }
+    }
 }
 
 /// A node of the run.
@@ -83,8 +91,6 @@ pub(super) struct Node {
     /// Transfers to it that failed.
     pub(super) failures: u32,
     pub(super) speed: Speed,
-    /// Whether it has said that it is about to leave.
-    pub(super) leaving: bool,
 }
 
 /// A process that says hello.
@@ -163,8 +169,8 @@ impl Coordinator {
         let Arrival { connection, address, process, was } = arrival;
         self.roster_version += 1;
         let speed = Speed::new(self.iteration, self.now_us);
-        let (role, leaving) = (Role::Spare, false);
-        self.nodes.insert(node, Node { address, role, told: 0, failures: 0, speed, leaving });
+        let role = Role::Spare;
+        self.nodes.insert(node, Node { address, role, told: 0, failures: 0, speed });
         self.out.push(CoordinatorCommand::Bind { connection, node });
         let settings = Box::new(self.settings.clone());
         self.send(node, ToWorker::Welcome { node, settings, empty });
@@ -204,7 +210,7 @@ impl Coordinator {
         let (members, lineage) = &stage.last_step_members;
         // Within a generation what is decided never changes, so an older record than are remembered is as good.
         let is_decided = heard.generation == self.generation
-            && self.records.get(&heard.iteration).is_none_or(|record| record == heard);
+            && self.records.get(&heard.iteration).is_none_or(|record| **record == *heard);
         // Nothing may have reached the stage in the iterations after its last step.
         last < holding.iteration
             && heard.iteration >= last
@@ -236,7 +242,7 @@ impl Coordinator {
     /// Addresses that the node has not been told yet.
     pub(super) fn addresses_for(&mut self, node: NodeId) -> Vec<(NodeId, String)> {
         let version = self.roster_version;
-        match self.nodes.get_mut(&node) {
+        match self.nodes.get_mut(node) {
             Some(known) if known.told < version => known.told = version,
             _ => return Vec::new(),
         }
@@ -249,7 +255,7 @@ impl Coordinator {
 
     /// Declares a node lost: it is fenced, and what it owed is done by others.
     pub(super) fn lose(&mut self, node: NodeId, why: &str) {
-        let Some(lost) = self.nodes.remove(&node) else { return };
+        let Some(lost) = self.nodes.remove(node) else { return };
         let stage = lost.role.stage();
         let wasted_us = self.attempt.as_ref().map_or(0, |attempt| attempt.busy_us_of(node));
         self.out.push(CoordinatorCommand::Disconnect { node });
@@ -266,6 +272,7 @@ impl Coordinator {
         self.forget_copies_with(node);
         self.restart_transfers_of(node);
         self.saver_lost(node);
+        self.look_for_late_nodes();
     }
 
     fn lose_replica(&mut self, stage: StageId, node: NodeId) {
@@ -277,9 +284,7 @@ impl Coordinator {
             return;
         }
         self.abort_attempt();
-        let heir = self.nodes.values().any(
-            |other| matches!(&other.role, Role::Joining(join) if join.stage == stage && self.may_enter(join)),
-        );
+        let heir = self.nodes.joins().any(|(_, join)| join.stage == stage && self.may_enter(join));
         if !heir && self.stages[usize::from(stage.0)].lost_since_us.is_none() {
             self.stages[usize::from(stage.0)].lost_since_us = Some(self.now_us);
             self.log(Event::StageLost { stage, iteration: self.iteration });

@@ -96,7 +96,7 @@ impl Coordinator {
         else {
             return false;
         };
-        self.serving(stage).iter().all(|member| votes.get(member) == Some(agreed))
+        self.nodes.serving(stage).iter().all(|member| votes.get(member) == Some(agreed))
     }
 
     /// Whether this is the state of the stage before the iteration that comes next.

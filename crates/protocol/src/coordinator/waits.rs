@@ -1,7 +1,6 @@
 //! What the coordinator waits for. Nothing is waited for that nobody will bring about.
 
 use super::attempt::ReducePhase;
-use super::roster::Role;
 use super::{Coordinator, ORIGIN_GRACE_US, Phase};
 use skipstone_types::{NodeId, StageId, WhileLost};
 use std::collections::BTreeSet;
@@ -62,10 +61,9 @@ impl Coordinator {
         if let Some(since_us) = self.origin_away_since_us {
             wait("an origin to come back", left(since_us + ORIGIN_GRACE_US));
         }
-        for (node, known) in &self.nodes {
-            let Role::Joining(join) = &known.role else { continue };
+        for (node, join) in self.nodes.joins() {
             let donors = join.donors.iter().filter(|_| join.ready.is_none());
-            let nodes = std::iter::once(node).chain(donors).copied().collect();
+            let nodes = std::iter::once(node).chain(donors.copied()).collect();
             wait("a state on its way to a node", Owner::Nodes(nodes));
         }
         let (since_us, took_us) = self.last_commit_us;
@@ -100,7 +98,7 @@ impl Coordinator {
                 let stage = StageId(index);
                 match &part.phase {
                     ReducePhase::Agreed { .. } => None,
-                    ReducePhase::Open if part.owners.is_empty() => {
+                    ReducePhase::Open if part.shares.is_empty() => {
                         let silent = self.silent(stage);
                         (!silent.is_empty()).then_some(("a state to start from", silent))
                     }
@@ -112,12 +110,7 @@ impl Coordinator {
                         ))
                     }
                     ReducePhase::Open => {
-                        let is_done = |microbatch, owner: &NodeId| {
-                            part.done.get(owner).is_some_and(|done| done.contains(microbatch))
-                        };
-                        let owners =
-                            part.owners.iter().filter(|(microbatch, owner)| !is_done(microbatch, owner));
-                        let mut owing: BTreeSet<_> = owners.map(|(_, owner)| *owner).collect();
+                        let mut owing: BTreeSet<_> = part.shares.left().map(|(owner, _)| owner).collect();
                         owing.extend(part.unmeasured());
                         owing.extend(self.silent(stage));
                         Some(("shares of a gradient", owing.into_iter().collect()))

@@ -24,6 +24,7 @@ use reduction::Reduction;
 use skipstone_types::{Attempt, Digest, Iteration, NodeId, RunId, Settings, StageId, Term};
 use spending::Spending;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use transfer::{Donation, Obtaining};
 
 /// Committed iterations that a node may lag behind while its state arrives; beyond, the transfer starts anew.
@@ -90,8 +91,8 @@ pub struct Worker {
     reductions: BTreeMap<Iteration, Reduction>,
     gradients: BTreeMap<Iteration, Gradient>,
     /// Commits not yet stepped.
-    commits: BTreeMap<Iteration, Box<CommitRecord>>,
-    last_record: Option<Box<CommitRecord>>,
+    commits: BTreeMap<Iteration, Arc<CommitRecord>>,
+    last_record: Option<Arc<CommitRecord>>,
     fenced: BTreeSet<NodeId>,
     compute: Compute,
     spending: Spending,
@@ -194,7 +195,7 @@ impl Worker {
                 newest: self.newest,
                 state: held.digest,
                 reduced: self.gradients.get(&held.iteration).map(|gradient| gradient.digest),
-                record: self.last_record.clone(),
+                record: self.last_record.as_deref().cloned().map(Box::new),
                 copies: self.copies.list(),
             })
         });
@@ -330,7 +331,7 @@ impl Worker {
     }
 
     /// Takes in a commit. Members hold the reduced gradient already; a follower may still wait for it.
-    fn commit(&mut self, record: Box<CommitRecord>) {
+    fn commit(&mut self, record: Arc<CommitRecord>) {
         let iteration = record.iteration;
         if self.work.as_ref().is_some_and(|work| work.iteration <= iteration) {
             self.end_attempt();

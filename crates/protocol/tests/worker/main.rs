@@ -359,7 +359,7 @@ fn work_and_waits_are_reported_with_the_gradient_and_the_step_with_the_next() {
     // Two tensors were on the wire for 10 µs each while it was idle; six tasks of 10 µs each.
     let first = Spent { busy_us: 60, replay_us: 0, memory_wait_us: 0, link_us: 20 };
     assert_eq!(spent(&reduced(&mut bench)), Some(first));
-    bench.told(ToWorker::Commit { record: Box::new(record()) });
+    bench.told(ToWorker::Commit { record: std::sync::Arc::new(record()) });
     let next =
         ToWorker::Begin { iteration: T.next(), attempt: A, duties: vec![duty(0, AFTER)], addresses: vec![] };
     bench.told(next);
@@ -395,7 +395,7 @@ fn a_node_that_returns_steps_first_and_then_confirms_what_it_holds() {
     let record = record();
     // It was fenced before it heard of the commit, and comes back under a new id.
     bench.told(ToWorker::Welcome { node: NodeId(9), settings: settings(), empty: false });
-    bench.told(ToWorker::Commit { record: Box::new(record.clone()) });
+    bench.told(ToWorker::Commit { record: std::sync::Arc::new(record.clone()) });
     let transfer = TransferId { term: Term(1), number: 9 };
     let (stage, iteration) = (STAGE, Iteration(4));
     let commands =
@@ -406,7 +406,7 @@ fn a_node_that_returns_steps_first_and_then_confirms_what_it_holds() {
     let confirmed = ToCoordinator::Holds { transfer: Some(transfer), stage, iteration, digest };
     assert!(commands.contains(&report(confirmed)), "{commands:?}");
     // A coordinator that did not hear of the step tells of the commit again.
-    let commands = bench.told(ToWorker::Commit { record: Box::new(record) });
+    let commands = bench.told(ToWorker::Commit { record: std::sync::Arc::new(record) });
     let again = ToCoordinator::Holds { transfer: None, stage, iteration, digest };
     assert_eq!(commands, [report(again)]);
 }

@@ -272,7 +272,7 @@ impl World {
                 if self.tampers(Tamper::CommitBeforeWrite, 0.1)
                     && let Some((to, _)) = self.wiring.bound().next()
                 {
-                    let message = ToWorker::Commit { record: record.clone() };
+                    let message = ToWorker::Commit { record: record.clone().into() };
                     self.hub.insert_command(CoordinatorCommand::Send { to, message }, command);
                     return self.hub.next_command();
                 }
