@@ -4,6 +4,8 @@ use crate::chooser::{PathChooser, PlanError};
 use crate::random::Random;
 use crate::subset::{DECISIVE, heaviest_path};
 use skipstone_types::{NodeId, Pace, Path, Plan, PlanProblem, StageId, Visit};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
 
 /// How often a plan is drawn anew when the jump limit has kept it from being balanced.
 const DRAWS: u64 = 8;
@@ -41,8 +43,9 @@ impl PathChooser for BalancedChooser {
             Random::new(&[problem.seed, problem.iteration.0, u64::from(problem.attempt.0), 0x7061_7468]);
         let relays = problem.served_relays();
         let routes = routes(problem, &relays, &mut random);
+        let paces = problem.paces.iter().map(|pace| (pace.node, *pace)).collect();
         let mut turns: Vec<Turns> =
-            problem.nodes.iter().map(|nodes| Turns::new(nodes, &problem.paces, &mut random)).collect();
+            problem.nodes.iter().map(|nodes| Turns::new(nodes, &paces, &mut random)).collect();
         let paths = (0..)
             .zip(routes)
             .map(|(microbatch, mut route)| {
@@ -55,15 +58,21 @@ impl PathChooser for BalancedChooser {
     }
 }
 
-/// The nodes of a stage, taking turns in a random order.
-struct Turns(Vec<Turn>);
+/// The nodes of a stage, taking turns in a random order: the next is the least.
+struct Turns(BinaryHeap<Reverse<Turn>>);
 
+/// A node, and what its next visit would be: in the order in which they are preferred.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Turn {
-    node: NodeId,
+    /// Whether it can wait for its next visit: all can but those whose pace is to be probed.
+    can_wait: bool,
+    /// When it would be through with it.
+    through: u64,
     taken: u64,
+    place: usize,
+    node: NodeId,
     /// Time of a visit: that of the stage's fastest node is [`FAST`].
     visit: u64,
-    probe: bool,
 }
 
 /// The time of a visit at a stage's fastest node.
@@ -73,35 +82,30 @@ const FAST: u64 = 1000;
 const SLOW: u64 = 1500;
 
 impl Turns {
-    fn new(nodes: &[NodeId], paces: &[Pace], random: &mut Random) -> Self {
+    fn new(nodes: &[NodeId], paces: &BTreeMap<NodeId, Pace>, random: &mut Random) -> Self {
         let mut nodes = nodes.to_vec();
         random.shuffle(&mut nodes);
-        let pace = |node: NodeId| paces.iter().find(|pace| pace.node == node);
+        let pace = |node: NodeId| paces.get(&node);
         let fastest = nodes
             .iter()
             .filter_map(|node| pace(*node))
             .map(|pace| pace.microbatch_us.max(1))
             .min()
             .unwrap_or(1);
-        let turn = |node: NodeId| {
+        let turn = |(place, node): (usize, NodeId)| {
             let visit = pace(node).map_or(FAST, |pace| pace.microbatch_us.saturating_mul(FAST) / fastest);
-            Turn {
-                node,
-                taken: 0,
-                visit: if visit < SLOW { FAST } else { visit },
-                probe: pace(node).is_some_and(|pace| pace.probe),
-            }
+            let visit = if visit < SLOW { FAST } else { visit };
+            let can_wait = !pace(node).is_some_and(|pace| pace.probe);
+            Reverse(Turn { can_wait, through: visit, taken: 0, place, node, visit })
         };
-        Self(nodes.into_iter().map(turn).collect())
+        Self(nodes.into_iter().enumerate().map(turn).collect())
     }
 
     fn next(&mut self, stage: StageId) -> Option<Visit> {
-        let through = |turn: &Turn| (turn.taken + 1).saturating_mul(turn.visit);
-        let turn = self
-            .0
-            .iter_mut()
-            .min_by_key(|turn| (!(turn.probe && turn.taken == 0), through(turn), turn.taken))?;
+        let Reverse(turn) = &mut *self.0.peek_mut()?;
         turn.taken += 1;
+        turn.can_wait = true;
+        turn.through = (turn.taken + 1).saturating_mul(turn.visit);
         Some(Visit { stage, node: turn.node })
     }
 }

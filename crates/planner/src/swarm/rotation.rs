@@ -1,6 +1,6 @@
 //! What was trained lately, and what it costs to train it again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use skipstone_types::{NodeId, Plan, PlanProblem, StageId};
 
@@ -65,8 +65,7 @@ impl Rotation {
         }
         if self.nodes != problem.nodes {
             self.nodes.clone_from(&problem.nodes);
-            let living: std::collections::BTreeSet<NodeId> =
-                problem.nodes.iter().flatten().copied().collect();
+            let living: BTreeSet<NodeId> = problem.nodes.iter().flatten().copied().collect();
             self.worked.retain(|node, _| living.contains(node));
             for node in living {
                 self.worked.entry(node).or_insert(problem.iteration.0);
@@ -126,11 +125,12 @@ impl Rotation {
 
     /// Nodes, as places of the view, that must get a microbatch.
     pub(crate) fn idle(&self, problem: &PlanProblem, view: &SwarmView) -> Vec<u32> {
-        let probed = |id: &NodeId| problem.paces.iter().any(|pace| pace.node == *id && pace.probe);
+        let probed: BTreeSet<NodeId> =
+            problem.paces.iter().filter(|pace| pace.probe).map(|pace| pace.node).collect();
         let waits = |id: &NodeId| {
             self.worked.get(id).is_some_and(|at| at + IDLE_ITERATIONS_MAX <= problem.iteration.0)
         };
-        let idle = |(_, id): &(usize, &NodeId)| probed(id) || waits(id);
+        let idle = |(_, id): &(usize, &NodeId)| probed.contains(id) || waits(id);
         view.ids.iter().enumerate().filter(idle).map(|(place, _)| place as u32).collect()
     }
 }

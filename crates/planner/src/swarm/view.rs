@@ -1,5 +1,7 @@
 //! A swarm at an attempt, as the search reads it.
 
+use std::collections::BTreeMap;
+
 use skipstone_types::{NodeId, Path, PlanProblem, StageId, Visit};
 
 use super::description::SwarmDescription;
@@ -115,10 +117,9 @@ fn microbatch_seconds(description: &SwarmDescription, problem: &PlanProblem) -> 
         let cost = if stage == 0 { description.origin } else { description.relay };
         cost.total_s() * description.node(id).map_or(1.0, |node| node.slowness)
     };
-    let measured = |id: NodeId| {
-        let pace = problem.paces.iter().find(|pace| pace.node == id)?;
-        Some(pace.microbatch_us.max(1) as f64 / MICROSECONDS)
-    };
+    let paces: BTreeMap<NodeId, u64> =
+        problem.paces.iter().map(|pace| (pace.node, pace.microbatch_us)).collect();
+    let measured = |id: NodeId| Some((*paces.get(&id)?).max(1) as f64 / MICROSECONDS);
     let nodes: Vec<(usize, NodeId)> = problem
         .nodes
         .iter()
