@@ -116,8 +116,8 @@ fn a_follower_that_gives_up_keeps_nothing_of_what_it_followed() {
             assert_eq!(kept(&bench, "reductions"), Some(number as usize + 1));
             bench.done(number, Outcome::Gradient { digest: GRADIENT, norm: 1.0 });
         }
-        let commands =
-            bench.told(ToWorker::Commit { record: Box::new(CommitRecord { iteration, ..record() }) });
+        let commands = bench
+            .told(ToWorker::Commit { record: std::sync::Arc::new(CommitRecord { iteration, ..record() }) });
         let fails = |command: &WorkerCommand| {
             matches!(
                 command,
