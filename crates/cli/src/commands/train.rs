@@ -97,6 +97,7 @@ struct Listen {
 }
 
 impl Listen {
+    #[cfg_attr(not(feature = "iroh"), expect(clippy::unnecessary_wraps, reason = "as with the feature"))]
     fn options(self) -> Outcome<Option<ListenOptions>> {
         if !self.wanted {
             return Ok(None);
