@@ -147,7 +147,7 @@ fn options_that_cannot_work() {
     let train = |options: &[&str], words: &[&str]| {
         refused(&dir, 2, &[&["train"], options].concat(), words);
     };
-    train(&["--listen", "--wan", "gcp12"], &["--listen", "--wan"]);
+    train(&["--links", "gcp12", "--wan", "gcp12"], &["--wan", "--links"]);
     train(&["--listen", "--relay", "relay.example"], &["--relay", "https://"]);
     train(&["--relay", "none"], &["--listen"]);
     train(&["--wire", "fp4"], &["--wire", "int8"]);
