@@ -267,9 +267,11 @@ fn parse_seconds(text: &str) -> Result<f64, String> {
 }
 
 /// An instance, checked and compiled.
-pub(crate) fn read_instance(path: &Path) -> Outcome<CompiledInstance> {
+pub(crate) fn read_instance(path: &Path, as_trained: bool) -> Outcome<CompiledInstance> {
     let instance = Instance::from_json(&read(path)?).map_err(|error| refused(path, &error))?;
-    CompiledInstance::new(&instance).map_err(|error| refused(path, &error))
+    let compiled =
+        if as_trained { CompiledInstance::as_trained(&instance) } else { CompiledInstance::new(&instance) };
+    compiled.map_err(|error| refused(path, &error))
 }
 
 /// Wrong input in a file.

@@ -74,6 +74,8 @@ pub struct CompiledInstance {
     ways: Vec<u64>,
     /// How a swarm that trains swaps stages; none: as the instance says.
     trained: Option<TrainedOrder>,
+    /// Whether searches leave all microbatches equal in rank.
+    pub(crate) equal_ranks: bool,
 }
 
 /// The order of stages where a swarm trains with CheckFree+'s swaps. It is the only legal one of a set of stages.
@@ -171,6 +173,7 @@ impl CompiledInstance {
             able: Vec::new(),
             ways: Vec::new(),
             trained: None,
+            equal_ranks: false,
             instance: instance.clone(),
         })
     }
@@ -311,6 +314,17 @@ impl CompiledInstance {
     /// between it and each node takes so many microseconds.
     pub(crate) fn set_ways(&mut self, ways: Vec<u64>) {
         self.ways = ways;
+    }
+
+    /// Checks and compiles an instance for plans that a swarm in training carries out to the letter: paths ascend, and searches
+    /// let no microbatch go before others, as nodes know of no priorities.
+    ///
+    /// # Errors
+    /// What [`Instance::check`] finds.
+    pub fn as_trained(instance: &Instance) -> Result<Self, InstanceError> {
+        let mut instance = instance.clone();
+        instance.swap.max_distance = 0;
+        Ok(Self { equal_ranks: true, ..Self::new(&instance)? })
     }
 
     /// Nodes serve these stages, and microbatches visit them in the one order that a swarm takes which trains with these swaps;

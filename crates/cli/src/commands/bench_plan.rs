@@ -84,7 +84,7 @@ impl BenchPlan {
             if self.methods.is_empty() { Planner::ALL_SIZES.to_vec() } else { self.methods.clone() };
         let mut rows = Vec::new();
         for path in instances(&self.instances)? {
-            let compiled = read_instance(&path)?;
+            let compiled = read_instance(&path, false)?;
             // A planner that finds no placement leaves the others without one: each row says so.
             let stages = self.placement_of.map(|planner| {
                 let searched = self.search.search(&path, &compiled, planner, None);

@@ -17,6 +17,7 @@ const EXAMPLES: &str = "\
 Examples:
   skipstone plan INSTANCE.json --time-limit 10 --out PLAN.json
   skipstone plan INSTANCE.json --objective makespan --work 200000 --seed 1 --json
+  skipstone plan INSTANCE.json --as-trained --out PLAN.json      for `train --plan` and `simulate --plan`
   skipstone plan INSTANCE.json --evaluate PLAN.json --gantt LANES.svg --map MAP.svg
   skipstone plan INSTANCE.json --method skippipe --time-limit 60 --seed 5
   skipstone plan INSTANCE.json --method full --as-published=matching,microbatches
@@ -45,6 +46,9 @@ pub(crate) struct Plan {
     method: Planner,
     #[command(flatten)]
     search: SearchFlags,
+    /// Search only among plans that nodes carry out to the letter: paths ascend, and no microbatch goes before others
+    #[arg(long, conflicts_with = "auto")]
+    as_trained: bool,
     /// Leave nodes where this plan has them, and plan only paths [not with exact]
     #[arg(long, value_name = "PLAN")]
     stages_from: Option<PathBuf>,
@@ -144,7 +148,7 @@ struct Document<'a> {
 impl Plan {
     pub(crate) fn run(self) -> Outcome {
         let Some(instance) = &self.instance else { return self.auto.run(&self.search, self.json) };
-        let compiled = read_instance(instance)?;
+        let compiled = read_instance(instance, self.as_trained)?;
         let (plan, effort) = if let Some(path) = &self.evaluate {
             (PipelinePlan::from_json(&read(path)?).map_err(|error| refused(path, &error))?, None)
         } else {

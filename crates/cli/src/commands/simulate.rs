@@ -29,7 +29,8 @@ The same code that trains runs in virtual time, with symbolic tensors. With RUN.
 takes what --pace says there, and links what --wan says (without it, those of one machine): the result has the keys of
 `train --json`, and `iteration`: seconds from commit to commit, and with --wan what its plans expected.
 With INSTANCE.json nothing takes time but tasks and transfers, and the coordinator is near: the makespan is compared with
-the planner's. Nodes take what is ready, backwards first: a plan's starts, priorities and orders have no bearing.
+the planner's. Nodes take what is ready, backwards first: a plan's starts, priorities and orders have no bearing, so look for
+plans with `skipstone plan --as-trained`.
 
 With --faults nodes and the coordinator die, hang and come
 back, links break, disks fail. Each seed is a run of its own; --seeds A..B includes B. Exit code 1: a promise was

@@ -108,7 +108,7 @@ pub fn search_placed(
     };
     let drafts: Option<Vec<Draft>> = (0..CHAINS).map(draft).collect();
     let drafts = drafts.ok_or_else(|| SearchError::no_paths(compiled))?;
-    let moves = Moves::of_paths();
+    let moves = Moves::of_paths(compiled);
     finish(compiled, anneal(compiled, &guide, &moves, drafts, Cooling::ANEW, options.seed, progress))
 }
 

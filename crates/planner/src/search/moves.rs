@@ -24,8 +24,10 @@ pub(crate) struct Moves {
     placement: bool,
     /// Whether stages may change sizes.
     resize: bool,
-    /// Whether stages may be visited more or less often than the draft has it, and microbatches wait for each other.
+    /// Whether stages may be visited more or less often than the draft has it.
     free: bool,
+    /// Whether microbatches may go before others.
+    ranks: bool,
 }
 
 impl Moves {
@@ -35,17 +37,18 @@ impl Moves {
             placement: compiled.nodes() > 1 && compiled.stages() > 1,
             resize: compiled.instance().stage_sizes.is_none() && compiled.stages() > 2,
             free: true,
+            ranks: !compiled.equal_ranks,
         }
     }
 
     /// The steps that leave every node where it is.
-    pub(crate) fn of_paths() -> Self {
-        Self { placement: false, resize: false, free: true }
+    pub(crate) fn of_paths(compiled: &CompiledInstance) -> Self {
+        Self { placement: false, resize: false, ..Self::new(compiled) }
     }
 
     /// The steps that also leave every stage its number of visits, and all microbatches equal in rank.
     pub(crate) fn of_even_paths() -> Self {
-        Self { placement: false, resize: false, free: false }
+        Self { placement: false, resize: false, free: false, ranks: false }
     }
 
     /// The same, but for nodes, which may change stages.
@@ -68,7 +71,7 @@ impl Moves {
             if length > 2 { free * TURN } else { 0 },
             seats,
             resize,
-            free * RANK,
+            usize::from(self.ranks) * RANK,
         ];
         let mut draw = random.below(kinds.iter().sum());
         let mut kind = 0;
