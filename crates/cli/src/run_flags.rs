@@ -53,6 +53,15 @@ pub(crate) struct RunFlags {
     /// Replicas of every stage, the origin included [default: 1]
     #[arg(long, value_name = "R", help_heading = "Swarm")]
     replicas: Option<u16>,
+    /// Nodes of each stage, the origin first, in place of --replicas, where stages differ
+    #[arg(
+        long,
+        value_name = "N,N,…",
+        value_delimiter = ',',
+        conflicts_with = "replicas",
+        help_heading = "Swarm"
+    )]
+    stage_sizes: Option<Vec<u16>>,
     /// Nodes beyond those, which take a lost node's place [default: 0]
     #[arg(long, value_name = "N", help_heading = "Swarm")]
     spares: Option<u16>,
@@ -103,6 +112,10 @@ pub(crate) struct RunFlags {
     /// nothing is held back. Each machine says where it is (`join --region`), this one is in the table's coordinator_region
     #[arg(long, value_name = "TABLE", help_heading = "Other machines")]
     links: Option<String>,
+    /// With --wan: take stages and paths from a plan of `skipstone plan`, whose node n is the table's n-th, as long as its nodes
+    /// live; then they are searched for again. What it says of starts, priorities and orders has no bearing
+    #[arg(long, value_name = "PLAN.json", help_heading = "Network and speed")]
+    plan: Option<String>,
     /// With --wan or --links: seconds of an iteration that placement gives for each stage that one region could take away, and again for
     /// each two adjacent ones; 0: it thinks of speed alone [default: 2 % of an iteration]
     #[arg(long, value_name = "SECONDS", help_heading = "Network and speed")]
@@ -244,7 +257,7 @@ impl RunFlags {
             skip
         );
         set!(full_every, device, recovery, while_lost, batch, microbatches, lr, schedule, weight_decay);
-        set!(clip, steps, seed, out);
+        set!(clip, steps, seed, out, stage_sizes);
         set_some!(
             data,
             layers,
@@ -260,6 +273,7 @@ impl RunFlags {
             price_per_hour,
             wan,
             links,
+            plan,
             domain_price,
             pace,
             context,
@@ -340,6 +354,7 @@ mod tests {
             ("reduce", "int8"),
             ("wan", "gcp12"),
             ("links", "gcp12"),
+            ("plan", "p.json"),
             ("domain-price", "0.1"),
             ("pace", "0.5"),
             ("notice-command", "false"),

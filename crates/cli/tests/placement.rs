@@ -82,6 +82,100 @@ fn nodes_are_placed_by_links_and_failures_and_the_folder_tells_where_and_why() {
     assert!(replayed.status.success(), "{}", String::from_utf8_lossy(&replayed.stderr));
 }
 
+#[test]
+fn a_plan_that_is_given_is_carried_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let nodes: Vec<String> = (0..7)
+        .map(|id| {
+            let region = ["x", "y"][id % 2];
+            format!(
+                r#"{{"id": {id}, "region": "{region}", "compute_s_per_layer_sample": 0.002, "memory": 3}}"#
+            )
+        })
+        .collect();
+    fs::write(dir.path().join("small.json"), INSTANCE.replace("NODES", &nodes.join(", "))).unwrap();
+    json(
+        dir.path(),
+        &["plan", "small.json", "--as-trained", "--work", "500", "--out", "plan.json", "--json"],
+    );
+    let flags = [
+        "train",
+        "--wan",
+        "small.json",
+        "--plan",
+        "plan.json",
+        "--pace=0",
+        "--tokenizer",
+        "bytes",
+        "--story-bytes",
+        "200000",
+        "--layers",
+        "8",
+        "--origin-layers",
+        "2",
+        "--stages",
+        "3",
+        "--skip",
+        "0.25",
+        "--width",
+        "32",
+        "--heads",
+        "2",
+        "--context",
+        "16",
+        "--batch",
+        "4",
+        "--threads",
+        "1",
+        "--slots",
+        "3",
+        "--steps",
+        "3",
+        "--out",
+        "run",
+        "--json",
+    ];
+    // As it stands it is not the run's plan.
+    for (more, why) in [
+        (["--replicas", "2"], "pass --stages 3 --stage-sizes 2,1,2,2"),
+        (["--stage-sizes", "2,1,2,2"], "pass --microbatches"),
+    ] {
+        let microbatches = if why.contains("microbatches") { "7" } else { "8" };
+        let refused = Command::new(env!("CARGO_BIN_EXE_skipstone"))
+            .args(flags)
+            .args(more)
+            .args(["--microbatches", microbatches])
+            .current_dir(dir.path())
+            .output()
+            .unwrap();
+        let told = String::from_utf8_lossy(&refused.stderr);
+        assert!(refused.status.code() == Some(2) && told.contains(why), "{told}");
+    }
+    let fits = ["--stage-sizes", "2,1,2,2", "--microbatches", "8"];
+    let told = json(dir.path(), &[flags.as_slice(), &fits].concat());
+    assert_eq!((&told["steps"], &told["nodes"]), (&3.into(), &7.into()));
+    let read = |name: &str| -> Value {
+        serde_json::from_str(&fs::read_to_string(dir.path().join(name)).unwrap()).unwrap()
+    };
+    let (given, done) = (read("plan.json"), read("run/plan.json"));
+    // Node n of the plan has the n-th id of the run.
+    let ids: Vec<u64> = done["node_ids"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap()).collect();
+    let paths = |plan: &Value, id: &dyn Fn(u64) -> u64| -> Vec<Vec<u64>> {
+        let microbatches = plan["microbatches"].as_array().unwrap().iter();
+        let nodes = microbatches.map(|microbatch| microbatch["path"].as_array().unwrap().clone());
+        nodes.map(|path| path.iter().map(|node| id(node.as_u64().unwrap())).collect()).collect()
+    };
+    assert_eq!(paths(&done, &|place| ids[place as usize]), paths(&given, &|node| node + 1));
+    let log = fs::read_to_string(dir.path().join("run/events.jsonl")).unwrap();
+    let placed = log.lines().find(|line| line.contains(r#""event":"placed""#)).unwrap();
+    assert!(placed.contains(r#""by":"plan""#), "{placed}");
+    // The folder has all that a simulation needs; in virtual time the same plan is carried out.
+    fs::remove_file(dir.path().join("plan.json")).unwrap();
+    fs::remove_file(dir.path().join("small.json")).unwrap();
+    let simulated = json(dir.path(), &["simulate", "run/run.toml", "--json"]);
+    assert_eq!(simulated["steps"], 3, "{simulated}");
+}
+
 /// Four stages of unlike sizes in two regions, nodes of unlike speeds.
 const INSTANCE: &str = r#"{"schema": "skippipe-instance-1", "name": "small", "n_stages": 4, "stage_sizes": [2, 1, 2, 2],
     "layers_per_stage": 2, "path_len": 3, "skip_ratio": 0.25, "samples_per_mb": 4, "activation_bytes_per_sample": 250000,

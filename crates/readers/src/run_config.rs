@@ -24,7 +24,8 @@ fn read(bytes: &[u8]) -> Result<Verdict, Broken> {
     let path = scratch::file("run.toml", bytes)?;
     let read = within(memory_max(bytes.len()), bytes, || {
         let mut config = RunConfig::read(&path)?;
-        // Traces and models in files are other readers' inputs; here they would be any file of this machine.
+        // Traces, models and plans in files are other readers' inputs; here they would be any file of this machine.
+        config.plan = None;
         config.churn = config.churn.filter(|churn| churn.ends_with("%/h") || churn.starts_with("every"));
         if Path::new(&config.model).extension().is_some() {
             config.model = RunConfig::default().model;
@@ -56,6 +57,7 @@ fn seeds() -> Result<Vec<Seed>, SeedError> {
         ffn: Some(512),
         origin_layers: 4,
         replicas: 2,
+        stage_sizes: vec![3, 2, 2, 2, 1],
         spares: 1,
         skip: 0.25,
         stages: 4,

@@ -114,8 +114,8 @@ pub enum Event {
     },
     /// Nodes without a stage are about to be given one, or two that serve to change places, as the planner has found best.
     Placed {
-        /// `search`: by links and speeds; `order`: as they came, because no search was made in time, or there was nothing to
-        /// choose.
+        /// `search`: by links and speeds; `plan`: as a given plan says; `order`: as they came, because no search was made in
+        /// time, or there was nothing to choose.
         by: String,
         /// The nodes, each with its stage.
         places: Vec<(NodeId, StageId)>,

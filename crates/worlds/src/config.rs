@@ -13,12 +13,14 @@ pub(crate) use memory::bytes_in_units;
 pub use memory::{MemoryPlan, NodeMemory};
 pub use shape::RunShape;
 
-use crate::text;
+use crate::fixed_plan::FixedPlan;
+use crate::text::{self, FILE_BYTES_MAX};
 use crate::wan::WanTable;
 use serde::{Deserialize, Serialize};
 use skipstone_data::{BatchShape, DataRequest, Limits, TokenizerSource};
 use skipstone_model::LlamaConfig;
-use skipstone_types::{EdgeSwaps, LearningRate, RateShape, RunId, Settings, WhileLost};
+use skipstone_planner::PipelinePlan;
+use skipstone_types::{EdgeSwaps, LearningRate, RateShape, RunId, Settings, StageId, WhileLost};
 use std::path::{Path, PathBuf};
 
 /// What becomes of a dead node's share while a replica lives (`--repair`).
@@ -68,6 +70,9 @@ pub struct RunConfig {
     pub origin_layers: usize,
     /// Replicas of every stage, the origin included.
     pub replicas: u16,
+    /// Nodes of each stage, the origin first, where stages differ; empty = `replicas` each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stage_sizes: Vec<u16>,
     /// Nodes beyond those.
     pub spares: u16,
     /// Fraction of the stages with layers that a microbatch leaves out.
@@ -138,6 +143,9 @@ pub struct RunConfig {
     /// back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub links: Option<String>,
+    /// A plan as of `skipstone plan`, whose stages and paths are taken as long as its nodes live; none = they are searched for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan: Option<String>,
     /// Seconds of an iteration that placement gives for each stage that a region of `wan` could take away, and again for each
     /// two adjacent ones; none = 2 % of an iteration.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -178,6 +186,7 @@ impl Default for RunConfig {
             stages: 4,
             origin_layers: 0,
             replicas: 1,
+            stage_sizes: Vec::new(),
             spares: 0,
             skip: 0.0,
             full_every: 0,
@@ -208,6 +217,7 @@ impl Default for RunConfig {
             churn: None,
             wan: None,
             links: None,
+            plan: None,
             domain_price: None,
             pace: None,
             price_per_hour: None,
@@ -322,7 +332,7 @@ impl RunConfig {
             save_every_iterations: 0,
             deterministic: self.deterministic,
             respawn: self.respawn,
-            stage_replicas: Vec::new(),
+            stage_replicas: self.stage_sizes.clone(),
             places: self.table_of_links().is_some(),
             edge_swaps: self.edge_swaps(),
         };
@@ -396,7 +406,13 @@ impl RunConfig {
 
     /// Nodes that the run starts with.
     pub fn nodes(&self) -> usize {
-        usize::from(self.replicas) * (usize::from(self.stages) + 1) + usize::from(self.spares)
+        let stages = (0..=self.stages).map(|stage| usize::from(self.size_of(StageId(stage))));
+        stages.sum::<usize>() + usize::from(self.spares)
+    }
+
+    /// Nodes that a stage starts with.
+    pub fn size_of(&self, stage: StageId) -> u16 {
+        self.stage_sizes.get(usize::from(stage.0)).copied().unwrap_or(self.replicas)
     }
 
     /// Compute threads of a node: as asked, or its part of the machine's cores.
@@ -426,6 +442,44 @@ impl RunConfig {
         let load =
             |name: &str| WanTable::load(name).map_err(|why| ConfigError::Wan { name: name.to_owned(), why });
         self.table_of_links().map(load).transpose()
+    }
+
+    /// The plan of `--plan`, as it can be carried out.
+    ///
+    /// # Errors
+    /// A plan that can't be read, or is not one of this run.
+    pub fn fixed_plan(&self) -> Result<Option<FixedPlan>, ConfigError> {
+        let Some(name) = &self.plan else { return Ok(None) };
+        let refuse = |why: String| ConfigError::Plan { name: name.clone(), why };
+        if self.wan.is_none() {
+            return Err(refuse("a plan goes with the links that it was made for: add --wan".to_owned()));
+        }
+        let text = skipstone_files::read_text(Path::new(name), FILE_BYTES_MAX)
+            .map_err(|why| refuse(why.to_string()))?;
+        let plan = PipelinePlan::from_json(&text).map_err(refuse)?;
+        let planned: Vec<String> = plan.stages.iter().map(|nodes| nodes.len().to_string()).collect();
+        let own: Vec<String> =
+            (0..=self.stages).map(|stage| self.size_of(StageId(stage)).to_string()).collect();
+        if planned != own {
+            let (relays, planned, own) = (planned.len().saturating_sub(1), planned.join(","), own.join(","));
+            return Err(refuse(format!(
+                "its stages have {planned} nodes, and the run's {own}; pass --stages {relays} --stage-sizes {planned}"
+            )));
+        }
+        let nodes = self.nodes() as u32;
+        let fixed = FixedPlan::new(&plan, |node| (node < nodes).then_some(node))
+            .map_err(|why| refuse(why.to_string()))?;
+        if fixed.microbatches() != self.microbatches as usize {
+            return Err(refuse(format!(
+                "it has {} microbatches, and the run {}; pass --microbatches",
+                fixed.microbatches(),
+                self.microbatches
+            )));
+        }
+        if !fixed.ascends() {
+            return Err(refuse("some of its paths go back to a lower stage; plan for an instance whose `swap.max_distance` is 0".to_owned()));
+        }
+        Ok(Some(fixed))
     }
 
     /// The kills asked for.

@@ -5,6 +5,7 @@ pub mod auto;
 pub mod config;
 pub mod cost;
 pub mod fault;
+pub mod fixed_plan;
 pub mod lab;
 pub mod live;
 pub mod replay;

@@ -26,6 +26,8 @@ Examples:
   skipstone train run.toml --lr 3e-4 --out second       options from a file; flags go first
   skipstone train --wan gcp12 --pace 0.5 --stages 5     as if spread over 12 regions, with half a second a forward
   skipstone train --wan gcp12 --replicas 2 --domain-price 0.1      give 0.1 s an iteration for each stage kept apart
+  skipstone train --wan INSTANCE.json --pace --plan PLAN.json --stages 5 --stage-sizes 5,3,3,3,3,3 --microbatches 30
+                                                        carry out what `skipstone plan --as-trained` has found
   skipstone train --listen                              other machines join with the ticket that it prints
   skipstone train --listen --workers 2 --stages 5       two of the six nodes run here, four are to join
   skipstone train --listen --links links.json           machines say where they are; paths go where links are fast

@@ -267,9 +267,13 @@ impl Coordinator {
 }
 
 fn placed_event(answer: &PlaceAnswer, places: Vec<(NodeId, StageId)>) -> Event {
-    let searched = answer.expected_us.is_some();
+    let by = match answer.expected_us {
+        Some(_) => "search",
+        None if answer.places.is_empty() => "order",
+        None => "plan",
+    };
     Event::Placed {
-        by: if searched { "search" } else { "order" }.to_owned(),
+        by: by.to_owned(),
         places,
         expected_ms: answer.expected_us.map(|us| us / 1000),
         before_ms: answer.swap.map(|swap| swap.before_us / 1000),

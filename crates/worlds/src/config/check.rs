@@ -31,6 +31,7 @@ pub(super) fn check(config: &RunConfig) -> Result<(), ConfigError> {
     }
     integers(config)?;
     numbers(config)?;
+    config.fixed_plan()?;
     if config.pace == Some(PACE_FROM_TABLE) && table.is_none_or(|table| table.node_speeds.is_empty()) {
         return Err(ConfigError::PaceUnknown);
     }
@@ -58,6 +59,13 @@ fn integers(config: &RunConfig) -> Result<(), ConfigError> {
         if !(least..=most).contains(&value) {
             return Err(range(option, value, text));
         }
+    }
+    let sizes = &config.stage_sizes;
+    if !sizes.is_empty() && sizes.len() != usize::from(config.stages) + 1 {
+        return Err(ConfigError::StageSizes { found: sizes.len(), stages: usize::from(config.stages) + 1 });
+    }
+    if let Some(wrong) = sizes.iter().find(|size| !(1..=64).contains(*size)) {
+        return Err(range("stage-sizes", wrong, "between 1 and 64 each"));
     }
     if config.nodes() > NODES_MAX {
         return Err(range(

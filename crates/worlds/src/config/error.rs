@@ -126,6 +126,24 @@ pub enum ConfigError {
         /// What is wrong, and what to do.
         why: WanError,
     },
+    /// As many sizes of stages as stages are needed.
+    #[error(
+        "--stage-sizes names {found} stages, but there are {stages}, the origin first; change it or --stages"
+    )]
+    StageSizes {
+        /// How many it names.
+        found: usize,
+        /// How many there are.
+        stages: usize,
+    },
+    /// `--plan` can't be carried out.
+    #[error("--plan {name}: {why}")]
+    Plan {
+        /// What was given.
+        name: String,
+        /// What is wrong, and what to do.
+        why: String,
+    },
     /// `--pace` without a number, and no table that has any.
     #[error(
         "--pace without a number needs a --wan table whose nodes have compute_s_per_layer_sample; pass the seconds of a forward, as --pace 0.5"

@@ -58,12 +58,16 @@ pub struct MemoryPlan {
 
 impl MemoryPlan {
     pub(super) fn new(config: &RunConfig, shape: &RunShape) -> Result<Self, ConfigError> {
-        let replicas = u64::from(config.replicas);
-        // A replica gets at most its part of the microbatches, and all of them when the others have died.
-        let microbatches = u64::from(config.microbatches).div_ceil(replicas);
+        let of_origin = u64::from(config.size_of(StageId::ORIGIN));
+        let relays = || (1..=config.stages).map(|stage| u64::from(config.size_of(StageId(stage))));
+        // Of relay stages the one whose nodes get the most.
+        let smallest = relays().min().unwrap_or(1);
         let mut nodes = Vec::new();
-        for (stage, count) in [(StageId::ORIGIN, replicas), (StageId(1), replicas * u64::from(config.stages))]
+        for (stage, replicas, count) in
+            [(StageId::ORIGIN, of_origin, of_origin), (StageId(1), smallest, relays().sum())]
         {
+            // A replica gets at most its part of the microbatches, and all of them when the others have died.
+            let microbatches = u64::from(config.microbatches).div_ceil(replicas.max(1));
             let estimate = skipstone_model::memory_estimate(&shape.model, &shape.stage_spec(stage))?;
             let slots = u64::from(config.slot_count()).min(microbatches);
             let exchanged = if replicas > 1 { 2 * estimate.gradients } else { 0 };

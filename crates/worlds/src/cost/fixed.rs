@@ -2,31 +2,12 @@
 
 use super::model::{CostModel, StageBytes, Tempo};
 use super::{SimulateError, Simulated, simulate};
+use crate::fixed_plan::FixedPlan;
 use crate::wan::{TaskTimes, WanTable};
 use serde::Serialize;
 use skipstone_planner::{CompiledInstance, Evaluation, Instance, PipelinePlan, evaluate};
-use skipstone_types::{
-    LearningRate, NodeId, Path, PlaceAnswer, PlaceProblem, Plan, PlanProblem, RateShape, RunId, Settings,
-    StageId, Visit, WhileLost,
-};
+use skipstone_types::{LearningRate, RateShape, RunId, Settings, WhileLost};
 use std::collections::BTreeMap;
-
-/// The same stages and paths in every iteration. The n-th node to join is the instance's n-th.
-#[derive(Debug, Clone)]
-pub struct FixedPlan {
-    places: Vec<(NodeId, StageId)>,
-    paths: Vec<Path>,
-}
-
-impl FixedPlan {
-    pub(super) fn places(&self, problem: &PlaceProblem) -> PlaceAnswer {
-        PlaceAnswer { epoch: problem.epoch, places: self.places.clone(), ..PlaceAnswer::default() }
-    }
-
-    pub(super) fn plan(&self, problem: &PlanProblem) -> Plan {
-        Plan { epoch: problem.epoch, paths: self.paths.clone(), expected_us: None }
-    }
-}
 
 /// An instance's plan, simulated by the state machines that train, beside what the planner says of it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -128,17 +109,8 @@ fn model_of(
     settings.check().map_err(|why| SimulateError::Plan(why.to_string()))?;
     let place_of: BTreeMap<u32, u32> =
         (0..).zip(&instance.nodes).map(|(place, node)| (node.id, place)).collect();
-    // Ids count from 1, in the order in which nodes are let in.
-    let id = |node: &u32| NodeId(place_of.get(node).copied().unwrap_or(0) + 1);
-    let places: Vec<(NodeId, StageId)> = (0..)
-        .map(StageId)
-        .zip(&plan.stages)
-        .flat_map(|(stage, nodes)| nodes.iter().map(move |node| (id(node), stage)))
-        .collect();
-    let stage_of: BTreeMap<NodeId, StageId> = places.iter().copied().collect();
-    let visit =
-        |node: &u32| Visit { stage: stage_of.get(&id(node)).copied().unwrap_or_default(), node: id(node) };
-    let paths = plan.microbatches.iter().map(|microbatch| Path(microbatch.path.iter().map(visit).collect()));
+    let fixed = FixedPlan::new(plan, |node| place_of.get(&node).copied());
+    let fixed = fixed.map_err(|why| SimulateError::Plan(why.to_string()))?;
     let layers = |count: u32| f64::from(count) * f64::from(instance.samples_per_mb);
     let origin = f64::from(instance.layers_of_origin()) / f64::from(instance.layers_per_stage.max(1));
     let times = instance.nodes.iter().map(|node| {
@@ -160,7 +132,8 @@ fn model_of(
         save_every_s: 0.0,
         swarm: None,
         domain_price_s: None,
-        fixed: Some(FixedPlan { places, paths: paths.collect() }),
+        fixed: Some(fixed),
+        coordinator_beside: true,
         tempo: Tempo::OF_INSTANCES,
         script: Vec::new(),
         numbers: None,

@@ -114,8 +114,9 @@ impl World {
                 self.queue.push(self.now_us + self.model.tempo.journal_us, Event::Written);
             }
             CoordinatorCommand::Plan { problem } => {
-                let plan = match (&self.model.fixed, &mut self.hub.chooser) {
-                    (Some(fixed), _) => Ok(fixed.plan(&problem)),
+                let given = self.model.fixed.as_ref().and_then(|fixed| fixed.plan(&problem));
+                let plan = match (given, &mut self.hub.chooser) {
+                    (Some(given), _) => Ok(given),
                     (None, Some(chooser)) => chooser.choose(&problem),
                     (None, None) => BalancedChooser.choose(&problem),
                 };
@@ -125,7 +126,10 @@ impl World {
             CoordinatorCommand::Place { problem } => {
                 // As live, but never in a hurry.
                 let answer = match (&self.model.fixed, &mut self.hub.chooser) {
-                    (Some(fixed), _) => fixed.places(&problem),
+                    // Who comes later goes where it shortens an iteration most.
+                    (Some(fixed), None) => fixed.places(&problem),
+                    (Some(fixed), Some(_)) if fixed.answers(&problem) => fixed.places(&problem),
+                    (Some(_), Some(chooser)) => chooser.answer(&problem, &mut || 0.0),
                     (None, Some(chooser)) => chooser.answer(&problem, &mut || 0.0),
                     (None, None) => PlaceAnswer { epoch: problem.epoch, ..PlaceAnswer::default() },
                 };

@@ -17,7 +17,7 @@ mod wires;
 mod world;
 
 pub use error::SimulateError;
-pub use fixed::{FixedPlan, SimulatedPlan, simulate_plan};
+pub use fixed::{SimulatedPlan, simulate_plan};
 pub use model::{CostModel, StageBytes, Tempo};
 pub use report::{IterationTimes, Simulated};
 pub use tensors::Numbers;

@@ -1,9 +1,9 @@
 //! What things cost in a simulated run.
 
 use super::SimulateError;
-use super::fixed::FixedPlan;
 use super::tensors::Numbers;
 use crate::config::{Churn, RunConfig};
+use crate::fixed_plan::FixedPlan;
 use crate::live::store::CHUNK_VALUES;
 use crate::live::supervisor::kills::KillScript;
 use crate::wan::{TaskTimes, WanTable, describe};
@@ -98,8 +98,10 @@ pub struct CostModel {
     pub domain_price_s: Option<f64>,
     /// Microbatches that each node holds between forward and backward, by its place; empty: as the settings say.
     pub slots: Vec<u32>,
-    /// Stages and paths, if they are given; then no message to or from the coordinator takes time either.
+    /// Stages and paths, if they are given.
     pub fixed: Option<FixedPlan>,
+    /// Whether the coordinator is beside every node.
+    pub coordinator_beside: bool,
     /// Everything else.
     pub tempo: Tempo,
     /// Kills beside those of `churn`.
@@ -147,7 +149,8 @@ impl CostModel {
             save_every_s: config.save_every_s,
             domain_price_s: config.domain_price,
             slots: Vec::new(),
-            fixed: None,
+            fixed: config.fixed_plan()?,
+            coordinator_beside: false,
             tempo: Tempo::default(),
             script: Vec::new(),
             numbers: None,

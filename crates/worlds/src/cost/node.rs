@@ -165,7 +165,7 @@ impl World {
     /// The link between a node and the coordinator.
     pub(super) fn way_to_hub(&self, pid: Pid) -> Way {
         let way = self.way(self.nodes[pid].region, self.model.network.coordinator());
-        if self.model.fixed.is_some() { Way { latency_us: 0, ..way } } else { way }
+        if self.model.coordinator_beside { Way { latency_us: 0, ..way } } else { way }
     }
 
     /// Bytes of what a node of this stage sends.

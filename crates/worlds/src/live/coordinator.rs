@@ -151,10 +151,15 @@ impl Driver {
         let chooser = order.swarm.clone().map(SwarmChooser::new).transpose().map_err(io::Error::other)?;
         let chooser = chooser.map(|chooser| chooser.with_domain_price(order.domain_price_s));
         let found = inputs.clone();
-        let planner =
-            Planner::start(order.dir.clone(), chooser, order.settings.deterministic, move |what| {
+        let planner = Planner::start(
+            order.dir.clone(),
+            chooser,
+            order.fixed.clone(),
+            order.settings.deterministic,
+            move |what| {
                 drop(found.send(Input::Found(what)));
-            })?;
+            },
+        )?;
         let start = Instant::now();
         let (core, commands) = Coordinator::open(order.settings.clone(), &entries, order.resume.clone(), 0);
         let opening =

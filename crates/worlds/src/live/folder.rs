@@ -108,6 +108,9 @@ const LOCK: &str = "run.lock";
 /// The copy of the table of `--wan` or `--links`, where that is a file.
 const WAN: &str = "wan.json";
 
+/// The copy of the plan of `--plan`; `plan.json` is what the run does.
+const GIVEN_PLAN: &str = "given-plan.json";
+
 impl RunFolder {
     /// Takes a new or empty folder, writes `run.toml`, and prepares the data. `say` hears what is going on.
     ///
@@ -254,25 +257,31 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), FolderError> {
         .map_err(|source| FolderError::File { path: path.to_owned(), source })
 }
 
-/// The options as `run.toml` keeps them: a table of links that is a file is copied into the folder, so that the run can be
-/// simulated and gone on with when the file is no more.
+/// The options as `run.toml` keeps them: a table of links and a plan that are files are copied into the folder, so that the run
+/// can be simulated and gone on with when the files are no more.
 fn kept(config: &RunConfig) -> Result<RunConfig, FolderError> {
     let mut kept = config.clone();
-    let copy = config.out.join(WAN);
     for table in [&mut kept.wan, &mut kept.links] {
-        let Some(name) = table.as_ref().filter(|name| BUILT_IN.iter().all(|(known, _)| known != name)) else {
-            continue;
-        };
-        let path = PathBuf::from(name);
-        if path != copy {
-            let text = skipstone_files::read_text(&path, FILE_BYTES_MAX)
-                .map_err(|source| FolderError::File { path, source })?;
-            write(&copy, text.as_bytes())?;
+        if let Some(name) = table.as_ref().filter(|name| BUILT_IN.iter().all(|(known, _)| known != name)) {
+            *table = keep(name, config.out.join(WAN))?;
         }
-        // A folder's name that is not UTF-8 can't be told in run.toml anyway.
-        *table = copy.to_str().map(str::to_owned);
+    }
+    if let Some(name) = &config.plan {
+        kept.plan = keep(name, config.out.join(GIVEN_PLAN))?;
     }
     Ok(kept)
+}
+
+/// Copies a file into the folder, if it is not that copy; its name there.
+fn keep(name: &str, copy: PathBuf) -> Result<Option<String>, FolderError> {
+    let path = PathBuf::from(name);
+    if path != copy {
+        let text = skipstone_files::read_text(&path, FILE_BYTES_MAX)
+            .map_err(|source| FolderError::File { path, source })?;
+        write(&copy, text.as_bytes())?;
+    }
+    // A folder's name that is not UTF-8 can't be told in run.toml anyway.
+    Ok(copy.to_str().map(str::to_owned))
 }
 
 /// A number that no other run has. It names the run and is no part of what is computed.

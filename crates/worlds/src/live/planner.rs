@@ -1,6 +1,7 @@
 //! Plans attempts for the coordinator, on a thread of its own where that takes a while, and keeps `plan.json`.
 
 use super::plan_file::{PlacementNote, write_plan};
+use crate::fixed_plan::FixedPlan;
 use skipstone_planner::{BalancedChooser, PathChooser, PlanError, SwarmChooser};
 use skipstone_types::{NodeId, PlaceAnswer, PlaceProblem, Plan, PlanProblem};
 use std::io;
@@ -48,6 +49,8 @@ struct Waiting {
 #[derive(Debug)]
 pub(super) struct Planner {
     requests: Sender<Request>,
+    /// Stages and paths that are given; they are searched for only once a node of theirs is lost.
+    fixed: Option<FixedPlan>,
     searches: bool,
     waits: bool,
     waiting: Option<Waiting>,
@@ -63,6 +66,7 @@ impl Planner {
     pub(super) fn start(
         dir: PathBuf,
         chooser: Option<SwarmChooser>,
+        fixed: Option<FixedPlan>,
         waits: bool,
         found: impl Fn(Found) + Send + 'static,
     ) -> io::Result<Self> {
@@ -71,7 +75,7 @@ impl Planner {
         std::thread::Builder::new()
             .name("planner".to_owned())
             .spawn(move || work(&dir, chooser, &queue, &found))?;
-        Ok(Self { requests, searches, waits, waiting: None, placing: None, kept: Vec::new() })
+        Ok(Self { requests, fixed, searches, waits, waiting: None, placing: None, kept: Vec::new() })
     }
 
     /// Says in which region a node is.
@@ -82,6 +86,9 @@ impl Planner {
 
     /// Asks for nodes' stages; answers with none where nothing is known of links.
     pub(super) fn ask_places(&mut self, problem: PlaceProblem, now: Instant) -> Option<PlaceAnswer> {
+        if let Some(fixed) = self.fixed.as_ref().filter(|fixed| fixed.answers(&problem)) {
+            return Some(fixed.places(&problem));
+        }
         let epoch = problem.epoch;
         let first = problem.nodes.iter().all(Vec::is_empty);
         let time = if first { FIRST_PLACES } else { PLACES };
@@ -108,6 +115,9 @@ impl Planner {
 
     /// Asks for a plan; answers with one where it needs no search.
     pub(super) fn ask(&mut self, problem: PlanProblem, now: Instant) -> Result<Option<Plan>, PlanError> {
+        if let Some(given) = self.fixed.as_ref().and_then(|fixed| fixed.plan(&problem)) {
+            return Ok(Some(self.keep(problem, given)));
+        }
         let balanced = BalancedChooser.choose(&problem)?;
         if !self.searches {
             return Ok(Some(self.keep(problem, balanced)));
@@ -220,7 +230,7 @@ mod tests {
             Found::Plan(plan) => drop(found.send(plan.expect("a plan"))),
             Found::Places(_) => {}
         };
-        (Planner::start(dir.path().to_owned(), chooser, waits, tell).expect("a thread"), plans, dir)
+        (Planner::start(dir.path().to_owned(), chooser, None, waits, tell).expect("a thread"), plans, dir)
     }
 
     #[test]

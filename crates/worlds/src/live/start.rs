@@ -3,6 +3,7 @@
 //! child ends.
 
 use crate::config::RunConfig;
+use crate::fixed_plan::FixedPlan;
 use crate::wan::{RegionView, TaskTimes};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,8 @@ pub(super) struct CoordinatorStart {
     pub(super) resume: Option<SavedState>,
     /// What is known of links and speeds; none: paths are balanced.
     pub(super) swarm: Option<SwarmDescription>,
+    /// Stages and paths, if they are given.
+    pub(super) fixed: Option<FixedPlan>,
     /// What placement gives for failures kept apart, in seconds of an iteration; none: 2 %.
     pub(super) domain_price_s: Option<f64>,
     /// Names of the regions, in the order of their numbers.

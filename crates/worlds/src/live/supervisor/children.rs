@@ -2,6 +2,7 @@
 
 use super::{ListenOptions, RunError};
 use crate::config::RunConfig;
+use crate::fixed_plan::FixedPlan;
 use crate::live::control::Control;
 use crate::live::folder::RunFolder;
 use crate::live::spawner::Spawner;
@@ -59,6 +60,8 @@ pub(super) struct Children {
     wan: Option<WanTable>,
     /// What the planner is told of it.
     swarm: Option<SwarmDescription>,
+    /// Stages and paths, if they are given.
+    fixed: Option<FixedPlan>,
     port: u16,
     /// This machine's number, if there are others.
     machine: u64,
@@ -111,6 +114,7 @@ impl Children {
             settings,
             secret: RunSecret::generate().to_hex(),
             swarm: wan.as_ref().map(|table| describe(config, &folder.shape, table)).transpose()?,
+            fixed: config.fixed_plan()?,
             wan,
             port,
             machine,
@@ -155,6 +159,7 @@ impl Children {
             port: self.port,
             resume: self.resume.clone(),
             swarm: self.swarm.clone(),
+            fixed: self.fixed.clone(),
             domain_price_s: self.config.domain_price,
             regions: self.wan.as_ref().map(|table| table.names().to_vec()).unwrap_or_default(),
             view: self.view(WanTable::coordinator),
