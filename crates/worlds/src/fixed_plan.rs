@@ -94,7 +94,7 @@ impl FixedPlan {
     }
 
     /// Whether the question is the plan's to answer: where the first nodes go, and whether two of them should change places.
-    pub(crate) fn answers(&self, problem: &PlaceProblem) -> bool {
+    pub(crate) fn answers(problem: &PlaceProblem) -> bool {
         problem.nodes.iter().all(Vec::is_empty) || problem.free.is_empty()
     }
 

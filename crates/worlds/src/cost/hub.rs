@@ -3,6 +3,7 @@
 use super::SimulateError;
 use super::wires::Pid;
 use super::world::{Event, World};
+use crate::fixed_plan::FixedPlan;
 use skipstone_planner::{BalancedChooser, PathChooser, SwarmChooser};
 use skipstone_protocol::{
     Coordinator, CoordinatorCommand, CoordinatorInput, End, ToCoordinator, ToWorker, WorkerInput,
@@ -128,7 +129,7 @@ impl World {
                 let answer = match (&self.model.fixed, &mut self.hub.chooser) {
                     // Who comes later goes where it shortens an iteration most.
                     (Some(fixed), None) => fixed.places(&problem),
-                    (Some(fixed), Some(_)) if fixed.answers(&problem) => fixed.places(&problem),
+                    (Some(fixed), Some(_)) if FixedPlan::answers(&problem) => fixed.places(&problem),
                     (Some(_), Some(chooser)) => chooser.answer(&problem, &mut || 0.0),
                     (None, Some(chooser)) => chooser.answer(&problem, &mut || 0.0),
                     (None, None) => PlaceAnswer { epoch: problem.epoch, ..PlaceAnswer::default() },

@@ -263,22 +263,22 @@ fn kept(config: &RunConfig) -> Result<RunConfig, FolderError> {
     let mut kept = config.clone();
     for table in [&mut kept.wan, &mut kept.links] {
         if let Some(name) = table.as_ref().filter(|name| BUILT_IN.iter().all(|(known, _)| known != name)) {
-            *table = keep(name, config.out.join(WAN))?;
+            *table = keep(name, &config.out.join(WAN))?;
         }
     }
     if let Some(name) = &config.plan {
-        kept.plan = keep(name, config.out.join(GIVEN_PLAN))?;
+        kept.plan = keep(name, &config.out.join(GIVEN_PLAN))?;
     }
     Ok(kept)
 }
 
 /// Copies a file into the folder, if it is not that copy; its name there.
-fn keep(name: &str, copy: PathBuf) -> Result<Option<String>, FolderError> {
+fn keep(name: &str, copy: &Path) -> Result<Option<String>, FolderError> {
     let path = PathBuf::from(name);
     if path != copy {
         let text = skipstone_files::read_text(&path, FILE_BYTES_MAX)
             .map_err(|source| FolderError::File { path, source })?;
-        write(&copy, text.as_bytes())?;
+        write(copy, text.as_bytes())?;
     }
     // A folder's name that is not UTF-8 can't be told in run.toml anyway.
     Ok(copy.to_str().map(str::to_owned))

@@ -86,7 +86,7 @@ impl Planner {
 
     /// Asks for nodes' stages; answers with none where nothing is known of links.
     pub(super) fn ask_places(&mut self, problem: PlaceProblem, now: Instant) -> Option<PlaceAnswer> {
-        if let Some(fixed) = self.fixed.as_ref().filter(|fixed| fixed.answers(&problem)) {
+        if let Some(fixed) = self.fixed.as_ref().filter(|_| FixedPlan::answers(&problem)) {
             return Some(fixed.places(&problem));
         }
         let epoch = problem.epoch;
