@@ -1,5 +1,6 @@
 use super::*;
 use crate::config::RunConfig;
+use skipstone_types::WhileLost;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -68,7 +69,8 @@ fn arms_learn_and_lose_the_same_stages() {
 #[test]
 fn an_oracle_gives_a_stage_back_as_it_was_and_sends_nothing_for_it() {
     let dir = tempfile::tempdir().unwrap();
-    let experiment = experiment(&["oracle", "checkfree", "checkfree:rate_decay=2"], &[0.03], &[1]);
+    let mut experiment = experiment(&["oracle", "checkfree", "checkfree:rate_decay=2"], &[0.03], &[1]);
+    experiment.run.while_lost = WhileLost::Skip;
     let (results, _) = run(&experiment, dir.path(), 2);
     let [calm, oracle, checkfree, decays] = results.as_slice() else { panic!("{results:?}") };
     assert_eq!(oracle.lost.len(), checkfree.lost.len());
@@ -79,6 +81,17 @@ fn an_oracle_gives_a_stage_back_as_it_was_and_sends_nothing_for_it() {
     assert!(loss(oracle) != loss(calm), "the hole is there all the same");
     assert!(loss(oracle) < loss(checkfree), "{} {}", loss(oracle), loss(checkfree));
     assert!(loss(decays) != loss(checkfree), "the raised rate goes down again");
+}
+
+#[test]
+fn a_stage_that_is_back_at_once_costs_nothing_where_it_is_waited_for_briefly() {
+    let dir = tempfile::tempdir().unwrap();
+    let experiment = experiment(&["oracle"], &[0.03], &[1]);
+    let (results, _) = run(&experiment, dir.path(), 2);
+    let [calm, oracle] = results.as_slice() else { panic!("{results:?}") };
+    assert!(!oracle.lost.is_empty());
+    assert_eq!(oracle.around_holes, 0);
+    assert_eq!(oracle.final_loss(), calm.final_loss());
 }
 
 #[test]
