@@ -242,3 +242,15 @@ fn a_list_of_nodes_that_can_not_be_is_refused_and_one_that_is_too_small_says_why
     list["regions"] = Value::Null;
     fails(2, &list, &[], "--wan TABLE");
 }
+
+#[test]
+fn the_instance_in_the_docs_can_be_planned_for() {
+    let text = include_str!("../../../docs/instances.md");
+    let written = text.split_once("```json\n").and_then(|(_, rest)| rest.split_once("```")).unwrap().0;
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(folder.path(), "small.json", &serde_json::from_str(written).unwrap());
+    let output = skipstone(&["plan", &file, "--work", "2000", "--seed", "1", "--json"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let plan: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(plan["microbatches"].as_array().unwrap().len(), 6);
+}

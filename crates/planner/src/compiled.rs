@@ -36,7 +36,7 @@ impl PathRule {
     }
 }
 
-/// An instance with every duration rounded once to microseconds (half to even), as `PLANNER.md` asks.
+/// An instance with every duration rounded once to microseconds (half to even), see `docs/instances.md`.
 #[derive(Debug, Clone)]
 pub struct CompiledInstance {
     instance: Instance,

@@ -1,4 +1,4 @@
-//! The balanced chooser keeps the rules of `PLANNER.md` and its own promises.
+//! The balanced chooser keeps the rules of paths and its own promises.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,4 +1,4 @@
-//! Paths of microbatches through stages, and the rules that they obey (`PLANNER.md`, "Problem").
+//! Paths of microbatches through stages, and the rules that they obey (`docs/instances.md`).
 
 use crate::{NodeId, StageId};
 use serde::{Deserialize, Serialize};

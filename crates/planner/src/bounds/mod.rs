@@ -1,4 +1,4 @@
-//! Lower bounds on the makespan (`PLANNER.md`, "Bounds"). Each holds for any policy, starts and orders.
+//! Lower bounds on the makespan. Each holds for any policy, starts and orders.
 
 mod one_machine;
 mod paths;

@@ -8,7 +8,7 @@ use thiserror::Error;
 pub enum InstanceError {
     /// The text is not JSON of this shape.
     #[error(
-        "the instance can't be read near field `{field}`, line {line}, column {column}: {reason}; see PLANNER.md for the format"
+        "the instance can't be read near field `{field}`, line {line}, column {column}: {reason}; docs/instances.md explains every field"
     )]
     Syntax {
         /// The last field begun before the fault.

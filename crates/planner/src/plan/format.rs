@@ -114,7 +114,7 @@ impl PipelinePlan {
     pub fn from_json(text: &str) -> Result<Self, String> {
         serde_json::from_str(text).map_err(|error| {
             format!(
-                "the plan can't be read near field `{}`, line {}, column {}: {}; see PLANNER.md for the format",
+                "the plan can't be read near field `{}`, line {}, column {}: {}; docs/instances.md explains every field",
                 crate::json::field_before(text, error.line(), error.column()),
                 error.line(),
                 error.column(),

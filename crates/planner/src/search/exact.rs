@@ -32,7 +32,7 @@ pub struct Exact {
 /// Improves on `start` by branch and bound, and proves how far from the optimum its result is at most.
 ///
 /// Branches: the stage of every node, then the path of every microbatch. A branch is cut where a bound that holds for any
-/// policy, start and order (`PLANNER.md`, "Bounds") reaches the best objective found. What stays open is the order of tasks
+/// policy, start and order reaches the best objective found. What stays open is the order of tasks
 /// within one set of paths: it is tried under every policy, and the bound of its paths counts. So bound and objective meet
 /// where dispatch is optimal, and otherwise enclose the optimum. `progress` is as for [`search`](super::search).
 ///

@@ -1,4 +1,4 @@
-//! The event-driven simulation of one iteration (`PLANNER.md`, "Timing").
+//! The event-driven simulation of one iteration (`docs/instances.md`, "Time").
 
 use super::links::SerialLinks;
 use super::schedule::{NONE, Schedule};

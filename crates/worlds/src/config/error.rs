@@ -118,8 +118,8 @@ pub enum ConfigError {
         "--repair drop is not in this version; leave it out: --repair exact loses nothing and costs only memory"
     )]
     RepairDrop,
-    /// `--wan` is no table.
-    #[error("--wan {name}: {why}")]
+    /// `--wan` or `--links` is no table.
+    #[error("--wan or --links {name}: {why}")]
     Wan {
         /// What was given.
         name: String,
