@@ -25,16 +25,21 @@ impl RunState {
         self.advance(record.time_ms);
         self.confirm(&record.event);
         match record.event {
-            Event::SwarmStarted { .. } | Event::CoordinatorStarted { .. } | Event::NodeJoined { .. } => {
-                self.begin_session();
-            }
+            Event::SwarmStarted { .. } => self.begin_session(true),
+            Event::CoordinatorStarted { .. } | Event::NodeJoined { .. } => self.begin_session(false),
             // After the end only a validation, a save and the like count: a run's processes go down with it.
             Event::Validated { .. } | Event::StateSaved { .. } | Event::SaveFailed { .. } => {}
             _ if self.finished.is_some() || self.knows(&record.event) => return,
             _ => {}
         }
         match &record.event {
-            Event::CoordinatorStarted { term, .. } => self.coordinator_started(term.0),
+            Event::CoordinatorStarted { term, iteration } => {
+                // A run that goes on after its parent was killed does so from what was saved.
+                if iteration.0 < self.steps {
+                    self.undo(iteration.0);
+                }
+                self.coordinator_started(term.0);
+            }
             Event::NodeJoined { node, was, .. } => self.joined(*node, *was),
             Event::NodeEmptied { node, .. } => self.emptied(*node),
             Event::NodeAssigned { node, stage, how } => self.assigned(*node, *stage, how),
@@ -87,9 +92,14 @@ impl RunState {
     }
 
     /// A run that had finished goes on with other nodes.
-    fn begin_session(&mut self) {
+    /// The run has ended and goes on, or its parent was killed, and another one (`anew`) goes on with it.
+    fn begin_session(&mut self, anew: bool) {
         if self.finished.take().is_none() {
-            return;
+            if !anew {
+                return;
+            }
+            let nodes: Vec<_> = self.nodes.keys().copied().collect();
+            nodes.into_iter().for_each(|node| self.time.set(node, None));
         }
         self.nodes.clear();
         self.commits.clear();
@@ -331,14 +341,19 @@ impl RunState {
 
     /// What was committed from this iteration on has never been.
     fn roll_back(&mut self, to: u64) {
+        self.undo(to);
+        self.running = None;
+        self.rolling_back = true;
+    }
+
+    /// What came from this iteration on does not count.
+    fn undo(&mut self, to: u64) {
         let mut good_us = 0;
         while let Some(undone) = self.undoable.pop_back_if(|of| of.iteration >= to) {
             good_us += undone.good_us;
             self.tokens = self.tokens.saturating_sub(undone.tokens);
         }
         self.time.roll_back(good_us);
-        self.running = None;
-        self.rolling_back = true;
         self.steps = to;
     }
 

@@ -440,3 +440,26 @@ fn a_rollback_is_one_incident_and_nobody_is_lost_but_who_died() {
         "{texts:#?}"
     );
 }
+
+/// A parent that was killed has told of iterations that were saved nowhere: who goes on from `state/` does not count them.
+#[test]
+fn a_run_that_goes_on_after_its_parent_was_killed_counts_from_what_was_saved() {
+    let mut state = RunState::new(script::info(STEPS));
+    let finished = |record: &EventRecord| matches!(record.event, Event::Finished { .. });
+    let mut last_ms = 0;
+    for record in script::events(100).into_iter().take_while(|record| !finished(record)) {
+        last_ms = record.time_ms;
+        state.apply(&record);
+    }
+    let (steps, tokens) = (state.steps(), state.tokens());
+    assert!(steps > 40 && state.living() > 0);
+    let mut take = |event| state.apply(&EventRecord { schema: 1, time_ms: last_ms + 5, event });
+    take(Event::SwarmStarted { cores: 2 });
+    take(Event::CoordinatorStarted { term: skipstone_types::Term(9), iteration: Iteration(40) });
+    take(Event::Finished { iteration: Iteration(40), why: "stopped".to_owned() });
+    assert_eq!((state.steps(), state.living()), (40, 0));
+    assert_eq!(state.tokens(), tokens / steps * 40);
+    let summary = Summary::of(&state);
+    let sum = summary.badput.total() + summary.goodput * summary.node_seconds;
+    assert!((sum - summary.node_seconds).abs() < 1e-6, "{sum} of {}", summary.node_seconds);
+}
