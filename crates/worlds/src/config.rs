@@ -439,8 +439,10 @@ impl RunConfig {
     /// # Errors
     /// A table that can't be read.
     pub fn wan_table(&self) -> Result<Option<WanTable>, ConfigError> {
-        let load =
-            |name: &str| WanTable::load(name).map_err(|why| ConfigError::Wan { name: name.to_owned(), why });
+        let flag = if self.wan.is_some() { "--wan" } else { "--links" };
+        let load = |name: &str| {
+            WanTable::load(name).map_err(|why| ConfigError::Wan { flag, name: name.to_owned(), why })
+        };
         self.table_of_links().map(load).transpose()
     }
 

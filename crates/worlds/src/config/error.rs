@@ -119,8 +119,10 @@ pub enum ConfigError {
     )]
     RepairDrop,
     /// `--wan` or `--links` is no table.
-    #[error("--wan or --links {name}: {why}")]
+    #[error("{flag} {name}: {why}")]
     Wan {
+        /// Which of them.
+        flag: &'static str,
         /// What was given.
         name: String,
         /// What is wrong, and what to do.

@@ -28,7 +28,8 @@ impl Places {
     /// # Errors
     /// A table that can't be read.
     pub(in crate::live) fn new(order: &PlacesStart, config: &RunConfig) -> Result<Self, ConfigError> {
-        let why = |why| ConfigError::Wan { name: order.table.clone(), why };
+        let flag = if order.shaped { "--wan" } else { "--links" };
+        let why = |why| ConfigError::Wan { flag, name: order.table.clone(), why };
         let table = WanTable::load(&order.table).map_err(why)?;
         Ok(Self { table, order: order.clone(), config: config.clone() })
     }
