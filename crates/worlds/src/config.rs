@@ -441,7 +441,7 @@ impl RunConfig {
     pub fn wan_table(&self) -> Result<Option<WanTable>, ConfigError> {
         let flag = if self.wan.is_some() { "--wan" } else { "--links" };
         let load = |name: &str| {
-            WanTable::load(name).map_err(|why| ConfigError::Wan { flag, name: name.to_owned(), why })
+            WanTable::load(name).map_err(|why| ConfigError::Wan { name: format!("{flag} {name}"), why })
         };
         self.table_of_links().map(load).transpose()
     }

@@ -119,11 +119,9 @@ pub enum ConfigError {
     )]
     RepairDrop,
     /// `--wan` or `--links` is no table.
-    #[error("{flag} {name}: {why}")]
+    #[error("{name}: {why}")]
     Wan {
-        /// Which of them.
-        flag: &'static str,
-        /// What was given.
+        /// The flag, and what was given.
         name: String,
         /// What is wrong, and what to do.
         why: WanError,

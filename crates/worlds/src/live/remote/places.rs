@@ -29,7 +29,7 @@ impl Places {
     /// A table that can't be read.
     pub(in crate::live) fn new(order: &PlacesStart, config: &RunConfig) -> Result<Self, ConfigError> {
         let flag = if order.shaped { "--wan" } else { "--links" };
-        let why = |why| ConfigError::Wan { flag, name: order.table.clone(), why };
+        let why = |why| ConfigError::Wan { name: format!("{flag} {}", order.table), why };
         let table = WanTable::load(&order.table).map_err(why)?;
         Ok(Self { table, order: order.clone(), config: config.clone() })
     }
