@@ -94,9 +94,13 @@ pub(crate) struct RunFlags {
     /// then goes around it [default: briefly]
     #[arg(long, value_name = "briefly|skip|wait", value_parser = parse_while_lost, help_heading = "Recovery")]
     while_lost: Option<WhileLost>,
-    /// Kill nodes: a rate per node and hour (16%/h), an interval (every 20s), or a trace file
+    /// Kill nodes: a rate per node and hour (16%/h), an interval (every 20s), or a trace: JSON lines, or a spot market's
+    /// (see below)
     #[arg(long, value_name = "RATE|TRACE", help_heading = "Recovery")]
     churn: Option<String>,
+    /// The trace's time goes so many times as fast: with 60, an hour of it is a minute [default: 1]
+    #[arg(long, value_name = "X", requires = "churn", help_heading = "Recovery")]
+    churn_speed: Option<f64>,
     /// In which numbers activations and their gradients travel between stages: f32, bf16 (half the bytes) or int8 (a quarter)
     /// [default: f32]
     #[arg(long, value_name = "f32|bf16|int8", help_heading = "Network and speed")]
@@ -269,6 +273,7 @@ impl RunFlags {
             slots,
             threads,
             churn,
+            churn_speed,
             notice_command,
             price_per_hour,
             wan,

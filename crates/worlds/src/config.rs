@@ -5,6 +5,7 @@ mod churn;
 mod error;
 mod memory;
 mod shape;
+mod spot;
 
 pub use crate::wire_format::WireFormat;
 pub use churn::{Churn, TraceLine, TraceTarget};
@@ -12,6 +13,7 @@ pub use error::ConfigError;
 pub(crate) use memory::bytes_in_units;
 pub use memory::{MemoryPlan, NodeMemory};
 pub use shape::RunShape;
+pub use spot::{PlacesChange, SpotTrace};
 
 use crate::fixed_plan::FixedPlan;
 use crate::text::{self, FILE_BYTES_MAX};
@@ -136,6 +138,9 @@ pub struct RunConfig {
     /// Kills: a rate per node and hour (`16%/h`), `every 20s`, or a trace file; none = no kills.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub churn: Option<String>,
+    /// How many times as fast the time of a trace goes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub churn_speed: Option<f64>,
     /// Links as long as between these regions: a built-in table (`gcp12`) or a JSON file; none = as fast as they can be.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wan: Option<String>,
@@ -215,6 +220,7 @@ impl Default for RunConfig {
             save_every_s: 600.0,
             slots: None,
             churn: None,
+            churn_speed: None,
             wan: None,
             links: None,
             plan: None,
@@ -489,7 +495,14 @@ impl RunConfig {
     /// # Errors
     /// A rate or trace that can't be read.
     pub fn churn_plan(&self) -> Result<Option<Churn>, ConfigError> {
-        self.churn.as_deref().map(Churn::parse).transpose()
+        let churn = self.churn.as_deref().map(Churn::parse).transpose()?;
+        let Some(speed) = self.churn_speed else { return Ok(churn) };
+        if !(1e-6..=1e6).contains(&speed) {
+            return Err(ConfigError::ChurnSpeed(format!("{speed} is not from 0.000001 to 1000000")));
+        }
+        let sped_up = churn.and_then(|churn| churn.sped_up(speed));
+        let why = "only a trace has a time that could go faster; pass a trace with --churn, or leave it out";
+        sped_up.map(Some).ok_or_else(|| ConfigError::ChurnSpeed(why.to_owned()))
     }
 }
 

@@ -59,6 +59,9 @@ pub(crate) struct Simulate {
     /// Kill nodes, in place of what the run says: a rate per node and hour (16%/h), an interval (every 20s), a trace file
     #[arg(long, value_name = "RATE|TRACE", requires = "run")]
     churn: Option<String>,
+    /// A trace's time goes so many times as fast [default: as the run says, else 1]
+    #[arg(long, value_name = "X", requires = "run")]
+    churn_speed: Option<f64>,
     /// Seconds of a relay stage's forward, in place of what the run says
     #[arg(long, value_name = "SECONDS", requires = "run")]
     pace: Option<f64>,
@@ -127,7 +130,10 @@ impl Simulate {
             )));
         }
         let mut config = RunConfig::read(run)?;
-        config.churn = self.churn.or(config.churn);
+        if self.churn.is_some() {
+            (config.churn, config.churn_speed) = (self.churn, None);
+        }
+        config.churn_speed = self.churn_speed.or(config.churn_speed);
         config.pace = self.pace.or(config.pace);
         config.wan = self.wan.or(config.wan);
         config.steps = self.iterations.unwrap_or(config.steps);
@@ -145,7 +151,7 @@ impl Simulate {
 
     /// What an instance's plan takes the state machines that train.
     fn instance(self, path: &Path) -> Outcome {
-        if self.churn.is_some() || self.pace.is_some() || self.wan.is_some() {
+        if self.churn.is_some() || self.churn_speed.is_some() || self.pace.is_some() || self.wan.is_some() {
             return Err(Failure::input(
                 "an INSTANCE.json says itself how long tasks and links take, and nobody dies in it: leave --churn, --pace \
                  and --wan out, or simulate a RUN.toml",

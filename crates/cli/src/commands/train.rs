@@ -15,6 +15,7 @@ Examples:
   skipstone train                                       embedded stories, a tiny model, 5 processes
   skipstone train --data book.txt --model tiny --layers 6 --stages 5 --origin-layers 1 --replicas 2 --skip 0.33
   skipstone train --churn 'every 20s' --steps 500       a node is killed every 20 seconds
+  skipstone train --churn p3-trace.csv --churn-speed 60 --steps 2000    machines come and go as on a spot market
   skipstone train --recovery checkfree+ --stages 6      the first and last stage swap places with a partner, and come back from it
   skipstone train --recovery checkfree --edge-swaps odd the swaps alone
   skipstone train --recovery neighbour-snapshot:every=10        a neighbour gets a copy of each stage more often than by default
@@ -36,6 +37,12 @@ Examples:
 
 A run's folder holds run.toml, events.jsonl, report.html, tensorboard/, state/ (for --resume) and model/ (for
 transformers). Ctrl-C finishes the iteration, saves, and ends; twice ends at once.
+
+A --churn trace is a file of JSON lines {\"t_s\": 12.5, \"stage\": 3, \"event\": \"kill\"} (or \"node\": 2, the third that lives; or \"drain\":
+notice), a spot market's lines 60000,add,NAME and 2040000,remove,NAME (milliseconds; Bamboo's and Oobleck's), or its counts
+{\"metadata\": {\"gap_seconds\": 300}, \"data\": [4, 4, 3]} (SkyPilot's). On a spot market's machines a place whose machine is taken away
+gets the next that is free, and stays empty while there is none; a trace that never has as many machines as the run has nodes lends
+each to several. Its time begins when all places have a machine. The last origin is always spared.
 
 --wan holds back what processes send to each other: a message arrives its link's latency later, a tensor latency +
 bytes / bandwidth. gcp12 has 12 cloud regions; a file is JSON {\"regions\", \"node_regions\"} with the fields of a planner's

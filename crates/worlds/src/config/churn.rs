@@ -1,6 +1,7 @@
 //! Kills and notices on purpose: a rate, an interval, or a trace.
 
 use super::ConfigError;
+use super::spot::{SpotTrace, sped_up};
 use crate::text::{FILE_BYTES_MAX, from_json};
 use serde::Deserialize;
 use skipstone_types::StageId;
@@ -36,6 +37,8 @@ pub enum Churn {
     Every(Duration),
     /// As written down.
     Trace(Vec<TraceLine>),
+    /// As machines went, and came again, on a spot market.
+    Spot(SpotTrace),
 }
 
 #[derive(Deserialize)]
@@ -78,7 +81,24 @@ impl Churn {
         }
         let trace = skipstone_files::read_text(Path::new(text), FILE_BYTES_MAX)
             .map_err(|why| wrong(format!("it is not a rate, and there is no such trace ({why})")))?;
+        if SpotTrace::is_one(&trace) {
+            return SpotTrace::parse(&trace).map(Self::Spot).map_err(wrong);
+        }
         Self::trace(&trace).map_err(|(line, why)| wrong(format!("line {line}: {why}")))
+    }
+
+    /// The same, if a trace's time goes so many times as fast; none of what is no trace.
+    pub(super) fn sped_up(self, speed: f64) -> Option<Self> {
+        match self {
+            Self::PerNodeHour(_) | Self::Every(_) => None,
+            Self::Trace(mut lines) => {
+                for line in &mut lines {
+                    line.at = sped_up(line.at, speed);
+                }
+                Some(Self::Trace(lines))
+            }
+            Self::Spot(trace) => Some(Self::Spot(trace.sped_up(speed))),
+        }
     }
 
     fn trace(text: &str) -> Result<Self, (usize, String)> {

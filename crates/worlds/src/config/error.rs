@@ -156,7 +156,7 @@ pub enum ConfigError {
     NoticeCommand,
     /// `--churn` is neither a rate nor a trace.
     #[error(
-        "--churn {text}: {why}; pass a rate per node and hour (16%/h), an interval (every 20s), or a trace of JSON lines {{\"t_s\": 12.5, \"stage\": 3, \"event\": \"kill\"}}"
+        "--churn {text}: {why}; pass a rate per node and hour (16%/h), an interval (every 20s), or a trace: JSON lines {{\"t_s\": 12.5, \"stage\": 3, \"event\": \"kill\"}}, or a spot market's (`skipstone train --help`)"
     )]
     Churn {
         /// What was given.
@@ -164,4 +164,7 @@ pub enum ConfigError {
         /// What is wrong.
         why: String,
     },
+    /// `--churn-speed` can't work.
+    #[error("--churn-speed: {0}")]
+    ChurnSpeed(String),
 }

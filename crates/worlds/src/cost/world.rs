@@ -108,6 +108,8 @@ pub(super) struct World {
     /// When the last shares of each committed iteration were there, in milliseconds.
     shares_ms: Vec<u64>,
     longest_us: u64,
+    /// When places were last empty that no machine was there for.
+    enough_us: u64,
     saved_us: u64,
     over: bool,
     /// What the watcher has not been told yet.
@@ -127,7 +129,7 @@ impl World {
         let chooser = model.swarm.clone().map(SwarmChooser::new).transpose();
         let chooser = chooser.map_err(|why| SimulateError::Plan(why.to_string()))?;
         let chooser = chooser.map(|chooser| chooser.with_domain_price(model.domain_price_s));
-        let killer = Killer::new(model.script.clone(), model.churn.clone(), settings.seed);
+        let killer = Killer::new(model.script.clone(), model.churn.clone(), settings.seed, settings.nodes());
         let mut world = Self {
             hub: Hub::new(settings, chooser),
             now_us: 0,
@@ -150,6 +152,7 @@ impl World {
             expected_ms: Vec::new(),
             shares_ms: Vec::new(),
             longest_us: 0,
+            enough_us: 0,
             saved_us: 0,
             over: false,
             seen: Vec::new(),
@@ -254,7 +257,12 @@ impl World {
     fn look(&mut self) -> Result<(), SimulateError> {
         self.queue.push(self.now_us + LOOK_US, Event::Look);
         let patience_us = STANDSTILL_US.max(STANDSTILL_FACTOR * self.longest_us);
-        if self.now_us > self.commits_us.last().copied().unwrap_or(0) + patience_us {
+        // A trace may have too few machines to train with, for as long as it likes.
+        if self.killer.waits_for_machines() {
+            self.enough_us = self.now_us;
+        }
+        let since_us = self.commits_us.last().copied().unwrap_or(0).max(self.enough_us);
+        if self.now_us > since_us + patience_us {
             let (iterations, at_s) = (self.commits_us.len() as u64, self.now_us as f64 / 1e6);
             return Err(SimulateError::Standstill { iterations, at_s });
         }
@@ -265,7 +273,8 @@ impl World {
                     self.replace(self.nodes[pid].place)?;
                 }
             }
-            for place in std::mem::take(&mut self.empty) {
+            let replaced = self.empty.len().saturating_sub(self.killer.away());
+            for place in self.empty.drain(..replaced).collect::<Vec<_>>() {
                 self.replace(place)?;
             }
         }

@@ -73,6 +73,10 @@ pub(super) struct Children {
     coordinator: Option<Process>,
     coordinator_exit: Option<bool>,
     nodes: Vec<Process>,
+    /// Places whose process is gone, and not yet replaced.
+    empty: VecDeque<usize>,
+    /// How many of them are to stay empty.
+    away: usize,
     words: Receiver<Word>,
     speaker: Sender<Word>,
     welcomed: BTreeSet<u32>,
@@ -125,6 +129,8 @@ impl Children {
             coordinator: None,
             coordinator_exit: None,
             nodes: Vec::new(),
+            empty: VecDeque::new(),
+            away: 0,
             words,
             speaker,
             welcomed: BTreeSet::new(),
@@ -296,6 +302,11 @@ impl Children {
         }
     }
 
+    /// So many of the dead are not replaced from now on.
+    pub(super) fn leave_empty(&mut self, places: usize) {
+        self.away = places;
+    }
+
     /// Waits for news at most so long, and replaces the dead.
     pub(super) fn look(&mut self, wait: Duration) -> Result<Vec<News>, RunError> {
         let mut news = Vec::new();
@@ -364,10 +375,14 @@ impl Children {
             if !self.welcomed.remove(&process) && !self.over {
                 self.note_death_at_start("a node", &format!("node-{slot}"))?;
             }
-            if self.config.respawn && !self.over && !succeeded {
-                self.start_node(slot, false)?;
-                news.push(News::Respawned("node"));
+            if !succeeded {
+                self.empty.push_back(slot);
             }
+        }
+        while self.config.respawn && !self.over && self.empty.len() > self.away {
+            let Some(slot) = self.empty.pop_front() else { break };
+            self.start_node(slot, false)?;
+            news.push(News::Respawned("node"));
         }
         Ok(())
     }

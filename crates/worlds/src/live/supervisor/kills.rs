@@ -1,10 +1,10 @@
 //! Kills and notices on purpose: the demo's script, and `--churn`.
 
-use crate::config::{Churn, TraceLine, TraceTarget};
+use crate::config::{Churn, PlacesChange, TraceLine, TraceTarget};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use skipstone_types::{Event, Iteration, NodeId, StageId};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// Whom to kill.
@@ -51,7 +51,7 @@ pub struct Kill {
 pub type KillScript = Vec<Kill>;
 
 /// Who lives, as the parent hears it.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Roster {
     nodes: BTreeMap<NodeId, (u32, Option<StageId>)>,
     /// Those that the coordinator of now has taken in. Of the others nobody says when they die.
@@ -124,14 +124,34 @@ impl Roster {
 pub(crate) struct Killer {
     script: KillScript,
     churn: Option<Churn>,
+    /// What is still to come of a spot market's trace.
+    spot: VecDeque<PlacesChange>,
+    /// Places that stay empty, since the trace has no machine for them.
+    away: usize,
     /// When the next random kill is due.
     next: Option<Duration>,
     random: ChaCha8Rng,
 }
 
 impl Killer {
-    pub(crate) fn new(script: KillScript, churn: Option<Churn>, seed: u64) -> Self {
-        Self { script, churn, next: None, random: ChaCha8Rng::seed_from_u64(seed ^ 0x006b_696c_6c73) }
+    /// For a swarm of `places` nodes.
+    pub(crate) fn new(script: KillScript, churn: Option<Churn>, seed: u64, places: usize) -> Self {
+        let (churn, spot) = match churn {
+            Some(Churn::Spot(trace)) => (None, trace.on(places as u32).into()),
+            churn => (churn, VecDeque::new()),
+        };
+        let random = ChaCha8Rng::seed_from_u64(seed ^ 0x006b_696c_6c73);
+        Self { script, churn, spot, away: 0, next: None, random }
+    }
+
+    /// Whether places are empty that a trace will have machines for, or may.
+    pub(crate) fn waits_for_machines(&self) -> bool {
+        self.away > 0 && !self.spot.is_empty()
+    }
+
+    /// How many places are to stay empty.
+    pub(crate) fn away(&self) -> usize {
+        self.away
     }
 
     /// What is to be done now; a kill that names no node is the coordinator's.
@@ -161,7 +181,31 @@ impl Killer {
             }
         }
         victims.extend(self.churned(elapsed, iteration, roster));
+        self.take_away(elapsed, iteration, roster, &mut victims);
         victims
+    }
+
+    /// The victims of a spot market, but for the last origin.
+    fn take_away(
+        &mut self,
+        elapsed: Duration,
+        iteration: Iteration,
+        roster: &Roster,
+        victims: &mut Vec<Deed>,
+    ) {
+        if iteration == Iteration(0) || self.spot.front().is_none_or(|change| change.at > elapsed) {
+            return;
+        }
+        let mut left = roster.clone();
+        while let Some(change) = self.spot.pop_front_if(|change| change.at <= elapsed) {
+            self.away = change.away as usize;
+            for _ in 0..change.taken {
+                let mortal = left.mortal();
+                let Some(node) = self.one_of(&mortal) else { break };
+                left.forget(node);
+                victims.push(Deed::Kill(Some(node)));
+            }
+        }
     }
 
     fn one_of(&mut self, nodes: &[NodeId]) -> Option<NodeId> {
@@ -215,7 +259,7 @@ impl Killer {
                 let uniform: f64 = self.random.random();
                 Duration::from_secs_f64((-(1.0 - uniform).ln() / per_second).min(1e9))
             }
-            Churn::Trace(_) => Duration::MAX,
+            Churn::Trace(_) | Churn::Spot(_) => Duration::MAX,
         }
     }
 }
@@ -245,7 +289,7 @@ mod tests {
             Kill { when: When::Iteration(Iteration(5)), target: Target::WholeStage(StageId(1)) },
             Kill { when: When::At(Duration::from_secs(1)), target: Target::Coordinator },
         ];
-        let mut killer = Killer::new(script, None, 1);
+        let mut killer = Killer::new(script, None, 1, 4);
         assert_eq!(killer.due(Duration::ZERO, Iteration(4), &roster()), []);
         let all: Vec<_> = (2..=4).map(|node| Deed::Kill(Some(NodeId(node)))).collect();
         assert_eq!(killer.due(Duration::ZERO, Iteration(5), &roster()), all);
@@ -269,7 +313,7 @@ mod tests {
         let line =
             |at_s, notice| TraceLine { at: Duration::from_secs(at_s), target: TraceTarget::Node(1), notice };
         let trace = Churn::Trace(vec![line(1, true), line(2, false)]);
-        let mut killer = Killer::new(vec![], Some(trace), 1);
+        let mut killer = Killer::new(vec![], Some(trace), 1, 4);
         let mut due = |at_s| killer.due(Duration::from_secs(at_s), Iteration(1), &roster());
         assert_eq!(due(0), []);
         assert_eq!(due(1), [Deed::Drain(NodeId(2))]);
@@ -280,7 +324,7 @@ mod tests {
     #[test]
     fn a_rate_kills_about_as_often_as_it_says() {
         // 3 mortal nodes at 100 deaths an hour each: 300 an hour.
-        let mut killer = Killer::new(vec![], Some(Churn::PerNodeHour(100.0)), 7);
+        let mut killer = Killer::new(vec![], Some(Churn::PerNodeHour(100.0)), 7, 4);
         let roster = roster();
         let kills: usize = (0..36_000_u32)
             .map(|tenth| {
@@ -288,5 +332,29 @@ mod tests {
             })
             .sum();
         assert!((240..=360).contains(&kills), "{kills}");
+    }
+
+    #[test]
+    fn a_spot_market_takes_what_it_says_and_spares_the_last_origin() {
+        let text = "0,add,a\n0,add,b\n0,add,c\n0,add,d\n1000,remove,a\n1000,remove,b\n5000,remove,c\n5000,remove,d\n9000,add,a\n";
+        let trace = crate::config::SpotTrace::parse(text).unwrap();
+        let mut killer = Killer::new(vec![], Some(Churn::Spot(trace)), 1, 4);
+        let mut roster = roster();
+        let mut due = |at_s, iteration, roster: &mut Roster| {
+            let deeds = killer.due(Duration::from_secs(at_s), Iteration(iteration), roster);
+            for deed in &deeds {
+                let Deed::Kill(Some(node)) = deed else { panic!("{deed:?}") };
+                assert_ne!(*node, NodeId(1), "the last origin");
+                assert!(roster.process_of(*node).is_some(), "nobody dies twice");
+                roster.forget(*node);
+            }
+            (deeds.len(), killer.away())
+        };
+        assert_eq!(due(2, 0, &mut roster), (0, 0), "nobody dies before training has begun");
+        assert_eq!(due(2, 1, &mut roster), (2, 2));
+        assert_eq!(due(4, 2, &mut roster), (0, 2));
+        // Two are to go; one of the two that are left is the origin.
+        assert_eq!(due(6, 3, &mut roster), (1, 4));
+        assert_eq!(due(9, 4, &mut roster), (0, 3));
     }
 }

@@ -138,7 +138,7 @@ pub fn run(config: &RunConfig, options: RunOptions) -> Result<RunOutcome, RunErr
         memory: MemoryWatch::default(),
         moved: Duration::ZERO,
         hung: false,
-        killer: Killer::new(options.kills, config.churn_plan()?, config.seed),
+        killer: Killer::new(options.kills, config.churn_plan()?, config.seed, config.nodes()),
         began: Instant::now(),
         saved: Instant::now(),
         iteration: Iteration(0),
@@ -308,7 +308,9 @@ impl Parent<'_> {
     }
 
     fn kill_on_purpose(&mut self, children: &mut Children) {
-        for deed in self.killer.due(self.began.elapsed(), self.iteration, &self.roster) {
+        let deeds = self.killer.due(self.began.elapsed(), self.iteration, &self.roster);
+        children.leave_empty(self.killer.away());
+        for deed in deeds {
             let (target, node, done) = match deed {
                 Deed::Kill(None) => ("coordinator", None, children.kill_coordinator()),
                 Deed::Kill(Some(node)) => {
