@@ -8,7 +8,7 @@ mod shape;
 mod spot;
 
 pub use crate::wire_format::WireFormat;
-pub use churn::{Churn, TraceLine, TraceTarget};
+pub use churn::{Churn, Kill, Target, When};
 pub use error::ConfigError;
 pub(crate) use memory::bytes_in_units;
 pub use memory::{MemoryPlan, NodeMemory};
@@ -495,7 +495,9 @@ impl RunConfig {
     /// # Errors
     /// A rate or trace that can't be read.
     pub fn churn_plan(&self) -> Result<Option<Churn>, ConfigError> {
-        let churn = self.churn.as_deref().map(Churn::parse).transpose()?;
+        let table = self.wan_table()?;
+        let region = |name: &str| table.as_ref().and_then(|table| table.region(name));
+        let churn = self.churn.as_deref().map(|text| Churn::parse(text, &region)).transpose()?;
         let Some(speed) = self.churn_speed else { return Ok(churn) };
         if !(1e-6..=1e6).contains(&speed) {
             return Err(ConfigError::ChurnSpeed(format!("{speed} is not from 0.000001 to 1000000")));

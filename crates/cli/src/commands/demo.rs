@@ -110,7 +110,7 @@ fn demo_config() -> RunConfig {
 /// Kills spread over the run, early enough for the last to be recovered from.
 fn kills(steps: u64) -> KillScript {
     let at =
-        |share: f64, target| Kill { when: When::Iteration(Iteration((share * steps as f64) as u64)), target };
+        |share: f64, target| Kill::new(When::Iteration(Iteration((share * steps as f64) as u64)), target);
     vec![
         at(0.15, Target::Stage(StageId(2))),
         at(0.28, Target::Stage(StageId::ORIGIN)),

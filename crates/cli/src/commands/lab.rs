@@ -24,7 +24,10 @@ An experiment is a TOML file:
   seeds = [1, 2]                                  # paired: the same weights, samples and losses for every strategy
   strategies = [\"checkfree+\", \"oracle\"]         # as for train --recovery, and oracle: stages come back as they were.
                                                   # checkfree+ swaps stages in its own arms
-  loss_rates = [0.002, 0.004]                     # chance that a relay stage is lost in an iteration
+  loss_rates = [0.002, [0, 0.01, 0, 0, 0, 0]]     # chance that a relay stage is lost in an iteration; a list has one for each
+  region_loss_rates = [0.001]                     # chance that a region is lost in an iteration, with all its nodes
+  traces = [\"p3-trace.csv\", \"losses.jsonl\"]    # what a file says, as for train --churn; a line may name an iteration in place
+                                                  # of t_s, and \"lose\" a whole stage
   skips = [0.0, 0.33]                             # in place of the run's
   eval_every = 50                                 # iterations between two validations
   eval_tokens = 16384

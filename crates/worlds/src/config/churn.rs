@@ -4,28 +4,52 @@ use super::ConfigError;
 use super::spot::{SpotTrace, sped_up};
 use crate::text::{FILE_BYTES_MAX, from_json};
 use serde::Deserialize;
-use skipstone_types::StageId;
+use skipstone_types::{Iteration, StageId};
 use std::path::Path;
 use std::time::Duration;
 
-/// Whom a trace's line is about.
+/// Whom to kill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TraceTarget {
+pub enum Target {
+    /// A node of the stage.
+    Stage(StageId),
+    /// All nodes of the stage, at once.
+    WholeStage(StageId),
     /// The n-th node of those that live, in the order of their ids, counted from 0 (round again past the end).
     Node(u32),
-    /// A node of a stage.
-    Stage(StageId),
+    /// Any node, but not the last origin: no strategy rebuilds it.
+    AnyNode,
+    /// All nodes of a region, at once, but not the last origin.
+    Region(u16),
+    /// The coordinator.
+    Coordinator,
 }
 
-/// A line of a trace.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct TraceLine {
-    /// When, from the start of training.
-    pub at: Duration,
+/// When to kill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// As soon as this iteration is under way.
+    Iteration(Iteration),
+    /// So long after the start.
+    At(Duration),
+}
+
+/// A line of a script, or of a trace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kill {
+    /// When.
+    pub when: When,
     /// Whom.
-    pub target: TraceTarget,
-    /// Whether the node is given notice (`drain`) instead of being killed.
+    pub target: Target,
+    /// Whether nodes are given notice (`drain`) instead of being killed.
     pub notice: bool,
+}
+
+impl Kill {
+    /// Without notice.
+    pub fn new(when: When, target: Target) -> Self {
+        Self { when, target, notice: false }
+    }
 }
 
 /// When nodes are killed.
@@ -36,25 +60,27 @@ pub enum Churn {
     /// A random node each time.
     Every(Duration),
     /// As written down.
-    Trace(Vec<TraceLine>),
+    Trace(Vec<Kill>),
     /// As machines went, and came again, on a spot market.
     Spot(SpotTrace),
 }
 
 #[derive(Deserialize)]
 struct Line {
-    t_s: f64,
+    t_s: Option<f64>,
+    iteration: Option<u64>,
     node: Option<u32>,
     stage: Option<u16>,
+    region: Option<String>,
     event: String,
 }
 
 impl Churn {
-    /// Reads the value of `--churn`.
+    /// Reads the value of `--churn`; `region` tells the number of a region's name, in a run that has regions.
     ///
     /// # Errors
     /// [`ConfigError::Churn`].
-    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+    pub fn parse(text: &str, region: &dyn Fn(&str) -> Option<u16>) -> Result<Self, ConfigError> {
         let wrong = |why: String| ConfigError::Churn { text: text.to_owned(), why };
         let number = |digits: &str| {
             let value: f64 =
@@ -84,7 +110,7 @@ impl Churn {
         if SpotTrace::is_one(&trace) {
             return SpotTrace::parse(&trace).map(Self::Spot).map_err(wrong);
         }
-        Self::trace(&trace).map_err(|(line, why)| wrong(format!("line {line}: {why}")))
+        Self::trace(&trace, region).map_err(|(line, why)| wrong(format!("line {line}: {why}")))
     }
 
     /// The same, if a trace's time goes so many times as fast; none of what is no trace.
@@ -93,7 +119,9 @@ impl Churn {
             Self::PerNodeHour(_) | Self::Every(_) => None,
             Self::Trace(mut lines) => {
                 for line in &mut lines {
-                    line.at = sped_up(line.at, speed);
+                    if let When::At(at) = &mut line.when {
+                        *at = sped_up(*at, speed);
+                    }
                 }
                 Some(Self::Trace(lines))
             }
@@ -101,26 +129,42 @@ impl Churn {
         }
     }
 
-    fn trace(text: &str) -> Result<Self, (usize, String)> {
-        let mut lines = Vec::new();
+    fn trace(text: &str, region: &dyn Fn(&str) -> Option<u16>) -> Result<Self, (usize, String)> {
+        let mut kills = Vec::new();
         for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-            let number = index + 1;
-            let line: Line = from_json(line).map_err(|why| (number, why))?;
-            let at = Duration::try_from_secs_f64(line.t_s).map_err(|why| (number, format!("t_s: {why}")))?;
-            let target = match (line.node, line.stage) {
-                (Some(node), None) => TraceTarget::Node(node),
-                (None, Some(stage)) => TraceTarget::Stage(StageId(stage)),
-                _ => return Err((number, "name either a node or a stage".to_owned())),
+            let wrong = |why: String| (index + 1, why);
+            let line: Line = from_json(line).map_err(wrong)?;
+            let when = match (line.t_s, line.iteration) {
+                (Some(t_s), None) => Duration::try_from_secs_f64(t_s)
+                    .map(When::At)
+                    .map_err(|why| wrong(format!("t_s: {why}")))?,
+                (None, Some(iteration)) => When::Iteration(Iteration(iteration)),
+                _ => return Err(wrong("name either t_s or an iteration".to_owned())),
+            };
+            let whole = line.event == "lose";
+            let target = match (line.node, line.stage, line.region) {
+                (Some(node), None, None) if !whole => Target::Node(node),
+                (None, Some(stage), None) if whole => Target::WholeStage(StageId(stage)),
+                (None, Some(stage), None) => Target::Stage(StageId(stage)),
+                (None, None, Some(name)) => Target::Region(region(&name).ok_or_else(|| {
+                    wrong(format!(
+                        "region '{name}' is not one of the run's; name it as --wan or --links does"
+                    ))
+                })?),
+                _ => {
+                    return Err(wrong(
+                        "name either a node, a stage or a region; only these two are lost".to_owned(),
+                    ));
+                }
             };
             match line.event.as_str() {
-                "kill" => lines.push(TraceLine { at, target, notice: false }),
-                "drain" => lines.push(TraceLine { at, target, notice: true }),
+                "kill" | "lose" => kills.push(Kill::new(when, target)),
+                "drain" => kills.push(Kill { when, target, notice: true }),
                 // A local swarm starts a new process for each that dies.
                 "join" => {}
-                other => return Err((number, format!("event '{other}' is not kill, drain or join"))),
+                other => return Err(wrong(format!("event '{other}' is not kill, lose, drain or join"))),
             }
         }
-        lines.sort_by_key(|line| line.at);
-        Ok(Self::Trace(lines))
+        Ok(Self::Trace(kills))
     }
 }

@@ -6,17 +6,22 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// Machines that a trace may have at once.
-const MACHINES_MAX: usize = 10_000;
+const MACHINES_MAX: u32 = 10_000;
+
+/// Machines that may come, over the whole of a trace.
+const ARRIVALS_MAX: u32 = 1_000_000;
 
 /// What a trace says of a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Change {
     /// From the trace's start.
     at: Duration,
-    /// Whether the machine comes; else it goes.
+    /// Whether machines come; else they go.
     comes: bool,
-    /// Which, counted by first appearance.
-    machine: u32,
+    /// The first of them, counted by first appearance.
+    first: u32,
+    /// How many; the others are the next ones.
+    count: u32,
 }
 
 /// Machines that come and go, as somebody saw it on a spot market.
@@ -88,6 +93,9 @@ impl SpotTrace {
             if changes.last().is_some_and(|last| last.at > at) {
                 return Err(wrong("it is earlier than the line before".to_owned()));
             }
+            if name.is_empty() {
+                return Err(wrong("the machine has no name".to_owned()));
+            }
             let next = numbers.len() as u32;
             let machine = *numbers.entry(name).or_insert(next);
             let comes = match what {
@@ -101,10 +109,10 @@ impl SpotTrace {
             if !comes && !present.remove(&machine) {
                 return Err(wrong(format!("{name} is not there")));
             }
-            if present.len() > MACHINES_MAX {
+            if present.len() > MACHINES_MAX as usize {
                 return Err(wrong(format!("more than {MACHINES_MAX} machines at once")));
             }
-            changes.push(Change { at, comes, machine });
+            changes.push(Change { at, comes, first: machine, count: 1 });
         }
         Ok(changes)
     }
@@ -116,25 +124,23 @@ impl SpotTrace {
             return Err(format!("metadata.gap_seconds: {gap_seconds} is not above 0"));
         }
         let mut changes = Vec::new();
-        let mut present: VecDeque<u32> = VecDeque::new();
-        let mut next = 0;
+        let (mut oldest, mut next) = (0, 0);
         for (tick, count) in data.into_iter().enumerate() {
-            if count as usize > MACHINES_MAX {
+            if count > MACHINES_MAX {
                 return Err(format!("data[{tick}]: {count} is more than {MACHINES_MAX} machines"));
             }
             let at = Duration::try_from_secs_f64(tick as f64 * gap_seconds)
                 .map_err(|why| format!("data[{tick}]: {why}"))?;
-            while present.len() > count as usize {
-                let Some(machine) = present.pop_front() else { break };
-                changes.push(Change { at, comes: false, machine });
+            let present = next - oldest;
+            if count < present {
+                changes.push(Change { at, comes: false, first: oldest, count: present - count });
+                oldest += present - count;
+            } else if count > present {
+                changes.push(Change { at, comes: true, first: next, count: count - present });
+                next += count - present;
             }
-            while present.len() < count as usize {
-                changes.push(Change { at, comes: true, machine: next });
-                present.push_back(next);
-                next += 1;
-            }
-            if changes.len() > 100 * MACHINES_MAX {
-                return Err(format!("data[{tick}]: more than {} machines come and go", 100 * MACHINES_MAX));
+            if next > ARRIVALS_MAX {
+                return Err(format!("data[{tick}]: more than {ARRIVALS_MAX} machines have come"));
             }
         }
         Ok(changes)
@@ -157,7 +163,7 @@ impl SpotTrace {
     pub fn on(&self, places: u32) -> Vec<PlacesChange> {
         let (mut present, mut most) = (0, 0);
         for change in &self.changes {
-            present = if change.comes { present + 1 } else { present - 1 };
+            present = if change.comes { present + change.count } else { present - change.count };
             most = most.max(present);
         }
         let slots = places.min(most).max(1);
@@ -169,13 +175,17 @@ impl SpotTrace {
         for together in self.changes.chunk_by(|a, b| a.at == b.at) {
             let mut taken = 0;
             for change in together {
+                let machines = change.first..change.first + change.count;
                 if change.comes {
-                    free.push_back(change.machine);
-                } else if let Some(slot) = holders.iter().position(|held| *held == Some(change.machine)) {
-                    holders[slot] = None;
-                    taken += size(slot as u32);
-                } else {
-                    free.retain(|machine| *machine != change.machine);
+                    free.extend(machines);
+                    continue;
+                }
+                free.retain(|machine| !machines.contains(machine));
+                for (slot, holder) in holders.iter_mut().enumerate() {
+                    if holder.is_some_and(|machine| machines.contains(&machine)) {
+                        *holder = None;
+                        taken += size(slot as u32);
+                    }
                 }
             }
             for holder in holders.iter_mut().filter(|holder| holder.is_none()) {
@@ -185,7 +195,9 @@ impl SpotTrace {
             let away: u32 = (0..slots).filter(|slot| holders[*slot as usize].is_none()).map(size).sum();
             match began {
                 None if away == 0 => began = Some(at),
-                Some(began) => places_changes.push(PlacesChange { at: at.saturating_sub(began), taken, away }),
+                Some(began) => {
+                    places_changes.push(PlacesChange { at: at.saturating_sub(began), taken, away });
+                }
                 None => {}
             }
         }
@@ -237,6 +249,7 @@ mod tests {
             ("x,add,a\n", "line 1: 'x' is not a number"),
             ("0,take,a\n", "line 1: 'take' is neither"),
             ("0,add\n", "line 1: write MILLISECONDS"),
+            ("0,add,\n", "line 1: the machine has no name"),
             ("\n \n", "no machine ever comes"),
             (r#"{"metadata": {"gap_seconds": 0}, "data": [1]}"#, "gap_seconds: 0 is not above 0"),
             (r#"{"metadata": {"gap_seconds": 1}, "data": [20000]}"#, "data[0]: 20000 is more than"),

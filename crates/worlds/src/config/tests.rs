@@ -1,5 +1,5 @@
 use super::*;
-use skipstone_types::StageId;
+use skipstone_types::{Iteration, StageId};
 
 #[test]
 fn defaults_are_a_run() {
@@ -105,20 +105,38 @@ fn every_bound_is_checked() {
 
 #[test]
 fn churn_in_all_its_forms() {
-    assert_eq!(Churn::parse("16%/h").unwrap(), Churn::PerNodeHour(0.16));
-    assert_eq!(Churn::parse("every 20s").unwrap(), Churn::Every(std::time::Duration::from_secs(20)));
-    assert_eq!(Churn::parse("every 2m").unwrap(), Churn::Every(std::time::Duration::from_mins(2)));
+    let parse = |text: &str| Churn::parse(text, &|name| (name == "here").then_some(5));
+    assert_eq!(parse("16%/h").unwrap(), Churn::PerNodeHour(0.16));
+    assert_eq!(parse("every 20s").unwrap(), Churn::Every(std::time::Duration::from_secs(20)));
+    assert_eq!(parse("every 2m").unwrap(), Churn::Every(std::time::Duration::from_mins(2)));
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("trace.jsonl");
     std::fs::write(
         &path,
-        "{\"t_s\":2,\"stage\":1,\"event\":\"kill\"}\n{\"t_s\":1,\"node\":3,\"event\":\"drain\"}\n",
+        "{\"t_s\":2,\"stage\":1,\"event\":\"kill\"}\n{\"t_s\":1,\"node\":3,\"event\":\"drain\"}\n{\"iteration\":7,\"stage\":2,\"event\":\"lose\"}\n\
+         {\"t_s\":3,\"region\":\"here\",\"event\":\"kill\"}\n",
     )
     .unwrap();
-    let Churn::Trace(lines) = Churn::parse(path.to_str().unwrap()).unwrap() else { panic!() };
-    assert_eq!((lines[0].target, lines[0].notice), (TraceTarget::Node(3), true));
-    assert_eq!((lines[1].target, lines[1].notice), (TraceTarget::Stage(StageId(1)), false));
+    let Churn::Trace(lines) = parse(path.to_str().unwrap()).unwrap() else { panic!() };
+    let at = |t_s| When::At(std::time::Duration::from_secs(t_s));
+    let expected = [
+        Kill::new(at(2), Target::Stage(StageId(1))),
+        Kill { when: at(1), target: Target::Node(3), notice: true },
+        Kill::new(When::Iteration(Iteration(7)), Target::WholeStage(StageId(2))),
+        Kill::new(at(3), Target::Region(5)),
+    ];
+    assert_eq!(lines, expected);
+    for (line, why) in [
+        ("{\"t_s\":3,\"region\":\"mars\",\"event\":\"kill\"}", "region 'mars' is not one"),
+        ("{\"t_s\":3,\"iteration\":3,\"stage\":1,\"event\":\"kill\"}", "either t_s or an iteration"),
+        ("{\"t_s\":3,\"node\":1,\"event\":\"lose\"}", "only these two are lost"),
+        ("{\"t_s\":3,\"node\":1,\"event\":\"eat\"}", "event 'eat'"),
+    ] {
+        std::fs::write(&path, line).unwrap();
+        let refusal = parse(path.to_str().unwrap()).unwrap_err().to_string();
+        assert!(refusal.contains("line 1") && refusal.contains(why), "{refusal}");
+    }
     for bad in ["0%/h", "x%/h", "every", "every -1s"] {
-        assert!(Churn::parse(bad).is_err(), "{bad}");
+        assert!(parse(bad).is_err(), "{bad}");
     }
 }

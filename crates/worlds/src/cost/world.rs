@@ -283,15 +283,15 @@ impl World {
         }
         for deed in self.killer.due(Duration::from_micros(self.now_us), self.iteration, &self.roster) {
             match deed {
-                Deed::Kill(Some(node)) => {
-                    let Some(pid) = self.pids.get(&node).copied() else { continue };
-                    let stage = self.roster.stage_of(node);
-                    self.end_process(pid);
-                    self.hear_event(Logged::Killed { target: "node".to_owned(), node: Some(node), stage });
-                }
-                Deed::Drain(node) => {
-                    if let Some(pid) = self.pids.get(&node).copied() {
-                        self.tell(pid, WorkerInput::Leave)?;
+                Deed::Kill(Some(node)) => self.take_away(node, false)?,
+                Deed::Drain(node) => self.take_away(node, true)?,
+                Deed::Region { region, notice } => {
+                    let mut nodes = self.roster.all();
+                    nodes.retain(|node| {
+                        self.pids.get(node).is_some_and(|pid| self.nodes[*pid].region == region)
+                    });
+                    for node in self.roster.but_the_last_origin(nodes) {
+                        self.take_away(node, notice)?;
                     }
                 }
                 // No trace names it.
@@ -303,6 +303,18 @@ impl World {
             self.saved_us = self.now_us;
             return self.hub_input(CoordinatorInput::Save);
         }
+        Ok(())
+    }
+
+    /// Kills a node, or gives it notice.
+    fn take_away(&mut self, node: NodeId, notice: bool) -> Result<(), SimulateError> {
+        let Some(pid) = self.pids.get(&node).copied() else { return Ok(()) };
+        if notice {
+            return self.tell(pid, WorkerInput::Leave);
+        }
+        let stage = self.roster.stage_of(node);
+        self.end_process(pid);
+        self.hear_event(Logged::Killed { target: "node".to_owned(), node: Some(node), stage });
         Ok(())
     }
 

@@ -1,13 +1,14 @@
 //! One training run of an experiment.
 
 use super::data::Data;
+use super::failures::{Failures, Lost};
 use super::look::Look;
 use super::{ArmResult, LabError};
 use crate::config::RunConfig;
 use crate::cost::{CostModel, watch};
-use crate::live::{Kill, Target, When};
+use crate::text;
 use serde::Serialize;
-use skipstone_types::{Iteration, StageId};
+use skipstone_types::Iteration;
 use std::fmt;
 
 /// Raised when an arm of the same content gives another result than before.
@@ -18,14 +19,14 @@ const FORMAT: u32 = 1;
 pub struct Arm {
     /// How lost stages come back.
     pub strategy: String,
-    /// The chance that a relay stage is lost in an iteration.
-    pub loss_rate: f64,
+    /// What fails.
+    pub failures: Failures,
     /// Share of the stages that a microbatch leaves out.
     pub skip: f64,
     /// Of weights, samples and losses.
     pub seed: u64,
-    /// The stages lost, in order of time.
-    pub losses: Vec<(Iteration, StageId)>,
+    /// What is lost, in order of time, but for a trace.
+    pub losses: Vec<(Iteration, Lost)>,
     /// Iterations between two validations.
     pub eval_every: u64,
     /// Tokens of a validation.
@@ -37,8 +38,11 @@ pub struct Arm {
 impl fmt::Display for Arm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.strategy)?;
-        if self.loss_rate > 0.0 {
-            write!(f, ", {} losses a stage and iteration", self.loss_rate)?;
+        match &self.failures {
+            Failures::None => {}
+            Failures::Stages(_) => write!(f, ", {} losses a stage and iteration", self.failures)?,
+            Failures::Regions(_) => write!(f, ", {} losses an iteration", self.failures)?,
+            Failures::Trace(_) => write!(f, ", failures of {}", self.failures)?,
         }
         write!(f, ", skip {}, seed {}", self.skip, self.seed)
     }
@@ -46,12 +50,20 @@ impl fmt::Display for Arm {
 
 impl Arm {
     /// What the result depends on, in 32 hexadecimal digits.
-    pub(super) fn key(&self, data: &Data) -> String {
-        // Where the text lies is no part of it; what it says is.
-        let config = RunConfig { data: None, ..self.config.clone() };
+    ///
+    /// # Errors
+    /// A trace that can't be read.
+    pub(super) fn key(&self, data: &Data) -> Result<String, LabError> {
+        // Where the text and a trace lie is no part of it; what they say is.
+        let mut config = RunConfig { data: None, ..self.config.clone() };
+        if let Failures::Trace(path) = &self.failures {
+            let content = skipstone_files::read_text(path, text::FILE_BYTES_MAX)
+                .map_err(|source| LabError::Read { path: path.clone(), source })?;
+            config.churn = Some(blake3::hash(content.as_bytes()).to_hex().to_string());
+        }
         let content = (FORMAT, &data.digest, &self.losses, self.eval_every, self.eval_tokens, config);
         let content = serde_json::to_vec(&content).unwrap_or_default();
-        blake3::hash(&content).to_hex()[..32].to_owned()
+        Ok(blake3::hash(&content).to_hex()[..32].to_owned())
     }
 
     /// Trains. `progress` hears how many iterations are done, and says whether to go on.
@@ -64,20 +76,13 @@ impl Arm {
         let mut model = CostModel::of_run(&self.config).map_err(failed)?;
         let numbers = data.numbers(&self.config)?;
         let mut look = Look::new(&numbers.setup, data.validation(self.eval_tokens), progress);
-        model.script = self
-            .losses
-            .iter()
-            .map(|(iteration, stage)| Kill {
-                when: When::Iteration(*iteration),
-                target: Target::WholeStage(*stage),
-            })
-            .collect();
+        model.script = self.losses.iter().map(|(iteration, lost)| lost.kill(*iteration)).collect();
         model.weights_every = self.eval_every;
         model.numbers = Some(numbers);
         let simulated = watch(model, &mut look);
         if look.interrupted {
             return Err(LabError::Interrupted);
         }
-        Ok(ArmResult::new(self, self.key(data), look, &simulated.map_err(failed)?))
+        Ok(ArmResult::new(self, self.key(data)?, look, &simulated.map_err(failed)?))
     }
 }

@@ -1,7 +1,7 @@
 //! What is to be tried.
 
 use super::arm::Arm;
-use super::failures::{LossRate, losses};
+use super::failures::{Failures, LossRate};
 use super::{LabError, data};
 use crate::config::RunConfig;
 use crate::text;
@@ -33,7 +33,14 @@ pub struct Experiment {
     /// Recovery strategies, as for `--recovery`.
     pub strategies: Vec<String>,
     /// Chances that a relay stage is lost in an iteration. An arm without losses, to compare with, is always run.
+    #[serde(default)]
     pub loss_rates: Vec<LossRate>,
+    /// Chances that a region is lost in an iteration, with all its nodes.
+    #[serde(default)]
+    pub region_loss_rates: Vec<f64>,
+    /// Files that say what is lost, as for `--churn`.
+    #[serde(default)]
+    pub traces: Vec<PathBuf>,
     /// Skip ratios; none = the run's.
     #[serde(default)]
     pub skips: Vec<f64>,
@@ -72,6 +79,9 @@ impl Experiment {
         if let (Some(data), Some(folder)) = (&experiment.run.data, path.parent()) {
             experiment.run.data = Some(folder.join(data));
         }
+        for trace in &mut experiment.traces {
+            *trace = path.parent().map_or_else(|| trace.clone(), |folder| folder.join(&trace));
+        }
         experiment.check()?;
         Ok(experiment)
     }
@@ -81,7 +91,7 @@ impl Experiment {
         if self.name.is_empty() || self.name.len() > 80 {
             return wrong("name", "give 1 to 80 characters");
         }
-        if self.seeds.is_empty() || self.strategies.is_empty() || self.loss_rates.is_empty() {
+        if self.seeds.is_empty() || self.strategies.is_empty() || self.failures().is_empty() {
             return wrong("seeds, strategies, loss_rates", "give at least one of each");
         }
         let unique: BTreeSet<_> = self.seeds.iter().collect();
@@ -95,7 +105,10 @@ impl Experiment {
             return wrong("eval_tokens", "must be at least 2");
         }
         if self.run.churn.is_some() {
-            return wrong("run.churn", "losses come from loss_rates; leave it out");
+            return wrong(
+                "run.churn",
+                "losses come from loss_rates, region_loss_rates and traces; leave it out",
+            );
         }
         if self.run.pace.is_none() {
             return wrong(
@@ -108,12 +121,29 @@ impl Experiment {
                 .map_err(|why| LabError::Field { field: "strategies", why: why.to_string() })?;
         }
         let skips = self.skips.len().max(1);
-        let arms = [self.seeds.len(), self.strategies.len(), self.loss_rates.len(), skips];
+        let arms = [self.seeds.len(), self.strategies.len(), self.failures().len(), skips];
         if arms.iter().product::<usize>() > ARMS_MAX {
             return wrong("seeds, strategies, loss_rates, skips", "more than 10 000 combinations");
         }
         for rate in &self.loss_rates {
-            rate.check()?;
+            rate.check(self.run.stages)?;
+        }
+        if !self.region_loss_rates.is_empty() && self.run.wan.is_none() {
+            return wrong(
+                "region_loss_rates",
+                "nodes have no regions; say where they are, as wan = \"gcp12\" in [run]",
+            );
+        }
+        for rate in &self.region_loss_rates {
+            if !(0.0..=0.5).contains(rate) {
+                return wrong(
+                    "region_loss_rates",
+                    &format!("{rate} is not a chance from 0 to 0.5 per region and iteration"),
+                );
+            }
+        }
+        for trace in &self.traces {
+            RunConfig { churn: Some(trace.display().to_string()), ..self.run.clone() }.churn_plan()?;
         }
         for skip in self.skips_tried() {
             for strategy in &self.strategies {
@@ -143,30 +173,47 @@ impl Experiment {
         }
     }
 
+    /// What fails in arms with losses.
+    fn failures(&self) -> Vec<Failures> {
+        let stages = self.loss_rates.iter().cloned().map(Failures::Stages);
+        let regions = self.region_loss_rates.iter().copied().map(Failures::Regions);
+        let traces = self.traces.iter().cloned().map(Failures::Trace);
+        stages.chain(regions).chain(traces).collect()
+    }
+
     /// All combinations, in the order in which they are shown: for each skip ratio and seed the arm without losses first.
-    pub fn arms(&self) -> Vec<Arm> {
+    ///
+    /// # Errors
+    /// A table of regions that can't be read.
+    pub fn arms(&self) -> Result<Vec<Arm>, LabError> {
         let mut arms = Vec::new();
-        let mut add = |seed: u64, skip: f64, strategy: &str, rate: f64| {
-            let config = self.config(seed, skip, strategy);
-            let losses = losses(seed, rate, config.stages, config.steps);
-            let strategy = if rate == 0.0 { NO_LOSSES } else { strategy }.to_owned();
+        let mut add = |seed: u64, skip: f64, strategy: &str, failures: Failures| {
+            let mut config = self.config(seed, skip, strategy);
+            if let Failures::Trace(path) = &failures {
+                config.churn = Some(path.display().to_string());
+            }
+            let losses = failures.losses(seed, &config)?;
+            let strategy = if failures == Failures::None { NO_LOSSES } else { strategy }.to_owned();
             let (eval_every, eval_tokens) = (self.eval_every, self.eval_tokens);
-            arms.push(Arm { strategy, loss_rate: rate, skip, seed, losses, eval_every, eval_tokens, config });
+            arms.push(Arm { strategy, failures, skip, seed, losses, eval_every, eval_tokens, config });
+            Ok::<_, LabError>(())
         };
-        let rates: Vec<f64> = self.loss_rates.iter().map(|rate| rate.0).filter(|rate| *rate > 0.0).collect();
+        let none = Failures::Stages(LossRate::Each(0.0));
+        let failures: Vec<Failures> =
+            self.failures().into_iter().filter(|failures| *failures != none).collect();
         for skip in self.skips_tried() {
             for seed in &self.seeds {
-                add(*seed, skip, CALM_STRATEGY, 0.0);
+                add(*seed, skip, CALM_STRATEGY, Failures::None)?;
             }
-            for rate in &rates {
+            for failures in &failures {
                 for strategy in &self.strategies {
                     for seed in &self.seeds {
-                        add(*seed, skip, strategy, *rate);
+                        add(*seed, skip, strategy, failures.clone())?;
                     }
                 }
             }
         }
-        arms
+        Ok(arms)
     }
 
     /// The data that an arm of this seed trains on.

@@ -48,8 +48,8 @@ fn student_t(freedom: usize) -> f64 {
 pub struct Group {
     /// How lost stages came back.
     pub strategy: String,
-    /// The chance that a relay stage is lost in an iteration.
-    pub loss_rate: f64,
+    /// What failed: the chance that a relay stage is lost in an iteration, or what else, in words.
+    pub failures: String,
     /// Share of the stages that a microbatch left out.
     pub skip: f64,
     /// Arms.
@@ -93,18 +93,18 @@ pub struct CurvePoint {
 
 /// Groups of results, in the order in which they come.
 pub fn figures(results: &[ArmResult]) -> Vec<Group> {
-    let mut kinds: Vec<(&str, f64, f64)> = Vec::new();
+    let mut kinds: Vec<(&str, String, f64)> = Vec::new();
     for result in results {
-        let kind = (result.strategy.as_str(), result.loss_rate, result.skip);
+        let kind = (result.strategy.as_str(), result.what_failed(), result.skip);
         if !kinds.contains(&kind) {
             kinds.push(kind);
         }
     }
     kinds
         .into_iter()
-        .filter_map(|(strategy, loss_rate, skip)| {
+        .filter_map(|(strategy, failures, skip)| {
             let is_one = |result: &&ArmResult| {
-                result.strategy == strategy && result.loss_rate == loss_rate && result.skip == skip
+                result.strategy == strategy && result.what_failed() == failures && result.skip == skip
             };
             group(&results.iter().filter(is_one).collect::<Vec<_>>(), results)
         })
@@ -139,7 +139,7 @@ fn group(arms: &[&ArmResult], all: &[ArmResult]) -> Option<Group> {
         .collect();
     Some(Group {
         strategy: first.strategy.clone(),
-        loss_rate: first.loss_rate,
+        failures: first.what_failed(),
         skip: first.skip,
         seeds: arms.len(),
         losses: mean(&|arm| arm.lost.len() as f64)?,
@@ -153,6 +153,13 @@ fn group(arms: &[&ArmResult], all: &[ArmResult]) -> Option<Group> {
         away_s: Figure::of(&away),
         curve: curve(arms),
     })
+}
+
+impl Group {
+    /// Whether nothing failed.
+    pub fn is_calm(&self) -> bool {
+        self.strategy == NO_LOSSES
+    }
 }
 
 fn curve(arms: &[&ArmResult]) -> Vec<CurvePoint> {

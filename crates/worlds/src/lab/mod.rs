@@ -23,7 +23,7 @@ mod text;
 pub use arm::Arm;
 pub use error::LabError;
 pub use experiment::Experiment;
-pub use failures::LossRate;
+pub use failures::{Failures, LossRate, Lost};
 pub use figures::{CurvePoint, Figure, Group, figures};
 pub use page::write_pages;
 pub use result::{ArmResult, LostStage, Point};

@@ -35,22 +35,27 @@ const NOTE: &str = "validation loss in nats per token; a line is the mean over s
 
 /// For each skip ratio and rate of losses two charts: by iteration, and by modelled time.
 fn charts(groups: &[Group]) -> Vec<(String, CurveChart)> {
-    let mut kinds: Vec<(f64, f64)> = Vec::new();
-    for group in groups.iter().filter(|group| group.loss_rate > 0.0) {
-        if !kinds.contains(&(group.skip, group.loss_rate)) {
-            kinds.push((group.skip, group.loss_rate));
+    let mut kinds: Vec<(f64, &str)> = Vec::new();
+    for group in groups.iter().filter(|group| !group.is_calm()) {
+        if !kinds.contains(&(group.skip, &group.failures)) {
+            kinds.push((group.skip, &group.failures));
         }
     }
     if kinds.is_empty() {
-        kinds.extend(groups.first().map(|group| (group.skip, group.loss_rate)));
+        kinds.extend(groups.first().map(|group| (group.skip, group.failures.as_str())));
     }
     let mut charts = Vec::new();
-    for (skip, rate) in kinds {
+    for (skip, failures) in kinds {
         let shown: Vec<&Group> = groups
             .iter()
-            .filter(|group| group.skip == skip && (group.loss_rate == rate || group.loss_rate == 0.0))
+            .filter(|group| group.skip == skip && (group.failures == failures || group.is_calm()))
             .collect();
-        let what = format!("{rate} losses a stage and iteration, {:.0} % skipped", 100.0 * skip);
+        let rate = failures.parse::<f64>().map(|rate| format!("{rate} losses a stage and iteration"));
+        let what = format!("{}, {:.0} % skipped", rate.unwrap_or_else(|_| failures.to_owned()), 100.0 * skip);
+        let name: String = failures
+            .chars()
+            .map(|letter| if letter.is_alphanumeric() || ".-".contains(letter) { letter } else { '-' })
+            .collect();
         for (axis, by_time) in [("iterations", false), ("hours", true)] {
             let curves = shown.iter().map(|group| Curve {
                 name: group.strategy.clone(),
@@ -70,7 +75,7 @@ fn charts(groups: &[Group]) -> Vec<(String, CurveChart)> {
                 x_name: axis.to_owned(),
                 curves: curves.collect(),
             };
-            charts.push((format!("loss-by-{axis}-rate-{rate}-skip-{skip}"), chart));
+            charts.push((format!("loss-by-{axis}-rate-{name}-skip-{skip}"), chart));
         }
     }
     charts

@@ -1,6 +1,7 @@
 //! What came of an arm.
 
 use super::Arm;
+use super::failures::{Failures, LossRate};
 use super::look::Look;
 use crate::cost::Simulated;
 use serde::{Deserialize, Serialize};
@@ -41,8 +42,11 @@ pub struct ArmResult {
     pub key: String,
     /// How lost stages came back.
     pub strategy: String,
-    /// The chance that a relay stage is lost in an iteration.
+    /// The chance that a relay stage is lost in an iteration; 0 if that is not what failed.
     pub loss_rate: f64,
+    /// What failed, in words, if it was something else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failures: Option<String>,
     /// Share of the stages that a microbatch left out.
     pub skip: f64,
     /// The seed.
@@ -69,10 +73,16 @@ pub struct ArmResult {
 
 impl ArmResult {
     pub(super) fn new(arm: &Arm, key: String, look: Look<'_>, simulated: &Simulated) -> Self {
+        let (loss_rate, failures) = match &arm.failures {
+            Failures::None => (0.0, None),
+            Failures::Stages(LossRate::Each(rate)) => (*rate, None),
+            other => (0.0, Some(other.to_string())),
+        };
         Self {
             key,
             strategy: arm.strategy.clone(),
-            loss_rate: arm.loss_rate,
+            loss_rate,
+            failures,
             skip: arm.skip,
             seed: arm.seed,
             ended: simulated.summary.ended.clone().unwrap_or_default(),
@@ -85,6 +95,11 @@ impl ArmResult {
             lost: look.lost,
             points: look.points,
         }
+    }
+
+    /// What failed, in a word or two.
+    pub fn what_failed(&self) -> String {
+        self.failures.clone().unwrap_or_else(|| self.loss_rate.to_string())
     }
 
     /// The last validation's loss.

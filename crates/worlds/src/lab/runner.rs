@@ -41,10 +41,10 @@ pub fn run_experiment(
     }
     std::fs::create_dir_all(dir).map_err(|source| LabError::Write { path: dir.to_owned(), source })?;
     let keyed: Vec<(Arm, String)> = experiment
-        .arms()
+        .arms()?
         .into_iter()
-        .filter_map(|arm| data.get(&arm.seed).map(|data| arm.key(data)).map(|key| (arm, key)))
-        .collect();
+        .filter_map(|arm| data.get(&arm.seed).map(|data| arm.key(data).map(|key| (arm, key))))
+        .collect::<Result<_, _>>()?;
     let missing: Vec<&(Arm, String)> = keyed.iter().filter(|(_, key)| file.get(key).is_none()).collect();
     let state = State {
         file: Mutex::new(file),

@@ -11,7 +11,9 @@ fn experiment(strategies: &[&str], rates: &[f64], seeds: &[u64]) -> Experiment {
         about: String::new(),
         seeds: seeds.to_vec(),
         strategies: strategies.iter().map(|name| (*name).to_owned()).collect(),
-        loss_rates: rates.iter().map(|rate| LossRate(*rate)).collect(),
+        loss_rates: rates.iter().map(|rate| LossRate::Each(*rate)).collect(),
+        region_loss_rates: Vec::new(),
+        traces: Vec::new(),
         skips: Vec::new(),
         eval_every: 8,
         eval_tokens: 512,
@@ -99,7 +101,7 @@ fn only_arms_of_checkfree_plus_swap_stages() {
     let dir = tempfile::tempdir().unwrap();
     let mut experiment = experiment(&["checkfree", "checkfree+"], &[0.03], &[1]);
     let swaps = |experiment: &Experiment| -> Vec<(String, String)> {
-        let arms = experiment.arms().into_iter();
+        let arms = experiment.arms().unwrap().into_iter();
         arms.map(|arm| (arm.strategy.clone(), arm.config.edge_swaps().to_string())).collect()
     };
     let of = |strategy: &str, swaps: &str| (strategy.to_owned(), swaps.to_owned());
@@ -192,6 +194,14 @@ fn bad_experiments_are_refused_by_their_field() {
         ("[0.1]", "[]", "loss_rates"),
         ("pace = 0.5", "skip = 0.0", "pace"),
         ("pace = 0.5", "pace = 0.5\nchurn = 'every 3s'", "churn"),
+        ("loss_rates = [0.1]", "region_loss_rates = [0.1]", "region_loss_rates: nodes have no regions"),
+        ("loss_rates = [0.1]", "loss_rates = [[0.1]]", "loss_rates: 1 chances for"),
+        ("loss_rates = [0.1]", "traces = ['none.csv']", "none.csv"),
+        (
+            "loss_rates = [0.1]\n[run]",
+            "region_loss_rates = [2]\n[run]\nwan = 'gcp12'",
+            "region_loss_rates: 2 is not",
+        ),
         ("name = 'x'", "name = ''", "name"),
         ("name = 'x'", "name = 'x'\nseeds = [1, 1]", "seeds"),
         ("name = 'x'", "name = 'x'\neval_every = 0", "eval_every"),
@@ -210,6 +220,7 @@ fn figures_pair_seeds() {
         key: format!("{strategy}{seed}"),
         strategy: strategy.to_owned(),
         loss_rate: if strategy == "no failures" { 0.0 } else { 0.1 },
+        failures: None,
         skip: 0.0,
         seed,
         ended: "done".to_owned(),
@@ -249,4 +260,43 @@ fn figures_pair_seeds() {
     assert!((copy.hours_to_target.unwrap().mean - 1.9).abs() < 1e-9);
     assert_eq!((random.iterations_ratio, random.short_of_target), (None, 1));
     assert_eq!(copy.curve[1].low, 2.2);
+}
+
+#[test]
+fn traces_and_regions_fail_alike_for_every_strategy() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut experiment = experiment(&["checkfree", "neighbour-snapshot:every=5"], &[], &[1]);
+    let [lines, machines] = ["lines.jsonl", "machines.csv"].map(|name| dir.path().join(name));
+    std::fs::write(&lines, "{\"iteration\":9,\"stage\":2,\"event\":\"lose\"}\n").unwrap();
+    let trace = "0,add,a\n0,add,b\n0,add,c\n0,add,d\n100000,remove,c\n160000,add,e\n";
+    std::fs::write(&machines, trace).unwrap();
+    experiment.traces = vec![lines.clone(), machines];
+    experiment.region_loss_rates = vec![0.05];
+    experiment.run.wan = Some("gcp12".to_owned());
+    experiment.check().unwrap();
+    let (results, _) = run(&experiment, dir.path(), 2);
+    let [_, by_region, by_region_too, by_line, by_line_too, by_machine, by_machine_too] = results.as_slice()
+    else {
+        panic!("{results:?}")
+    };
+    let failed: Vec<String> = results.iter().map(ArmResult::what_failed).collect();
+    assert_eq!(
+        failed[1..].iter().step_by(2).collect::<Vec<_>>(),
+        ["regions 0.05", "lines.jsonl", "machines.csv"]
+    );
+    let lost = |result: &ArmResult| -> Vec<_> {
+        result.lost.iter().map(|lost| (lost.iteration, lost.stage)).collect()
+    };
+    assert_eq!(lost(by_line), [(9, 2)]);
+    assert_eq!(lost(by_line), lost(by_line_too));
+    assert!(!by_region.lost.is_empty() && lost(by_region) == lost(by_region_too), "{by_region:?}");
+    let [lost_to_market] = by_machine.lost.as_slice() else { panic!("{:?}", by_machine.lost) };
+    // No machine is there for a minute.
+    assert!(lost_to_market.back_s.unwrap() - lost_to_market.at_s > 59.0, "{lost_to_market:?}");
+    assert!(by_machine.around_holes > 0);
+    assert_eq!(lost(by_machine), lost(by_machine_too));
+    // What a trace says is part of an arm's content.
+    std::fs::write(&lines, "{\"iteration\":11,\"stage\":2,\"event\":\"lose\"}\n").unwrap();
+    let (again, others) = run(&experiment, dir.path(), 2);
+    assert_eq!((again[3].lost[0].iteration, others), (11, 2));
 }

@@ -13,8 +13,8 @@ pub fn markdown(experiment: &Experiment, groups: &[Group]) -> String {
     let _ = writeln!(
         text,
         "{} iterations, {seeds} {}; ± is half the 95 % confidence interval of the mean. *To the loss without failures*: iterations until \
-         the validation loss that the run of the same seed without failures has after 80 % of its iterations, over that run's. Time is \
-         modelled.\n",
+         the validation loss that the run of the same seed without failures has after 80 % of its iterations, over that run's. *Failures*: the \
+         chance that a relay stage is lost in an iteration, or that a region is, or the trace of what was. Time is modelled.\n",
         experiment.run.steps,
         if seeds == 1 { "seed" } else { "seeds" },
     );
@@ -29,7 +29,7 @@ pub fn markdown(experiment: &Experiment, groups: &[Group]) -> String {
 
 const COLUMNS: [&str; 11] = [
     "skip",
-    "losses a stage and iteration",
+    "failures",
     "strategy",
     "stages lost",
     "validation loss at the end",
@@ -49,7 +49,6 @@ pub(super) fn columns() -> Vec<String> {
 /// A group's row of the table.
 pub(super) fn row(group: &Group) -> Vec<String> {
     let number = |figure: Option<Figure>, digits: usize| figure.map_or("–".to_owned(), |f| show(f, digits));
-    let calm = group.loss_rate == 0.0;
     let reached = |figure: Option<Figure>, digits: usize| match figure {
         Some(figure) => show(figure, digits),
         None => format!("not reached by {} of {}", group.short_of_target, group.seeds),
@@ -60,11 +59,11 @@ pub(super) fn row(group: &Group) -> Vec<String> {
     };
     vec![
         group.skip.to_string(),
-        group.loss_rate.to_string(),
+        group.failures.clone(),
         group.strategy.clone(),
         show(group.losses, 1),
         number(group.final_loss, 4),
-        if calm { String::new() } else { number(group.final_loss_more, 4) },
+        if group.is_calm() { String::new() } else { number(group.final_loss_more, 4) },
         reached(group.iterations_ratio, 3),
         reached(group.hours_to_target, 2),
         show(group.iteration_s, 2),

@@ -249,7 +249,6 @@ impl Children {
     /// Starts a process; answers with its id.
     fn start_node(&mut self, slot: usize, waits: bool) -> Result<u32, RunError> {
         let failed = |source| RunError::Spawn { what: "a node", source };
-        let shaped = self.config.wan.is_some();
         let start = NodeStart {
             secret: self.secret.clone(),
             run: self.settings.run,
@@ -258,7 +257,7 @@ impl Children {
             config: self.config.clone(),
             vocabulary: self.vocabulary,
             // Who takes a node's place is where it was, and as fast.
-            view: self.view(|table| if shaped { table.region_of(slot) } else { table.coordinator() }),
+            view: self.view(|table| self.region_of(table, slot)),
             waits,
             pace: TaskTimes::of_run(&self.config, self.wan.as_ref(), slot)?,
             door: self.listen.as_ref().map(|listen| DoorStart {
@@ -502,6 +501,22 @@ impl Children {
     /// Process id and slot of each node.
     pub(super) fn places(&self) -> Vec<(u32, usize)> {
         self.nodes.iter().map(|process| (process.child.id(), process.slot)).collect()
+    }
+
+    /// Processes of the nodes in a region of the run's table.
+    pub(super) fn in_region(&self, region: u16) -> Vec<u32> {
+        let Some(table) = &self.wan else { return Vec::new() };
+        let of = |slot| self.region_of(table, slot);
+        self.nodes
+            .iter()
+            .filter(|process| of(process.slot) == region)
+            .map(|process| process.child.id())
+            .collect()
+    }
+
+    /// Where a node of this machine is: by its place if links are made longer, else where the machine is.
+    fn region_of(&self, table: &WanTable, slot: usize) -> u16 {
+        if self.config.wan.is_some() { table.region_of(slot) } else { table.coordinator() }
     }
 
     /// Process ids: the coordinator's, and the nodes'.

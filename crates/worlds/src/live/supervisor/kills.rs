@@ -1,33 +1,11 @@
 //! Kills and notices on purpose: the demo's script, and `--churn`.
 
-use crate::config::{Churn, PlacesChange, TraceLine, TraceTarget};
+use crate::config::{Churn, Kill, PlacesChange, Target, When};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use skipstone_types::{Event, Iteration, NodeId, StageId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
-
-/// Whom to kill.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Target {
-    /// A node of the stage.
-    Stage(StageId),
-    /// All nodes of the stage, at once.
-    WholeStage(StageId),
-    /// Any node, but not the last origin: no strategy rebuilds it.
-    AnyNode,
-    /// The coordinator.
-    Coordinator,
-}
-
-/// When to kill.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum When {
-    /// As soon as this iteration is under way.
-    Iteration(Iteration),
-    /// So long after the start.
-    At(Duration),
-}
 
 /// What is done to a victim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,15 +14,13 @@ pub(crate) enum Deed {
     Kill(Option<NodeId>),
     /// Notice: it leaves once others have what is needed of it.
     Drain(NodeId),
-}
-
-/// One line of a script.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kill {
-    /// When.
-    pub when: When,
-    /// Whom.
-    pub target: Target,
+    /// SIGKILL for all nodes of a region, or notice, but for the last origin.
+    Region {
+        /// Which.
+        region: u16,
+        /// Notice.
+        notice: bool,
+    },
 }
 
 /// Kills to be made in a run, in any order.
@@ -101,6 +77,13 @@ impl Roster {
         self.nodes.keys().copied().collect()
     }
 
+    /// Those of `nodes` that may die together: all but the last origin.
+    pub(crate) fn but_the_last_origin(&self, nodes: Vec<NodeId>) -> Vec<NodeId> {
+        let origins = self.of_stage(StageId::ORIGIN);
+        let spared = origins.iter().all(|origin| nodes.contains(origin)).then(|| origins.last().copied());
+        nodes.into_iter().filter(|node| spared.flatten() != Some(*node)).collect()
+    }
+
     /// A node is gone, although nobody has said so yet.
     pub(crate) fn forget(&mut self, node: NodeId) {
         self.nodes.remove(&node);
@@ -136,9 +119,17 @@ pub(crate) struct Killer {
 impl Killer {
     /// For a swarm of `places` nodes.
     pub(crate) fn new(script: KillScript, churn: Option<Churn>, seed: u64, places: usize) -> Self {
-        let (churn, spot) = match churn {
-            Some(Churn::Spot(trace)) => (None, trace.on(places as u32).into()),
-            churn => (churn, VecDeque::new()),
+        let (mut script, mut spot) = (script, VecDeque::new());
+        let churn = match churn {
+            Some(Churn::Spot(trace)) => {
+                spot = trace.on(places as u32).into();
+                None
+            }
+            Some(Churn::Trace(kills)) => {
+                script.extend(kills);
+                None
+            }
+            churn => churn,
         };
         let random = ChaCha8Rng::seed_from_u64(seed ^ 0x006b_696c_6c73);
         Self { script, churn, spot, away: 0, next: None, random }
@@ -158,27 +149,33 @@ impl Killer {
     pub(crate) fn due(&mut self, elapsed: Duration, iteration: Iteration, roster: &Roster) -> Vec<Deed> {
         let is_due = |when: When| match when {
             When::Iteration(at) => iteration >= at,
-            When::At(at) => elapsed >= at,
+            // Nobody dies by the clock before training has begun.
+            When::At(at) => elapsed >= at && iteration > Iteration(0),
         };
         let (mut due, rest) = self.script.drain(..).partition::<Vec<_>, _>(|kill| is_due(kill.when));
         self.script = rest;
         due.sort_by_key(|kill| matches!(kill.target, Target::Coordinator));
         let mut victims = Vec::new();
-        for kill in due {
-            match kill.target {
-                Target::Coordinator => victims.push(Deed::Kill(None)),
-                Target::Stage(stage) => {
-                    let nodes = roster.of_stage(stage);
-                    victims.extend(self.one_of(&nodes).map(|node| Deed::Kill(Some(node))));
+        for Kill { target, notice, .. } in due {
+            let nodes = match target {
+                Target::Coordinator => {
+                    victims.push(Deed::Kill(None));
+                    continue;
                 }
-                Target::WholeStage(stage) => {
-                    victims.extend(roster.of_stage(stage).into_iter().map(|node| Deed::Kill(Some(node))));
+                Target::Region(region) => {
+                    victims.push(Deed::Region { region, notice });
+                    continue;
                 }
-                Target::AnyNode => {
-                    let nodes = roster.mortal();
-                    victims.extend(self.one_of(&nodes).map(|node| Deed::Kill(Some(node))));
+                Target::Stage(stage) => self.one_of(&roster.of_stage(stage)).into_iter().collect(),
+                Target::WholeStage(stage) => roster.of_stage(stage),
+                Target::AnyNode => self.one_of(&roster.mortal()).into_iter().collect(),
+                Target::Node(index) => {
+                    let nodes = roster.all();
+                    nodes.get(index as usize % nodes.len().max(1)).copied().into_iter().collect()
                 }
-            }
+            };
+            let deed = |node| if notice { Deed::Drain(node) } else { Deed::Kill(Some(node)) };
+            victims.extend(nodes.into_iter().map(deed));
         }
         victims.extend(self.churned(elapsed, iteration, roster));
         self.take_away(elapsed, iteration, roster, &mut victims);
@@ -216,38 +213,16 @@ impl Killer {
         if iteration == Iteration(0) {
             return None;
         }
-        match self.churn.take()? {
-            Churn::Trace(mut trace) => {
-                let due = trace.first().copied().filter(|line| elapsed >= line.at);
-                if due.is_some() {
-                    trace.remove(0);
-                }
-                self.churn = Some(Churn::Trace(trace));
-                let TraceLine { target, notice, .. } = due?;
-                let node = match target {
-                    TraceTarget::Stage(stage) => {
-                        let nodes = roster.of_stage(stage);
-                        self.one_of(&nodes)
-                    }
-                    TraceTarget::Node(index) => {
-                        let nodes: Vec<_> = roster.nodes.keys().copied().collect();
-                        nodes.get(index as usize % nodes.len().max(1)).copied()
-                    }
-                };
-                node.map(|node| if notice { Deed::Drain(node) } else { Deed::Kill(Some(node)) })
-            }
-            churn => {
-                let nodes = roster.mortal();
-                let pause = self.pause(&churn, nodes.len());
-                self.churn = Some(churn);
-                let next = *self.next.get_or_insert(elapsed + pause);
-                if elapsed < next {
-                    return None;
-                }
-                self.next = Some(next + pause);
-                self.one_of(&nodes).map(|node| Deed::Kill(Some(node)))
-            }
+        let churn = self.churn.take()?;
+        let nodes = roster.mortal();
+        let pause = self.pause(&churn, nodes.len());
+        self.churn = Some(churn);
+        let next = *self.next.get_or_insert(elapsed + pause);
+        if elapsed < next {
+            return None;
         }
+        self.next = Some(next + pause);
+        self.one_of(&nodes).map(|node| Deed::Kill(Some(node)))
     }
 
     /// Until the next random kill: fixed, or exponential for a rate per node.
@@ -286,8 +261,8 @@ mod tests {
     #[test]
     fn a_script_strikes_once_and_the_last_origin_is_spared_by_chance() {
         let script = vec![
-            Kill { when: When::Iteration(Iteration(5)), target: Target::WholeStage(StageId(1)) },
-            Kill { when: When::At(Duration::from_secs(1)), target: Target::Coordinator },
+            Kill::new(When::Iteration(Iteration(5)), Target::WholeStage(StageId(1))),
+            Kill::new(When::At(Duration::from_secs(1)), Target::Coordinator),
         ];
         let mut killer = Killer::new(script, None, 1, 4);
         assert_eq!(killer.due(Duration::ZERO, Iteration(4), &roster()), []);
@@ -310,8 +285,11 @@ mod tests {
 
     #[test]
     fn a_trace_gives_notice_where_it_says_drain() {
-        let line =
-            |at_s, notice| TraceLine { at: Duration::from_secs(at_s), target: TraceTarget::Node(1), notice };
+        let line = |at_s, notice| Kill {
+            when: When::At(Duration::from_secs(at_s)),
+            target: Target::Node(1),
+            notice,
+        };
         let trace = Churn::Trace(vec![line(1, true), line(2, false)]);
         let mut killer = Killer::new(vec![], Some(trace), 1, 4);
         let mut due = |at_s| killer.due(Duration::from_secs(at_s), Iteration(1), &roster());

@@ -9,9 +9,10 @@ pub(crate) mod kills;
 mod memory;
 mod notices;
 
+pub use crate::config::{Kill, Target, When};
 pub use chaos::{ChaosPlan, Fault};
 pub use error::RunError;
-pub use kills::{Kill, KillScript, Target, When};
+pub use kills::KillScript;
 pub use memory::MemorySample;
 
 use super::folder::RunFolder;
@@ -26,7 +27,7 @@ use memory::MemoryWatch;
 use notices::Notices;
 use skipstone_observe::{Observer, Outcome, Progress, RunInfo};
 
-use skipstone_types::{Event, Iteration};
+use skipstone_types::{Event, Iteration, NodeId};
 use std::time::{Duration, Instant};
 
 /// Time between looks at the children.
@@ -311,26 +312,43 @@ impl Parent<'_> {
         let deeds = self.killer.due(self.began.elapsed(), self.iteration, &self.roster);
         children.leave_empty(self.killer.away());
         for deed in deeds {
-            let (target, node, done) = match deed {
-                Deed::Kill(None) => ("coordinator", None, children.kill_coordinator()),
-                Deed::Kill(Some(node)) => {
-                    let process = self.roster.process_of(node);
-                    ("node", Some(node), process.is_some_and(|process| children.kill_node(process)))
-                }
-                Deed::Drain(node) => {
-                    // The node says itself that it leaves.
-                    if let Some(process) = self.roster.process_of(node) {
-                        children.drain_node(process);
+            match deed {
+                Deed::Kill(None) => {
+                    if children.kill_coordinator() {
+                        self.note_killed("coordinator", None);
                     }
-                    continue;
                 }
-            };
-            if done {
-                let stage = node.and_then(|node| self.roster.stage_of(node));
-                let elapsed_ms = self.elapsed_ms();
-                self.observer.record(elapsed_ms, Event::Killed { target: target.to_owned(), node, stage });
+                Deed::Kill(Some(node)) => self.take_away(children, node, false),
+                Deed::Drain(node) => self.take_away(children, node, true),
+                Deed::Region { region, notice } => {
+                    let there = children.in_region(region);
+                    let mut nodes = self.roster.all();
+                    nodes.retain(|node| {
+                        self.roster.process_of(*node).is_some_and(|process| there.contains(&process))
+                    });
+                    for node in self.roster.but_the_last_origin(nodes) {
+                        self.take_away(children, node, notice);
+                    }
+                }
             }
         }
+    }
+
+    /// Kills a node, or gives it notice.
+    fn take_away(&mut self, children: &mut Children, node: NodeId, notice: bool) {
+        let Some(process) = self.roster.process_of(node) else { return };
+        if notice {
+            // The node says itself that it leaves.
+            children.drain_node(process);
+        } else if children.kill_node(process) {
+            self.note_killed("node", Some(node));
+        }
+    }
+
+    fn note_killed(&mut self, target: &str, node: Option<NodeId>) {
+        let stage = node.and_then(|node| self.roster.stage_of(node));
+        let elapsed_ms = self.elapsed_ms();
+        self.observer.record(elapsed_ms, Event::Killed { target: target.to_owned(), node, stage });
     }
 
     fn save_by_time(&mut self, children: &mut Children) {
