@@ -1,5 +1,6 @@
 //! What goes into the two state machines, and what comes out.
 
+use crate::domain::FailureDomain;
 use crate::journal::Entry;
 use crate::message::{ToCoordinator, ToPeer, ToWorker};
 use crate::record::SavedStage;
@@ -112,6 +113,8 @@ pub enum CoordinatorInput {
         connection: u64,
         /// The message, a [`ToCoordinator::Hello`].
         hello: ToCoordinator,
+        /// What fails together with the worker.
+        domain: FailureDomain,
     },
     /// A bound worker says something.
     Worker {

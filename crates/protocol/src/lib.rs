@@ -12,6 +12,7 @@
 mod command;
 mod coordinator;
 mod detector;
+mod domain;
 #[cfg(test)]
 mod fixtures;
 mod inputs;
@@ -26,6 +27,7 @@ mod worker;
 pub use command::{CoordinatorCommand, CoordinatorInput, End, WorkerCommand, WorkerInput};
 pub use coordinator::{Coordinator, Owner, Wait, condense};
 pub use detector::{PhiAccrual, RunningClock, Suspicion};
+pub use domain::FailureDomain;
 pub use inputs::{
     INPUTS_HEADER, InputsError, Opening, TimedInputs, decode_inputs, encode_input, encode_opening,
 };

@@ -9,6 +9,7 @@
 
 use super::Coordinator;
 use super::roster::{Node, Role};
+use crate::domain::FailureDomain;
 use crate::journal::{Entry, StageCopy};
 use crate::message::{COPIES_HELD_MAX, KeptCopy, ToWorker, TransferId};
 use skipstone_types::{Digest, Event, Iteration, NodeId, StageId};
@@ -140,21 +141,31 @@ impl Coordinator {
         self.send(keeper, ToWorker::KeepCopy { transfer, stage, iteration, format, donor, addresses });
     }
 
-    /// Of the nodes that have room for one more the one that holds least of other stages; of those the keeper so far, else the
-    /// nearest stage's. None: the stage is copied once there is room.
+    /// Of the nodes that have room for one more those that share the least of what could fail with the stage's replicas; of those the
+    /// one that holds least of other stages; of those the keeper so far, else the nearest stage's. None: the stage is copied once there
+    /// is room.
     fn keeper_for(&self, stage: StageId) -> Option<NodeId> {
         let so_far = self.copies.known.get(&stage).and_then(|known| known.keeper);
         let held = self.copies.held();
         let room = |node: &NodeId| held.get(node).is_none_or(|held| held.len() < COPIES_HELD_MAX);
+        let domains: Vec<FailureDomain> = self
+            .serving(stage)
+            .iter()
+            .filter_map(|node| self.nodes.get(node))
+            .map(|node| node.domain)
+            .collect();
         let candidates = self.nodes.keys().copied().filter(|node| self.may_keep_copies(*node, stage));
         candidates.filter(room).min_by_key(|node| {
             let served = match self.nodes[node].role {
                 Role::Serving { stage } => stage.0,
                 _ => u16::MAX,
             };
+            // As long as one replica is elsewhere the stage and its copy are not lost together.
+            let domain = self.nodes[node].domain;
+            let shared = domains.iter().map(|other| domain.shared_with(*other)).min().unwrap_or(0);
             let others = held.get(node).map_or(0, |held| held.iter().filter(|of| **of != stage).count());
             // Of two that are as near the one above, as the last stage has none.
-            (others, so_far != Some(*node), served.abs_diff(stage.0), served < stage.0, *node)
+            (shared, others, so_far != Some(*node), served.abs_diff(stage.0), served < stage.0, *node)
         })
     }
 

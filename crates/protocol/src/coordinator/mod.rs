@@ -281,7 +281,7 @@ impl Coordinator {
                 self.ask_quiet_nodes();
                 self.hedge_late_microbatches();
             }
-            CoordinatorInput::Hello { connection, hello } => self.on_hello(connection, hello),
+            CoordinatorInput::Hello { connection, hello, domain } => self.on_hello(connection, hello, domain),
             CoordinatorInput::Worker { node, message } => {
                 if self.nodes.contains_key(&node) {
                     self.on_worker(node, message);

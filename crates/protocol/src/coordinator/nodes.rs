@@ -154,6 +154,7 @@ mod tests {
     use super::super::pace::Speed;
     use super::super::roster::JoinKind;
     use super::*;
+    use crate::domain::FailureDomain;
     use crate::message::TransferId;
     use skipstone_types::{Iteration, Term};
 
@@ -177,7 +178,14 @@ mod tests {
         match step {
             0 => {
                 let speed = Speed::new(Iteration(0), 0);
-                let node = Node { address: String::new(), role: Role::Spare, told: 0, failures: 0, speed };
+                let node = Node {
+                    address: String::new(),
+                    domain: FailureDomain::default(),
+                    role: Role::Spare,
+                    told: 0,
+                    failures: 0,
+                    speed,
+                };
                 nodes.insert(id, node);
             }
             1 => _ = nodes.remove(id),

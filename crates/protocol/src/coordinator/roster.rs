@@ -3,6 +3,7 @@
 use super::pace::Speed;
 use super::{Coordinator, NODE_IDS_RESERVED, Phase};
 use crate::command::CoordinatorCommand;
+use crate::domain::FailureDomain;
 use crate::journal::Entry;
 use crate::message::{Holding, NAMES_MAX, ToCoordinator, ToWorker, TransferId};
 use skipstone_recovery::Recipe;
@@ -85,6 +86,8 @@ impl Role {
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) address: String,
+    /// What fails together with it.
+    pub(super) domain: FailureDomain,
     pub(super) role: Role,
     /// The roster version whose addresses it has been told.
     pub(super) told: u64,
@@ -98,13 +101,14 @@ pub(super) struct Node {
 pub(super) struct Arrival {
     pub(super) connection: u64,
     pub(super) address: String,
+    pub(super) domain: FailureDomain,
     pub(super) process: u32,
     /// Its id so far, for the log.
     pub(super) was: Option<NodeId>,
 }
 
 impl Coordinator {
-    pub(super) fn on_hello(&mut self, connection: u64, hello: ToCoordinator) {
+    pub(super) fn on_hello(&mut self, connection: u64, hello: ToCoordinator, domain: FailureDomain) {
         let ToCoordinator::Hello { holding, address, process, was } = hello else {
             self.reject(connection, "the first message must be a hello");
             return;
@@ -125,7 +129,7 @@ impl Coordinator {
         }
         // While we know it under that id, its loss has not been told: then it is lost first, and comes back as another.
         let was = was.filter(|was| was.0 != 0 && *was < self.node_ids_below && !self.nodes.contains_key(was));
-        let arrival = Arrival { connection, address, process, was };
+        let arrival = Arrival { connection, address, domain, process, was };
         let names = holding.iter().flat_map(|holding| holding.names.iter().chain([&holding.node])).copied();
         let names: Vec<_> = names.chain(was).take(NAMES_MAX + 2).collect();
         // Whatever it is taken in for, it has the next id.
@@ -166,11 +170,11 @@ impl Coordinator {
     }
 
     pub(super) fn welcome(&mut self, arrival: Arrival, node: NodeId, empty: bool) {
-        let Arrival { connection, address, process, was } = arrival;
+        let Arrival { connection, address, domain, process, was } = arrival;
         self.roster_version += 1;
         let speed = Speed::new(self.iteration, self.now_us);
         let role = Role::Spare;
-        self.nodes.insert(node, Node { address, role, told: 0, failures: 0, speed });
+        self.nodes.insert(node, Node { address, domain, role, told: 0, failures: 0, speed });
         self.out.push(CoordinatorCommand::Bind { connection, node });
         let settings = Box::new(self.settings.clone());
         self.send(node, ToWorker::Welcome { node, settings, empty });

@@ -214,6 +214,25 @@ fn every_node_keeps_one_stage_of_the_others() {
 }
 
 #[test]
+fn a_copy_is_kept_where_it_is_not_lost_together_with_its_stage() {
+    // Neighbours are in the same region, but for stages 2 and 3.
+    let (mut bench, nodes) = Bench::started_in(&with_copies(5), &[0, 0, 0, 1, 1, 1]);
+    run_iteration(&mut bench, &nodes);
+    all_step(&mut bench, &nodes);
+    let kept = keepers(&bench);
+    assert_eq!(kept.len(), 6, "{kept:?}");
+    for (node, stage) in kept {
+        let keeper = nodes.iter().position(|other| *other == node).unwrap();
+        assert_ne!(keeper / 3, usize::from(stage) / 3, "stage {stage} is kept by stage {keeper}'s node");
+    }
+    // Where there is one region, any will do.
+    let (mut bench, nodes) = Bench::started_in(&with_copies(2), &[4, 4, 4]);
+    run_iteration(&mut bench, &nodes);
+    all_step(&mut bench, &nodes);
+    assert_eq!(keepers(&bench).len(), 3);
+}
+
+#[test]
 fn a_node_that_holds_two_states_of_others_is_asked_for_no_third() {
     let (mut bench, nodes) = Bench::started(&with_copies(2));
     run_iteration(&mut bench, &nodes);

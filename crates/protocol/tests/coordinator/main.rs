@@ -56,6 +56,8 @@ struct Bench {
     end: Option<End>,
     now_us: u64,
     connections: u64,
+    /// Where the n-th that says hello is.
+    regions: Vec<u16>,
     reduces: std::collections::BTreeMap<NodeId, ReduceId>,
     problems: Vec<PlanProblem>,
     questions: Vec<PlaceProblem>,
@@ -81,6 +83,7 @@ impl Bench {
             end: None,
             now_us: 0,
             connections: 0,
+            regions: vec![],
             reduces: std::collections::BTreeMap::new(),
             problems: vec![],
             questions: vec![],
@@ -164,7 +167,9 @@ impl Bench {
         self.connections += 1;
         let address = format!("n:{}", self.connections);
         let hello = ToCoordinator::Hello { holding, address, process: 0, was };
-        self.input(CoordinatorInput::Hello { connection: self.connections, hello });
+        let region = self.regions.get(self.connections as usize - 1).copied();
+        let domain = FailureDomain { region, machine: None };
+        self.input(CoordinatorInput::Hello { connection: self.connections, hello, domain });
         let welcome = self.sent.iter().rev().find(|(_, message)| matches!(message, ToWorker::Welcome { .. }));
         welcome.expect("a welcome").0
     }
@@ -195,7 +200,13 @@ impl Bench {
 
     /// All nodes of `settings`, with their first weights; the first attempt has begun. Nodes in order of stage.
     fn started(settings: &Settings) -> (Self, Vec<NodeId>) {
+        Self::started_in(settings, &[])
+    }
+
+    /// With the n-th node in the n-th of these regions.
+    fn started_in(settings: &Settings, regions: &[u16]) -> (Self, Vec<NodeId>) {
         let mut bench = Self::open(settings, &[]);
+        bench.regions = regions.to_vec();
         let nodes: Vec<_> = (0..settings.nodes()).map(|_| bench.hello(None)).collect();
         for node in &nodes {
             bench.holds(*node);

@@ -6,7 +6,8 @@ use super::world::{Event, World};
 use crate::fixed_plan::FixedPlan;
 use skipstone_planner::{BalancedChooser, PathChooser, SwarmChooser};
 use skipstone_protocol::{
-    Coordinator, CoordinatorCommand, CoordinatorInput, End, ToCoordinator, ToWorker, WorkerInput,
+    Coordinator, CoordinatorCommand, CoordinatorInput, End, FailureDomain, ToCoordinator, ToWorker,
+    WorkerInput,
 };
 use skipstone_types::{NodeId, PlaceAnswer, Settings, Term};
 use std::collections::VecDeque;
@@ -47,7 +48,10 @@ impl World {
             // What was sent under an old id counts for nothing.
             (Some(node), message) if node == sender => CoordinatorInput::Worker { node, message },
             (None, hello @ ToCoordinator::Hello { .. }) => {
-                CoordinatorInput::Hello { connection: pid as u64, hello }
+                // Each place is a machine of its own.
+                let (region, machine) = (self.nodes[pid].region, self.nodes[pid].place as u64);
+                let domain = FailureDomain { region: Some(region), machine: Some(machine) };
+                CoordinatorInput::Hello { connection: pid as u64, hello, domain }
             }
             _ => return Ok(()),
         };

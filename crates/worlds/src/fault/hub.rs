@@ -7,8 +7,8 @@ use super::random::Random;
 use super::world::{Broken, Checked, Event, World};
 use skipstone_planner::{BalancedChooser, PathChooser};
 use skipstone_protocol::{
-    Coordinator, CoordinatorCommand, CoordinatorInput, End, Entry, Holding, SavedStage, ToCoordinator,
-    ToWorker, Wait,
+    Coordinator, CoordinatorCommand, CoordinatorInput, End, Entry, FailureDomain, Holding, SavedStage,
+    ToCoordinator, ToWorker, Wait,
 };
 use skipstone_types::{Iteration, NodeId, PlaceAnswer, PlaceProblem, Plan, StageId, Swap, Term};
 use std::collections::{BTreeMap, VecDeque};
@@ -289,10 +289,18 @@ impl World {
                     self.hub.holdings.insert(connection, holding.clone());
                 }
                 let hello = self.tamper_with_hello(message);
-                Some(CoordinatorInput::Hello { connection, hello })
+                let domain = self.domain_of(connection);
+                Some(CoordinatorInput::Hello { connection, hello, domain })
             }
             _ => None,
         }
+    }
+
+    /// What fails together with who is at the other end of a connection.
+    fn domain_of(&self, connection: u64) -> FailureDomain {
+        let machine = self.wiring.pid_of(connection).map(|pid| self.nodes[pid].machine);
+        let region = machine.map(|machine| (machine % self.plan.regions) as u16);
+        FailureDomain { region, machine: machine.map(|machine| machine as u64) }
     }
 
     /// Carries out commands until one takes time, then what came meanwhile.

@@ -74,6 +74,11 @@ impl Wiring {
         self.of_node.iter().filter_map(|(node, connection)| Some((*node, self.get(*connection)?.pid)))
     }
 
+    /// Who is at the other end of a connection.
+    pub(super) fn pid_of(&self, connection: u64) -> Option<Pid> {
+        self.get(connection).map(|connection| connection.pid)
+    }
+
     /// Whether a connection ever was bound to a node.
     pub(super) fn was_bound(&self, connection: u64) -> bool {
         self.get(connection).is_some_and(|connection| connection.node.is_some())

@@ -10,12 +10,13 @@ use super::start::{CoordinatorReady, CoordinatorStart, follow_parent, read_start
 use crate::wan::{RegionView, region_of_name};
 use serde::Serialize;
 use skipstone_net::{
-    BindError, Frame, NetConfig, NetEvent, PeerId, PeerKey, Priority, RunSecret, StreamTransport, Transport,
+    BindError, Frame, NetConfig, NetEvent, PeerId, PeerKey, Priority, Reach, RunSecret, StreamTransport,
+    Transport,
 };
 use skipstone_planner::SwarmChooser;
 use skipstone_protocol::{
-    Coordinator, CoordinatorCommand, CoordinatorInput, End, Entry, Envelope, MESSAGE_BYTES_MAX, Opening,
-    RunningClock, ToCoordinator, ToWorker, WIRE_VERSION, decode, encode,
+    Coordinator, CoordinatorCommand, CoordinatorInput, End, Entry, Envelope, FailureDomain,
+    MESSAGE_BYTES_MAX, Opening, RunningClock, ToCoordinator, ToWorker, WIRE_VERSION, decode, encode,
 };
 use skipstone_types::{Event, NodeId};
 use std::collections::VecDeque;
@@ -103,6 +104,13 @@ fn tell(line: &impl Serialize) -> io::Result<()> {
     serde_json::to_writer(&mut out, line).map_err(io::Error::other)?;
     out.write_all(b"\n")?;
     out.flush()
+}
+
+/// The machine that a hello comes from, if it says.
+fn machine_of(hello: &ToCoordinator) -> Option<u64> {
+    let ToCoordinator::Hello { address, .. } = hello else { return None };
+    let (machine, _) = address.parse::<Reach>().ok()?.tcp?;
+    Some(machine).filter(|machine| *machine != 0)
 }
 
 /// Tells an event in passing: without a parent to hear it this process is about to end.
@@ -271,7 +279,11 @@ impl Driver {
                 self.queue.push_back(CoordinatorInput::Worker { node, message });
             }
             (None, hello @ ToCoordinator::Hello { .. }) => {
-                self.queue.push_back(CoordinatorInput::Hello { connection, hello });
+                let regions = self.order.regions.len();
+                let region = region_of_name(peer).filter(|region| usize::from(*region) < regions);
+                let machine = machine_of(&hello);
+                let domain = FailureDomain { region, machine };
+                self.queue.push_back(CoordinatorInput::Hello { connection, hello, domain });
             }
             _ => {}
         }

@@ -4,8 +4,8 @@ use skipstone_data::{SampleOrder, TokenDataset};
 use skipstone_net::Payload;
 use skipstone_planner::{BalancedChooser, PathChooser};
 use skipstone_protocol::{
-    CommitRecord, Coordinator, CoordinatorCommand, CoordinatorInput, End, Entry, Handle, Outcome, Task,
-    ToPeer, Worker, WorkerCommand, WorkerInput,
+    CommitRecord, Coordinator, CoordinatorCommand, CoordinatorInput, End, Entry, FailureDomain, Handle,
+    Outcome, Task, ToPeer, Worker, WorkerCommand, WorkerInput,
 };
 use skipstone_types::{Digest, Event, Iteration, NodeId, PlaceAnswer, RunId, Settings};
 use skipstone_worlds::config::{RunConfig, RunShape};
@@ -304,7 +304,11 @@ impl Swarm {
             WorkerCommand::Drop { handles } => process.store.drop_handles(&handles),
             WorkerCommand::SendCoordinator { message } => {
                 let input = if matches!(message, skipstone_protocol::ToCoordinator::Hello { .. }) {
-                    CoordinatorInput::Hello { connection: index as u64, hello: message }
+                    CoordinatorInput::Hello {
+                        connection: index as u64,
+                        hello: message,
+                        domain: FailureDomain::default(),
+                    }
                 } else {
                     CoordinatorInput::Worker { node: process.node, message }
                 };
