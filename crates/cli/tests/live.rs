@@ -149,6 +149,27 @@ fn killed_relays_are_rebuilt_and_the_run_goes_on() {
 }
 
 #[test]
+fn a_place_stays_empty_until_the_spot_market_has_a_machine_for_it() {
+    let run = Run::new("");
+    let trace = run.out().with_extension("csv");
+    let nodes = "0,add,m1\n0,add,m2\n0,add,m3\n".to_owned();
+    fs::write(&trace, nodes + "60000,remove,m2\n300000,add,m4\n").unwrap();
+    let trace = trace.display().to_string();
+    let churn = ["--churn", &trace, "--churn-speed", "60", "--steps", "100000"];
+    let child = run.start_with(&churn);
+    run.wait_for("respawned", 1);
+    signal(child.id(), "INT");
+    let summary = summary(&child.wait_with_output().unwrap());
+    assert_eq!(summary["kills"], 1);
+    let at_ms = |event: &str| {
+        run.events().iter().find(|record| record["event"] == event).unwrap()["time_ms"].as_u64().unwrap()
+    };
+    let away_ms = at_ms("respawned") - at_ms("killed");
+    assert!((3500..).contains(&away_ms), "four minutes are four seconds: {away_ms} ms");
+    run.assert_sound();
+}
+
+#[test]
 fn checkfree_plus_makes_a_killed_first_stage_from_its_swap_partner_and_replays() {
     let run = Run::new("recovery = \"checkfree+\"\n");
     let child = run.start_with(&["--steps", "200", "--stages", "4", "--layers", "4"]);

@@ -85,7 +85,7 @@ pub enum TokenizerError {
     #[error("cannot train a tokenizer on an empty corpus: give --data some text")]
     Empty,
     /// The file cannot be read or written.
-    #[error("tokenizer {}: {source}; check the path and its permissions", path.display())]
+    #[error("tokenizer {}: {source}; pass bytes, bpe, or the path of a tokenizer.json", path.display())]
     Io {
         /// The file.
         path: PathBuf,

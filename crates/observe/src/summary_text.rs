@@ -22,7 +22,7 @@ impl Summary {
             [("bigram", self.bigram_val_loss), ("entropy floor", self.entropy_floor_loss)]
         {
             if let Some(loss) = reference {
-                text.push_str(&row("", &format!("{name}: {loss:.3}")));
+                text.push_str(&row("", &format!("{name}: {loss:.3} nats per token")));
             }
         }
         text.push_str(&row("speed", &self.speed()));

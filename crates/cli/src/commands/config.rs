@@ -33,6 +33,8 @@ impl Config {
         }
         let plan = config.memory_plan_expected()?.to_string();
         let plan = plan.lines().fold(String::new(), |text, line| text + "# " + line + "\n");
+        let plan = plan
+            + "# Slots shrink with --slots, --batch and --context; all but slots and workspace with more --stages.\n";
         print(&format!("{plan}{}", config.to_toml()?))
     }
 }

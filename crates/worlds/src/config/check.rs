@@ -90,7 +90,7 @@ fn numbers(config: &RunConfig) -> Result<(), ConfigError> {
         return Err(range("min-lr", config.min_lr.unwrap_or_default(), "between 0 and --lr"));
     }
     if !(0.0..1.0).contains(&config.skip) {
-        return Err(range("skip", config.skip, "a ratio from 0 up to, not including, 1"));
+        return Err(range("skip", config.skip, "a ratio from 0 up to, not including, 1 (a third is 0.33)"));
     }
     for (option, beta) in [("beta1", config.beta1), ("beta2", config.beta2)] {
         if !(0.0..1.0).contains(&beta) {

@@ -23,7 +23,7 @@ pub enum ConfigError {
         source: io::Error,
     },
     /// `run.toml` doesn't parse.
-    #[error("{} is not a run.toml: {why}; `skipstone train --help` lists the options, with the same names", path.display())]
+    #[error("{} is not a run.toml: {why}; `skipstone train --help` lists the options, with the same names; a text to train on goes to --data", path.display())]
     Parse {
         /// The file.
         path: PathBuf,

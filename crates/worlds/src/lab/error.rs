@@ -12,7 +12,7 @@ use thiserror::Error;
 #[non_exhaustive]
 pub enum LabError {
     /// The file can't be read.
-    #[error("can't read {path}: {source}")]
+    #[error("can't read {path}: {source}; `skipstone lab --help` shows what an experiment is")]
     Read {
         /// The file.
         path: PathBuf,
