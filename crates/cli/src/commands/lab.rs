@@ -31,6 +31,7 @@ An experiment is a TOML file:
   skips = [0.0, 0.33]                             # in place of the run's
   eval_every = 50                                 # iterations between two validations
   eval_tokens = 16384
+  eval_skips = [0.25, 0.5]                        # and what is the trained model worth with this share of its stages left out?
   [run]                                           # as in a run.toml; `skipstone config` prints one
   stages = 6
   edge_swaps = \"odd\"                            # or \"off\": in all arms; left out, as the strategy has it

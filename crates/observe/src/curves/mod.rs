@@ -15,7 +15,16 @@ pub struct CurvesPage {
     pub about: String,
     /// The charts, each with a line below it.
     pub charts: Vec<(CurveChart, String)>,
-    /// Columns of the table.
+    /// The tables below them.
+    pub tables: Vec<CurvesTable>,
+}
+
+/// A table of the page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CurvesTable {
+    /// What it shows.
+    pub title: String,
+    /// Its columns.
     pub columns: Vec<String>,
     /// Its rows.
     pub rows: Vec<Vec<String>>,
@@ -45,10 +54,14 @@ pub fn curves_page(page: &CurvesPage) -> String {
     let cells = |tag: &str, cells: &[String]| -> String {
         cells.iter().map(|cell| format!("<{tag}>{}</{tag}>", escape(cell))).collect()
     };
-    let rows: String = page.rows.iter().map(|row| format!("<tr>{}</tr>\n", cells("td", row))).collect();
-    html.push_str(&format!(
-        "<section class=\"scroll\">\n<h2>All figures</h2>\n<table>\n<tr>{}</tr>\n{rows}</table>\n</section>\n</main>\n</html>\n",
-        cells("th", &page.columns)
-    ));
+    for table in &page.tables {
+        let rows: String = table.rows.iter().map(|row| format!("<tr>{}</tr>\n", cells("td", row))).collect();
+        html.push_str(&format!(
+            "<section class=\"scroll\">\n<h2>{}</h2>\n<table>\n<tr>{}</tr>\n{rows}</table>\n</section>\n",
+            escape(&table.title),
+            cells("th", &table.columns)
+        ));
+    }
+    html.push_str("</main>\n</html>\n");
     html
 }

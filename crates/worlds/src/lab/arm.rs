@@ -5,7 +5,7 @@ use super::failures::{Failures, Lost};
 use super::look::Look;
 use super::{ArmResult, LabError};
 use crate::config::RunConfig;
-use crate::cost::{CostModel, watch};
+use crate::cost::{CostModel, SimulateError, watch};
 use crate::text;
 use serde::Serialize;
 use skipstone_types::Iteration;
@@ -31,6 +31,8 @@ pub struct Arm {
     pub eval_every: u64,
     /// Tokens of a validation.
     pub eval_tokens: usize,
+    /// Shares of the relay stages that are left out of the trained model in its last validations.
+    pub eval_skips: Vec<f64>,
     /// The run.
     pub config: RunConfig,
 }
@@ -62,7 +64,10 @@ impl Arm {
             config.churn = Some(blake3::hash(content.as_bytes()).to_hex().to_string());
         }
         let content = (FORMAT, &data.digest, &self.losses, self.eval_every, self.eval_tokens, config);
-        let content = serde_json::to_vec(&content).unwrap_or_default();
+        let mut content = serde_json::to_vec(&content).unwrap_or_default();
+        if !self.eval_skips.is_empty() {
+            content.extend(serde_json::to_vec(&self.eval_skips).unwrap_or_default());
+        }
         Ok(blake3::hash(&content).to_hex()[..32].to_owned())
     }
 
@@ -83,6 +88,8 @@ impl Arm {
         if look.interrupted {
             return Err(LabError::Interrupted);
         }
-        Ok(ArmResult::new(self, self.key(data)?, look, &simulated.map_err(failed)?))
+        let simulated = simulated.map_err(failed)?;
+        look.leave_out(&self.eval_skips).map_err(|why| failed(SimulateError::Watcher(why)))?;
+        Ok(ArmResult::new(self, self.key(data)?, look, &simulated))
     }
 }

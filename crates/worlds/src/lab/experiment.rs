@@ -50,6 +50,9 @@ pub struct Experiment {
     /// Tokens of a validation.
     #[serde(default = "default_eval_tokens")]
     pub eval_tokens: usize,
+    /// Shares of the relay stages that are left out of the trained model in validations at the end of a run.
+    #[serde(default)]
+    pub eval_skips: Vec<f64>,
     /// The run, as in a `run.toml`.
     pub run: RunConfig,
 }
@@ -103,6 +106,9 @@ impl Experiment {
         }
         if self.eval_tokens < 2 {
             return wrong("eval_tokens", "must be at least 2");
+        }
+        if let Some(skip) = self.eval_skips.iter().find(|skip| !(0.0..1.0).contains(*skip)) {
+            return wrong("eval_skips", &format!("{skip} is not a share from 0 up to, not including, 1"));
         }
         if self.run.churn.is_some() {
             return wrong(
@@ -195,7 +201,18 @@ impl Experiment {
             let losses = failures.losses(seed, &config)?;
             let strategy = if failures == Failures::None { NO_LOSSES } else { strategy }.to_owned();
             let (eval_every, eval_tokens) = (self.eval_every, self.eval_tokens);
-            arms.push(Arm { strategy, failures, skip, seed, losses, eval_every, eval_tokens, config });
+            let eval_skips = self.eval_skips.clone();
+            arms.push(Arm {
+                strategy,
+                failures,
+                skip,
+                seed,
+                losses,
+                eval_every,
+                eval_tokens,
+                eval_skips,
+                config,
+            });
             Ok::<_, LabError>(())
         };
         let none = Failures::Stages(LossRate::Each(0.0));

@@ -72,8 +72,24 @@ pub struct Group {
     pub sent_bytes_per_iteration: Figure,
     /// Virtual seconds that a lost stage was away.
     pub away_s: Option<Figure>,
+    /// The last validation's loss over that which training without skips and failures has after the same virtual time, seed by
+    /// seed; only if it has trained so long.
+    pub over_unskipped: Option<Figure>,
+    /// With some of the relay stages left out of the trained model.
+    pub left_out: Vec<LeftOut>,
     /// Validation loss by iteration: the mean over seeds, and the least and the largest.
     pub curve: Vec<CurvePoint>,
+}
+
+/// A trained model without some of its relay stages.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LeftOut {
+    /// The share left out.
+    pub skip: f64,
+    /// Its perplexity.
+    pub perplexity: Figure,
+    /// That over the whole model's.
+    pub ratio: Figure,
 }
 
 /// A point of a group's curve.
@@ -151,6 +167,8 @@ fn group(arms: &[&ArmResult], all: &[ArmResult]) -> Option<Group> {
         iteration_s: mean(&|arm| arm.iteration_s)?,
         sent_bytes_per_iteration: mean(&|arm| arm.sent_bytes as f64 / arm.iterations.max(1) as f64)?,
         away_s: Figure::of(&away),
+        over_unskipped: if_all(&each(&|arm| over_unskipped(arm, all))),
+        left_out: left_out(arms),
         curve: curve(arms),
     })
 }
@@ -160,6 +178,29 @@ impl Group {
     pub fn is_calm(&self) -> bool {
         self.strategy == NO_LOSSES
     }
+}
+
+fn over_unskipped(arm: &ArmResult, all: &[ArmResult]) -> Option<f64> {
+    let unskipped = all
+        .iter()
+        .find(|other| other.strategy == NO_LOSSES && other.seed == arm.seed && other.skip == 0.0)?;
+    let at_s = arm.points.last()?.at_s;
+    // What it would have learned after its end nobody knows.
+    (at_s <= unskipped.points.last()?.at_s).then_some(())?;
+    Some(arm.final_loss()? / unskipped.loss_at(at_s)?)
+}
+
+fn left_out(arms: &[&ArmResult]) -> Vec<LeftOut> {
+    let skips = arms.first().into_iter().flat_map(|arm| arm.left_out.iter().map(|result| result.skip));
+    skips
+        .filter_map(|skip| {
+            let results =
+                arms.iter().flat_map(|arm| arm.left_out.iter().filter(|result| result.skip == skip));
+            let (perplexities, ratios): (Vec<f64>, Vec<f64>) =
+                results.map(|result| (result.perplexity, result.ratio)).unzip();
+            Some(LeftOut { skip, perplexity: Figure::of(&perplexities)?, ratio: Figure::of(&ratios)? })
+        })
+        .collect()
 }
 
 fn curve(arms: &[&ArmResult]) -> Vec<CurvePoint> {

@@ -3,7 +3,7 @@
 use super::result::{LostStage, Point};
 use crate::cost::{Seen, Watcher};
 use crate::live::store::EngineSetup;
-use skipstone_model::{EvalOptions, StageLayout, WholeModel, evaluate};
+use skipstone_model::{EvalOptions, EvalResult, StageLayout, WholeModel, evaluate};
 use skipstone_types::{Event, Iteration, StageId};
 
 /// Windows of a validation's batch.
@@ -21,8 +21,12 @@ pub(super) struct Look<'a> {
     pub(super) refused: u64,
     /// Iterations committed with a hole.
     pub(super) around_holes: u64,
+    /// Validations of the trained model without some of its stages.
+    pub(super) left_out: Vec<EvalResult>,
     /// Sum of the training losses since the last point, and how many.
     training: (f64, u64),
+    /// What was validated last.
+    model: Option<WholeModel>,
 }
 
 impl<'a> Look<'a> {
@@ -40,12 +44,14 @@ impl<'a> Look<'a> {
             lost: Vec::new(),
             refused: 0,
             around_holes: 0,
+            left_out: Vec::new(),
             training: (0.0, 0),
+            model: None,
         }
     }
 
     /// Loss on the validation tokens of the whole model, in nats per token; a hole is passed by.
-    fn validate(&self, stages: Vec<Option<Vec<f32>>>) -> Result<f64, String> {
+    fn validate(&mut self, stages: Vec<Option<Vec<f32>>>) -> Result<f64, String> {
         let shape = &self.setup.shape;
         let stages = stages.into_iter().zip(0..).map(|(weights, stage)| {
             let spec = shape.stage_spec(StageId(stage));
@@ -56,16 +62,31 @@ impl<'a> Look<'a> {
         });
         let model =
             WholeModel::new(shape.model.clone(), stages.collect()).map_err(|error| error.to_string())?;
+        let results = self.evaluate(&model, &[0.0])?;
+        self.model = Some(model);
+        results.first().map(|result| result.loss).ok_or_else(|| "nothing was validated".to_owned())
+    }
+
+    fn evaluate(&self, model: &WholeModel, skips: &[f64]) -> Result<Vec<EvalResult>, String> {
         let options = EvalOptions {
-            context: shape.batches.context,
+            context: self.setup.shape.batches.context,
             batch: EVAL_BATCH,
-            skips: vec![0.0],
+            skips: skips.to_vec(),
             seed: 0,
             threads: 1,
         };
         let evaluation =
-            evaluate(&model, self.validation, &options, |_, _| {}).map_err(|error| error.to_string())?;
-        evaluation.results.first().map(|result| result.loss).ok_or_else(|| "nothing was validated".to_owned())
+            evaluate(model, self.validation, &options, |_, _| {}).map_err(|error| error.to_string())?;
+        Ok(evaluation.results)
+    }
+
+    /// Validates what was validated last once more, with these shares of its relay stages left out.
+    pub(super) fn leave_out(&mut self, skips: &[f64]) -> Result<(), String> {
+        if let Some(model) = self.model.as_ref().filter(|_| !skips.is_empty()) {
+            self.left_out = self.evaluate(model, skips)?;
+            self.left_out.retain(|result| skips.contains(&result.skip));
+        }
+        Ok(())
     }
 
     fn hear(&mut self, at_us: u64, event: &Event) {

@@ -24,7 +24,7 @@ pub use arm::Arm;
 pub use error::LabError;
 pub use experiment::Experiment;
 pub use failures::{Failures, LossRate, Lost};
-pub use figures::{CurvePoint, Figure, Group, figures};
+pub use figures::{CurvePoint, Figure, Group, LeftOut, figures};
 pub use page::write_pages;
 pub use result::{ArmResult, LostStage, Point};
 pub use results_file::ResultsFile;

@@ -1,8 +1,8 @@
 //! Results as pictures and a page.
 
-use super::text::{columns, row};
+use super::text::{LEFT_OUT, columns, columns_of_left_out, row, row_of_left_out};
 use super::{Experiment, Group, LabError, markdown};
-use skipstone_observe::{Curve, CurveChart, CurvePoint, CurvesPage, curves_page};
+use skipstone_observe::{Curve, CurveChart, CurvePoint, CurvesPage, CurvesTable, curves_page};
 use std::path::{Path, PathBuf};
 
 /// Writes `table.md`, `report.html`, and each chart as an SVG file, into the folder `dir`; gives their paths.
@@ -16,8 +16,7 @@ pub fn write_pages(experiment: &Experiment, groups: &[Group], dir: &Path) -> Res
         title: experiment.name.clone(),
         about: experiment.about.trim().to_owned(),
         charts: charts.iter().map(|(_, chart)| (chart.clone(), NOTE.to_owned())).collect(),
-        columns: columns(),
-        rows: groups.iter().map(row).collect(),
+        tables: tables(groups),
     };
     let mut files = vec![("report.html".to_owned(), curves_page(&page)), ("table.md".to_owned(), table)];
     files.extend(charts.iter().map(|(name, chart)| (format!("{name}.svg"), chart.file())));
@@ -29,6 +28,16 @@ pub fn write_pages(experiment: &Experiment, groups: &[Group], dir: &Path) -> Res
         paths.push(path);
     }
     Ok(paths)
+}
+
+fn tables(groups: &[Group]) -> Vec<CurvesTable> {
+    let rows = groups.iter().map(row).collect();
+    let mut tables = vec![CurvesTable { title: "All figures".to_owned(), columns: columns(), rows }];
+    if let Some(columns) = columns_of_left_out(groups) {
+        let rows = groups.iter().filter_map(row_of_left_out).collect();
+        tables.push(CurvesTable { title: LEFT_OUT.to_owned(), columns, rows });
+    }
+    tables
 }
 
 const NOTE: &str = "validation loss in nats per token; a line is the mean over seeds, a band the range of them; the first descent is cut off";

@@ -5,6 +5,7 @@ use super::failures::{Failures, LossRate};
 use super::look::Look;
 use crate::cost::Simulated;
 use serde::{Deserialize, Serialize};
+use skipstone_model::EvalResult;
 
 /// A validation.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -69,6 +70,9 @@ pub struct ArmResult {
     pub lost: Vec<LostStage>,
     /// Validations, by iteration.
     pub points: Vec<Point>,
+    /// Validations of the trained model with some of its relay stages left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<EvalResult>,
 }
 
 impl ArmResult {
@@ -94,6 +98,7 @@ impl ArmResult {
             sent_bytes: simulated.sent_bytes,
             lost: look.lost,
             points: look.points,
+            left_out: look.left_out,
         }
     }
 
@@ -118,6 +123,19 @@ impl ArmResult {
         let share = (before.validation_loss - target) / (before.validation_loss - after.validation_loss);
         let between = |from: f64, to: f64| from + share * (to - from);
         Some((between(before.iteration as f64, after.iteration as f64), between(before.at_s, after.at_s)))
+    }
+
+    /// The validation loss after so many virtual seconds, between two points if need be; the last one's if the run is over by then.
+    pub fn loss_at(&self, at_s: f64) -> Option<f64> {
+        let Some(index) = self.points.iter().position(|point| point.at_s >= at_s) else {
+            return self.final_loss();
+        };
+        let after = self.points[index];
+        let Some(before) = index.checked_sub(1).map(|before| self.points[before]) else {
+            return Some(after.validation_loss);
+        };
+        let share = (at_s - before.at_s) / (after.at_s - before.at_s);
+        Some(before.validation_loss + share * (after.validation_loss - before.validation_loss))
     }
 
     /// The validation loss after so many iterations, between two points if need be.

@@ -14,6 +14,7 @@ fn experiment(strategies: &[&str], rates: &[f64], seeds: &[u64]) -> Experiment {
         loss_rates: rates.iter().map(|rate| LossRate::Each(*rate)).collect(),
         region_loss_rates: Vec::new(),
         traces: Vec::new(),
+        eval_skips: Vec::new(),
         skips: Vec::new(),
         eval_every: 8,
         eval_tokens: 512,
@@ -202,6 +203,7 @@ fn bad_experiments_are_refused_by_their_field() {
             "region_loss_rates = [2]\n[run]\nwan = 'gcp12'",
             "region_loss_rates: 2 is not",
         ),
+        ("name = 'x'", "name = 'x'\neval_skips = [1.0]", "eval_skips: 1 is not"),
         ("name = 'x'", "name = ''", "name"),
         ("name = 'x'", "name = 'x'\nseeds = [1, 1]", "seeds"),
         ("name = 'x'", "name = 'x'\neval_every = 0", "eval_every"),
@@ -240,6 +242,7 @@ fn figures_pair_seeds() {
                 training_loss: None,
             })
             .collect(),
+        left_out: Vec::new(),
     };
     // Without failures: 3, 2, 1; after 80 iterations 1.4.
     let results = [
@@ -299,4 +302,31 @@ fn traces_and_regions_fail_alike_for_every_strategy() {
     std::fs::write(&lines, "{\"iteration\":11,\"stage\":2,\"event\":\"lose\"}\n").unwrap();
     let (again, others) = run(&experiment, dir.path(), 2);
     assert_eq!((again[3].lost[0].iteration, others), (11, 2));
+}
+
+#[test]
+fn trained_models_are_tried_without_some_of_their_stages() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut experiment = experiment(&["copy"], &[0.0], &[1]);
+    experiment.skips = vec![0.0, 0.34];
+    let (plain, _) = run(&experiment, dir.path(), 2);
+    assert!(plain.iter().all(|result| result.left_out.is_empty()));
+    experiment.eval_skips = vec![0.34, 0.67];
+    experiment.check().unwrap();
+    let (results, others) = run(&experiment, dir.path(), 2);
+    assert_eq!(others, 2, "these are other results");
+    for (result, plain) in results.iter().zip(&plain) {
+        assert_eq!(result.points, plain.points);
+        let visited: Vec<usize> = result.left_out.iter().map(|left_out| left_out.relays_visited).collect();
+        assert_eq!(visited, [2, 1]);
+        let whole = result.final_loss().unwrap().exp();
+        for left_out in &result.left_out {
+            assert!((left_out.perplexity / whole - left_out.ratio).abs() < 1e-9, "{left_out:?}");
+        }
+    }
+    let groups = figures(&results);
+    assert_eq!(groups[0].over_unskipped.map(|figure| figure.mean), Some(1.0));
+    assert!(groups[1].over_unskipped.is_some_and(|figure| figure.mean > 0.5), "{groups:?}");
+    let text = markdown(&experiment, &groups);
+    assert!(text.contains("34 % left out") && text.contains("over training without skips"), "{text}");
 }

@@ -24,7 +24,46 @@ pub fn markdown(experiment: &Experiment, groups: &[Group]) -> String {
     for group in groups {
         text.push_str(&line(&row(group)));
     }
+    let rows: Vec<_> = groups.iter().filter_map(row_of_left_out).collect();
+    if let Some(columns) = columns_of_left_out(groups).filter(|_| !rows.is_empty()) {
+        let _ = writeln!(
+            text,
+            "\n## {LEFT_OUT}\n\nPerplexity of the trained model with this share of its relay stages left out, and that over the whole model's. *Over \
+             training without skips*: the validation loss at the end over the loss that training without skips and failures has after the same \
+             time.\n"
+        );
+        text.push_str(&line(&columns));
+        text.push_str(&format!("|{}\n", "---|".repeat(columns.len())));
+        for row in &rows {
+            text.push_str(&line(row));
+        }
+    }
     text
+}
+
+/// The title of the second table.
+pub(super) const LEFT_OUT: &str = "Without some of the stages";
+
+/// The columns of the table of models with stages left out; none if there are no such models.
+pub(super) fn columns_of_left_out(groups: &[Group]) -> Option<Vec<String>> {
+    let group = groups.iter().find(|group| !group.left_out.is_empty())?;
+    let first = ["skip", "failures", "strategy", "over training without skips"].map(str::to_owned);
+    let shares = group.left_out.iter().map(|left_out| format!("{:.0} % left out", 100.0 * left_out.skip));
+    Some(first.into_iter().chain(shares).collect())
+}
+
+/// A group's row of that table.
+pub(super) fn row_of_left_out(group: &Group) -> Option<Vec<String>> {
+    if group.left_out.is_empty() {
+        return None;
+    }
+    let over = group.over_unskipped.map_or("–".to_owned(), |figure| show(figure, 4));
+    let first = [group.skip.to_string(), group.failures.clone(), group.strategy.clone(), over];
+    let shares = group
+        .left_out
+        .iter()
+        .map(|left_out| format!("{} ({})", show(left_out.perplexity, 2), show(left_out.ratio, 3)));
+    Some(first.into_iter().chain(shares).collect())
 }
 
 const COLUMNS: [&str; 11] = [
