@@ -379,6 +379,10 @@ fn interrupted_runs_are_saved_and_resumed() {
     assert_eq!(state_files(&run.out(), steps), 3);
     let resumed = summary(&run.train(&["--resume", "--steps", &(steps + 30).to_string()]));
     assert_eq!(resumed["steps"], steps + 30);
+    // Who stops a run and goes on with it has lost nothing.
+    let lost = ["kills", "losses"].map(|count| resumed[count].as_u64());
+    assert_eq!(lost, [Some(0), Some(0)], "{resumed}");
+    assert_eq!(resumed["coordinator_restarts"], serde_json::json!([]));
     run.assert_sound();
     let other = run.train(&["--resume", "--seed", "77"]);
     assert_eq!(other.status.code(), Some(2));
@@ -409,5 +413,6 @@ fn children_end_with_their_parent_and_the_folder_is_free_again() {
     let steps = state["iteration"].as_u64().unwrap() + 20;
     let resumed = summary(&run.train(&["--resume", "--steps", &steps.to_string()]));
     assert_eq!(resumed["steps"], steps);
+    assert_eq!(resumed["coordinator_restarts"], serde_json::json!([]));
     run.assert_sound();
 }

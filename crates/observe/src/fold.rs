@@ -70,6 +70,7 @@ impl RunState {
             Event::AttemptStarted { holes, .. } => {
                 self.time.start();
                 self.rolling_back = false;
+                self.resuming = false;
                 self.first_attempt_ms.get_or_insert(self.now_ms);
                 self.running = Some(Running { holes: holes.clone() });
             }
@@ -101,6 +102,7 @@ impl RunState {
             let nodes: Vec<_> = self.nodes.keys().copied().collect();
             nodes.into_iter().for_each(|node| self.time.set(node, None));
         }
+        self.resuming = true;
         self.nodes.clear();
         self.commits.clear();
         self.coordinator_killed_ms = None;
@@ -151,7 +153,8 @@ impl RunState {
 
     fn coordinator_started(&mut self, term: u64) {
         self.time.coordinator_away(false);
-        if term <= 1 {
+        // Who stops a run and goes on with it has not lost a coordinator.
+        if term <= 1 || self.resuming {
             return;
         }
         let killed_ms = self.coordinator_killed_ms;

@@ -54,6 +54,8 @@ pub struct RunState {
     pub(crate) running: Option<Running>,
     /// Whether the run has gone back to a checkpoint, and no attempt has begun since.
     pub(crate) rolling_back: bool,
+    /// Another invocation goes on with the run, and has not begun an attempt.
+    pub(crate) resuming: bool,
     pub(crate) steps: u64,
     pub(crate) tokens: u64,
     pub(crate) undoable: VecDeque<Undoable>,

@@ -11,6 +11,10 @@ impl RunState {
     pub(crate) fn tell(&mut self, event: &Event) {
         let now_ms = self.now_ms;
         match event {
+            Event::CoordinatorStarted { term, iteration } if term.0 > 1 && self.resuming => {
+                let text = format!("goes on after {}", words::plural(iteration.0, "iteration"));
+                self.stories.tell(Subject::Run, now_ms, text);
+            }
             Event::CoordinatorStarted { term, .. } if term.0 > 1 => self.tell_restart(term.0),
             Event::Killed { target, .. } if target == "coordinator" => {
                 self.stories.tell(Subject::Coordinator, now_ms, "coordinator killed".to_owned());
@@ -256,8 +260,11 @@ impl RunState {
     }
 
     fn tell_entered(&mut self, node: NodeId, stage: StageId, took_ms: u64) {
-        if self.rolling_back || self.stages.get(&stage).is_some_and(|state| state.lost_since_ms.is_some()) {
-            return; // a rollback, or a stage that is rebuilt, is told as one
+        if self.rolling_back
+            || self.resuming
+            || self.stages.get(&stage).is_some_and(|state| state.lost_since_ms.is_some())
+        {
+            return; // told as one
         }
         if let Some(subject) = self.stories.open_node_of(stage) {
             let text = format!("replaced by {node} (ready in {})", words::delay(took_ms));

@@ -79,8 +79,9 @@ fn text(report: &AuditReport) -> String {
     if report.rollbacks > 0 {
         let _ = writeln!(
             text,
-            "rollbacks: {}, which discarded {} iterations",
-            report.rollbacks, report.discarded_iterations
+            "went on from a saved state (a checkpoint, or --resume) {}, which discarded {} iterations",
+            if report.rollbacks == 1 { "once".to_owned() } else { format!("{} times", report.rollbacks) },
+            report.discarded_iterations
         );
     }
     if report.rollbacks > 0 || !report.forgotten.is_empty() {
