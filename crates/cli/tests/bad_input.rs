@@ -160,6 +160,7 @@ fn options_that_cannot_work() {
     train(&["--skip", "1"], &["--skip", "not including, 1"]);
     train(&["--recovery", "prayer"], &["prayer", "checkfree"]);
     train(&["--recovery", "oracle"], &["only `lab` and `simulate`", "neighbour-snapshot"]);
+    train(&["--recovery", "redundant"], &["--recovery redundant", "only `lab` and `simulate`"]);
     train(&["--recovery", "checkfree+", "--slots", "1"], &["--slots 2 or more", "--edge-swaps off"]);
     train(&["--model", "9b"], &["9b", "tiny, 124m"]);
     train(&["--model", "none.json"], &["none.json"]);

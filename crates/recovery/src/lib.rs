@@ -21,6 +21,7 @@ mod format;
 mod neighbours;
 mod partners;
 mod recipe;
+mod redundant;
 mod snapshots;
 mod spec;
 mod strategies;

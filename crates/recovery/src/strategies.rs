@@ -2,6 +2,7 @@
 
 use crate::neighbours::{Neighbour, nearest};
 use crate::partners::Partners;
+use crate::redundant::Redundant;
 use crate::snapshots::Snapshots;
 use crate::spec::{Spec, SpecError};
 use crate::{Decision, LossView, Moments, Recipe, Source, StateFormat};
@@ -47,11 +48,26 @@ pub trait Strategy: Send + Sync {
     fn is_oracle(&self) -> bool {
         false
     }
+
+    /// Whether each node also keeps the next stage and computes its forward of every microbatch: a forward more for each, the next
+    /// stage's state in memory, and each stage's gradient on the wire once more an iteration.
+    fn runs_the_next_stage(&self) -> bool {
+        false
+    }
 }
 
 /// The names that [`strategy`] knows.
-pub const STRATEGY_NAMES: [&str; 8] =
-    ["checkfree", "checkfree+", "uniform", "copy", "random", "neighbour-snapshot", "checkpoint", "oracle"];
+pub const STRATEGY_NAMES: [&str; 9] = [
+    "checkfree",
+    "checkfree+",
+    "uniform",
+    "copy",
+    "random",
+    "neighbour-snapshot",
+    "checkpoint",
+    "redundant",
+    "oracle",
+];
 
 /// What a run does where nothing is said: what the lab shows best on loss for at most a few per cent more bytes.
 pub const DEFAULT_STRATEGY: &str = "neighbour-snapshot";
@@ -82,6 +98,7 @@ const RATE_DECAY_ITERATIONS_MAX: u64 = 1_000_000;
 /// | `random` | what it was at the start | |
 /// | `neighbour-snapshot` | what it was when a node of another stage was last sent a copy of it, moments included; the origin too. Without such a copy, as `checkfree` | `every=25` iterations between copies; `origin=yes`, `no`; `dtype=f32`, or `bf16` or `int8`: copies in fewer bytes, from which a stage comes back rounded; those of `checkfree` |
 /// | `checkpoint` | what it was at the last checkpoint, as every other stage too: the run goes back to it, and trains again what it had trained since. Before there is one, as `checkfree` | `every=50` iterations between checkpoints; those of `checkfree` |
+/// | `redundant` | what it was: the stage before keeps it and runs its forward (Bamboo), as a simulation models it ([`Strategy::runs_the_next_stage`]); if that is lost too, as `checkfree` | |
 /// | `oracle` | what it was when it was lost, as nothing but a simulation can have it ([`Strategy::is_oracle`]): the cost of the hole alone | |
 ///
 /// `moments=zero` starts Adam's moments anew, `mix` mixes them as the weights; `rate_factor` multiplies the stage's learning rate
@@ -96,6 +113,10 @@ pub fn strategy(text: &str) -> Result<Box<dyn Strategy>, SpecError> {
     if name == "oracle" {
         spec.finish()?;
         return Ok(Box::new(Oracle));
+    }
+    if name == "redundant" {
+        spec.finish()?;
+        return Ok(Box::new(Redundant));
     }
     let snapshots = match name {
         "neighbour-snapshot" => Some(Snapshots::of(&mut spec)?),

@@ -406,8 +406,8 @@ impl RunConfig {
     /// # Errors
     /// A strategy that takes for granted what only a simulation has.
     pub fn check_live(&self) -> Result<(), ConfigError> {
-        let is_oracle = skipstone_recovery::strategy(&self.recovery)?.is_oracle();
-        if is_oracle { Err(ConfigError::Oracle) } else { Ok(()) }
+        let strategy = skipstone_recovery::strategy(&self.recovery)?;
+        if strategy.is_oracle() { Err(ConfigError::Oracle(strategy.name())) } else { Ok(()) }
     }
 
     /// Nodes that the run starts with.

@@ -22,7 +22,8 @@ Examples:
 An experiment is a TOML file:
   name = \"how stages come back\"
   seeds = [1, 2]                                  # paired: the same weights, samples and losses for every strategy
-  strategies = [\"checkfree+\", \"oracle\"]         # as for train --recovery, and oracle: stages come back as they were.
+  strategies = [\"checkfree+\", \"oracle\"]         # as for train --recovery; oracle: stages come back as they were; redundant:
+                                                  # Bamboo's, with what it costs in time and bytes.
                                                   # checkfree+ swaps stages in its own arms
   loss_rates = [0.002, [0, 0.01, 0, 0, 0, 0]]     # chance that a relay stage is lost in an iteration; a list has one for each
   region_loss_rates = [0.001]                     # chance that a region is lost in an iteration, with all its nodes

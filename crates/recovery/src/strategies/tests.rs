@@ -94,7 +94,7 @@ fn an_edge_without_its_partner_is_made_as_by_checkfree() {
 #[test]
 fn without_relays_weights_are_fresh_and_the_origin_is_refused() {
     let stages = stages(&[true, false, false], &[1.0; 3]);
-    for name in STRATEGY_NAMES.into_iter().filter(|name| *name != "oracle") {
+    for name in STRATEGY_NAMES.into_iter().filter(|name| !strategy(name).unwrap().is_oracle()) {
         assert!(sources(name, 1, &stages).is_empty());
         let view = LossView { lost: StageId(0), stages: &stages, copy_age: None, checkpoint_age: None };
         assert!(matches!(strategy(name).unwrap().on_loss(&view), Decision::Refuse(_)));
@@ -190,6 +190,26 @@ fn an_oracle_gives_back_any_stage() {
         let view = LossView { lost: StageId(lost), stages: &stages, copy_age: None, checkpoint_age: None };
         assert_eq!(oracle.on_loss(&view), Decision::Return);
     }
+}
+
+#[test]
+fn redundant_computation_keeps_a_stage_with_the_one_before_it() {
+    let redundant = strategy("redundant").unwrap();
+    assert!(redundant.runs_the_next_stage() && redundant.is_oracle());
+    let decide = |living: &[bool], lost| {
+        let stages = stages(living, &vec![1.0; living.len()]);
+        redundant.on_loss(&LossView {
+            lost: StageId(lost),
+            stages: &stages,
+            copy_age: None,
+            checkpoint_age: None,
+        })
+    };
+    assert_eq!(decide(&[true, false, true, true], 1), Decision::Return);
+    assert_eq!(decide(&[false, true, true, true], 0), Decision::Return, "the last stage keeps the first");
+    let second_of_two = decide(&[true, false, false, true], 2);
+    assert!(matches!(second_of_two, Decision::Rebuild(_)), "{second_of_two:?}");
+    assert!(matches!(decide(&[false, true, true, false], 0), Decision::Refuse(_)));
 }
 
 #[test]

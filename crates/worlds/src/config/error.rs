@@ -55,9 +55,9 @@ pub enum ConfigError {
     Settings(#[from] SettingsError),
     /// Only a simulation remembers what a lost stage was.
     #[error(
-        "--recovery oracle gives a lost stage back as it was, which only `lab` and `simulate` can do, as they remember it; pass neighbour-snapshot, which keeps copies"
+        "--recovery {0} gives a lost stage back as it was, which only `lab` and `simulate` can do, as they remember it; pass neighbour-snapshot, which keeps copies"
     )]
-    Oracle,
+    Oracle(&'static str),
     /// No such recovery strategy.
     #[error(transparent)]
     Recovery(#[from] SpecError),

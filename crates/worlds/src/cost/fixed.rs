@@ -129,6 +129,7 @@ fn model_of(
         origin: bytes,
         relay: bytes,
         churn: None,
+        calm_bytes: 0.0,
         save_every_s: 0.0,
         swarm: None,
         domain_price_s: None,

@@ -90,6 +90,9 @@ pub struct CostModel {
     pub relay: StageBytes,
     /// Who dies, and when.
     pub churn: Option<Churn>,
+    /// Bytes that nodes send in an iteration for the sake of recovery, beside the copies that the protocol sends; links are not
+    /// loaded with them.
+    pub calm_bytes: f64,
     /// Seconds between saves of the state; 0 = only at the end.
     pub save_every_s: f64,
     /// What the planner is told of the network; none: paths are balanced.
@@ -121,8 +124,14 @@ impl CostModel {
         let settings = config.settings()?;
         let shape = config.shape_expected()?;
         let table = config.wan_table()?;
+        let redundant =
+            skipstone_recovery::strategy(&settings.recovery).is_ok_and(|s| s.runs_the_next_stage());
         let times = (0..config.nodes())
-            .map(|place| TaskTimes::of_run(config, table.as_ref(), place)?.ok_or(SimulateError::NoPace))
+            .map(|place| {
+                let times = TaskTimes::of_run(config, table.as_ref(), place)?;
+                let times = times.ok_or(SimulateError::NoPace)?;
+                Ok::<_, SimulateError>(if redundant { times.with_the_next_stage() } else { times })
+            })
             .collect::<Result<Vec<_>, _>>()?;
         let bytes = |stage| {
             let values = StageLayout::of(&shape.model, &shape.stage_spec(StageId(stage))).len();
@@ -146,6 +155,12 @@ impl CostModel {
             origin: bytes(0),
             relay: bytes(1),
             churn: config.churn_plan()?,
+            // Who keeps the next stage steps it with its gradient.
+            calm_bytes: if redundant {
+                bytes(0).gradient + f64::from(config.stages) * bytes(1).gradient
+            } else {
+                0.0
+            },
             save_every_s: config.save_every_s,
             domain_price_s: config.domain_price,
             slots: Vec::new(),

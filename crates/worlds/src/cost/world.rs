@@ -363,6 +363,7 @@ impl World {
                 let last_us = self.commits_us.last().copied().unwrap_or(self.now_us);
                 self.longest_us = self.longest_us.max(self.now_us - last_us);
                 self.commits_us.push(self.now_us);
+                self.sent_bytes += self.model.calm_bytes;
                 self.expected_ms.extend(self.expects_ms.take());
             }
             Logged::AttemptStarted { expected_ms, .. } => self.expects_ms = *expected_ms,

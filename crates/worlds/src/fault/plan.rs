@@ -252,7 +252,7 @@ fn draw_recovery(random: &mut Random) -> String {
     // The one that swaps stages is drawn where they are swapped; what an oracle knows no node does.
     let names: Vec<_> = skipstone_recovery::STRATEGY_NAMES
         .into_iter()
-        .filter(|name| !["checkfree+", "oracle"].contains(name))
+        .filter(|name| !["checkfree+", "redundant", "oracle"].contains(name))
         .collect();
     let name = *random.pick(&names).unwrap_or(&"checkfree");
     match name {

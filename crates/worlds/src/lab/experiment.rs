@@ -5,6 +5,7 @@ use super::failures::{Failures, LossRate};
 use super::{LabError, data};
 use crate::config::RunConfig;
 use crate::text;
+use crate::wan::PACE_FROM_TABLE;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -165,7 +166,22 @@ impl Experiment {
     }
 
     fn config(&self, seed: u64, skip: f64, strategy: &str) -> RunConfig {
+        let redundant = skipstone_recovery::strategy(strategy).is_ok_and(|s| s.runs_the_next_stage());
+        let run = &self.run;
+        // Two stages in a node's memory leave room for half a microbatch (CheckFree's evaluation of Bamboo).
+        let (batch, microbatches) = if redundant && run.batch.is_multiple_of(2) {
+            (run.batch / 2, 2 * run.microbatches)
+        } else {
+            (run.batch, run.microbatches)
+        };
+        // Half a microbatch takes half the time.
+        let pace = run
+            .pace
+            .map(|pace| if pace == PACE_FROM_TABLE { pace } else { pace * batch as f64 / run.batch as f64 });
         RunConfig {
+            batch,
+            microbatches,
+            pace,
             seed,
             skip,
             recovery: strategy.to_owned(),

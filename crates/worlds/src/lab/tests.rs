@@ -330,3 +330,18 @@ fn trained_models_are_tried_without_some_of_their_stages() {
     let text = markdown(&experiment, &groups);
     assert!(text.contains("34 % left out") && text.contains("over training without skips"), "{text}");
 }
+
+#[test]
+fn redundant_computation_loses_nothing_and_pays_with_time_and_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (results, _) = run(&experiment(&["redundant", "oracle"], &[0.03], &[1]), dir.path(), 2);
+    let [calm, redundant, oracle] = results.as_slice() else { panic!("{results:?}") };
+    assert!(!redundant.lost.is_empty());
+    let loss = |result: &ArmResult| result.final_loss().unwrap();
+    // Halves of microbatches are added up in another order.
+    assert!((loss(redundant) - loss(calm)).abs() < 1e-3, "{} {}", loss(redundant), loss(calm));
+    // A forward more to a forward and a backward of twice that; twice as many microbatches leave less of a bubble.
+    let slower = redundant.iteration_s / oracle.iteration_s;
+    assert!((1.02..1.34).contains(&slower), "{slower}");
+    assert!(redundant.sent_bytes > oracle.sent_bytes);
+}

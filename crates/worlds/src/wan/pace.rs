@@ -71,6 +71,14 @@ impl TaskTimes {
         Ok(Some(Self::new(forward_s, origin, table)))
     }
 
+    /// Of a node that also computes the forward of the next stage for each microbatch (of a relay's, also after the last relay, whose
+    /// next stage is the origin).
+    #[must_use]
+    pub fn with_the_next_stage(self) -> Self {
+        let Self { forward_us, embed_us, .. } = self;
+        Self { forward_us: 2 * forward_us, embed_us: embed_us + forward_us, ..self }
+    }
+
     /// How long a task is to take; none if it takes what it takes.
     pub fn of(&self, task: &Task) -> Option<Duration> {
         let us = match task {
