@@ -107,10 +107,10 @@ impl Coordinator {
     /// A node that is still copying what others serve fills a hole instead, if nobody else comes for it.
     fn redirect_joiners(&mut self) {
         for stage in self.lost_and_awaited_by_nobody() {
-            let copies = |node: &Node| matches!(&node.role, Role::Joining(join) if join.kind == JoinKind::Copy && join.ready.is_none() && self.is_served(join.stage));
-            let Some(node) = self.nodes.iter().find(|(_, node)| copies(node)).map(|(id, _)| *id) else {
-                return;
+            let copies = |join: &Join| {
+                join.kind == JoinKind::Copy && join.ready.is_none() && self.is_served(join.stage)
             };
+            let Some((node, _)) = self.nodes.joins().find(|(_, join)| copies(join)) else { return };
             if matches!(self.decide(stage, Some(node)), Decision::Rebuild(_)) {
                 self.cancel_transfer(node);
                 self.rebuild(node, stage);

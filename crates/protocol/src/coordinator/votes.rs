@@ -1,7 +1,7 @@
 //! What replicas say that they hold: the same bits after every step, or they are set aside.
 
 use super::attempt::majority;
-use super::roster::{JoinKind, Node, Role};
+use super::roster::{Join, JoinKind};
 use super::{Coordinator, HISTORY_ITERATIONS, Phase};
 use skipstone_types::{Digest, Iteration, NodeId, StageId};
 
@@ -67,11 +67,12 @@ impl Coordinator {
     /// A node held other bits than its stage's replicas: what was made of them for a lost stage is made again. Nothing has been
     /// committed with it, since no iteration is before all have said what they hold before it.
     fn undo_rebuilds_from(&mut self, donor: NodeId) {
-        let made = |node: &Node| {
-            matches!(&node.role, Role::Joining(join)
-                if matches!(&join.kind, JoinKind::Rebuild(making) if making.gives.is_none()) && join.donors.contains(&donor))
+        let made = |join: &Join| {
+            matches!(&join.kind, JoinKind::Rebuild(making) if making.gives.is_none())
+                && join.donors.contains(&donor)
         };
-        let joining: Vec<_> = self.nodes.iter().filter(|(_, node)| made(node)).map(|(id, _)| *id).collect();
+        let joining: Vec<_> =
+            self.nodes.joins().filter(|(_, join)| made(join)).map(|(node, _)| node).collect();
         for node in joining {
             self.cancel_transfer(node);
         }

@@ -91,7 +91,8 @@ pub fn watch(ticket: &str, progress: Progress) -> Result<Watched, WatchError> {
     let mut spectator = Spectator::new(info, progress);
     spectator.read(&piece)?;
     let mut heard = Instant::now();
-    while spectator.finished().is_none() {
+    // An end before the last piece is that of an earlier part of a run that was gone on with.
+    while more || spectator.finished().is_none() {
         if !more {
             let asked = Instant::now();
             let mut shown = asked;
