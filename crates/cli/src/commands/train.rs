@@ -40,7 +40,9 @@ transformers). Ctrl-C finishes the iteration, saves, and ends; twice ends at onc
 --wan holds back what processes send to each other: a message arrives its link's latency later, a tensor latency +
 bytes / bandwidth. gcp12 has 12 cloud regions; a file is JSON {\"regions\", \"node_regions\"} with the fields of a planner's
 instance (which is a table too), and may have coordinator_region [default: the first], link_serial, link_overhead_s,
-backward_ratio [2], loss_ratio [0.25], task_gap_s. Nodes take the regions in turn; who replaces a node is where it was.
+backward_ratio [2], loss_ratio [0.25], task_gap_s. A link may have jitter_s and loss, and a `back` with what is different
+the other way: {\"a\": \"home\", \"b\": \"x\", \"latency_s\": 0.02, \"bandwidth_Bps\": 2.5e6, \"jitter_s\": 0.004, \"back\":
+{\"bandwidth_Bps\": 25e6, \"loss\": 0.001}}; docs/machines.md has what is made of them. Nodes take the regions in turn; who replaces a node is where it was.
 --pace S: a forward of a relay stage takes S seconds, its backward backward_ratio times that, head and loss loss_ratio
 times; the origin's layers in proportion to a relay's. Nodes are placed on stages by the table: where an iteration gets
 short, and so that no region can take a stage away, or two adjacent ones, if that costs less than --domain-price each. The summary says whether the machine kept up.";

@@ -230,8 +230,8 @@ impl World {
         let tensors = Tensors::new(self.model.numbers.as_ref()).map_err(SimulateError::Bug)?;
         let worker = Worker::new(self.model.settings.run, format!("process:{pid}"), pid as u32);
         self.nodes.push(Node::new(place, region, worker, times, tensors));
-        let (way, tempo) = (self.way_to_hub(pid), self.model.tempo);
-        let at_us = self.now_us + tempo.startup_us + 4 * way.latency_us + tempo.connect_us;
+        let (way, tempo) = (self.way_of_hub(pid, true), self.model.tempo);
+        let at_us = self.now_us + tempo.startup_us + 2 * way.round_trip_us + tempo.connect_us;
         self.queue.push(at_us, Event::HubUp { pid });
         Ok(())
     }
@@ -242,7 +242,7 @@ impl World {
             return;
         }
         self.nodes[pid].die();
-        let way = self.way_to_hub(pid);
+        let way = self.way_of_hub(pid, true);
         self.queue.push(self.now_us + way.latency_us + self.model.tempo.driver_us, Event::Lost { pid });
         self.wires.close(pid);
         if !self.nodes[pid].succeeded {

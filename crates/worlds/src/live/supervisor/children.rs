@@ -236,7 +236,7 @@ impl Children {
 
     /// Links as they are seen from a region; held back where that is asked for.
     fn view(&self, region: impl Fn(&WanTable) -> u16) -> Option<RegionView> {
-        let view = self.wan.as_ref().map(|table| table.view(region(table)))?;
+        let view = self.wan.as_ref().map(|table| table.view(region(table), self.config.seed))?;
         Some(if self.config.wan.is_some() { view } else { view.unshaped() })
     }
 
