@@ -4,6 +4,7 @@ use clap::Args;
 use skipstone_observe::Progress;
 use skipstone_worlds::config::RunConfig;
 use skipstone_worlds::live::{Ended, KillScript, ListenOptions, RunOptions, run};
+use std::path::PathBuf;
 
 use crate::failure::{Failure, Outcome};
 use crate::finish::finish;
@@ -31,6 +32,7 @@ Examples:
   skipstone train --listen                              other machines join with the ticket that it prints
   skipstone train --listen --workers 2 --stages 5       two of the six nodes run here, four are to join
   skipstone train --listen --links links.json           machines say where they are; paths go where links are fast
+  skipstone train --listen --health 9200                http://127.0.0.1:9200/health says whether the run is well
   skipstone train --price-per-hour 0.35                 what a million tokens cost, and what was paid for nothing
   skipstone train --resume --out second                 go on after a power cut, or with more --steps
 
@@ -61,6 +63,9 @@ pub(crate) struct Train {
     port: u16,
     #[command(flatten)]
     listen: Listen,
+    /// Answer `GET /health` with 200 or 503 and how the run is, in JSON: on PORT of this machine alone, or ADDRESS:PORT
+    #[arg(long, value_name = "PORT|ADDRESS:PORT", help_heading = "Running")]
+    health: Option<String>,
     /// Plain lines instead of the live view
     #[arg(long, help_heading = "Running")]
     plain: bool,
@@ -98,6 +103,9 @@ struct Listen {
         help_heading = "Other machines"
     )]
     ticket_life: f64,
+    /// Write the ticket to a file too, for machines that share a folder; whoever can read it can join
+    #[arg(long, value_name = "FILE", requires = "wanted", help_heading = "Other machines")]
+    ticket_file: Option<PathBuf>,
 }
 
 impl Listen {
@@ -111,7 +119,12 @@ impl Listen {
             .parse::<skipstone_net::Relays>()
             .map_err(|why| Failure::input(format!("--relay: {why}")))?;
         let ticket_life_s = self.ticket_life as u64;
-        Ok(Some(ListenOptions { relays: self.relay, workers: self.workers, ticket_life_s }))
+        Ok(Some(ListenOptions {
+            relays: self.relay,
+            workers: self.workers,
+            ticket_life_s,
+            ticket_file: self.ticket_file,
+        }))
     }
 }
 
@@ -119,6 +132,7 @@ impl Train {
     pub(crate) fn run(self) -> Outcome {
         let config = self.flags.config(self.resume)?;
         let options = RunOptions {
+            health: self.health,
             resume: self.resume,
             progress: Progress::choose(self.plain || self.json),
             kills: KillScript::new(),

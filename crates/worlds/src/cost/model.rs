@@ -85,6 +85,8 @@ pub struct CostModel {
     pub reduce_share: f64,
     /// What a node costs an hour, if that was said.
     pub price_per_hour: Option<f64>,
+    /// What 10⁹ bytes cost that a node sends, if that was said.
+    pub price_per_gb: Option<f64>,
     /// The origin's tensors.
     pub origin: StageBytes,
     /// A relay's tensors.
@@ -144,6 +146,7 @@ impl CostModel {
                 * shape.model.hidden_size as f64,
             reduce_share: config.reduce.share(),
             price_per_hour: config.price_per_hour,
+            price_per_gb: config.price_per_gb,
             origin: bytes(0),
             relay: bytes(1),
             churn: config.churn_plan()?,

@@ -122,6 +122,7 @@ impl World {
         let info = RunInfo {
             model: "simulated".to_owned(),
             price_per_hour: model.price_per_hour,
+            price_per_gb: model.price_per_gb,
             ..RunInfo::from_settings(&settings)
         };
         let chooser = model.swarm.clone().map(SwarmChooser::new).transpose();
@@ -184,6 +185,7 @@ impl World {
         self.state.advance(self.now_us / 1000);
         let mut summary = Summary::of(&self.state);
         summary.ended = self.end.or(summary.ended);
+        summary.set_traffic(&self.state.info, self.sent_bytes as u64);
         let iteration = IterationTimes::of(&self.commits_us).with_means(&self.expected_ms, &self.shares_ms);
         Ok(Simulated { summary, iteration, sent_bytes: self.sent_bytes as u64, events })
     }
