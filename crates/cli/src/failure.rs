@@ -72,9 +72,11 @@ impl From<FolderError> for Failure {
 impl From<RunError> for Failure {
     fn from(error: RunError) -> Self {
         match error {
-            RunError::Config(_) | RunError::State(_) | RunError::Log(_) | RunError::Memory { .. } => {
-                Self::input(error)
-            }
+            RunError::Config(_)
+            | RunError::Health(_)
+            | RunError::State(_)
+            | RunError::Log(_)
+            | RunError::Memory { .. } => Self::input(error),
             RunError::Folder(error) => error.into(),
             error => Self::failed(error),
         }

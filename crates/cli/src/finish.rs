@@ -49,6 +49,9 @@ pub(crate) fn finish(outcome: &RunOutcome) -> Outcome<Summary> {
     summary.sample = sample;
     // Only the parent knows it: it is in no event.
     summary.pace = outcome.observed.summary.pace;
+    if let Some(traffic) = outcome.observed.summary.cost.and_then(|cost| cost.traffic) {
+        summary.set_traffic(&state.info, traffic.sent_bytes);
+    }
     if let Err(why) = write_report(dir, &state) {
         say(&format!("warning: {why}"));
     }

@@ -131,6 +131,10 @@ pub(crate) struct RunFlags {
     /// What a node costs an hour, in any currency: the summary says what the run cost, a million tokens, and what was wasted
     #[arg(long, value_name = "PRICE", help_heading = "Running")]
     price_per_hour: Option<f64>,
+    /// What 10⁹ bytes of tensors cost that a node sends to another, in the same currency: what clouds ask for egress. Of
+    /// nodes on other machines `join` says how much they sent
+    #[arg(long, value_name = "PRICE", help_heading = "Running")]
+    price_per_gb: Option<f64>,
     /// Command that runs beside each node and ends with 0 when the node's machine is about to be taken away: the node hands
     /// its work over and leaves, as by SIGTERM. Another exit code means not now: it runs again 5 s later. It finds the
     /// node's number in SKIPSTONE_SLOT (0, 1, …) and its process in SKIPSTONE_PROCESS. When all nodes have notice, the run is
@@ -276,6 +280,7 @@ impl RunFlags {
             churn_speed,
             notice_command,
             price_per_hour,
+            price_per_gb,
             wan,
             links,
             plan,
@@ -364,6 +369,7 @@ mod tests {
             ("pace", "0.5"),
             ("notice-command", "false"),
             ("price-per-hour", "0.3"),
+            ("price-per-gb", "0.08"),
             ("context", "16"),
             ("batch", "2"),
             ("microbatches", "3"),

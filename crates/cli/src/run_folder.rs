@@ -40,6 +40,7 @@ impl Run {
             model: config.model.clone(),
             parameters: config.shape(facts.vocabulary)?.model.parameters() as u64,
             price_per_hour: config.price_per_hour,
+            price_per_gb: config.price_per_gb,
             out: dir.to_owned(),
             bigram_val_loss: facts.bigram_loss,
             entropy_floor_loss: facts.entropy_floor,

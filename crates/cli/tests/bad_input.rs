@@ -100,6 +100,12 @@ fn tables_of_regions() {
     for (regions, more, words) in [
         (r#"{"a": "x", "b": "y", "latency_s": 0.1, "bandwidth_Bps": 0}"#, "", "bandwidth_Bps"),
         (r#"{"a": "x", "b": "y", "latency_s": NaN, "bandwidth_Bps": 1}"#, "", "line 1"),
+        (r#"{"a": "x", "b": "y", "latency_s": 0.1, "bandwidth_Bps": 9, "loss": 1}"#, "", "loss` is 1"),
+        (
+            r#"{"a": "x", "b": "y", "latency_s": 0.1, "bandwidth_Bps": 9, "jitter_s": -1}"#,
+            "",
+            "jitter_s` is -1",
+        ),
         (
             r#"{"a": "x", "b": "y", "latency_s": 0.1, "bandwidth_Bps": 9}"#,
             r#", "node_regions": ["z"]"#,

@@ -6,7 +6,8 @@
 
 use serde_json::Value;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
@@ -73,6 +74,10 @@ fn wait(child: &mut Child) -> ExitStatus {
 
 impl Host {
     fn start(steps: u64, workers: usize, more: &str) -> Self {
+        Self::start_with(steps, workers, more, &[])
+    }
+
+    fn start_with(steps: u64, workers: usize, more: &str, flags: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let text = format!(
             "story_bytes = 200000\ntokenizer = \"bytes\"\nlayers = 2\nwidth = 32\nheads = 2\nstages = 2\n\
@@ -82,6 +87,7 @@ impl Host {
         let workers = workers.to_string();
         let arguments = ["train", "run.toml", "--json", "--listen", "--relay", "none", "--workers", &workers];
         let mut train = command(&arguments)
+            .args(flags)
             .current_dir(dir.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -226,6 +232,69 @@ fn machines_say_where_they_are_and_paths_are_planned_by_it() {
     assert_eq!(regions, ["Australia", "Australia", "Japan"], "this machine is where the coordinator is");
     let placed = host.events().into_iter().find(|event| event["event"] == "placed").unwrap();
     assert_eq!(placed["by"], "search");
+}
+
+/// What a process that says where it listens answers to `GET /health`: the status, and the object.
+fn health(lines: &Receiver<String>) -> impl Fn() -> (u16, Value) + use<> {
+    let line = wait_for_line(lines, "how it is: http://");
+    let address = line.split("http://").nth(1).unwrap().strip_suffix("/health").unwrap().to_owned();
+    move || {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        stream.write_all(b"GET /health HTTP/1.1\r\nHost: skipstone\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), serde_json::from_str(body).unwrap())
+    }
+}
+
+#[test]
+fn run_and_machine_say_how_they_are_and_what_was_sent() {
+    let more = "price_per_gb = 0.1\nprice_per_hour = 0.0\nsave_every_s = 0.0\n";
+    let mut host = Host::start_with(100_000, 2, more, &["--health", "0", "--ticket-file", "ticket"]);
+    let ticket = fs::read_to_string(host.dir.path().join("ticket")).unwrap();
+    assert_eq!(ticket.trim(), host.ticket);
+    let run = health(&host.lines);
+    let (status, facts) = run();
+    assert_eq!((status, facts["iteration"].as_u64()), (503, Some(0)), "{facts}");
+    let (mut guest, lines) = host.join_with("guest", &["--health", "127.0.0.1:0"]);
+    let machine = health(&lines);
+    wait_for_line(&lines, "works on");
+    host.wait_for("committed", 5);
+    let (status, facts) = machine();
+    assert_eq!((status, &facts["workers"][0]), (200, &Value::from("working")), "{facts}");
+    let (status, facts) = run();
+    assert_eq!((status, facts["nodes"].as_u64()), (200, Some(3)), "{facts}");
+    assert!(facts["iteration"].as_u64().unwrap() >= 5 && facts["last_commit_age_s"].is_f64(), "{facts}");
+    // A stage whose only node is gone is told, until another one serves it.
+    let nodes = nodes_of(guest.id());
+    guest.kill().unwrap();
+    nodes.iter().for_each(|node| drop(Command::new("kill").args(["-KILL", &node.to_string()]).status()));
+    let _ = guest.wait();
+    let until = Instant::now() + PATIENCE;
+    let facts = loop {
+        let (status, facts) = run();
+        if status == 503 {
+            break facts;
+        }
+        assert!(Instant::now() < until, "{facts}");
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert_eq!(facts["stages_without_a_node"].as_array().unwrap().len(), 1, "{facts}");
+    let (mut guest, lines) = host.join("another", 1);
+    wait_for_line(&lines, "works on");
+    let committed = host.count("committed");
+    host.wait_for("committed", committed + 5);
+    assert!(Command::new("kill").args(["-INT", &host.train.id().to_string()]).status().unwrap().success());
+    let summary = host.end();
+    assert!(wait(&mut guest).success());
+    let said = wait_for_line(&lines, "bytes of tensors to others");
+    let sent = said.split_whitespace().rev().nth(5).unwrap();
+    assert!(sent.parse::<u64>().is_ok_and(|sent| sent > 1000), "{said}");
+    let traffic = &summary["cost"]["traffic"];
+    assert!(traffic["sent_bytes"].as_u64().unwrap() > 100_000, "{summary}");
+    let price = traffic["sent_bytes"].as_f64().unwrap() / 1e9 * 0.1;
+    assert!((summary["cost"]["total"].as_f64().unwrap() - price).abs() < 1e-12, "{summary}");
 }
 
 #[test]

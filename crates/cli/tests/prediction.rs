@@ -23,10 +23,12 @@ fn json(dir: &Path, arguments: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-fn prepare(dir: &Path) {
+/// `more` is said of each link.
+fn prepare(dir: &Path, more: &str) {
     // Every node in a region of its own: activations of 2 × 16 × 32 floats take 20 ms, gradients of parameters 10 times that.
-    let pairs = [("x", "y"), ("x", "z"), ("y", "z")]
-        .map(|(a, b)| format!(r#"{{"a": "{a}", "b": "{b}", "latency_s": 0.05, "bandwidth_Bps": 204800}}"#));
+    let pairs = [("x", "y"), ("x", "z"), ("y", "z")].map(|(a, b)| {
+        format!(r#"{{"a": "{a}", "b": "{b}", "latency_s": 0.05, "bandwidth_Bps": 204800{more}}}"#)
+    });
     let intra = r#"{"latency_s": 0.001, "bandwidth_Bps": 1e8}"#;
     let table = format!(
         r#"{{"regions": {{"intra": {intra}, "links": [{}]}}, "node_regions": ["x", "y", "z"]}}"#,
@@ -55,7 +57,7 @@ fn iterations(dir: &Path) -> Vec<f64> {
 #[test]
 fn a_live_run_takes_what_was_told_and_never_less_than_its_tasks_and_links() {
     let dir = tempfile::tempdir().unwrap();
-    prepare(dir.path());
+    prepare(dir.path(), "");
     let told = json(dir.path(), &["simulate", "run.toml", "--json"]);
     let live = json(dir.path(), &["train", "run.toml", "--json"]);
     assert_eq!((told["steps"].as_u64(), live["steps"].as_u64()), (Some(STEPS), Some(STEPS)));
@@ -80,4 +82,23 @@ fn a_live_run_takes_what_was_told_and_never_less_than_its_tasks_and_links() {
     assert!(by_cause(&live, "link") > 0.0 && by_cause(&told, "link") > 0.0);
     // Told twice, the same.
     assert_eq!(told, json(dir.path(), &["simulate", "run.toml", "--json"]));
+}
+
+#[test]
+fn a_live_run_waits_for_each_way_of_a_link_and_for_what_is_late() {
+    let dir = tempfile::tempdir().unwrap();
+    prepare(dir.path(), r#", "jitter_s": 0.05, "back": {"latency_s": 0.2, "loss": 0.02}"#);
+    let told = json(dir.path(), &["simulate", "run.toml", "--json"]);
+    json(dir.path(), &["train", "run.toml", "--json"]);
+    // Three links there and three back, whichever direction of the ring is there.
+    let bound_s = FORWARD_S * (2.0 + 0.25 + 4.0) + 6.0 * WAY_S + 3.0 * 0.15;
+    let measured = iterations(dir.path());
+    assert!(measured.iter().all(|seconds| *seconds > 0.95 * bound_s), "{measured:?}, at least {bound_s} s");
+    let mean_s = measured.iter().sum::<f64>() / measured.len() as f64;
+    let told_s = told["iteration"]["mean_s"].as_f64().unwrap();
+    // Each draws its own lateness; the machine may be busy with other tests.
+    assert!(
+        told_s > bound_s && told_s > mean_s / 4.0 && told_s < 1.25 * mean_s,
+        "{told_s} s told, {mean_s} s live"
+    );
 }

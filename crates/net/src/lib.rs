@@ -56,6 +56,6 @@ pub use internet::{
 pub use memory::{MemoryHub, MemoryTransport};
 pub use reach::{InternetReach, PeerKey, Reach, ReachError};
 pub use secret::{RunSecret, SecretError};
-pub use shape::{LinkShape, LinkShapes};
+pub use shape::{LinkShape, LinkShapes, Unsteady};
 pub use streams::{CutDirection, StreamTransport};
 pub use transport::Transport;

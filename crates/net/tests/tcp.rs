@@ -236,8 +236,7 @@ const GOLDEN: [u8; 16] =
 #[test]
 fn a_shaped_link_takes_its_time_and_holds_nothing_else_up() {
     const LATENCY: Duration = Duration::from_millis(60);
-    let shape =
-        LinkShape { latency: LATENCY, bandwidth_bytes_per_s: 1e6, overhead: Duration::ZERO, serial: true };
+    let shape = LinkShape::steady(LATENCY, 1e6);
     let shaped = |id| {
         let shapes = LinkShapes::new(move |peer| (peer == PeerId(1) || peer == PeerId(2)).then_some(shape));
         World::Tcp.peer_at(NetConfig { shapes: Some(shapes), ..config(id) }, "127.0.0.1:0")

@@ -34,6 +34,8 @@ pub struct RunInfo {
     pub entropy_floor_loss: Option<f64>,
     /// What a node costs an hour, in any currency; none: nobody said.
     pub price_per_hour: Option<f64>,
+    /// What 10⁹ bytes cost that a node sends to others, in the same currency; none: nobody said.
+    pub price_per_gb: Option<f64>,
     /// The run's folder.
     pub out: PathBuf,
     /// Name and value of settings for the report, in the order in which to show them.

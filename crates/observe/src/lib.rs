@@ -44,7 +44,7 @@ mod view;
 mod words;
 
 pub use account::{Badput, NodeTime};
-pub use cost::Cost;
+pub use cost::{Cost, TrafficCost};
 pub use curves::{Curve, CurveChart, CurvePoint, CurvesPage, CurvesTable, curves_page};
 pub use explain::explain;
 pub use history::{History, Point};

@@ -2,6 +2,7 @@
 
 use crate::account::Badput;
 use crate::cost::Cost;
+use crate::info::RunInfo;
 use crate::state::{CoordinatorRestart, Recovery, RunState};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -128,6 +129,14 @@ impl Summary {
             summary.set_val_loss(last.value);
         }
         summary
+    }
+
+    /// Adds what it cost that nodes sent so many bytes, if the run's info says what bytes cost.
+    pub fn set_traffic(&mut self, info: &RunInfo, sent_bytes: u64) {
+        let Some(price) = info.price_per_gb else { return };
+        let time =
+            self.cost.unwrap_or_else(|| Cost::of(0.0, self.node_seconds, &Badput::default(), self.tokens));
+        self.cost = Some(time.with_traffic(price, sent_bytes, self.tokens));
     }
 
     /// Sets the validation loss and its perplexity.

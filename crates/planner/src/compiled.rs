@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::instance::{EdgeSwaps, Instance, InstanceError, InstanceNode, Link, Quota};
+use crate::instance::{EdgeSwaps, Instance, InstanceError, InstanceNode, Quota, Way};
 use skipstone_types::{EdgeSwaps as TrainedSwaps, PathRules, StageId};
 
 /// Microseconds of a second.
@@ -61,7 +61,7 @@ pub struct CompiledInstance {
     /// How long a transfer keeps a serial link busy, row by row.
     sending: Vec<u64>,
     /// Links between regions, row by row.
-    links: Vec<Link>,
+    links: Vec<Way>,
     /// The path rules.
     pub(crate) rules: PathRules,
     /// Most visits, by stage.
@@ -126,23 +126,21 @@ impl CompiledInstance {
         let place = |name: &String| region_names.binary_search(name);
         let region =
             instance.nodes.iter().filter_map(|node| place(&node.region).ok()).map(|r| r as u32).collect();
-        let mut links = vec![instance.regions.intra; regions * regions];
+        let intra = instance.regions.intra;
+        let mut links = vec![intra.way(&intra); regions * regions];
         for entry in &instance.regions.links {
             if let (Ok(a), Ok(b)) = (place(&entry.a), place(&entry.b))
                 && a != b
             {
-                links[a * regions + b] = entry.link;
-                links[b * regions + a] = entry.link;
+                let (there, back) = (entry.link, entry.back());
+                links[a * regions + b] = there.way(&back);
+                links[b * regions + a] = back.way(&there);
             }
         }
         let bytes = instance.activation_bytes_per_sample * samples;
         let overhead = instance.link_overhead_s;
-        let transfer = links
-            .iter()
-            .map(|link| {
-                microseconds(MICROSECONDS * (link.latency_s + bytes / link.bandwidth_bytes_per_s + overhead))
-            })
-            .collect();
+        let transfer =
+            links.iter().map(|way| microseconds(MICROSECONDS * (way.tensor_s(bytes) + overhead))).collect();
         let sending = links
             .iter()
             .map(|link| microseconds(MICROSECONDS * bytes / link.bandwidth_bytes_per_s))
@@ -202,6 +200,12 @@ impl CompiledInstance {
     #[inline]
     pub fn transfer_us(&self, from: usize, to: usize) -> u64 {
         if from == to { 0 } else { self.transfer[self.between(from, to)] }
+    }
+
+    /// Microseconds of both ways between two nodes: an activation's there, its gradient's back.
+    #[inline]
+    pub(crate) fn both_ways_us(&self, from: usize, to: usize) -> u64 {
+        self.transfer_us(from, to) + self.transfer_us(to, from)
     }
 
     /// Microseconds for which that transfer keeps the directed pair busy where links are serial.
@@ -287,7 +291,7 @@ impl CompiledInstance {
                 if a != b || count > 1 {
                     let link = &self.links[a as usize * self.regions + b as usize];
                     slowest = slowest.min(link.bandwidth_bytes_per_s);
-                    longest = longest.max(link.latency_s);
+                    longest = longest.max(link.message_s());
                 }
             }
         }
@@ -394,7 +398,7 @@ impl CompiledInstance {
                 return 0;
             }
             let link = self.links[self.between(from as usize, to as usize)];
-            let seconds = link.latency_s + bytes / link.bandwidth_bytes_per_s + self.instance.link_overhead_s;
+            let seconds = link.tensor_s(bytes) + self.instance.link_overhead_s;
             microseconds(MICROSECONDS * seconds)
         };
         let told = |member: &u32| self.way_us(*member as usize);

@@ -37,10 +37,8 @@ pub fn draw_instance(size: DrawnSize, seed: u64) -> Instance {
             links.push(RegionLink {
                 a: format!("region-{a}"),
                 b: format!("region-{b}"),
-                link: Link {
-                    latency_s: 0.01 + 0.29 * unit(random),
-                    bandwidth_bytes_per_s: 5.0e6 + 55.0e6 * unit(random),
-                },
+                link: Link::steady(0.01 + 0.29 * unit(random), 5.0e6 + 55.0e6 * unit(random)),
+                back: None,
             });
         }
     }
@@ -78,6 +76,6 @@ pub fn draw_instance(size: DrawnSize, seed: u64) -> Instance {
         dp_allreduce_max_s: None,
         swap: SwapRules { max_distance: 1, max_count: 2, max_total_distance: 2 },
         max_jump: (stages + 1).saturating_sub(path_len).max(4) as u32,
-        regions: Regions { intra: Link { latency_s: 0.001, bandwidth_bytes_per_s: 2.0e9 }, links },
+        regions: Regions { intra: Link::steady(0.001, 2.0e9), links },
     }
 }

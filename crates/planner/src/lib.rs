@@ -26,8 +26,8 @@ pub use chooser::{PathChooser, PlanError};
 pub use compiled::{CompiledInstance, MICROSECONDS, PathRule};
 pub use generate::{DrawnSize, draw_instance};
 pub use instance::{
-    EdgeSwaps, INSTANCE_SCHEMA, Instance, InstanceError, InstanceNode, Link, Quota, RegionLink, Regions,
-    SwapRules,
+    BackLink, EdgeSwaps, INSTANCE_SCHEMA, Instance, InstanceError, InstanceNode, Link, PACKET_BYTES, Quota,
+    RegionLink, Regions, SwapRules, Way,
 };
 pub use methods::{AsPublished, Method, MethodError, MethodOptions, MethodPlan, Tried, plan_with};
 pub use plan::{

@@ -28,7 +28,7 @@ impl Numbers {
     }
 
     fn link(&mut self) -> Link {
-        Link { latency_s: self.share() / 5.0, bandwidth_bytes_per_s: 1e6 + 1e8 * self.share() }
+        Link::steady(self.share() / 5.0, 1e6 + 1e8 * self.share())
     }
 }
 
@@ -51,7 +51,12 @@ fn random_instance(seed: u64) -> Instance {
     let mut links = Vec::new();
     for a in 0..names.len() {
         for b in 0..a {
-            links.push(RegionLink { a: names[a].clone(), b: names[b].clone(), link: draw.link() });
+            links.push(RegionLink {
+                a: names[a].clone(),
+                b: names[b].clone(),
+                link: draw.link(),
+                back: None,
+            });
         }
     }
     let nodes = (0..sizes.iter().sum())
@@ -118,15 +123,11 @@ fn published_setting(mistyped: bool) -> Instance {
     let mut links = Vec::new();
     for (a, name) in NAMES.iter().enumerate() {
         for other in &NAMES[..a] {
-            let mut link =
-                Link { latency_s: 0.1 * draw.share(), bandwidth_bytes_per_s: 1e7 + 2e8 * draw.share() };
+            let mut link = Link::steady(0.1 * draw.share(), 1e7 + 2e8 * draw.share());
             if (*name, *other) == ("London", "NL") {
-                link = Link {
-                    latency_s: 0.0048,
-                    bandwidth_bytes_per_s: if mistyped { 254_279.68 } else { 3e8 },
-                };
+                link = Link::steady(0.0048, if mistyped { 254_279.68 } else { 3e8 });
             }
-            links.push(RegionLink { a: (*name).to_owned(), b: (*other).to_owned(), link });
+            links.push(RegionLink { a: (*name).to_owned(), b: (*other).to_owned(), link, back: None });
         }
     }
     instance.n_stages = 6;
@@ -148,7 +149,7 @@ fn published_setting(mistyped: bool) -> Instance {
     instance.dp_allreduce_max_s = None;
     instance.swap = SwapRules { max_distance: 1, max_count: 2, max_total_distance: 2 };
     instance.max_jump = 4;
-    instance.regions = Regions { intra: Link { latency_s: 0.001, bandwidth_bytes_per_s: 2e9 }, links };
+    instance.regions = Regions { intra: Link::steady(0.001, 2e9), links };
     instance.nodes = (0..20)
         .map(|id| InstanceNode {
             id,

@@ -6,8 +6,9 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use skipstone_planner::{
-    CompiledInstance, DrawnSize, EdgeSwaps, Instance, LowerBounds, Objective, PathRule, PipelinePlan, Quota,
-    SearchError, SearchOptions, SwapRules, draw_instance, evaluate, exact, replan, search,
+    BackLink, CompiledInstance, DrawnSize, EdgeSwaps, Instance, LowerBounds, Objective, PathRule,
+    PipelinePlan, Quota, SearchError, SearchOptions, SwapRules, draw_instance, evaluate, exact, replan,
+    search,
 };
 
 fn options(objective: Objective, seed: u64) -> SearchOptions {
@@ -19,6 +20,20 @@ fn plan(compiled: &CompiledInstance, work: u64, seed: u64) -> PipelinePlan {
     found.unwrap().plan
 }
 
+/// Each way of a link of its own length, some of them lossy.
+fn make_uneven(instance: &mut Instance, seed: u64) {
+    instance.regions.intra.jitter_s = 0.01;
+    for (place, entry) in instance.regions.links.iter_mut().enumerate() {
+        let share = 1.0 + (seed >> (place % 50) & 7) as f64;
+        entry.link.loss = if place % 3 == 0 { 0.01 } else { 0.0 };
+        entry.back = Some(BackLink {
+            latency_s: Some(entry.link.latency_s * share),
+            bandwidth_bytes_per_s: Some(entry.link.bandwidth_bytes_per_s / share),
+            ..BackLink::default()
+        });
+    }
+}
+
 /// Instances of all kinds that have a plan.
 fn instances() -> impl Strategy<Value = Instance> {
     let sizes = (1_usize..7, 1_usize..7, 1_usize..5, 0_usize..12);
@@ -28,6 +43,9 @@ fn instances() -> impl Strategy<Value = Instance> {
         let nodes = stages + more;
         let mut instance = draw_instance(DrawnSize { nodes, stages, path_len, regions }, seed);
         instance.link_serial = serial;
+        if seed % 2 == 1 {
+            make_uneven(&mut instance, seed);
+        }
         instance.origin_layers = origin.then_some(0);
         if list {
             let origins = instance.origins();
@@ -115,8 +133,11 @@ fn more_work_is_better_than_the_first_draft() {
 
 #[test]
 fn the_exact_method_encloses_the_optimum() {
-    for seed in 0..3 {
+    for seed in 0..4 {
         let mut instance = draw_instance(DrawnSize { nodes: 5, stages: 3, path_len: 2, regions: 3 }, seed);
+        if seed > 1 {
+            make_uneven(&mut instance, 4 * seed + 1);
+        }
         instance.microbatches_per_origin = Quota::Each(2);
         instance.total_microbatches = 2 * instance.origins() as u32;
         let compiled = CompiledInstance::new(&instance).unwrap();

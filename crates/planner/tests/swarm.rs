@@ -303,8 +303,9 @@ fn nodes_are_placed_for_speed_and_for_a_price_apart_from_common_failures() {
 /// Two regions far from each other and a coordinator in one of them; `near` nodes beside it, the others far away.
 fn two_regions(near: usize, far: usize) -> SwarmDescription {
     let mut description = SwarmDescription::of_instance(&instance(3, near + far, 3, 1));
-    let link = |latency_s, bandwidth_bytes_per_s| Link { latency_s, bandwidth_bytes_per_s };
-    let between = RegionLink { a: "near".to_owned(), b: "far".to_owned(), link: link(0.5, 1.0e6) };
+    let link = Link::steady;
+    let between =
+        RegionLink { a: "near".to_owned(), b: "far".to_owned(), link: link(0.5, 1.0e6), back: None };
     description.regions = Regions { intra: link(0.001, 1.0e9), links: vec![between] };
     let node = |region: &str| SwarmNode { region: region.to_owned(), slowness: 1.0 };
     description.nodes = vec![node("far"); far];

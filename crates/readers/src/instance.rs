@@ -45,7 +45,7 @@ pub(crate) fn small() -> Instance {
         compute_s_per_layer_sample: 0.25,
         memory: 3,
     };
-    let link = |latency_s| Link { latency_s, bandwidth_bytes_per_s: 1.0e8 };
+    let link = |latency_s| Link::steady(latency_s, 1.0e8);
     Instance {
         schema: INSTANCE_SCHEMA.to_owned(),
         name: "small".to_owned(),
@@ -74,7 +74,12 @@ pub(crate) fn small() -> Instance {
         max_jump: 2,
         regions: Regions {
             intra: link(0.0005),
-            links: vec![RegionLink { a: "east".to_owned(), b: "west".to_owned(), link: link(0.03) }],
+            links: vec![RegionLink {
+                a: "east".to_owned(),
+                b: "west".to_owned(),
+                link: link(0.03),
+                back: None,
+            }],
         },
         nodes: (0..6).map(node).collect(),
     }

@@ -99,6 +99,7 @@ fn swarm(file: &Path) -> Result<(), Box<dyn Error>> {
         kills: Vec::new(),
         chaos: None,
         port: 0,
+        health: None,
         listen: None,
     };
     let outcome = run(&config, options)?;

@@ -162,6 +162,9 @@ pub struct RunConfig {
     /// What a node costs an hour, in any currency, for the summary; none = nobody asks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub price_per_hour: Option<f64>,
+    /// What 10⁹ bytes cost that a node sends to others, in the same currency; none = nobody asks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub price_per_gb: Option<f64>,
     /// A shell command that is run for each node, and ends with 0 when the node's machine is about to be taken away; none =
     /// nobody tells.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -227,6 +230,7 @@ impl Default for RunConfig {
             domain_price: None,
             pace: None,
             price_per_hour: None,
+            price_per_gb: None,
             notice_command: None,
             device: "cpu".to_owned(),
             threads: None,

@@ -91,6 +91,7 @@ impl Chaos {
             config.out.display()
         ));
         let options = RunOptions {
+            health: None,
             resume: false,
             progress: Progress::choose(self.plain || self.json),
             kills: KillScript::new(),

@@ -76,6 +76,7 @@ impl Demo {
             config.out.display()
         ));
         let options = RunOptions {
+            health: None,
             resume: false,
             progress: Progress::choose(self.plain || self.json),
             kills,

@@ -11,6 +11,7 @@ const EXAMPLES: &str = "\
 Examples:
   skipstone join skipstone1abc…                  one node, with all cores of this machine
   skipstone join skipstone1abc… --workers 2      two nodes, with half of the cores each
+  skipstone join skipstone1abc… --health 9201    http://127.0.0.1:9201/health says whether a node here works
   skipstone join skipstone1abc… --region Japan   says where it is, for a run that plans by a table of links
 
 The ticket comes from `skipstone train --listen`, or `skipstone tickets DIR --new`. No port has to be open: the node looks for
@@ -34,6 +35,9 @@ pub(crate) struct Join {
     /// The region that this machine is in, where the run knows its links (--links or --wan) [default: the table's next]
     #[arg(long, value_name = "NAME")]
     region: Option<String>,
+    /// Answer `GET /health` with 200 or 503 and what the nodes do, in JSON: on PORT of this machine alone, or ADDRESS:PORT
+    #[arg(long, value_name = "PORT|ADDRESS:PORT")]
+    health: Option<String>,
     /// A folder for logs and what is fetched
     #[arg(long, value_name = "DIR", default_value = "skipstone-join")]
     dir: PathBuf,
@@ -41,8 +45,8 @@ pub(crate) struct Join {
 
 impl Join {
     pub(crate) fn run(self) -> Outcome {
-        let Self { ticket, workers, threads, region, dir } = self;
-        let options = JoinOptions { ticket, workers, threads, dir, region };
+        let Self { ticket, workers, threads, region, health, dir } = self;
+        let options = JoinOptions { ticket, workers, threads, dir, region, health };
         let began = Instant::now();
         let ended = join(&options, &mut |news| {
             let text = match news {
@@ -62,6 +66,7 @@ impl Join {
                 | JoinError::Expired(_)
                 | JoinError::Workers(_)
                 | JoinError::Refused(_)
+                | JoinError::Health(_)
                 | JoinError::InUse(_)),
             ) => return Err(Failure::input(why)),
             Err(why) => return Err(Failure::failed(why)),

@@ -12,6 +12,8 @@ mod config;
 mod demo;
 #[cfg(feature = "iroh")]
 mod doctor;
+#[cfg(feature = "iroh")]
+mod doctor_links;
 mod eval;
 mod generate;
 #[cfg(feature = "iroh")]

@@ -4,6 +4,7 @@ use clap::Args;
 use skipstone_observe::Progress;
 use skipstone_worlds::config::RunConfig;
 use skipstone_worlds::live::{Ended, KillScript, ListenOptions, RunOptions, run};
+use std::path::PathBuf;
 
 use crate::failure::{Failure, Outcome};
 use crate::finish::finish;
@@ -32,6 +33,7 @@ Examples:
   skipstone train --listen                              other machines join with the ticket that it prints
   skipstone train --listen --workers 2 --stages 5       two of the six nodes run here, four are to join
   skipstone train --listen --links links.json           machines say where they are; paths go where links are fast
+  skipstone train --listen --health 9200                http://127.0.0.1:9200/health says whether the run is well
   skipstone train --price-per-hour 0.35                 what a million tokens cost, and what was paid for nothing
   skipstone train --resume --out second                 go on after a power cut, or with more --steps
 
@@ -47,7 +49,9 @@ each to several. Its time begins when all places have a machine. The last origin
 --wan holds back what processes send to each other: a message arrives its link's latency later, a tensor latency +
 bytes / bandwidth. gcp12 has 12 cloud regions; a file is JSON {\"regions\", \"node_regions\"} with the fields of a planner's
 instance (which is a table too), and may have coordinator_region [default: the first], link_serial, link_overhead_s,
-backward_ratio [2], loss_ratio [0.25], task_gap_s. Nodes take the regions in turn; who replaces a node is where it was.
+backward_ratio [2], loss_ratio [0.25], task_gap_s. A link may have jitter_s and loss, and a `back` with what is different
+the other way: {\"a\": \"home\", \"b\": \"x\", \"latency_s\": 0.02, \"bandwidth_Bps\": 2.5e6, \"jitter_s\": 0.004, \"back\":
+{\"bandwidth_Bps\": 25e6, \"loss\": 0.001}}; docs/machines.md has what is made of them. Nodes take the regions in turn; who replaces a node is where it was.
 --pace S: a forward of a relay stage takes S seconds, its backward backward_ratio times that, head and loss loss_ratio
 times; the origin's layers in proportion to a relay's. Nodes are placed on stages by the table: where an iteration gets
 short, and so that no region can take a stage away, or two adjacent ones, if that costs less than --domain-price each. The summary says whether the machine kept up.";
@@ -66,6 +70,9 @@ pub(crate) struct Train {
     port: u16,
     #[command(flatten)]
     listen: Listen,
+    /// Answer `GET /health` with 200 or 503 and how the run is, in JSON: on PORT of this machine alone, or ADDRESS:PORT
+    #[arg(long, value_name = "PORT|ADDRESS:PORT", help_heading = "Running")]
+    health: Option<String>,
     /// Plain lines instead of the live view
     #[arg(long, help_heading = "Running")]
     plain: bool,
@@ -103,6 +110,9 @@ struct Listen {
         help_heading = "Other machines"
     )]
     ticket_life: f64,
+    /// Write the ticket to a file too, for machines that share a folder; whoever can read it can join
+    #[arg(long, value_name = "FILE", requires = "wanted", help_heading = "Other machines")]
+    ticket_file: Option<PathBuf>,
 }
 
 impl Listen {
@@ -116,7 +126,12 @@ impl Listen {
             .parse::<skipstone_net::Relays>()
             .map_err(|why| Failure::input(format!("--relay: {why}")))?;
         let ticket_life_s = self.ticket_life as u64;
-        Ok(Some(ListenOptions { relays: self.relay, workers: self.workers, ticket_life_s }))
+        Ok(Some(ListenOptions {
+            relays: self.relay,
+            workers: self.workers,
+            ticket_life_s,
+            ticket_file: self.ticket_file,
+        }))
     }
 }
 
@@ -124,6 +139,7 @@ impl Train {
     pub(crate) fn run(self) -> Outcome {
         let config = self.flags.config(self.resume)?;
         let options = RunOptions {
+            health: self.health,
             resume: self.resume,
             progress: Progress::choose(self.plain || self.json),
             kills: KillScript::new(),

@@ -29,6 +29,10 @@ pub(super) struct DelayLine {
     sent: usize,
     /// When its last byte is sent, and the link free for the next.
     free: Option<Instant>,
+    /// Messages and tensors sent so far.
+    count: u64,
+    /// By how much the newest tensor is late.
+    late: Duration,
 }
 
 impl DelayLine {
@@ -40,6 +44,8 @@ impl DelayLine {
             began: None,
             sent: 0,
             free: None,
+            count: 0,
+            late: Duration::ZERO,
         }
     }
 
@@ -49,7 +55,7 @@ impl DelayLine {
             Parcel::Piece(piece) if piece.lane == Priority::Bulk => {
                 (Priority::Bulk, self.bulk_way(piece, now))
             }
-            _ => (Priority::Control, self.shape.latency),
+            _ => (Priority::Control, self.shape.latency + self.lateness(0)),
         };
         let lane = lane.index();
         let arrives = self.newest[lane].map_or(now + way, |newest| newest.max(now + way));
@@ -63,12 +69,20 @@ impl DelayLine {
             let free = self.free.filter(|_| self.shape.serial);
             self.began = Some(free.map_or(now, |free| free.max(now)));
             self.sent = 0;
+            self.late = self.lateness(piece.frame.payload.len());
         }
         self.sent += piece.bytes().len();
         let began = self.began.unwrap_or(now);
         let sent = began + self.shape.sending(self.sent);
         self.free = Some(sent);
-        sent.saturating_duration_since(now) + self.shape.latency + self.shape.overhead
+        sent.saturating_duration_since(now) + self.shape.latency + self.shape.overhead + self.late
+    }
+
+    /// By how much the next message or tensor is late.
+    fn lateness(&mut self, bytes: usize) -> Duration {
+        let Some(unsteady) = &self.shape.unsteady else { return Duration::ZERO };
+        self.count += 1;
+        Duration::from_micros(unsteady.late_us(self.count, bytes as f64))
     }
 
     /// The next record that has arrived at `now`; control before bulk.
@@ -91,14 +105,14 @@ impl DelayLine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Frame, LaneLimits, PeerId, queue::SendQueue};
+    use crate::{Frame, LaneLimits, PeerId, Unsteady, queue::SendQueue};
     use std::sync::Arc;
 
     const LATENCY: Duration = Duration::from_millis(50);
 
     fn shape(serial: bool) -> LinkShape {
         // 1000 floats a second.
-        LinkShape { latency: LATENCY, bandwidth_bytes_per_s: 4000.0, overhead: Duration::ZERO, serial }
+        LinkShape { serial, ..LinkShape::steady(LATENCY, 4000.0) }
     }
 
     /// Sends two tensors of 1000 floats, in pieces of 1000 bytes, and a message half a second later; answers with the
@@ -141,5 +155,32 @@ mod tests {
     fn other_tensors_have_the_link_to_themselves() {
         let want = [(Priority::Control, 550), (Priority::Bulk, 1050), (Priority::Bulk, 1050)];
         assert_eq!(arrivals(shape(false)), want);
+    }
+
+    #[test]
+    fn what_is_late_keeps_its_order_and_delays_what_comes_after_it() {
+        let steady = arrivals(shape(true));
+        for seed in 0..20 {
+            let unsteady = Unsteady {
+                jitter_us: 200_000,
+                loss: 0.3,
+                round_trip_us: 100_000,
+                packet_bytes: 1200.0,
+                packets_max: 9,
+                seed,
+            };
+            let late = arrivals(LinkShape { unsteady: Some(unsteady), ..shape(true) });
+            let times = |of: &[(Priority, u128)]| -> [u128; 3] {
+                let lane = |wanted| of.iter().filter(move |(lane, _)| *lane == wanted).map(|(_, at)| *at);
+                let (control, mut bulk) = (lane(Priority::Control).sum(), lane(Priority::Bulk));
+                [control, bulk.next().unwrap(), bulk.next().unwrap()]
+            };
+            let (early, late) = (times(&steady), times(&late));
+            // The message was the third to be sent.
+            let by = |number, bytes| u128::from(unsteady.late_us(number, bytes)) / 1000;
+            assert!(late[0].abs_diff(early[0] + by(3, 0.0)) <= 1);
+            assert!(late[1].abs_diff(early[1] + by(1, 4000.0)) <= 1);
+            assert!(late[2].abs_diff((early[2] + by(2, 4000.0)).max(late[1])) <= 1);
+        }
     }
 }

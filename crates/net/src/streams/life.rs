@@ -92,7 +92,7 @@ async fn carry(shared: &Arc<Shared>, link: &Arc<Link>, ducts: Ducts, preamble: V
                 // On a long link the end of a peer is not known at once either.
                 if let Some(shape) = shape {
                     tokio::select! {
-                        () = time::sleep(shape.latency) => {}
+                        () = time::sleep(shape.latency_back()) => {}
                         _ = link.closing() => {}
                     }
                 }
@@ -105,7 +105,7 @@ async fn carry(shared: &Arc<Shared>, link: &Arc<Link>, ducts: Ducts, preamble: V
                 };
                 Priority::ALL.into_iter().for_each(|lane| link.wake(lane));
                 // The other end closes when it has read our goodbye; closing earlier could cost it frames.
-                let linger = config.linger + shape.map_or(Duration::ZERO, |shape| shape.latency * 2);
+                let linger = config.linger + shape.map_or(Duration::ZERO, |shape| shape.round_trip);
                 let draining = time::timeout(linger, &mut reading);
                 tokio::select! {
                     _ = draining => return why.to_owned(),

@@ -31,7 +31,8 @@ pub(crate) async fn transmit_shaped(
     let heartbeat = shared.config.heartbeat_interval;
     let per_piece = (shape.bandwidth_bytes_per_s * PIECE_TIME.as_secs_f64()).min(1e12) as usize;
     let chunk = per_piece.max(PIECE_BYTES_MIN).min(shared.config.chunk.max(4 << 10));
-    let mut line = DelayLine::new(shape);
+    let unsteady = shape.unsteady.map(|unsteady| unsteady.between(shared.config.id.0, link.peer().0));
+    let mut line = DelayLine::new(LinkShape { unsteady, ..shape });
     let mut next_ping = Instant::now();
     let mut encoder = Encoder::new(preamble, link.who.seeds.outgoing);
     loop {

@@ -36,6 +36,7 @@ pub fn info(steps: u64) -> RunInfo {
         bigram_val_loss: Some(2.46),
         entropy_floor_loss: Some(1.31),
         price_per_hour: Some(0.35),
+        price_per_gb: None,
         out: "runs/demo".into(),
         settings: settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
     }

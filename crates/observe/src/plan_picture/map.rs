@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::f64::consts::{PI, TAU};
 
-use skipstone_planner::Link;
+use skipstone_planner::Way;
 
 use super::ring::ring_order;
 use super::{PlannedIteration, STYLE, short, stage_name};
@@ -30,7 +30,8 @@ struct Flow {
     b: usize,
     transfers: u32,
     bytes: f64,
-    link: Link,
+    /// The slower of both ways.
+    link: Way,
 }
 
 /// Regions with their nodes, and the flows between them.
@@ -64,12 +65,11 @@ impl<'a> Regions<'a> {
             *counts.entry((ends[0].min(ends[1]), ends[0].max(ends[1]))).or_default() += 1;
         }
         let bytes = instance.activation_bytes_per_sample * f64::from(instance.samples_per_mb);
+        let intra = instance.regions.intra.way(&instance.regions.intra);
         let link = |a: usize, b: usize| {
-            let links = &instance.regions.links;
-            let joins =
-                |x: &str, y: &str| (x == names[a] && y == names[b]) || (x == names[b] && y == names[a]);
-            let between = links.iter().rev().find(|entry| a != b && joins(&entry.a, &entry.b));
-            between.map_or(instance.regions.intra, |entry| entry.link)
+            let way = |from: usize, to: usize| instance.regions.way(names[from], names[to]).unwrap_or(intra);
+            let (there, back) = (way(a, b), way(b, a));
+            if back.bandwidth_bytes_per_s < there.bandwidth_bytes_per_s { back } else { there }
         };
         let mut flows: Vec<Flow> = counts
             .into_iter()
@@ -143,12 +143,12 @@ fn draw_stages(svg: &mut Svg, iteration: &PlannedIteration) {
 }
 
 /// From red for the slowest link over amber to blue for the fastest, by the logarithm of the bandwidth.
-fn hue(link: &Link, range: (f64, f64)) -> String {
+fn hue(bytes_per_s: f64, range: (f64, f64)) -> String {
     const RED: [f64; 3] = [186.0, 38.0, 44.0];
     const AMBER: [f64; 3] = [238.0, 172.0, 66.0];
     const BLUE: [f64; 3] = [38.0, 112.0, 190.0];
     let (low, high) = range;
-    let share = if high > low { (link.bandwidth_bytes_per_s.log10() - low) / (high - low) } else { 1.0 };
+    let share = if high > low { (bytes_per_s.log10() - low) / (high - low) } else { 1.0 };
     let (from, to, part) =
         if share < 0.5 { (RED, AMBER, 2.0 * share) } else { (AMBER, BLUE, 2.0 * share - 1.0) };
     let mixed = [0, 1, 2].map(|channel| from[channel] + part * (to[channel] - from[channel]));
@@ -189,7 +189,7 @@ fn draw_links(svg: &mut Svg, regions: &Regions, angles: &[f64]) {
         let mean = (f64::midpoint(from.0, to.0), f64::midpoint(from.1, to.1));
         let bend = (mean.0 + pull * (CENTRE.0 - mean.0), mean.1 + pull * (CENTRE.1 - mean.1));
         let d = format!("M{:.1} {:.1}Q{:.1} {:.1} {:.1} {:.1}", from.0, from.1, bend.0, bend.1, to.0, to.1);
-        let (hue, width) = (hue(&flow.link, range), width(flow.bytes / most));
+        let (hue, width) = (hue(flow.link.bandwidth_bytes_per_s, range), width(flow.bytes / most));
         let style = format!("stroke:{hue};stroke-width:{width:.1};opacity:.62");
         svg.path("link", &style, &d, &tip(regions, flow));
     }
@@ -269,7 +269,7 @@ fn draw_list(svg: &mut Svg, regions: &Regions) {
     let range = bandwidths(regions);
     for flow in regions.flows.iter().filter(|flow| flow.a != flow.b).take(LISTED) {
         y += 17.0;
-        let style = format!("fill:{}", hue(&flow.link, range));
+        let style = format!("fill:{}", hue(flow.link.bandwidth_bytes_per_s, range));
         svg.path("", &style, &format!("M{x:.1} {:.1}h10v10h-10z", y - 9.0), &tip(regions, flow));
         let names = format!("{} – {}", short(regions.names[flow.a], 10), short(regions.names[flow.b], 10));
         svg.text("", (x + 15.0, y), &names);
@@ -301,7 +301,7 @@ fn draw_list(svg: &mut Svg, regions: &Regions) {
     for line in [
         "O: origin (stage 0); a number: that stage; small: the node.",
         "Links: traffic of an iteration, both ways, by width;",
-        "bandwidth by colour.",
+        "bandwidth (of the slower way) by colour.",
     ] {
         y += 17.0;
         svg.text("soft", (x, y), line);
@@ -317,12 +317,9 @@ fn draw_list(svg: &mut Svg, regions: &Regions) {
         let steps = 20;
         for step in 0..steps {
             let share = (f64::from(step) + 0.5) / f64::from(steps);
-            let link = Link {
-                latency_s: 0.0,
-                bandwidth_bytes_per_s: 10_f64.powf(range.0 + share * (range.1 - range.0)),
-            };
+            let bytes_per_s = 10_f64.powf(range.0 + share * (range.1 - range.0));
             let d = format!("M{:.1} {y:.1}h10.5v10h-10.5z", x + 10.0 * f64::from(step));
-            svg.path("", &format!("fill:{}", hue(&link, range)), &d, "");
+            svg.path("", &format!("fill:{}", hue(bytes_per_s, range)), &d, "");
         }
         svg.text("soft small", (x, y + 22.0), &bandwidth(10_f64.powf(range.0)));
         svg.text("soft small end", (x + 200.0, y + 22.0), &bandwidth(10_f64.powf(range.1)));

@@ -49,15 +49,15 @@ fn three_relays(compiled: &CompiledInstance, origin: usize, nodes: &[usize]) -> 
     let work = |node: usize| compiled.forward[node] + compiled.backward[node];
     let mut best = u64::MAX;
     for a in nodes {
-        let first = 2 * compiled.transfer_us(origin, *a) + work(*a);
+        let first = compiled.both_ways_us(origin, *a) + work(*a);
         for b in nodes.iter().filter(|b| *b != a) {
-            let second = first + 2 * compiled.transfer_us(*a, *b) + work(*b);
+            let second = first + compiled.both_ways_us(*a, *b) + work(*b);
             if second >= best {
                 continue;
             }
             for c in nodes.iter().filter(|c| *c != a && *c != b) {
-                let ways = compiled.transfer_us(*b, *c) + compiled.transfer_us(*c, origin);
-                best = best.min(second + 2 * ways + work(*c));
+                let ways = compiled.both_ways_us(*b, *c) + compiled.both_ways_us(*c, origin);
+                best = best.min(second + ways + work(*c));
             }
         }
     }
@@ -82,8 +82,7 @@ impl Search<'_> {
             return;
         }
         if self.sequence.len() == self.length {
-            let back =
-                costs.iter().map(|(node, cost)| cost + 2 * self.compiled.transfer_us(*node, self.origin));
+            let back = costs.iter().map(|(node, cost)| cost + self.compiled.both_ways_us(*node, self.origin));
             self.best = back.chain(self.best).min();
             return;
         }
@@ -102,9 +101,8 @@ impl Search<'_> {
                     .iter()
                     .map(|node| {
                         let node = *node as usize;
-                        let way = costs
-                            .iter()
-                            .map(|(from, cost)| cost + 2 * self.compiled.transfer_us(*from, node));
+                        let way =
+                            costs.iter().map(|(from, cost)| cost + self.compiled.both_ways_us(*from, node));
                         (
                             node,
                             way.min().unwrap_or(0)
@@ -149,18 +147,18 @@ pub(crate) fn walk(compiled: &CompiledInstance, origin: usize, relays: &[usize],
         return three_relays(compiled, origin, &nodes);
     }
     let mut costs: Vec<u64> =
-        nodes.iter().map(|node| 2 * compiled.transfer_us(origin, *node) + work(*node)).collect();
+        nodes.iter().map(|node| compiled.both_ways_us(origin, *node) + work(*node)).collect();
     for _ in 1..steps {
         costs = nodes
             .iter()
             .map(|to| {
                 let from = nodes.iter().zip(&costs).filter(|(from, _)| *from != to);
-                let way = from.map(|(from, cost)| cost + 2 * compiled.transfer_us(*from, *to)).min();
+                let way = from.map(|(from, cost)| cost + compiled.both_ways_us(*from, *to)).min();
                 // A single relay can't be visited twice in a row; no bound beyond what is known then.
                 way.map_or(0, |way| way + work(*to))
             })
             .collect();
     }
-    let back = nodes.iter().zip(&costs).map(|(node, cost)| cost + 2 * compiled.transfer_us(*node, origin));
+    let back = nodes.iter().zip(&costs).map(|(node, cost)| cost + compiled.both_ways_us(*node, origin));
     back.min().unwrap_or(0)
 }

@@ -81,12 +81,15 @@ impl<'a> Dual<'a> {
         let own = least(&compiled.origin_forward)? + least(&compiled.origin_backward)?;
         let relays: Vec<usize> = stages.iter().skip(1).flatten().map(|node| *node as usize).collect();
         let nearest = |node: usize| {
-            let others = (0..compiled.nodes()).filter(|other| *other != node);
-            others.map(|other| us(compiled.transfer_us(node, other))).reduce(f64::min)
+            // The first to arrive may come from another node than the last goes to.
+            let others = || (0..compiled.nodes()).filter(|other| *other != node);
+            let to = others().map(|other| us(compiled.transfer_us(other, node))).reduce(f64::min)?;
+            let from = others().map(|other| us(compiled.transfer_us(node, other))).reduce(f64::min)?;
+            Some(to + from)
         };
         let mut heads = vec![(0.0, 0.0); compiled.nodes()];
         for node in &relays {
-            heads[*node] = ((own + 2.0 * nearest(*node)?).min(known_us), 0.0);
+            heads[*node] = ((own + nearest(*node)?).min(known_us), 0.0);
         }
         let origins: Vec<Origin> = (0..)
             .zip(&stages[0])
@@ -154,11 +157,11 @@ impl<'a> Dual<'a> {
             for node in &found.path {
                 let node = *node as usize;
                 let work = (self.compiled.forward[node] + self.compiled.backward[node]) as f64;
-                trip += work + 2.0 * self.compiled.transfer_us(from, node) as f64;
+                trip += work + self.compiled.both_ways_us(from, node) as f64;
                 loads[node] += origin.count * work;
                 from = node;
             }
-            trip += 2.0 * self.compiled.transfer_us(from, origin.node) as f64;
+            trip += self.compiled.both_ways_us(from, origin.node) as f64;
             origin.weight *= factor((origin.count * trip + origin.stagger) / origin.slots);
         }
         for (stage, nodes) in self.stages.iter().enumerate().skip(1) {
@@ -207,7 +210,7 @@ impl Paths<'_, '_> {
     fn extend(&mut self, reached: &[(usize, Cheapest)]) {
         let compiled = self.dual.compiled;
         let origin = &self.dual.origins[self.origin];
-        let way = |from: usize, to: usize| 2.0 * origin.weight * compiled.transfer_us(from, to) as f64;
+        let way = |from: usize, to: usize| origin.weight * compiled.both_ways_us(from, to) as f64;
         if self.looks > LOOKS_MAX {
             return;
         }

@@ -102,11 +102,12 @@ impl Instance {
         let mut links: BTreeMap<(&str, &str), Link> = BTreeMap::new();
         for (place, entry) in self.regions.links.iter().enumerate() {
             check_link(&format!("regions.links[{place}]"), &entry.link)?;
-            let pair = ordered(&entry.a, &entry.b);
-            if let Some(other) = links.insert(pair, entry.link)
-                && other != entry.link
-            {
-                return Err(InstanceError::LinkTwice { a: pair.0.to_owned(), b: pair.1.to_owned() });
+            check_link(&format!("regions.links[{place}].back"), &entry.back())?;
+            for (a, b, link) in [(&entry.a, &entry.b, entry.link), (&entry.b, &entry.a, entry.back())] {
+                if links.insert((a, b), link).is_some_and(|other| other != link) {
+                    let (a, b) = ordered(a, b);
+                    return Err(InstanceError::LinkTwice { a: a.to_owned(), b: b.to_owned() });
+                }
             }
         }
         let mut regions: Vec<&str> = self.nodes.iter().map(|node| node.region.as_str()).collect();
@@ -115,7 +116,7 @@ impl Instance {
         at_most("nodes (their regions)", regions.len() as f64, REGIONS_MAX as f64)?;
         for (index, a) in regions.iter().enumerate() {
             for b in &regions[index + 1..] {
-                if !links.contains_key(&ordered(a, b)) {
+                if !links.contains_key(&(*a, *b)) {
                     return Err(InstanceError::MissingLink { a: (*a).to_owned(), b: (*b).to_owned() });
                 }
             }
@@ -270,9 +271,14 @@ impl Instance {
         let forward = slowest * layers * f64::from(self.samples_per_mb);
         let task = forward * (1.0 + self.backward_ratio + self.loss_ratio) + 3.0 * self.task_gap_s;
         let bytes = self.activation_bytes_per_sample * f64::from(self.samples_per_mb);
-        let links = self.regions.links.iter().map(|entry| entry.link).chain([self.regions.intra]);
+        let intra = self.regions.intra;
+        let links = self.regions.links.iter().flat_map(|entry| {
+            let (there, back) = (entry.link, entry.back());
+            [there.way(&back), back.way(&there)]
+        });
         let transfer = links
-            .map(|link| link.latency_s + bytes / link.bandwidth_bytes_per_s + self.link_overhead_s)
+            .chain([intra.way(&intra)])
+            .map(|way| way.tensor_s(bytes) + self.link_overhead_s)
             .fold(0.0, f64::max);
         let visits = f64::from(self.total_microbatches) * f64::from(self.n_stages);
         at_most(
@@ -289,6 +295,11 @@ fn ordered<'a>(a: &'a str, b: &'a str) -> (&'a str, &'a str) {
 
 fn check_link(field: &str, link: &Link) -> Result<(), InstanceError> {
     not_negative(&format!("{field}.latency_s"), link.latency_s)?;
+    not_negative(&format!("{field}.jitter_s"), link.jitter_s)?;
+    if !(0.0..=Link::LOSS_MAX).contains(&link.loss) {
+        let must = "a share from 0 to 0.5";
+        return Err(InstanceError::Number { field: format!("{field}.loss"), found: link.loss, must });
+    }
     let bandwidth = link.bandwidth_bytes_per_s;
     if bandwidth.is_finite() && bandwidth > 0.0 {
         return Ok(());

@@ -1,5 +1,6 @@
 //! The instance file, `skippipe-instance-1`.
 
+use super::Regions;
 use serde::{Deserialize, Serialize};
 
 /// The `schema` that an instance names.
@@ -105,38 +106,6 @@ pub struct SwapRules {
     pub max_count: u32,
     /// Largest sum of distances of a path.
     pub max_total_distance: u32,
-}
-
-/// The network: regions and the symmetric links between them.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Regions {
-    /// The link between two nodes of one region.
-    pub intra: Link,
-    /// Links between regions; each pair once, in either order.
-    #[serde(default)]
-    pub links: Vec<RegionLink>,
-}
-
-/// A link's figures.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Link {
-    /// Seconds until the first byte arrives.
-    pub latency_s: f64,
-    /// Bytes per second.
-    #[serde(rename = "bandwidth_Bps")]
-    pub bandwidth_bytes_per_s: f64,
-}
-
-/// A link between two regions.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RegionLink {
-    /// One region.
-    pub a: String,
-    /// The other region.
-    pub b: String,
-    /// Its figures.
-    #[serde(flatten)]
-    pub link: Link,
 }
 
 /// A node.

@@ -3,11 +3,11 @@
 mod check;
 mod error;
 mod format;
+mod link;
 
 pub use error::InstanceError;
-pub use format::{
-    EdgeSwaps, INSTANCE_SCHEMA, Instance, InstanceNode, Link, Quota, RegionLink, Regions, SwapRules,
-};
+pub use format::{EdgeSwaps, INSTANCE_SCHEMA, Instance, InstanceNode, Quota, SwapRules};
+pub use link::{BackLink, Link, PACKET_BYTES, RegionLink, Regions, Way};
 
 impl Instance {
     /// Reads and checks an instance.

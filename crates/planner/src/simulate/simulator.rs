@@ -374,7 +374,8 @@ impl Simulator {
             let duration = forward[*node as usize];
             self.steps.push(Step { duration, transfer, tail: 0, node: *node, goes_back });
         }
-        let back = self.steps[self.steps.len() - 1].transfer;
+        let last = path[path.len() - 1];
+        let back = compiled.transfer_us(path[0] as usize, last as usize);
         self.steps.push(Step {
             duration: compiled.loss[path[0] as usize],
             transfer: back,
@@ -384,8 +385,8 @@ impl Simulator {
         });
         for (place, node) in path.iter().enumerate().rev() {
             let backward = if place == 0 { &compiled.origin_backward } else { &compiled.backward };
-            // A link takes as long one way as the other.
-            let transfer = if place == 0 { 0 } else { self.steps[base + place - 1].transfer };
+            let before = if place == 0 { *node } else { path[place - 1] };
+            let transfer = compiled.transfer_us(*node as usize, before as usize);
             let goes_back = self.steps[base + place].goes_back;
             let duration = backward[*node as usize];
             self.steps.push(Step { duration, transfer, tail: 0, node: *node, goes_back });

@@ -7,7 +7,7 @@ use skipstone_types::NodeId;
 
 use super::error::SwarmError;
 use crate::compiled::MICROSECONDS;
-use crate::instance::{INSTANCE_SCHEMA, Instance, InstanceNode, Link, Quota, RegionLink, Regions, SwapRules};
+use crate::instance::{INSTANCE_SCHEMA, Instance, InstanceNode, Quota, Regions, SwapRules, Way};
 
 /// Most nodes of a description.
 const NODES_MAX: usize = 20_000;
@@ -116,11 +116,15 @@ impl SwarmDescription {
         }
     }
 
-    /// Microseconds of a message's way between the coordinator and nodes in these regions; none where it takes none.
+    /// Microseconds of a message's way between the coordinator and nodes in these regions, in the mean of both directions; none
+    /// where it takes none.
     pub(crate) fn ways<'a>(&self, regions: impl Iterator<Item = &'a str>) -> Vec<u64> {
         let Some(coordinator) = &self.coordinator else { return Vec::new() };
-        let way = |region| self.link(region, coordinator).map_or(0, |link| us(link.latency_s));
-        regions.map(way).collect()
+        let way = |region| {
+            let (there, back) = (self.way(region, coordinator)?, self.way(coordinator, region)?);
+            Some(us(f64::midpoint(there.message_s(), back.message_s())))
+        };
+        regions.map(|region| way(region).unwrap_or(0)).collect()
     }
 
     /// The node's entry.
@@ -142,13 +146,9 @@ impl SwarmDescription {
         if count == 0 { usual() } else { there().sum::<f64>() / count as f64 }
     }
 
-    /// The link between two regions.
-    pub(crate) fn link(&self, a: &str, b: &str) -> Option<Link> {
-        if a == b {
-            return Some(self.regions.intra);
-        }
-        let joins = |link: &&RegionLink| (link.a == a && link.b == b) || (link.a == b && link.b == a);
-        self.regions.links.iter().find(joins).map(|entry| entry.link)
+    /// What the link from one region to another comes to.
+    pub(crate) fn way(&self, from: &str, to: &str) -> Option<Way> {
+        self.regions.way(from, to)
     }
 
     pub(crate) fn place(&mut self, id: NodeId, place: SwarmNode) -> Result<(), SwarmError> {

@@ -4,6 +4,7 @@ use super::description::SwarmDescription;
 use super::error::PlacementError;
 use super::view::set_times;
 use crate::compiled::CompiledInstance;
+use crate::instance::Way;
 use crate::search::{Draft, Guide, SearchOptions, lost_with_a_region, search_even};
 use crate::simulate::Simulator;
 
@@ -220,8 +221,9 @@ fn fittest(description: &SwarmDescription, shape: &Shape<'_>, count: usize) -> (
     let region =
         |node: &u32| regions.partition_point(|name| **name < *description.nodes[*node as usize].region);
     let way_s = |a: &str, b: &str| {
-        let link = description.link(a, b);
-        link.map_or(0.0, |link| link.latency_s + description.activation_bytes / link.bandwidth_bytes_per_s)
+        let (there, back) = (description.way(a, b), description.way(b, a));
+        let way_s = |way: Option<Way>| way.map_or(0.0, |way| way.tensor_s(description.activation_bytes));
+        f64::midpoint(way_s(there), way_s(back))
     };
     let told_us = description.ways(regions.iter().copied());
     let told_s = |region: usize| told_us.get(region).map_or(0.0, |us| 2.0e-6 * *us as f64);

@@ -243,10 +243,8 @@ impl SwarmChooser {
         let region = |id| self.description.node(id).map(|node| node.region.as_str());
         let bytes = STATE_NUMBERS * self.description.gradient_bytes;
         let donors = problem.nodes[stage].iter().filter(|donor| **donor != leaves);
-        let seconds = donors.filter_map(|donor| {
-            let link = self.description.link(region(*donor)?, region(to)?)?;
-            Some(link.latency_s + bytes / link.bandwidth_bytes_per_s)
-        });
+        let seconds = donors
+            .filter_map(|donor| Some(self.description.way(region(*donor)?, region(to)?)?.tensor_s(bytes)));
         seconds.min_by(f64::total_cmp).map_or(u64::MAX, |seconds| (seconds * MICROSECONDS) as u64)
     }
 

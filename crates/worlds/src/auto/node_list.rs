@@ -4,7 +4,7 @@ use crate::text::{FILE_BYTES_MAX, from_json};
 use crate::wan::{WanError, WanTable};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use skipstone_planner::{RegionLink, Regions};
+use skipstone_planner::{Link, RegionLink, Regions};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
@@ -246,21 +246,24 @@ impl NodeList {
     }
 
     fn check_links(&self) -> Result<(), NodeListError> {
-        fn ordered<'a>(a: &'a str, b: &'a str) -> (&'a str, &'a str) {
-            if a <= b { (a, b) } else { (b, a) }
-        }
-        let check = |field: String, latency_s: f64, bandwidth: f64| {
-            number(&format!("{field}.latency_s"), latency_s, 0.0, 10.0, "between 0 and 10 seconds")?;
+        let check = |field: String, link: Link| {
+            let seconds = "between 0 and 10 seconds";
+            number(&format!("{field}.latency_s"), link.latency_s, 0.0, 10.0, seconds)?;
+            number(&format!("{field}.jitter_s"), link.jitter_s, 0.0, 10.0, seconds)?;
+            let must = "a share between 0 and 0.5";
+            number(&format!("{field}.loss"), link.loss, 0.0, Link::LOSS_MAX, must)?;
             let must = "at least 1 byte per second, and at most 1e15";
-            number(&format!("{field}.bandwidth_Bps"), bandwidth, 1.0, 1e15, must)
+            number(&format!("{field}.bandwidth_Bps"), link.bandwidth_bytes_per_s, 1.0, 1e15, must)
         };
-        let intra = self.regions.intra;
-        check("regions.intra".to_owned(), intra.latency_s, intra.bandwidth_bytes_per_s)?;
+        check("regions.intra".to_owned(), self.regions.intra)?;
         let mut links = BTreeMap::new();
-        for (place, RegionLink { a, b, link }) in self.regions.links.iter().enumerate() {
-            check(format!("regions.links[{place}]"), link.latency_s, link.bandwidth_bytes_per_s)?;
-            if links.insert(ordered(a, b), *link).is_some_and(|other| other != *link) {
-                return Err(NodeListError::LinkTwice { a: a.clone(), b: b.clone() });
+        for (place, entry) in self.regions.links.iter().enumerate() {
+            check(format!("regions.links[{place}]"), entry.link)?;
+            check(format!("regions.links[{place}].back"), entry.back())?;
+            for (a, b, link) in [(&entry.a, &entry.b, entry.link), (&entry.b, &entry.a, entry.back())] {
+                if links.insert((a.as_str(), b.as_str()), link).is_some_and(|other| other != link) {
+                    return Err(NodeListError::LinkTwice { a: entry.a.clone(), b: entry.b.clone() });
+                }
             }
         }
         let mut used: Vec<&str> = self.nodes.iter().map(|node| node.region.as_str()).collect();
@@ -268,7 +271,7 @@ impl NodeList {
         used.dedup();
         for (index, a) in used.iter().enumerate() {
             for b in &used[index + 1..] {
-                if !links.contains_key(&ordered(a, b)) {
+                if !links.contains_key(&(*a, *b)) {
                     return Err(NodeListError::MissingLink { a: (*a).to_owned(), b: (*b).to_owned() });
                 }
             }
@@ -323,7 +326,7 @@ fn of_table(table: &WanTable) -> Regions {
     for a in 0..names.len() as u16 {
         for b in 0..a {
             let name = |region: u16| names[usize::from(region)].clone();
-            links.push(RegionLink { a: name(a), b: name(b), link: table.link(a, b) });
+            links.push(RegionLink::both(name(a), name(b), table.link(a, b), table.link(b, a)));
         }
     }
     Regions { intra: table.link(0, 0), links }

@@ -123,6 +123,9 @@ fn numbers(config: &RunConfig) -> Result<(), ConfigError> {
     if config.price_per_hour.is_some_and(|price| !from_zero(price) || price > 1e9) {
         return Err(range("price-per-hour", config.price_per_hour.unwrap_or_default(), "between 0 and 1e9"));
     }
+    if config.price_per_gb.is_some_and(|price| !from_zero(price) || price > 1e9) {
+        return Err(range("price-per-gb", config.price_per_gb.unwrap_or_default(), "between 0 and 1e9"));
+    }
     if !from_zero(config.save_every_s) || config.save_every_s > SAVE_EVERY_S_MAX {
         return Err(range("save-every", config.save_every_s, "between 0 (only at the end) and 1e9 seconds"));
     }

@@ -70,6 +70,8 @@ fn an_uneven_cut_names_the_nearest_that_work() {
 fn every_bound_is_checked() {
     let ok = RunConfig::default;
     let bad = vec![
+        RunConfig { price_per_gb: Some(-1.0), ..ok() },
+        RunConfig { price_per_gb: Some(f64::INFINITY), ..ok() },
         RunConfig { device: "cuda".into(), ..ok() },
         RunConfig { repair: Repair::Drop, ..ok() },
         RunConfig { recovery: "hope".into(), ..ok() },

@@ -126,6 +126,7 @@ fn model_of(
         activation_bytes: instance.activation_bytes_per_sample * f64::from(instance.samples_per_mb),
         reduce_share: 1.0,
         price_per_hour: None,
+        price_per_gb: None,
         origin: bytes,
         relay: bytes,
         churn: None,

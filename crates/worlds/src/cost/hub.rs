@@ -159,7 +159,7 @@ impl World {
             settings.slots = *slots;
         }
         if self.nodes[pid].alive {
-            let way = self.way_to_hub(pid);
+            let way = self.way_of_hub(pid, false);
             let at_us = self.wires.with_hub(pid, false, self.now_us, &way);
             self.queue.push(at_us + self.model.tempo.driver_us, Event::ToNode { pid, message });
         }
@@ -171,8 +171,9 @@ impl World {
         self.nodes[pid].bound = None;
         if self.nodes[pid].alive {
             self.tell(pid, WorkerInput::CoordinatorDown)?;
-            let way = self.way_to_hub(pid);
-            let at_us = self.now_us + 5 * way.latency_us + self.model.tempo.connect_us;
+            let way = self.way_of_hub(pid, true);
+            let ways_us = 2 * way.round_trip_us + way.latency_us;
+            let at_us = self.now_us + ways_us + self.model.tempo.connect_us;
             self.queue.push(at_us, Event::HubUp { pid });
         }
         Ok(())

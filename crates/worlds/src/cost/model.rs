@@ -2,13 +2,14 @@
 
 use super::SimulateError;
 use super::tensors::Numbers;
+use super::wires::Way;
 use crate::config::{Churn, RunConfig};
 use crate::fixed_plan::FixedPlan;
 use crate::live::store::CHUNK_VALUES;
 use crate::live::supervisor::kills::KillScript;
 use crate::wan::{TaskTimes, WanTable, describe};
 use skipstone_model::StageLayout;
-use skipstone_planner::{Link, SwarmDescription};
+use skipstone_planner::SwarmDescription;
 use skipstone_types::{Settings, StageId};
 
 /// Bytes of a number on the wire.
@@ -84,6 +85,8 @@ pub struct CostModel {
     pub reduce_share: f64,
     /// What a node costs an hour, if that was said.
     pub price_per_hour: Option<f64>,
+    /// What 10⁹ bytes cost that a node sends, if that was said.
+    pub price_per_gb: Option<f64>,
     /// The origin's tensors.
     pub origin: StageBytes,
     /// A relay's tensors.
@@ -152,6 +155,7 @@ impl CostModel {
                 * shape.model.hidden_size as f64,
             reduce_share: config.reduce.share(),
             price_per_hour: config.price_per_hour,
+            price_per_gb: config.price_per_gb,
             origin: bytes(0),
             relay: bytes(1),
             churn: config.churn_plan()?,
@@ -178,10 +182,18 @@ impl CostModel {
         if stage.is_origin() { self.origin } else { self.relay }
     }
 
-    /// A link, in microseconds and bytes per microsecond.
-    pub(super) fn link(&self, a: u16, b: u16) -> (u64, f64) {
-        let Link { latency_s, bandwidth_bytes_per_s } = self.network.link(a, b);
-        ((latency_s * 1e6).round() as u64, bandwidth_bytes_per_s / 1e6)
+    /// The link from one region to another.
+    pub(super) fn way(&self, a: u16, b: u16) -> Way {
+        let us = |seconds: f64| (seconds * 1e6).round() as u64;
+        let latency_us = us(self.network.link(a, b).latency_s);
+        Way {
+            latency_us,
+            round_trip_us: latency_us + us(self.network.link(b, a).latency_s),
+            bytes_per_us: self.network.way(a, b).bandwidth_bytes_per_s / 1e6,
+            overhead_us: us(self.network.overhead_s),
+            serial: self.network.serial,
+            unsteady: self.network.chance(a, b).map(|chance| chance.unsteady(self.settings.seed)),
+        }
     }
 }
 

@@ -125,7 +125,7 @@ impl World {
     }
 
     fn report_to_hub(&mut self, pid: Pid, message: ToCoordinator) {
-        let way = self.way_to_hub(pid);
+        let way = self.way_of_hub(pid, true);
         let sender = self.nodes[pid].worker.node();
         let at_us = self.wires.with_hub(pid, true, self.now_us, &way);
         self.queue.push(at_us + self.model.tempo.driver_us, Event::ToHub { pid, sender, message });
@@ -140,7 +140,7 @@ impl World {
             Freight::Numbers(payload) => payload.len() as f64,
         });
         self.sent_bytes += bytes.unwrap_or(0.0);
-        let way = self.way(self.nodes[pid].region, self.nodes[target].region);
+        let way = self.model.way(self.nodes[pid].region, self.nodes[target].region);
         let from = self.nodes[pid].worker.node();
         match self.wires.send((pid, target), self.now_us, bytes, &way, self.model.tempo.connect_us) {
             Sent::Arrives { at_us, began_us } => {
@@ -155,17 +155,15 @@ impl World {
         }
     }
 
-    /// The link between two regions.
-    pub(super) fn way(&self, a: u16, b: u16) -> Way {
-        let (latency_us, bytes_per_us) = self.model.link(a, b);
-        let overhead_us = (self.model.network.overhead_s * 1e6).round() as u64;
-        Way { latency_us, bytes_per_us, overhead_us, serial: self.model.network.serial }
-    }
-
-    /// The link between a node and the coordinator.
-    pub(super) fn way_to_hub(&self, pid: Pid) -> Way {
-        let way = self.way(self.nodes[pid].region, self.model.network.coordinator());
-        if self.model.coordinator_beside { Way { latency_us: 0, ..way } } else { way }
+    /// The link from a node to the coordinator, or back.
+    pub(super) fn way_of_hub(&self, pid: Pid, to_hub: bool) -> Way {
+        let (node, hub) = (self.nodes[pid].region, self.model.network.coordinator());
+        let way = if to_hub { self.model.way(node, hub) } else { self.model.way(hub, node) };
+        if self.model.coordinator_beside {
+            Way { latency_us: 0, round_trip_us: 0, unsteady: None, ..way }
+        } else {
+            way
+        }
     }
 
     /// Bytes of what a node of this stage sends.

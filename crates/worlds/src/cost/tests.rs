@@ -94,6 +94,55 @@ fn a_run_that_can_not_go_on_says_so() {
     assert!(matches!(ended, Err(SimulateError::Standstill { .. })), "{ended:?}");
 }
 
+/// Three regions in a ring, where `more` is said of each link; how long iterations of one microbatch take with these seeds.
+fn ring(more: &str, seeds: &[u64]) -> Vec<Simulated> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("table.json");
+    let links = [("x", "y"), ("y", "z"), ("z", "x")].map(|(a, b)| {
+        format!(r#"{{"a": "{a}", "b": "{b}", "latency_s": 0.05, "bandwidth_Bps": 1e5{more}}}"#)
+    });
+    let links = links.join(", ");
+    let text = format!(
+        r#"{{"regions": {{"intra": {{"latency_s": 0, "bandwidth_Bps": 1e9}}, "links": [{links}]}}}}"#
+    );
+    std::fs::write(&path, text).unwrap();
+    let wan = path.to_str().map(str::to_owned);
+    let config = RunConfig { microbatches: 1, wan, steps: 60, ..config() };
+    seeds.iter().map(|seed| run(&RunConfig { seed: *seed, ..config.clone() })).collect()
+}
+
+#[test]
+fn a_link_may_be_shorter_one_way_than_the_other() {
+    // Around the ring there and back: 3 × 50 ms and 3 × 250 ms, in place of 6 × 50 ms.
+    let even = ring("", &[0]);
+    let uneven = ring(r#", "back": {"latency_s": 0.25}"#, &[0]);
+    let [even, uneven] = [&even[0], &uneven[0]].map(|run| (run.iteration.mean_s, run.iteration.expected_s));
+    assert!((0.6..1.2).contains(&(uneven.0 - even.0)), "{uneven:?} {even:?}");
+    // The tensors' ways are 0.6 s of it to the planner too; the rest is what the coordinator says.
+    assert!((0.6..1.2).contains(&(uneven.1.unwrap() - even.1.unwrap())), "{uneven:?} {even:?}");
+    // The slow way is taken once an iteration whichever direction of the ring it is.
+    let bandwidth = ring(r#", "back": {"bandwidth_Bps": 2e4}"#, &[0]);
+    let bytes = 4.0 * 2.0 * 32.0 * 32.0;
+    let more_s = bandwidth[0].iteration.mean_s - even.0;
+    assert!((more_s - 3.0 * bytes * (1.0 / 2e4 - 1.0 / 1e5)).abs() < 0.1, "{more_s}");
+}
+
+#[test]
+fn jitter_and_loss_follow_from_the_seed_and_plans_reckon_with_their_mean() {
+    let unsteady = r#", "jitter_s": 0.2, "loss": 0.05"#;
+    let steady = ring("", &[0]);
+    let runs = ring(unsteady, &[0, 0, 1]);
+    assert_eq!(runs[0], runs[1]);
+    assert_ne!(runs[0].iteration.mean_s, runs[2].iteration.mean_s);
+    for run in [&runs[0], &runs[2]] {
+        let IterationTimes { mean_s, expected_s, .. } = run.iteration;
+        assert!(mean_s > steady[0].iteration.mean_s + 6.0 * 0.1, "{mean_s}");
+        let ratio = mean_s / expected_s.unwrap();
+        // The coordinator waits for three nodes, so that it is the latest of three that counts, and not the mean.
+        assert!((1.0..1.2).contains(&ratio), "{mean_s} s, {expected_s:?} s expected");
+    }
+}
+
 /// Ten nodes on ten continents' worth of links, tasks of 50 ms.
 fn spread() -> RunConfig {
     RunConfig {

@@ -1,9 +1,13 @@
 //! Connections in virtual time, as the transport shapes them live.
 
+use skipstone_net::Unsteady;
 use std::collections::HashMap;
 
 /// A process, by number.
 pub(super) type Pid = usize;
+
+/// The coordinator's number where chance is drawn.
+const HUB: Pid = usize::MAX;
 
 /// One direction of a connection, in microseconds: when the newest message of each kind arrives, and when the last tensor's last byte is
 /// sent.
@@ -12,21 +16,33 @@ struct Lane {
     control: u64,
     bulk: u64,
     free: u64,
+    /// Messages and tensors so far.
+    count: u64,
 }
 
 /// A tensor's way.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Way {
     pub(super) latency_us: u64,
+    pub(super) round_trip_us: u64,
     pub(super) bytes_per_us: f64,
     pub(super) overhead_us: u64,
     pub(super) serial: bool,
+    pub(super) unsteady: Option<Unsteady>,
+}
+
+impl Way {
+    /// The same, as chance has it from one process to another.
+    fn between(&self, from: Pid, to: Pid) -> Self {
+        Self { unsteady: self.unsteady.map(|unsteady| unsteady.between(from as u64, to as u64)), ..*self }
+    }
 }
 
 impl Lane {
     /// When a message that is sent now arrives: in order.
     fn control(&mut self, now_us: u64, way: &Way) -> u64 {
-        self.control = self.control.max(now_us + way.latency_us);
+        let late_us = self.late_us(0.0, way);
+        self.control = self.control.max(now_us + way.latency_us + late_us);
         self.control
     }
 
@@ -35,8 +51,16 @@ impl Lane {
         let began_us = if way.serial { now_us.max(self.free) } else { now_us };
         let sent_us = began_us + (bytes / way.bytes_per_us).round() as u64;
         self.free = sent_us;
-        self.bulk = self.bulk.max(sent_us + way.latency_us + way.overhead_us);
+        let late_us = self.late_us(bytes, way);
+        self.bulk = self.bulk.max(sent_us + way.latency_us + way.overhead_us + late_us);
         (self.bulk, began_us)
+    }
+
+    /// By how much the next message or tensor is late.
+    fn late_us(&mut self, bytes: f64, way: &Way) -> u64 {
+        let Some(unsteady) = &way.unsteady else { return 0 };
+        self.count += 1;
+        unsteady.late_us(self.count, bytes)
     }
 }
 
@@ -81,7 +105,7 @@ impl Wires {
         let wire = self.peers.entry((from.min(to), from.max(to))).or_insert_with(|| {
             dialled = true;
             // The ways of the handshakes, as the transport waits for them.
-            Wire { stands_us: now_us + 4 * way.latency_us + connect_us, lanes: [Lane::default(); 2] }
+            Wire { stands_us: now_us + 2 * way.round_trip_us + connect_us, lanes: [Lane::default(); 2] }
         });
         if dialled {
             return Sent::Dialled { stands_us: wire.stands_us };
@@ -90,6 +114,7 @@ impl Wires {
             return Sent::Lost;
         }
         let lane = &mut wire.lanes[usize::from(from > to)];
+        let way = &way.between(from, to);
         match bytes {
             None => Sent::Arrives { at_us: lane.control(now_us, way), began_us: now_us },
             Some(bytes) => {
@@ -101,7 +126,8 @@ impl Wires {
 
     /// When a message from or to the coordinator arrives.
     pub(super) fn with_hub(&mut self, pid: Pid, to_hub: bool, now_us: u64, way: &Way) -> u64 {
-        self.hub.entry(pid).or_default()[usize::from(!to_hub)].control(now_us, way)
+        let way = if to_hub { way.between(pid, HUB) } else { way.between(HUB, pid) };
+        self.hub.entry(pid).or_default()[usize::from(!to_hub)].control(now_us, &way)
     }
 
     /// A process is gone, and its connections with it.
@@ -116,7 +142,7 @@ mod tests {
     use super::*;
 
     fn way(serial: bool) -> Way {
-        Way { latency_us: 50, bytes_per_us: 1.0, overhead_us: 5, serial }
+        Way { latency_us: 50, round_trip_us: 100, bytes_per_us: 1.0, overhead_us: 5, serial, unsteady: None }
     }
 
     #[test]

@@ -124,6 +124,7 @@ impl World {
         let info = RunInfo {
             model: "simulated".to_owned(),
             price_per_hour: model.price_per_hour,
+            price_per_gb: model.price_per_gb,
             ..RunInfo::from_settings(&settings)
         };
         let chooser = model.swarm.clone().map(SwarmChooser::new).transpose();
@@ -187,6 +188,7 @@ impl World {
         self.state.advance(self.now_us / 1000);
         let mut summary = Summary::of(&self.state);
         summary.ended = self.end.or(summary.ended);
+        summary.set_traffic(&self.state.info, self.sent_bytes as u64);
         let iteration = IterationTimes::of(&self.commits_us).with_means(&self.expected_ms, &self.shares_ms);
         Ok(Simulated { summary, iteration, sent_bytes: self.sent_bytes as u64, events })
     }
@@ -233,8 +235,8 @@ impl World {
         let tensors = Tensors::new(self.model.numbers.as_ref()).map_err(SimulateError::Bug)?;
         let worker = Worker::new(self.model.settings.run, format!("process:{pid}"), pid as u32);
         self.nodes.push(Node::new(place, region, worker, times, tensors));
-        let (way, tempo) = (self.way_to_hub(pid), self.model.tempo);
-        let at_us = self.now_us + tempo.startup_us + 4 * way.latency_us + tempo.connect_us;
+        let (way, tempo) = (self.way_of_hub(pid, true), self.model.tempo);
+        let at_us = self.now_us + tempo.startup_us + 2 * way.round_trip_us + tempo.connect_us;
         self.queue.push(at_us, Event::HubUp { pid });
         Ok(())
     }
@@ -245,7 +247,7 @@ impl World {
             return;
         }
         self.nodes[pid].die();
-        let way = self.way_to_hub(pid);
+        let way = self.way_of_hub(pid, true);
         self.queue.push(self.now_us + way.latency_us + self.model.tempo.driver_us, Event::Lost { pid });
         self.wires.close(pid);
         if !self.nodes[pid].succeeded {

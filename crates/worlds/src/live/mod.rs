@@ -14,6 +14,7 @@ mod coordinator;
 mod desk;
 mod door;
 pub mod folder;
+mod health;
 pub mod inputs_file;
 pub mod journal_file;
 mod node;
@@ -32,6 +33,7 @@ pub mod store;
 pub(crate) mod supervisor;
 
 pub use coordinator::run_coordinator;
+pub use health::HealthError;
 pub use node::run_node;
 pub use supervisor::{
     ChaosPlan, ChaosTrace, Ended, Fault, Kill, KillScript, ListenOptions, MemorySample, RunError, RunOptions,

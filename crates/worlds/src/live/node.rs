@@ -93,7 +93,10 @@ fn serve() -> io::Result<bool> {
         queue: VecDeque::new(),
         waits: order.waits,
         coordinator_up: false,
-        reporter: Reporter::new(order.door.is_some_and(|door| door.host.is_some())),
+        reporter: Reporter::new(
+            order.door.is_some_and(|door| door.host.is_some()),
+            order.config.price_per_gb.is_some(),
+        ),
         exit: None,
     };
     while node.exit.is_none() {
@@ -383,7 +386,9 @@ impl Node {
                 (payload, Priority::Bulk)
             }
         };
+        let bytes = payload.len();
         match self.transport.send(peer, Frame { header: header.into(), payload }, priority) {
+            Ok(()) if bytes > 0 => self.reporter.sent(bytes),
             Ok(()) | Err(SendError::NotConnected(_)) => {}
             Err(error) => {
                 // The frame would be missed: a new connection makes the core send it again.

@@ -4,7 +4,7 @@
 
 use crate::config::RunConfig;
 use crate::fixed_plan::FixedPlan;
-use crate::wan::{RegionView, TaskTimes};
+use crate::wan::{PaceCount, RegionView, TaskTimes};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use skipstone_planner::SwarmDescription;
@@ -111,6 +111,25 @@ pub(super) struct PlacesStart {
     pub(super) first: usize,
 }
 
+/// What a node at home tells its parent: a JSON line each.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(untagged)]
+pub(super) enum NodeCount {
+    /// How true its pace is.
+    Pace(PaceCount),
+    /// How much it sent.
+    Sent(SentCount),
+}
+
+/// How much a node has sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SentCount {
+    /// Its process.
+    pub(super) process: u32,
+    /// Bytes of tensors, to other nodes.
+    pub(super) sent_bytes: u64,
+}
+
 /// What a node on a machine without the run's folder tells its parent: a JSON line each.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum NodeNews {
@@ -124,6 +143,8 @@ pub(super) enum NodeNews {
     Away,
     /// The run does not take it in.
     Refused { why: String },
+    /// It has sent so many bytes of tensors.
+    Sent { sent_bytes: u64 },
 }
 
 /// A coordinator's first line on standard output; events follow, one a line.

@@ -44,7 +44,7 @@ pub fn describe(
     for a in 0..names.len() as u16 {
         for b in 0..a {
             let name = |region: u16| names[usize::from(region)].clone();
-            links.push(RegionLink { a: name(a), b: name(b), link: table.link(a, b) });
+            links.push(RegionLink::both(name(a), name(b), table.link(a, b), table.link(b, a)));
         }
     }
     Ok(SwarmDescription {

@@ -1,10 +1,10 @@
 //! The table of `--wan`: regions, the links between them, and who is where.
 
-use super::{REGIONS_MAX, RegionView};
+use super::{LinkChance, REGIONS_MAX, RegionView};
 use crate::text::{FILE_BYTES_MAX, from_json};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use skipstone_planner::{Link, Regions};
+use skipstone_planner::{Link, Regions, Way};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
@@ -44,7 +44,9 @@ pub enum WanError {
         must: &'static str,
     },
     /// Two links of one pair differ.
-    #[error("{a} and {b} have two links that differ; keep one")]
+    #[error(
+        "{a} and {b} have two links that differ; keep one, and say what is different the other way in its `back`"
+    )]
     LinkTwice {
         /// One region.
         a: String,
@@ -275,18 +277,35 @@ impl WanTable {
         self.links[usize::from(a) * self.names.len() + usize::from(b)]
     }
 
-    /// The links of a process in `region`.
-    pub fn view(&self, region: u16) -> RegionView {
-        let figures = |to| {
-            let Link { latency_s, bandwidth_bytes_per_s } = self.link(region, to);
-            (latency_s, bandwidth_bytes_per_s)
-        };
+    /// What the link between two regions comes to in the mean.
+    pub fn way(&self, a: u16, b: u16) -> Way {
+        self.link(a, b).way(&self.link(b, a))
+    }
+
+    /// What chance does on the link between two regions; none: nothing.
+    pub fn chance(&self, a: u16, b: u16) -> Option<LinkChance> {
+        let (link, way) = (self.link(a, b), self.way(a, b));
+        (link.jitter_s > 0.0 || link.loss > 0.0).then(|| LinkChance {
+            jitter_s: link.jitter_s,
+            loss: link.loss,
+            round_trip_s: way.round_trip_s,
+            packets_max: way.packets_at_risk(f64::INFINITY),
+        })
+    }
+
+    /// The links of a process in `region`, of a run with this seed.
+    pub fn view(&self, region: u16, seed: u64) -> RegionView {
+        let regions = || 0..self.names.len() as u16;
+        let figures = |to| (self.link(region, to).latency_s, self.way(region, to).bandwidth_bytes_per_s);
         RegionView {
             region,
             coordinator: self.coordinator,
-            links: (0..self.names.len() as u16).map(figures).collect(),
+            links: regions().map(figures).collect(),
+            back_s: regions().map(|from| self.link(from, region).latency_s).collect(),
+            chances: regions().map(|to| self.chance(region, to)).collect(),
             overhead_s: self.overhead_s,
             serial: self.serial,
+            seed,
         }
     }
 }
@@ -332,9 +351,10 @@ fn links(
     let mut cells: Vec<Option<Link>> = vec![None; names.len() * names.len()];
     for (index, entry) in regions.links.iter().enumerate() {
         check_link(&format!("regions.links[{index}] ({}–{})", entry.a, entry.b), &entry.link)?;
+        check_link(&format!("regions.links[{index}].back ({}–{})", entry.b, entry.a), &entry.back())?;
         let (a, b) = (place[entry.a.as_str()], place[entry.b.as_str()]);
-        for cell in [a * names.len() + b, b * names.len() + a] {
-            if cells[cell].replace(entry.link).is_some_and(|other| other != entry.link) {
+        for (cell, link) in [(a * names.len() + b, entry.link), (b * names.len() + a, entry.back())] {
+            if cells[cell].replace(link).is_some_and(|other| other != link) {
                 return Err(WanError::LinkTwice { a: entry.a.clone(), b: entry.b.clone() });
             }
         }
@@ -358,6 +378,14 @@ fn check_link(field: &str, link: &Link) -> Result<(), WanError> {
     if !(0.0..=LATENCY_S_MAX).contains(&link.latency_s) {
         let field = format!("{field}.latency_s");
         return Err(WanError::Number { field, value: link.latency_s, must: "between 0 and 10 seconds" });
+    }
+    if !(0.0..=LATENCY_S_MAX).contains(&link.jitter_s) {
+        let field = format!("{field}.jitter_s");
+        return Err(WanError::Number { field, value: link.jitter_s, must: "between 0 and 10 seconds" });
+    }
+    if !(0.0..=Link::LOSS_MAX).contains(&link.loss) {
+        let must = "a share of packets between 0 and 0.5; over links that lose more nothing trains";
+        return Err(WanError::Number { field: format!("{field}.loss"), value: link.loss, must });
     }
     if !(link.bandwidth_bytes_per_s >= 1.0 && link.bandwidth_bytes_per_s <= 1e15) {
         let (field, value) = (format!("{field}.bandwidth_Bps"), link.bandwidth_bytes_per_s);
@@ -403,6 +431,40 @@ mod tests {
     }
 
     #[test]
+    fn each_way_of_a_link_is_as_the_table_says() {
+        let text = GOOD.replacen(
+            "\"bandwidth_Bps\": 1e6}",
+            "\"bandwidth_Bps\": 2.5e6, \"jitter_s\": 0.01, \"back\": {\"bandwidth_Bps\": 2.5e7, \"loss\": 0.02}}",
+            1,
+        );
+        let table = WanTable::from_json(&text).unwrap();
+        let (x, y) = (table.region("x").unwrap(), table.region("y").unwrap());
+        let there = Link { jitter_s: 0.01, ..Link::steady(0.1, 2.5e6) };
+        assert_eq!(table.link(x, y), there);
+        assert_eq!(table.link(y, x), Link { loss: 0.02, bandwidth_bytes_per_s: 2.5e7, ..there });
+        // What is seen from y: its bandwidth is what loss leaves.
+        let view = table.view(y, 3);
+        let most = 1200.0 / 0.21 * 1.5_f64.sqrt() / 0.02_f64.sqrt();
+        assert!((view.links[usize::from(x)].1 - most).abs() < 1e-6 * most, "{view:?}");
+        let chance = view.chances[usize::from(x)].unwrap();
+        assert_eq!((chance.jitter_s, chance.loss, chance.packets_max), (0.01, 0.02, 9));
+        assert_eq!(table.chance(x, x), None);
+        // The same pair said the other way round is the same link.
+        let (there, back) =
+            ("\"latency_s\": 0.1, \"bandwidth_Bps\": 1e6}", "\"latency_s\": 0.1, \"bandwidth_Bps\": 1e6");
+        let twice = |more: &str| {
+            let text = GOOD.replacen(there, &format!("{back}, \"back\": {{\"loss\": 0.1}}}}"), 1);
+            let z = "{\"a\": \"z\", \"b\": \"y\"";
+            WanTable::from_json(&text.replacen(z, &format!("{{\"a\": \"y\", \"b\": \"x\", {more}}}, {z}"), 1))
+        };
+        let same = "\"latency_s\": 0.1, \"bandwidth_Bps\": 1e6, \"loss\": 0.1, \"back\": {\"loss\": 0}";
+        twice(same).unwrap();
+        assert!(
+            twice("\"latency_s\": 0.1, \"bandwidth_Bps\": 1e6").unwrap_err().to_string().contains("`back`")
+        );
+    }
+
+    #[test]
     fn what_is_wrong_is_said_with_its_name() {
         for (bad, good, says) in [
             ("[\"y\", \"q\"", "[\"y\", \"x\"", "q, which no link leads to; the regions are x, y, z"),
@@ -415,6 +477,20 @@ mod tests {
             ("\"coordinator_region\": \"w\"", "\"coordinator_region\": \"x\"", "names w"),
             ("{\"a\": \"y\", \"b\": \"x\"", "{\"a\": \"z\", \"b\": \"y\"", ""),
             ("\"loss_ratio\": -2, \"regions\"", "\"regions\"", "loss_ratio` is -2"),
+            (
+                "\"jitter_s\": -1, \"latency_s\": 0",
+                "\"latency_s\": 0,",
+                "intra.jitter_s` is -1; it must be between 0",
+            ),
+            ("\"loss\": 1, \"latency_s\": 0", "\"latency_s\": 0,", "intra.loss` is 1; it must be a share"),
+            ("\"loss\": NaN, \"latency_s\": 0", "\"latency_s\": 0,", "line 1"),
+            ("\"back\": {\"loss\": 0.9}, \"a\": \"x\"", "\"a\": \"x\"", "links[0].back (y–x).loss` is 0.9"),
+            (
+                "\"back\": {\"bandwidth_Bps\": 0}, \"a\": \"x\"",
+                "\"a\": \"x\"",
+                "back (y–x).bandwidth_Bps` is 0",
+            ),
+            ("\"back\": {\"speed\": 1}, \"a\": \"x\"", "\"a\": \"x\"", "unknown field `speed`"),
         ] {
             let good = good.trim_end_matches(',');
             assert!(GOOD.contains(good), "{good}");

@@ -191,7 +191,7 @@ impl<'a> TimeSpace<'a> {
                     let way = compiled.transfer_us(node, to);
                     let ready = state.start_us + forward + way;
                     let start_us = bans.start(*next, ready, compiled.forward[to]);
-                    let back_us = state.back_us + backward + way;
+                    let back_us = state.back_us + backward + compiled.transfer_us(to, node);
                     let left = relays - state.relays as usize - 1;
                     let end = start_us
                         + compiled.forward[to]
@@ -274,9 +274,10 @@ impl Distances {
         let home = origin as usize;
         let own = compiled.loss[home] + compiled.origin_backward[home];
         let way = |from: usize, to: usize| self.between[from * self.regions + to];
+        let both = |from, to| way(from, to) + way(to, from);
         let region = |node: usize| compiled.region[node] as usize;
         let mut levels: Vec<Vec<u64>> = Vec::with_capacity(compiled.path_length());
-        levels.push((0..compiled.nodes()).map(|node| 2 * way(region(node), region(home)) + own).collect());
+        levels.push((0..compiled.nodes()).map(|node| both(region(node), region(home)) + own).collect());
         for level in 1..compiled.path_length() {
             let mut best = vec![u64::MAX / 4; self.regions];
             for relay in relays {
@@ -285,7 +286,7 @@ impl Distances {
                 best[region(relay)] = best[region(relay)].min(cost);
             }
             let onward: Vec<u64> = (0..self.regions)
-                .map(|from| (0..self.regions).map(|to| 2 * way(from, to) + best[to]).min().unwrap_or(0))
+                .map(|from| (0..self.regions).map(|to| both(from, to) + best[to]).min().unwrap_or(0))
                 .collect();
             levels.push((0..compiled.nodes()).map(|node| onward[region(node)]).collect());
         }

@@ -6,10 +6,12 @@ use super::tickets::now_unix_s;
 use super::{Ticket, TicketError};
 use crate::config::{ConfigError, RunConfig};
 use crate::live::control::Control;
+use crate::live::health::{Health, HealthError};
 use crate::live::signals::Signals;
 use crate::live::spawner::Spawner;
 use crate::live::start::{DoorStart, NodeNews, NodeStart};
 use crate::wan::TaskTimes;
+use serde_json::json;
 use skipstone_net::{BindError, EndpointKey, RequestError, Requester};
 use skipstone_protocol::WIRE_VERSION;
 use std::fs::{self, File, TryLockError};
@@ -28,6 +30,9 @@ const LOOK: Duration = Duration::from_millis(50);
 const RESPAWN: Duration = Duration::from_millis(100);
 const RESPAWN_MAX: Duration = Duration::from_secs(30);
 
+/// How long news may still be on their way from a node that has ended.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
 /// How long nodes that were told to leave may take before they are ended, unless a second signal comes.
 const LEAVE: Duration = Duration::from_secs(120);
 
@@ -44,6 +49,8 @@ pub struct JoinOptions {
     pub dir: PathBuf,
     /// The region that this machine is in, by the run's table of links; none: the next of the table's.
     pub region: Option<String>,
+    /// Where `GET /health` says how the nodes are: `PORT` of the loopback, or `ADDRESS:PORT`.
+    pub health: Option<String>,
 }
 
 /// Why a machine can't join, or stay.
@@ -71,6 +78,9 @@ pub enum JoinError {
     /// What it sends is of no use.
     #[error("the run's options can't be used here: {0}")]
     Config(#[from] ConfigError),
+    /// Where it was to say how the nodes are.
+    #[error(transparent)]
+    Health(#[from] HealthError),
     /// Another process uses the folder.
     #[error("{} is in use by another skipstone; pass another --dir", .0.display())]
     InUse(PathBuf),
@@ -121,6 +131,10 @@ struct Worker {
     key: EndpointKey,
     process: Option<(Child, ChildStdin)>,
     welcome: bool,
+    /// Bytes of tensors that its processes have sent: those before, and this one.
+    sent: (u64, u64),
+    /// What it does, in a word.
+    does: &'static str,
     pause: Duration,
     again: Instant,
     /// Whether it has ended as it should.
@@ -139,6 +153,7 @@ struct Stay<'a> {
     workers: Vec<Worker>,
     speaker: Sender<(usize, NodeNews)>,
     refused: Option<String>,
+    health: Option<Health>,
 }
 
 /// Joins a run, and stays until it is over or this process is told to leave (Ctrl-C or SIGTERM; twice ends at once).
@@ -156,7 +171,11 @@ pub fn join(options: &JoinOptions, tell: &mut dyn FnMut(JoinNews)) -> Result<Joi
     }
     let signals =
         Signals::listen().map_err(|source| JoinError::System { what: "signals".to_owned(), source })?;
+    let health = options.health.as_deref().map(Health::listen).transpose()?;
     let _lock = lock(&options.dir)?;
+    if let Some(health) = &health {
+        tell(JoinNews::Note(format!("how it is: http://{}/health", health.address())));
+    }
     // What an earlier stay has saved was either brought to the coordinator, or is of no use.
     let _ = fs::remove_dir_all(options.dir.join("state"));
     let keys: Vec<EndpointKey> = (0..options.workers).map(|_| EndpointKey::generate()).collect();
@@ -186,6 +205,8 @@ pub fn join(options: &JoinOptions, tell: &mut dyn FnMut(JoinNews)) -> Result<Joi
         key,
         process: None,
         welcome: false,
+        sent: (0, 0),
+        does: "starting",
         pause: RESPAWN,
         again: now,
         done: false,
@@ -193,9 +214,15 @@ pub fn join(options: &JoinOptions, tell: &mut dyn FnMut(JoinNews)) -> Result<Joi
     };
     let workers = keys.into_iter().map(worker).collect();
     let mut stay =
-        Stay { options, pass, ticket, requester, machine, spawner, workers, speaker, refused: None };
+        Stay { options, pass, ticket, requester, machine, spawner, workers, speaker, refused: None, health };
     let ended = stay.watch(&signals, &news, tell);
     stay.kill_all();
+    // What nodes said at their end may still be unread.
+    while let Ok((worker, news)) = news.recv_timeout(LAST_WORDS) {
+        stay.hear(worker, &news, &mut |_| {});
+    }
+    let sent: u64 = stay.workers.iter().map(|worker| worker.sent.0 + worker.sent.1).sum();
+    tell(JoinNews::Note(format!("nodes of this machine sent {sent} bytes of tensors to others")));
     stay.requester.close();
     ended
 }
@@ -254,6 +281,7 @@ impl Stay<'_> {
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
             }
             self.look_after(leaving.is_some(), tell);
+            self.tell_health(leaving.is_some());
             if let Some(why) = self.refused.take() {
                 return Err(JoinError::Node(why));
             }
@@ -279,6 +307,27 @@ impl Stay<'_> {
                 return Ok(Joined::Left);
             }
         }
+    }
+
+    /// Says how the nodes are, to who asks.
+    fn tell_health(&self, leaving: bool) {
+        let Some(health) = &self.health else { return };
+        let does: Vec<&str> = self
+            .workers
+            .iter()
+            .map(|worker| match () {
+                () if worker.done => "done",
+                () if worker.process.is_none() => "gone",
+                () => worker.does,
+            })
+            .collect();
+        let works = does.contains(&"working");
+        let why = match () {
+            () if leaving => Some("its nodes are leaving".to_owned()),
+            () if !works => Some("no node works".to_owned()),
+            () => None,
+        };
+        health.set(why, json!({ "stages": self.pass.config.stages, "workers": does }));
     }
 
     fn start_due(&mut self, leaving: bool) -> Result<(), JoinError> {
@@ -327,11 +376,25 @@ impl Stay<'_> {
             }
             self.workers[index].process = Some((child, stdin));
             self.workers[index].welcome = false;
+            self.workers[index].does = "starting";
+            let (before, now) = self.workers[index].sent;
+            self.workers[index].sent = (before + now, 0);
         }
         Ok(())
     }
 
     fn hear(&mut self, index: usize, news: &NodeNews, tell: &mut dyn FnMut(JoinNews)) {
+        self.workers[index].does = match news {
+            NodeNews::Welcome { .. } => "waiting",
+            NodeNews::Fetching { .. } => "fetching",
+            NodeNews::Working { .. } => "working",
+            NodeNews::Away => "away",
+            NodeNews::Refused { .. } => "refused",
+            NodeNews::Sent { sent_bytes } => {
+                self.workers[index].sent.1 = *sent_bytes;
+                return;
+            }
+        };
         let what = match news {
             NodeNews::Welcome { node } => {
                 self.workers[index].welcome = true;
@@ -347,6 +410,7 @@ impl Stay<'_> {
                 self.refused = Some(why.clone());
                 return;
             }
+            NodeNews::Sent { .. } => return,
         };
         tell(JoinNews::Node { worker: index + 1, what });
     }

@@ -10,6 +10,7 @@ mod files;
 mod guests;
 mod invite;
 mod join;
+mod links;
 mod places;
 mod reception;
 mod ticket;
@@ -22,6 +23,9 @@ pub use doctor::{Check, DoctorOptions, Health, examine};
 pub(in crate::live) use files::RemoteFiles;
 pub(in crate::live) use invite::{invite, note_host};
 pub use join::{JoinError, JoinNews, JoinOptions, Joined, join};
+pub use links::{
+    GuestOptions, HostOptions, LinksError, LinksInvitation, MACHINES_MAX, measure_as_guest, measure_as_host,
+};
 pub(in crate::live) use places::Places;
 pub(in crate::live) use reception::Reception;
 pub use ticket::{Capability, Ticket, TicketError};

@@ -53,7 +53,8 @@ impl Places {
         };
         let place = |index: usize| {
             let place = self.order.first + before + index;
-            let view = self.table.view(named.unwrap_or_else(|| self.table.region_of(place)));
+            let view =
+                self.table.view(named.unwrap_or_else(|| self.table.region_of(place)), self.config.seed);
             let pace =
                 TaskTimes::of_run(&self.config, Some(&self.table), place).map_err(|why| why.to_string())?;
             Ok(GuestPlace { view: if self.order.shaped { view } else { view.unshaped() }, pace })

@@ -7,7 +7,7 @@ use crate::live::control::Control;
 use crate::live::folder::RunFolder;
 use crate::live::spawner::Spawner;
 use crate::live::start::{
-    CoordinatorReady, CoordinatorStart, DoorStart, ListenStart, NodeStart, PlacesStart,
+    CoordinatorReady, CoordinatorStart, DoorStart, ListenStart, NodeCount, NodeStart, PlacesStart,
 };
 use crate::wan::{PaceCount, RegionView, TaskTimes, WanTable, describe};
 use skipstone_net::{Reach, RunSecret};
@@ -37,7 +37,7 @@ pub(super) enum News {
 enum Word {
     Ready(CoordinatorReady),
     Event(Event),
-    Pace(PaceCount),
+    Node(NodeCount),
 }
 
 struct Process {
@@ -85,6 +85,8 @@ pub(super) struct Children {
     deaths_at_start: VecDeque<Instant>,
     /// How true the pace of each process was.
     paces: BTreeMap<u32, PaceCount>,
+    /// Bytes of tensors that each process has sent.
+    sent: BTreeMap<u32, u64>,
     /// Whether the run has ended: nobody is replaced any more.
     over: bool,
     /// Processes that wait for their turn to join, and the one whose turn it is.
@@ -137,6 +139,7 @@ impl Children {
             processes: BTreeMap::new(),
             deaths_at_start: VecDeque::new(),
             paces: BTreeMap::new(),
+            sent: BTreeMap::new(),
             over: false,
             turns: VecDeque::new(),
             let_in: None,
@@ -242,7 +245,7 @@ impl Children {
 
     /// Links as they are seen from a region; held back where that is asked for.
     fn view(&self, region: impl Fn(&WanTable) -> u16) -> Option<RegionView> {
-        let view = self.wan.as_ref().map(|table| table.view(region(table)))?;
+        let view = self.wan.as_ref().map(|table| table.view(region(table), self.config.seed))?;
         Some(if self.config.wan.is_some() { view } else { view.unshaped() })
     }
 
@@ -272,13 +275,15 @@ impl Children {
                 host: None,
             }),
         };
-        // A paced node says how true its pace is; any other has nothing to say.
-        let stdout = if start.pace.is_some() { Stdio::piped() } else { Stdio::null() };
+        // A paced node says how true its pace is, and one whose bytes cost something how many it sent; any other has nothing
+        // to say.
+        let counts = start.pace.is_some() || self.config.price_per_gb.is_some();
+        let stdout = if counts { Stdio::piped() } else { Stdio::null() };
         let (mut child, stdin) =
             self.spawner.spawn("internal-node", &format!("node-{slot}"), stdout, &start).map_err(failed)?;
         if let Some(stdout) = child.stdout.take() {
             let speaker = self.speaker.clone();
-            std::thread::spawn(move || hear_pace(stdout, &speaker));
+            std::thread::spawn(move || hear_counts(stdout, &speaker));
         }
         let process = child.id();
         self.nodes.push(Process { child, stdin, slot, succeeded: false });
@@ -313,7 +318,7 @@ impl Children {
         while let Some(said) = word {
             match said {
                 Word::Ready(ready) => self.take_address(ready)?,
-                Word::Pace(count) => drop(self.paces.insert(count.process, count)),
+                Word::Node(count) => self.count(count),
                 Word::Event(event) => {
                     self.note(&event);
                     let leaves = if let Event::Leaving { node, .. } = &event { Some(*node) } else { None };
@@ -398,7 +403,7 @@ impl Children {
                     self.note(&event);
                     news.push(News::Event(event));
                 }
-                Word::Pace(count) => drop(self.paces.insert(count.process, count)),
+                Word::Node(count) => self.count(count),
                 Word::Ready(_) => {}
             }
         }
@@ -482,12 +487,24 @@ impl Children {
         false
     }
 
+    fn count(&mut self, count: NodeCount) {
+        match count {
+            NodeCount::Pace(count) => drop(self.paces.insert(count.process, count)),
+            NodeCount::Sent(count) => drop(self.sent.insert(count.process, count.sent_bytes)),
+        }
+    }
+
+    /// Bytes of tensors that this machine's nodes have sent, as far as they were counted; asked after [`Children::pace`].
+    pub(super) fn sent_bytes(&self) -> u64 {
+        self.sent.values().sum()
+    }
+
     /// How true the pace was, of all nodes; none if the run was not paced.
     pub(super) fn pace(&mut self) -> Option<PaceCount> {
         // What nodes said at their end may still be unread.
         while let Ok(word) = self.words.try_recv() {
-            if let Word::Pace(count) = word {
-                self.paces.insert(count.process, count);
+            if let Word::Node(count) = word {
+                self.count(count);
             }
         }
         let mut counts = self.paces.values().copied();
@@ -605,6 +622,11 @@ fn invitation(
 ) -> Result<String, RunError> {
     let ticket = crate::live::remote::invite(dir, run, listen.ticket_life_s)
         .map_err(|why| RunError::Listen(why.to_string()))?;
+    if let Some(file) = &listen.ticket_file {
+        let text = format!("{ticket}\n");
+        skipstone_files::write(file, &[text.as_bytes()])
+            .map_err(|why| RunError::Listen(format!("--ticket-file {}: {why}", file.display())))?;
+    }
     let way = match (address.contains("relay:"), listen.relays.as_str()) {
         (true, _) => "",
         (false, "none") => "\n(no relay: machines must reach an address of this one directly)",
@@ -618,10 +640,10 @@ fn invitation(_: &Path, _: skipstone_types::RunId, _: &str, _: &ListenOptions) -
     Err(RunError::Listen("this build has no way to other machines (feature iroh)".to_owned()))
 }
 
-fn hear_pace(stdout: impl Read, speaker: &Sender<Word>) {
+fn hear_counts(stdout: impl Read, speaker: &Sender<Word>) {
     let counts = BufReader::new(stdout).lines().map_while(Result::ok);
     for count in counts.filter_map(|line| serde_json::from_str(&line).ok()) {
-        if speaker.send(Word::Pace(count)).is_err() {
+        if speaker.send(Word::Node(count)).is_err() {
             return;
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::config::{ConfigError, bytes_in_units};
 use crate::live::folder::FolderError;
+use crate::live::health::HealthError;
 use crate::live::publish::StateError;
 use skipstone_observe::ReadError;
 use std::io;
@@ -14,6 +15,9 @@ pub enum RunError {
     /// The options.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// Where it was to say how it is.
+    #[error(transparent)]
+    Health(#[from] HealthError),
     /// The folder or the data.
     #[error(transparent)]
     Folder(#[from] FolderError),

@@ -18,6 +18,7 @@ pub use memory::MemorySample;
 use super::folder::RunFolder;
 use super::publish::{StateManifest, read_state};
 use crate::config::RunConfig;
+use crate::live::health::Health;
 use crate::live::signals::Signals;
 use crate::wan::PaceCount;
 use chaos::Injector;
@@ -27,7 +28,9 @@ use memory::MemoryWatch;
 use notices::Notices;
 use skipstone_observe::{Observer, Outcome, Progress, RunInfo};
 
-use skipstone_types::{Event, Iteration, NodeId};
+use serde_json::json;
+use skipstone_types::{Event, Iteration, NodeId, StageId};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Time between looks at the children.
@@ -35,6 +38,10 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// How long nodes may take to end once the run is over.
 const LEAVE: Duration = Duration::from_secs(5);
+
+/// A run is not well any more if no iteration ends for so long, and for so many times as long as one ever took.
+const QUIET: Duration = Duration::from_secs(60);
+const QUIET_FACTOR: u32 = 10;
 
 /// What `run` needs beyond the configuration.
 #[derive(Debug)]
@@ -51,6 +58,8 @@ pub struct RunOptions {
     pub port: u16,
     /// Let nodes of other machines in.
     pub listen: Option<ListenOptions>,
+    /// Where `GET /health` says how the run is: `PORT` of the loopback, or `ADDRESS:PORT`.
+    pub health: Option<String>,
 }
 
 /// How a run takes other machines in.
@@ -62,6 +71,8 @@ pub struct ListenOptions {
     pub workers: Option<usize>,
     /// For how many seconds the ticket lets machines in.
     pub ticket_life_s: u64,
+    /// A file that gets the ticket, for machines that share a folder; none: it is only shown.
+    pub ticket_file: Option<PathBuf>,
 }
 
 /// How a run ended.
@@ -108,6 +119,7 @@ pub fn run(config: &RunConfig, options: RunOptions) -> Result<RunOutcome, RunErr
     let signals = Signals::listen().map_err(RunError::Signals)?;
     let workers = options.listen.as_ref().and_then(|listen| listen.workers).unwrap_or(config.nodes());
     capacity::check(config, workers)?;
+    let health = options.health.as_deref().map(Health::listen).transpose()?;
     let folder = open_folder(config, options.resume)?;
     let resume = if options.resume { Some(read_state(&folder.dir)?.saved()) } else { None };
     let mut settings = config.settings()?;
@@ -116,13 +128,14 @@ pub fn run(config: &RunConfig, options: RunOptions) -> Result<RunOutcome, RunErr
         model: config.model.clone(),
         parameters: folder.shape.model.parameters() as u64,
         price_per_hour: config.price_per_hour,
+        price_per_gb: config.price_per_gb,
         out: folder.dir.clone(),
         bigram_val_loss: folder.facts.bigram_loss,
         entropy_floor_loss: folder.facts.entropy_floor,
         settings: told_settings(config),
         ..RunInfo::from_settings(&settings)
     };
-    let mut observer = Observer::start(&folder.dir, info, options.progress)?;
+    let mut observer = Observer::start(&folder.dir, info.clone(), options.progress)?;
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     observer.record(0, Event::SwarmStarted { cores });
     observer.note(&config.memory_plan(folder.facts.vocabulary)?.to_string());
@@ -131,13 +144,18 @@ pub fn run(config: &RunConfig, options: RunOptions) -> Result<RunOutcome, RunErr
     if let Some(note) = children.invitation()? {
         observer.note(&note);
     }
+    if let Some(health) = &health {
+        observer.note(&format!("how it is: http://{}/health", health.address()));
+    }
     let mut parent = Parent {
         config,
         observer,
         roster: Roster::default(),
         injector: options.chaos.map(Injector::new),
         memory: MemoryWatch::default(),
-        moved: Duration::ZERO,
+        moved: None,
+        longest: Duration::ZERO,
+        health,
         hung: false,
         killer: Killer::new(options.kills, config.churn_plan()?, config.seed, config.nodes()),
         began: Instant::now(),
@@ -153,6 +171,7 @@ pub fn run(config: &RunConfig, options: RunOptions) -> Result<RunOutcome, RunErr
     let chaos = ChaosTrace { memory: std::mem::take(&mut parent.memory.samples), hung: parent.hung };
     let mut observed = parent.observer.finish();
     observed.summary.pace = children.pace().map(PaceCount::truth);
+    observed.summary.set_traffic(&info, children.sent_bytes());
     let state = read_state(&folder.dir).ok();
     Ok(RunOutcome { ended, folder, state, chaos, observed })
 }
@@ -179,8 +198,10 @@ struct Parent<'a> {
     roster: Roster,
     injector: Option<Injector>,
     memory: MemoryWatch,
-    /// When the run got further last.
-    moved: Duration,
+    /// When the run got further last, since `began`, and the longest time that it took.
+    moved: Option<Duration>,
+    longest: Duration,
+    health: Option<Health>,
     hung: bool,
     killer: Killer,
     began: Instant,
@@ -200,6 +221,7 @@ impl Parent<'_> {
             }
             let elapsed_ms = self.elapsed_ms();
             self.observer.tick(elapsed_ms);
+            self.tell_health();
             if let Some(exit) = children.coordinator_exit() {
                 return Ok(self.verdict(exit));
             }
@@ -229,6 +251,32 @@ impl Parent<'_> {
         }
     }
 
+    /// Says how the run is, to who asks.
+    fn tell_health(&self) {
+        let Some(health) = &self.health else { return };
+        let age = self.moved.map(|moved| self.began.elapsed().saturating_sub(moved));
+        let stages = (0..=self.config.stages).map(StageId);
+        let holes: Vec<u16> =
+            stages.filter(|stage| self.roster.of_stage(*stage).is_empty()).map(|stage| stage.0).collect();
+        let facts = json!({
+            "iteration": self.iteration.0,
+            "steps": self.config.steps,
+            "nodes": self.observer.state().living(),
+            "stages_without_a_node": holes,
+            "last_commit_age_s": age.map(|age| (age.as_secs_f64() * 10.0).round() / 10.0),
+        });
+        let limit = QUIET.max(self.longest * QUIET_FACTOR);
+        let why = match age {
+            _ if self.ended.is_some() => Some("it is over".to_owned()),
+            _ if self.stopping => Some("it is stopping".to_owned()),
+            _ if !holes.is_empty() => Some("stages have no node".to_owned()),
+            None => Some("no iteration is done yet".to_owned()),
+            Some(age) if age > limit => Some(format!("no iteration was done for {} s", limit.as_secs())),
+            Some(_) => None,
+        };
+        health.set(why, facts);
+    }
+
     fn elapsed_ms(&self) -> u64 {
         self.began.elapsed().as_millis() as u64
     }
@@ -242,7 +290,9 @@ impl Parent<'_> {
         match &event {
             Event::Committed { iteration, .. } => {
                 self.iteration = iteration.next();
-                self.moved = self.began.elapsed();
+                let now = self.began.elapsed();
+                self.longest = self.longest.max(now.saturating_sub(self.moved.unwrap_or_default()));
+                self.moved = Some(now);
             }
             Event::Finished { why, .. } => self.ended = Some(why.clone()),
             _ => {}
@@ -268,7 +318,7 @@ impl Parent<'_> {
         let elapsed = self.began.elapsed();
         let (coordinator, nodes) = children.processes();
         self.memory.look(elapsed, coordinator, &nodes);
-        if elapsed > self.moved + injector.plan().hang {
+        if elapsed > self.moved.unwrap_or_default() + injector.plan().hang {
             self.hung = true;
             children.kill_all();
             let why = format!("the run hung: nothing happened for {} s", injector.plan().hang.as_secs());
