@@ -173,8 +173,9 @@ fn describe(config: &RunConfig, shape: &RunShape, list: &NodeList) -> SwarmDescr
         origin_gradient_bytes: Some(VALUE_BYTES * parameters(0)),
         link_overhead_s: list.link_overhead_s,
         slots: config.slot_count(),
-        // Where the coordinator will be is not in the list.
-        coordinator: None,
+        // Where the coordinator will be is not in the list: with its first node, who lists the others. Then a stage's sum is
+        // what nodes exchange, not a ring, and waits for that stage alone, as in training.
+        coordinator: list.nodes.first().map(|node| node.region.clone()),
         moved: BTreeMap::new(),
     }
 }
