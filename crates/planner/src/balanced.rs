@@ -3,7 +3,7 @@
 use crate::chooser::{PathChooser, PlanError};
 use crate::random::Random;
 use crate::subset::{DECISIVE, heaviest_path};
-use skipstone_types::{NodeId, Pace, Path, Plan, PlanProblem, StageId, Visit};
+use skipstone_types::{Attempt, Iteration, NodeId, Pace, Path, Plan, PlanProblem, StageId, Visit};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
@@ -30,31 +30,103 @@ pub struct BalancedChooser;
 
 impl PathChooser for BalancedChooser {
     fn choose(&mut self, problem: &PlanProblem) -> Result<Plan, PlanError> {
-        if problem.nodes.first().is_none_or(Vec::is_empty) {
-            return Err(PlanError::NoOrigin);
-        }
-        if problem.microbatches == 0 {
-            return Err(PlanError::NoMicrobatches);
-        }
-        if problem.path_length == 0 {
-            return Err(PlanError::NoVisits);
-        }
+        Ok(Drawn::new(problem)?.plan(problem))
+    }
+}
+
+/// The stages that each microbatch of a balanced plan visits: what of it does not depend on who serves them.
+#[derive(Debug, Clone)]
+pub(crate) struct Drawn {
+    asked: Asked,
+    routes: Vec<Vec<StageId>>,
+    /// Chance after that.
+    random: Random,
+}
+
+impl Drawn {
+    /// Draws for a problem.
+    ///
+    /// # Errors
+    /// As [`PathChooser::choose`].
+    pub(crate) fn new(problem: &PlanProblem) -> Result<Self, PlanError> {
+        check(problem)?;
+        let asked = Asked::of(problem);
         let mut random =
-            Random::new(&[problem.seed, problem.iteration.0, u64::from(problem.attempt.0), 0x7061_7468]);
-        let relays = problem.served_relays();
-        let routes = routes(problem, &relays, &mut random);
+            Random::new(&[asked.seed, asked.iteration.0, u64::from(asked.attempt.0), 0x7061_7468]);
+        let routes = routes(&asked, &mut random);
+        Ok(Self { asked, routes, random })
+    }
+
+    /// The same for another problem, drawn again only where it must be: problems that differ only in who serves stages that
+    /// are served in both have the same.
+    ///
+    /// # Errors
+    /// As [`PathChooser::choose`].
+    pub(crate) fn again(&mut self, problem: &PlanProblem) -> Result<(), PlanError> {
+        check(problem)?;
+        if self.asked != Asked::of(problem) {
+            *self = Self::new(problem)?;
+        }
+        Ok(())
+    }
+
+    /// The plan, with the nodes of a problem that this was drawn for.
+    pub(crate) fn plan(&self, problem: &PlanProblem) -> Plan {
+        let mut random = self.random.clone();
         let paces = problem.paces.iter().map(|pace| (pace.node, *pace)).collect();
         let mut turns: Vec<Turns> =
             problem.nodes.iter().map(|nodes| Turns::new(nodes, &paces, &mut random)).collect();
         let paths = (0..)
-            .zip(routes)
-            .map(|(microbatch, mut route)| {
+            .zip(&self.routes)
+            .map(|(microbatch, route)| {
+                let mut route = route.clone();
                 problem.order(microbatch, &mut route, |stage| *stage);
                 let stages = std::iter::once(StageId::ORIGIN).chain(route);
                 Path(stages.filter_map(|stage| turns[usize::from(stage.0)].next(stage)).collect())
             })
             .collect();
-        Ok(Plan { epoch: problem.epoch, paths, expected_us: None })
+        Plan { epoch: problem.epoch, paths, expected_us: None }
+    }
+}
+
+fn check(problem: &PlanProblem) -> Result<(), PlanError> {
+    if problem.nodes.first().is_none_or(Vec::is_empty) {
+        return Err(PlanError::NoOrigin);
+    }
+    if problem.microbatches == 0 {
+        return Err(PlanError::NoMicrobatches);
+    }
+    if problem.path_length == 0 {
+        return Err(PlanError::NoVisits);
+    }
+    Ok(())
+}
+
+/// What decides which stages are drawn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Asked {
+    seed: u64,
+    iteration: Iteration,
+    attempt: Attempt,
+    microbatches: u32,
+    path_length: u16,
+    full: bool,
+    jump_max: u16,
+    relays: Vec<StageId>,
+}
+
+impl Asked {
+    fn of(problem: &PlanProblem) -> Self {
+        Self {
+            seed: problem.seed,
+            iteration: problem.iteration,
+            attempt: problem.attempt,
+            microbatches: problem.microbatches,
+            path_length: problem.path_length,
+            full: problem.full,
+            jump_max: problem.rules.jump_max,
+            relays: problem.served_relays(),
+        }
     }
 }
 
@@ -111,13 +183,14 @@ impl Turns {
 }
 
 /// The relays of every microbatch.
-fn routes(problem: &PlanProblem, relays: &[StageId], random: &mut Random) -> Vec<Vec<StageId>> {
-    let wanted = usize::from(problem.path_length) - 1;
-    let picks = if problem.full { relays.len() } else { wanted.min(relays.len()) };
-    let count = problem.microbatches as usize;
+fn routes(asked: &Asked, random: &mut Random) -> Vec<Vec<StageId>> {
+    let relays = &asked.relays;
+    let wanted = usize::from(asked.path_length) - 1;
+    let picks = if asked.full { relays.len() } else { wanted.min(relays.len()) };
+    let count = asked.microbatches as usize;
     let mut best: Option<(usize, Vec<Vec<usize>>)> = None;
     for _ in 0..DRAWS {
-        let (spread, drawn) = draw(relays, picks, count, problem.rules.jump_max, random);
+        let (spread, drawn) = draw(relays, picks, count, asked.jump_max, random);
         if best.as_ref().is_none_or(|(least, _)| spread < *least) {
             best = Some((spread, drawn));
         }

@@ -74,6 +74,8 @@ pub struct CompiledInstance {
     ways: Vec<u64>,
     /// How a swarm that trains swaps stages; none: as the instance says.
     trained: Option<TrainedOrder>,
+    /// Bytes of the origin's gradient; none: as many as of a relay's.
+    origin_gradient_bytes: Option<f64>,
     /// Whether searches leave all microbatches equal in rank.
     pub(crate) equal_ranks: bool,
 }
@@ -83,8 +85,6 @@ pub struct CompiledInstance {
 struct TrainedOrder {
     swaps: TrainedSwaps,
     rules: PathRules,
-    /// Stage of each node.
-    stage_of: Vec<StageId>,
 }
 
 /// `round()` of Python: half to even.
@@ -171,6 +171,7 @@ impl CompiledInstance {
             able: Vec::new(),
             ways: Vec::new(),
             trained: None,
+            origin_gradient_bytes: None,
             equal_ranks: false,
             instance: instance.clone(),
         })
@@ -259,31 +260,31 @@ impl CompiledInstance {
     }
 
     /// Seconds of one ring all-reduce of a stage's gradient among `members`.
-    pub fn allreduce_of_stage_s(&self, members: &[u32]) -> f64 {
+    pub fn allreduce_of_stage_s(&self, stage: usize, members: &[u32]) -> f64 {
         let mut present: BTreeMap<u32, u32> = BTreeMap::new();
         for member in members {
             *present.entry(self.region[*member as usize]).or_default() += 1;
         }
-        self.ring_s(&present.iter().map(|(region, count)| (*region, *count)))
+        self.ring_s(stage, &present.iter().map(|(region, count)| (*region, *count)))
     }
 
     /// The same, with the nodes of the stage beyond this part of an instance.
     pub(crate) fn allreduce_with_outside_s(&self, stage: usize, members: &[u32]) -> f64 {
-        let Some(outside) = self.outside.get(stage) else { return self.allreduce_of_stage_s(members) };
+        let Some(outside) = self.outside.get(stage) else { return self.allreduce_of_stage_s(stage, members) };
         let mut counts = outside.clone();
         members.iter().for_each(|member| counts[self.region[*member as usize] as usize] += 1);
-        self.allreduce_of_regions_s(&counts)
+        self.allreduce_of_regions_s(stage, &counts)
     }
 
     /// The same for a stage with so many nodes in each region.
-    pub(crate) fn allreduce_of_regions_s(&self, counts: &[u32]) -> f64 {
+    pub(crate) fn allreduce_of_regions_s(&self, stage: usize, counts: &[u32]) -> f64 {
         let present = (0..).zip(counts.iter().copied()).filter(|(_, count)| *count > 0);
-        self.ring_s(&present)
+        self.ring_s(stage, &present)
     }
 
     /// Seconds of a ring all-reduce among the nodes of these regions: (region, its nodes). A link inside a region
     /// counts where two of its nodes take part.
-    fn ring_s(&self, present: &(impl Iterator<Item = (u32, u32)> + Clone)) -> f64 {
+    fn ring_s(&self, stage: usize, present: &(impl Iterator<Item = (u32, u32)> + Clone)) -> f64 {
         let (mut slowest, mut longest, mut replicas) = (f64::INFINITY, 0.0_f64, 0);
         for (a, count) in present.clone() {
             replicas += count;
@@ -299,12 +300,13 @@ impl CompiledInstance {
             return 0.0;
         }
         let rounds = 2.0 * (f64::from(replicas) - 1.0);
-        rounds / f64::from(replicas) * self.instance.param_bytes_per_stage / slowest + rounds * longest
+        rounds / f64::from(replicas) * self.gradient_bytes(stage) / slowest + rounds * longest
     }
 
     /// Seconds of the slowest stage's all-reduce.
     pub fn allreduce_s(&self, stages: &[Vec<u32>]) -> f64 {
-        stages.iter().map(|members| self.allreduce_of_stage_s(members)).fold(0.0, f64::max)
+        let each = stages.iter().enumerate();
+        each.map(|(stage, members)| self.allreduce_of_stage_s(stage, members)).fold(0.0, f64::max)
     }
 }
 
@@ -331,14 +333,21 @@ impl CompiledInstance {
         Ok(Self { equal_ranks: true, ..Self::new(&instance)? })
     }
 
-    /// Nodes serve these stages, and microbatches visit them in the one order that a swarm takes which trains with these swaps;
-    /// nodes keep their last slot from those that go back, as its workers do.
-    pub(crate) fn set_trained_order(&mut self, swaps: TrainedSwaps, rules: PathRules, stages: &[Vec<u32>]) {
-        let mut stage_of = vec![StageId::ORIGIN; self.nodes()];
-        for (stage, members) in (0..).map(StageId).zip(stages) {
-            members.iter().for_each(|node| stage_of[*node as usize] = stage);
-        }
-        self.trained = (swaps != TrainedSwaps::Off).then_some(TrainedOrder { swaps, rules, stage_of });
+    /// Microbatches visit stages in the one order that a swarm takes which trains with these swaps; nodes keep their last
+    /// slot from those that go back, as its workers do.
+    pub(crate) fn set_trained_order(&mut self, swaps: TrainedSwaps, rules: PathRules) {
+        self.trained = (swaps != TrainedSwaps::Off).then_some(TrainedOrder { swaps, rules });
+    }
+
+    /// The origin's gradient has another size than a relay's. No field of an instance says so.
+    pub(crate) fn set_origin_gradient(&mut self, bytes: Option<f64>) {
+        self.origin_gradient_bytes = bytes;
+    }
+
+    /// Bytes of a stage's gradient.
+    fn gradient_bytes(&self, stage: usize) -> f64 {
+        let origin = self.origin_gradient_bytes.filter(|_| stage == 0);
+        origin.unwrap_or(self.instance.param_bytes_per_stage)
     }
 
     /// Whether stages are visited in the order of a swarm that trains with swaps.
@@ -370,14 +379,6 @@ impl CompiledInstance {
         ordered == relays && trained.rules.check(stages).is_ok()
     }
 
-    /// Whether a path goes on from node `from` to one of a lower relay stage.
-    pub(crate) fn goes_back(&self, from: u32, to: u32) -> bool {
-        self.trained.as_ref().is_some_and(|trained| {
-            let (from, to) = (trained.stage_of[from as usize], trained.stage_of[to as usize]);
-            !to.is_origin() && to < from
-        })
-    }
-
     /// Whether a coordinator orders the iteration.
     pub(crate) fn has_coordinator(&self) -> bool {
         !self.ways.is_empty()
@@ -391,8 +392,8 @@ impl CompiledInstance {
 
     /// Microseconds from when the coordinator knows that all shares of a stage are there until it knows that all members hold
     /// their sum: it tells each, the n-th gets the n-th part from all, sums it and sends that to all, and each reports.
-    pub(crate) fn closing_us(&self, members: &[u32]) -> u64 {
-        let bytes = self.instance.param_bytes_per_stage / members.len().max(1) as f64;
+    pub(crate) fn closing_us(&self, stage: usize, members: &[u32]) -> u64 {
+        let bytes = self.gradient_bytes(stage) / members.len().max(1) as f64;
         let part_us = |from: u32, to: u32| {
             if from == to {
                 return 0;

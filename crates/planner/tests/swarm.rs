@@ -278,7 +278,14 @@ fn nodes_are_placed_for_speed_and_for_a_price_apart_from_common_failures() {
         node.compute_s_per_layer_sample = if node.id == 5 { 0.5 } else { 0.05 };
     }
     let description = SwarmDescription::of_instance(&instance);
-    let shape = SwarmShape { relay_stages: 3, replicas: 3, microbatches: 9, path_length: 3, jump_max: 4 };
+    let shape = SwarmShape {
+        relay_stages: 3,
+        replicas: 3,
+        microbatches: 9,
+        path_length: 3,
+        jump_max: 4,
+        edge_swaps: EdgeSwaps::Off,
+    };
     let placed = |domain_price_s| {
         let options = SearchOptions { seed: 1, domain_price_s, ..SearchOptions::default() };
         place(&description, &shape, &options, &mut |work| work as f64 / 20_000.0).unwrap()
@@ -425,7 +432,14 @@ fn two_nodes_change_places_only_if_it_pays_for_the_weights_within_the_iterations
 #[test]
 fn nodes_serve_only_the_stages_that_they_can() {
     let description = SwarmDescription::of_instance(&instance(4, 15, 3, 2));
-    let shape = SwarmShape { relay_stages: 3, replicas: 3, microbatches: 9, path_length: 3, jump_max: 4 };
+    let shape = SwarmShape {
+        relay_stages: 3,
+        replicas: 3,
+        microbatches: 9,
+        path_length: 3,
+        jump_max: 4,
+        edge_swaps: EdgeSwaps::Off,
+    };
     let only = |origin| NodeRoles { origin, relay: !origin };
     for seed in 0..8 {
         // Two nodes for origins only, eight for relays only, four for either, one for nothing.
@@ -482,4 +496,106 @@ fn losses_are_prepared_for() {
         }
     }
     assert!(prepared_s < unprepared_s, "{prepared_s} {unprepared_s}");
+}
+
+/// Five regions, a node in each, and a coordinator in the first: drawn by `seed`.
+fn five_places(seed: u64) -> SwarmDescription {
+    let mut description = SwarmDescription::of_instance(&instance(5, 5, 5, seed));
+    let mut drawn = seed;
+    let mut draw = || {
+        drawn = drawn.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (drawn >> 33) as f64 / (1_u64 << 31) as f64
+    };
+    let name = |place: usize| format!("place-{place}");
+    let mut links = Vec::new();
+    for a in 0..5 {
+        for b in 0..a {
+            let link = Link::steady(0.05 + draw(), 1.0e9);
+            links.push(RegionLink { a: name(a), b: name(b), link, back: None });
+        }
+    }
+    description.regions = Regions { intra: Link::steady(0.001, 1.0e9), links };
+    description.nodes =
+        (0..5).map(|place| SwarmNode { region: name(place), slowness: 0.5 + draw() }).collect();
+    let cost = StageCost { forward_s: 0.1, loss_s: 0.0, backward_s: 0.2 };
+    (description.relay, description.origin) = (cost, StageCost { loss_s: 0.1, ..cost });
+    (description.link_overhead_s, description.slots) = (0.0, 3);
+    description.coordinator = Some(name(0));
+    description
+}
+
+#[test]
+fn the_first_nodes_are_placed_for_the_swaps_that_the_run_asks_for() {
+    let mut places_differ = 0;
+    for seed in 0..4 {
+        let description = five_places(seed);
+        let placed = |edge_swaps| {
+            let shape = SwarmShape {
+                relay_stages: 4,
+                replicas: 1,
+                microbatches: 6,
+                path_length: 5,
+                jump_max: 4,
+                edge_swaps,
+            };
+            place(&description, &shape, &SearchOptions::default(), &mut |work| work as f64 / 30_000.0)
+                .unwrap()
+        };
+        // With one node a stage and whole paths a placement leaves no choice.
+        let takes_us = |order: &[u32]| {
+            let asked = PlanProblem {
+                nodes: order.iter().map(|node| vec![NodeId(node + 1)]).collect(),
+                edge_swaps: EdgeSwaps::Odd,
+                ..problem(&[1; 5], 6, 5, 0)
+            };
+            SwarmChooser::new(description.clone()).unwrap().choose(&asked).unwrap().expected_us.unwrap()
+        };
+        let mut orders = vec![Vec::new()];
+        for _ in 0..5 {
+            let longer = |order: &Vec<u32>| -> Vec<Vec<u32>> {
+                let others = (0..5).filter(|node| !order.contains(node));
+                others.map(|node| [order.as_slice(), &[node]].concat()).collect()
+            };
+            orders = orders.iter().flat_map(longer).collect();
+        }
+        assert_eq!(orders.len(), 120);
+        let least_us = orders.iter().map(|order| takes_us(order)).min().unwrap();
+        let order = |placement: &skipstone_planner::Placement| -> Vec<u32> {
+            placement.stages.iter().map(|nodes| nodes[0]).collect()
+        };
+        let (odd, off) = (placed(EdgeSwaps::Odd), placed(EdgeSwaps::Off));
+        assert_eq!(
+            takes_us(&order(&odd)),
+            odd.expected_us,
+            "seed {seed}: what is expected is what paths then take"
+        );
+        assert!(odd.expected_us as f64 <= 1.02 * least_us as f64, "seed {seed}: {odd:?} {least_us}");
+        assert!(odd.expected_us <= takes_us(&order(&off)), "seed {seed}");
+        places_differ += u32::from(takes_us(&order(&off)) > odd.expected_us);
+    }
+    assert!(places_differ > 0, "a placement for ascending paths would do as well in all of them");
+}
+
+#[test]
+fn the_origin_exchanges_a_gradient_of_its_own_size() {
+    let mut description = two_regions(2, 2);
+    description.activation_bytes = 1.0;
+    let expected_us = |description: &SwarmDescription| {
+        // Each stage has a node in either region: ids 1 and 2 are far, 3 and 4 near.
+        let nodes = vec![vec![NodeId(1), NodeId(3)], vec![NodeId(2), NodeId(4)]];
+        let asked = PlanProblem { nodes, ..problem(&[2, 2], 4, 2, 0) };
+        SwarmChooser::new(description.clone()).unwrap().choose(&asked).unwrap().expected_us.unwrap()
+    };
+    let as_relay_us = expected_us(&description);
+    description.origin_gradient_bytes = Some(description.gradient_bytes);
+    assert_eq!(expected_us(&description), as_relay_us);
+    // Half of it each way between two regions at a megabyte a second.
+    description.origin_gradient_bytes = Some(description.gradient_bytes + 20.0e6);
+    let larger_us = expected_us(&description);
+    assert!((19_000_000..21_000_000).contains(&(larger_us - as_relay_us)), "{larger_us} {as_relay_us}");
+    // The relays' counts as before.
+    description.origin_gradient_bytes = Some(0.0);
+    assert!(expected_us(&description) <= as_relay_us);
+    description.origin_gradient_bytes = Some(f64::NAN);
+    assert!(SwarmChooser::new(description).unwrap_err().to_string().contains("origin_gradient_bytes"));
 }

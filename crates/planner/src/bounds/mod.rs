@@ -5,6 +5,7 @@ mod paths;
 mod placement;
 mod round_trip;
 mod shared;
+mod turns;
 
 pub use paths::PathBounds;
 pub(crate) use paths::path_bounds;

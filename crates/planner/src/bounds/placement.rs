@@ -2,13 +2,14 @@
 
 use super::round_trip::{least_round_trips, walk};
 use super::shared::shared_bound;
+use super::turns::turns_bound;
 use crate::compiled::{CompiledInstance, MICROSECONDS};
 use crate::instance::Quota;
 
 /// Bounds that hold for every plan with a given placement, microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PlacementBounds {
-    /// The origins' slots: their microbatches take turns, each at least the least round trip long.
+    /// The origins' slots and machines: their microbatches take turns in both, each round trip at least the least one long.
     pub slots_us: u64,
     /// The origins' slots, the relays' time and the stages' visits together; 0 for full pipelines, and where it would take
     /// too long.
@@ -44,23 +45,6 @@ impl PlacementBounds {
     pub fn best_us(&self) -> u64 {
         self.slots_us.max(self.shared_us)
     }
-}
-
-/// Least end of `count` microbatches of one origin whose round trips take at least `trip`.
-///
-/// With m slots and q = ⌈count / m⌉ some slot serves q of them. Where m divides the count, either some slot serves
-/// q + 1, or all serve exactly q; then the first forwards of the m slots start at 0, f, 2f, … or later, as they
-/// share the origin, and the last backwards end at T, T − b, T − 2b, … or earlier. The slot that starts i-th and
-/// ends j-th from the end needs i·f + q·trip + j·b ≤ T; the best pairing of starts and ends leaves
-/// (m − 1)·max(f, b) at least.
-pub(crate) fn turns_bound(compiled: &CompiledInstance, origin: usize, trip: u64, count: u32) -> u64 {
-    let slots = compiled.memory[origin];
-    let turns = u64::from(count.div_ceil(slots));
-    if !count.is_multiple_of(slots) || count == 0 {
-        return turns * trip;
-    }
-    let longer = compiled.origin_forward[origin].max(compiled.origin_backward[origin]);
-    ((turns + 1) * trip).min(turns * trip + u64::from(slots - 1) * longer)
 }
 
 /// Least T in which all origins together can send all microbatches, with any split of them.

@@ -79,6 +79,10 @@ impl Draft {
                 self.seat[*node as usize] = (stage as u32, place as u32);
             }
         }
+        self.schedule.stage_of.clear();
+        if compiled.has_trained_order() {
+            self.schedule.stage_of.extend(self.seat.iter().map(|(stage, _)| *stage));
+        }
         self.visits.clear();
         self.visits.resize(self.stages.len(), 0);
         for node in &self.schedule.nodes {
@@ -92,7 +96,7 @@ impl Draft {
     /// Computes the all-reduce of one stage anew.
     pub(crate) fn refresh_allreduce(&mut self, compiled: &CompiledInstance, stage: usize) {
         self.allreduce_us[stage] = if compiled.has_coordinator() {
-            compiled.closing_us(&self.stages[stage])
+            compiled.closing_us(stage, &self.stages[stage])
         } else {
             let seconds = compiled.allreduce_with_outside_s(stage, &self.stages[stage]);
             (seconds * MICROSECONDS).ceil() as u64
@@ -149,6 +153,9 @@ impl Draft {
         self.stages[seat_a.0 as usize][seat_a.1 as usize] = b;
         self.stages[seat_b.0 as usize][seat_b.1 as usize] = a;
         self.seat.swap(a as usize, b as usize);
+        if !self.schedule.stage_of.is_empty() {
+            self.schedule.stage_of.swap(a as usize, b as usize);
+        }
         for node in &mut self.schedule.nodes {
             if *node == a {
                 *node = b;

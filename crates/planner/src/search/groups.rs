@@ -34,10 +34,12 @@ struct Group {
 pub(crate) fn group_count(compiled: &CompiledInstance) -> usize {
     let sizes = construct::stage_sizes(compiled);
     let fewest = sizes.iter().copied().filter(|size| *size > 0).min().unwrap_or(1);
-    // Swapped edges go by parity of ids, which groups of even numbers of microbatches keep.
+    // Swapped edges go by parity of ids, which groups of even numbers of microbatches keep; of three relay stages a swarm
+    // that trains swaps by ids modulo 4.
     let instance = compiled.instance();
-    let keeps_parity = instance.edge_swaps.is_none()
-        || (0..instance.origins()).all(|place| instance.quota(place).is_multiple_of(2));
+    let period = if compiled.has_trained_order() { 4 } else { 2 };
+    let keeps_parity = (instance.edge_swaps.is_none() && !compiled.has_trained_order())
+        || (0..instance.origins()).all(|place| instance.quota(place).is_multiple_of(period));
     if keeps_parity { (compiled.nodes() / GROUP_NODES).min(fewest).max(1) } else { 1 }
 }
 

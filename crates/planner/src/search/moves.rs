@@ -201,6 +201,9 @@ impl Moves {
             draft.seat[*moved as usize].1 = place;
         }
         draft.seat[node as usize] = (to as u32, draft.stages[to].len() as u32);
+        if let Some(stage) = draft.schedule.stage_of.get_mut(node as usize) {
+            *stage = to as u32;
+        }
         draft.stages[to].push(node);
         let left = draft.stages[from].len();
         // Visits of the node go to those who stay, half of them of the new stage's come over.

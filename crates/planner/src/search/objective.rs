@@ -122,12 +122,5 @@ impl Guide {
     }
 }
 
-impl Guide {
-    /// The cost of a draft; none where it never ends.
-    pub(crate) fn cost_of(&self, compiled: &CompiledInstance, draft: &Draft) -> Option<u64> {
-        self.score(compiled, draft, &mut Simulator::default(), u64::MAX).map(|score| score.cost)
-    }
-}
-
 /// Weight of the makespan against the mean of all ends.
 const SHARPNESS: u64 = 1;

@@ -145,7 +145,7 @@ impl Estimate {
 
     fn refresh_allreduce(&mut self, compiled: &CompiledInstance, stage: usize) {
         if self.counts_allreduce {
-            self.allreduce[stage] = compiled.allreduce_of_regions_s(&self.counts[stage]);
+            self.allreduce[stage] = compiled.allreduce_of_regions_s(stage, &self.counts[stage]);
         }
     }
 

@@ -127,6 +127,7 @@ fn route(
             }
         }
     }
+    compiled.order_as_trained(microbatch, &mut sequence[1..], |stage| *stage);
     if is_legal(compiled, microbatch, &sequence) {
         return Some(sequence);
     }

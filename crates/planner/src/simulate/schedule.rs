@@ -27,6 +27,8 @@ pub(crate) struct Schedule {
     pub(crate) policy: DispatchPolicy,
     /// Strict orders, by node; empty: none has one.
     pub(crate) order: Vec<Option<Vec<(u32, TaskKind)>>>,
+    /// Stage of each node, where stages are visited in the order of a swarm that trains with swaps; else empty.
+    pub(crate) stage_of: Vec<u32>,
 }
 
 impl Schedule {
@@ -76,6 +78,15 @@ impl Schedule {
             },
             policy: plan.policy,
             order,
+            stage_of: Vec::new(),
+        }
+    }
+
+    /// Whether a path goes on from node `from` to one of a lower relay stage.
+    pub(crate) fn goes_back(&self, from: u32, to: u32) -> bool {
+        match (self.stage_of.get(from as usize), self.stage_of.get(to as usize)) {
+            (Some(from), Some(to)) => *to > 0 && to < from,
+            _ => false,
         }
     }
 

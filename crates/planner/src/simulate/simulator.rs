@@ -313,7 +313,7 @@ impl Simulator {
         self.first.clear();
         self.first.push(0);
         for microbatch in 0..count {
-            self.add_steps(compiled, schedule.path(microbatch));
+            self.add_steps(compiled, schedule, microbatch);
             self.first.push(self.steps.len() as u32);
         }
         self.at.clear();
@@ -364,13 +364,14 @@ impl Simulator {
     }
 
     /// The steps of one path: forwards, loss, backwards in reverse.
-    fn add_steps(&mut self, compiled: &CompiledInstance, path: &[u32]) {
+    fn add_steps(&mut self, compiled: &CompiledInstance, schedule: &Schedule, microbatch: usize) {
+        let path = schedule.path(microbatch);
         let base = self.steps.len();
         for (place, node) in path.iter().enumerate() {
             let onward = path.get(place + 1).unwrap_or(&path[0]);
             let forward = if place == 0 { &compiled.origin_forward } else { &compiled.forward };
             let transfer = compiled.transfer_us(*node as usize, *onward as usize);
-            let goes_back = compiled.goes_back(*node, *onward);
+            let goes_back = schedule.goes_back(*node, *onward);
             let duration = forward[*node as usize];
             self.steps.push(Step { duration, transfer, tail: 0, node: *node, goes_back });
         }

@@ -9,10 +9,11 @@ use super::refine::refine;
 use super::rotation::{Prices, Rotation};
 use super::start::start;
 use super::view::SwarmView;
-use crate::balanced::BalancedChooser;
+use crate::balanced::{BalancedChooser, Drawn};
 use crate::chooser::{PathChooser, PlanError};
 use crate::random::Random;
 use crate::search::{Draft, Guide, Objective, Score, lost_with_a_region};
+use crate::simulate::Simulator;
 use crate::subset::count_paths;
 
 /// Candidates × visits of an iteration: 2500 candidates at 30 microbatches of 4 visits, less than a tenth of a second.
@@ -99,12 +100,13 @@ impl SwarmChooser {
     }
 
     fn search(&self, problem: &PlanProblem, balanced: &Plan) -> Option<Plan> {
+        let simulator = &mut Simulator::default();
         let found = match self.losses.prepared(problem) {
             Some(prepared) => {
                 let last = if prepared.is_empty() { &self.last } else { prepared };
-                self.search_from(problem, balanced, &Rotation::hurried(problem), last, LOSS_WORK)?
+                self.search_from(problem, balanced, &Rotation::hurried(problem), last, LOSS_WORK, simulator)?
             }
-            None => self.search_from(problem, balanced, &self.rotation, &self.last, WORK)?,
+            None => self.search_from(problem, balanced, &self.rotation, &self.last, WORK, simulator)?,
         };
         let Found { view, draft, score } = found;
         Some(Plan { epoch: problem.epoch, paths: view.paths(&draft), expected_us: Some(score.objective_us) })
@@ -116,19 +118,21 @@ impl SwarmChooser {
         let Ok(balanced) = BalancedChooser.choose(&without) else { return };
         let last = self.losses.plan(lost).unwrap_or(&self.last);
         let rotation = Rotation::hurried(&without);
-        let found = self.search_from(&without, &balanced, &rotation, last, PREPARING_WORK);
+        let simulator = &mut Simulator::default();
+        let found = self.search_from(&without, &balanced, &rotation, last, PREPARING_WORK, simulator);
         if let Some(Found { view, draft, .. }) = found {
             self.losses.keep(lost, view.paths(&draft));
         }
     }
 
     /// Microseconds of an iteration after a search of `work` candidates × visits that begins anew, and how many stages and
-    /// pairs of adjacent ones one region could take away.
-    pub(super) fn estimate(&self, problem: &PlanProblem, work: u64) -> Option<(u64, u32)> {
-        let balanced = BalancedChooser.choose(problem).ok()?;
+    /// pairs of adjacent ones one region could take away. `bench` is kept between estimates of problems that are alike.
+    pub(super) fn estimate(&self, problem: &PlanProblem, work: u64, bench: &mut Bench) -> Option<(u64, u32)> {
+        let balanced = bench.balanced(problem)?;
         let mut rotation = Rotation::default();
         rotation.meet(problem);
-        let Found { view, score, .. } = self.search_from(problem, &balanced, &rotation, &[], work)?;
+        let Found { view, score, .. } =
+            self.search_from(problem, &balanced, &rotation, &[], work, &mut bench.simulator)?;
         Some((score.objective_us, lost_with_a_region(&view.compiled, &view.stages)))
     }
 
@@ -139,6 +143,7 @@ impl SwarmChooser {
         rotation: &Rotation,
         last: &[Path],
         work: u64,
+        simulator: &mut Simulator,
     ) -> Option<Found> {
         let served = problem.served_relays();
         let picks = balanced.paths.first()?.0.len() - 1;
@@ -154,15 +159,37 @@ impl SwarmChooser {
         let idle = rotation.idle(problem, &view);
         let draft = start(&view, problem, balanced, last, &targets, &idle);
         let guide = Guide::new(&view.compiled, Objective::Iteration);
-        let cost = guide.cost_of(&view.compiled, &draft)?;
+        let score = guide.score(&view.compiled, &draft, simulator, u64::MAX)?;
         let sets = count_paths(&served, picks, problem.rules.jump_max);
-        let mut prices = Prices::new(rotation, &idle, &view, sets, cost);
+        let mut prices = Prices::new(rotation, &idle, &view, sets, score.cost);
         let work = work / visits as u64;
         let random =
             &mut Random::new(&[problem.seed, problem.iteration.0, u64::from(problem.attempt.0), 0x7377_6172]);
-        let (draft, score) = refine(&view.compiled, &guide, &mut prices, draft, work, random)?;
+        let (draft, score) =
+            refine(&view.compiled, &guide, &mut prices, (draft, score), work, random, simulator);
         drop(prices);
         Some(Found { view, draft, score })
+    }
+}
+
+/// What estimates of one question share to save time. Nothing of it changes a result.
+#[derive(Debug, Default)]
+pub(super) struct Bench {
+    drawn: Option<Drawn>,
+    simulator: Simulator,
+}
+
+impl Bench {
+    /// The balanced plan of a problem.
+    fn balanced(&mut self, problem: &PlanProblem) -> Option<Plan> {
+        let drawn = match self.drawn.take() {
+            Some(mut drawn) => {
+                drawn.again(problem).ok()?;
+                drawn
+            }
+            None => Drawn::new(problem).ok()?,
+        };
+        Some(self.drawn.insert(drawn).plan(problem))
     }
 }
 

@@ -11,6 +11,8 @@ use crate::instance::{INSTANCE_SCHEMA, Instance, InstanceNode, Quota, Regions, S
 
 /// Most nodes of a description.
 const NODES_MAX: usize = 20_000;
+/// Largest gradient, in bytes.
+const BYTES_MAX: f64 = 1.0e18;
 /// Longest task, in seconds.
 const TASK_S_MAX: f64 = 1.0e5;
 
@@ -29,8 +31,11 @@ pub struct SwarmDescription {
     pub origin: StageCost,
     /// Bytes of a microbatch's activation, or of its gradient, between stages.
     pub activation_bytes: f64,
-    /// Bytes of a stage's gradient, as replicas exchange them.
+    /// Bytes of a relay stage's gradient, as replicas exchange them.
     pub gradient_bytes: f64,
+    /// The same of the origin's, which is of embedding and head, and of layers of its own if it has any; none: as many.
+    #[serde(default)]
+    pub origin_gradient_bytes: Option<f64>,
     /// Seconds that every transfer takes beyond latency and bytes.
     #[serde(default)]
     pub link_overhead_s: f64,
@@ -109,6 +114,7 @@ impl SwarmDescription {
             origin,
             activation_bytes: instance.activation_bytes_per_sample * f64::from(instance.samples_per_mb),
             gradient_bytes: instance.param_bytes_per_stage,
+            origin_gradient_bytes: None,
             link_overhead_s: instance.link_overhead_s,
             slots: instance.nodes.iter().map(|node| node.memory).min().unwrap_or(1),
             coordinator: None,
@@ -134,6 +140,11 @@ impl SwarmDescription {
         }
         let place = (u64::from(id.0).max(1) - 1) % (self.nodes.len() as u64).max(1);
         self.nodes.get(place as usize)
+    }
+
+    /// Bytes of a stage's gradient.
+    pub(crate) fn gradient_bytes_of(&self, stage: usize) -> f64 {
+        self.origin_gradient_bytes.filter(|_| stage == 0).unwrap_or(self.gradient_bytes)
     }
 
     /// How slow a node is that is in this region, as far as the list tells.
@@ -183,6 +194,12 @@ impl SwarmDescription {
         }
         for (place, node) in self.nodes.iter().chain(self.moved.values()).enumerate() {
             in_range(format!("nodes[{place}].slowness"), node.slowness, 1.0e-6)?;
+        }
+        if let Some(bytes) = self.origin_gradient_bytes {
+            let fits = bytes.is_finite() && (0.0..=BYTES_MAX).contains(&bytes);
+            let must = "0 or more, and at most 1e18";
+            let field = "origin_gradient_bytes".to_owned();
+            fits.then_some(()).ok_or(SwarmError::Number { field, found: bytes, must })?;
         }
         if let Some(region) = &self.coordinator {
             let region = region.clone();

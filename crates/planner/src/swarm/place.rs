@@ -1,5 +1,7 @@
 //! Which node serves which stage when a swarm starts.
 
+use skipstone_types::{EdgeSwaps, PathRules};
+
 use super::description::SwarmDescription;
 use super::error::PlacementError;
 use super::view::set_times;
@@ -21,6 +23,8 @@ pub struct SwarmShape {
     pub path_length: u16,
     /// Longest jump of a path.
     pub jump_max: u16,
+    /// Which microbatches visit the first and the last two relay stages in swapped order.
+    pub edge_swaps: EdgeSwaps,
 }
 
 /// What a node has the means for.
@@ -86,8 +90,9 @@ pub fn place_with_roles(
         return Err(PlacementError::TooFewNodes { stages, replicas, needed, found });
     }
     let sizes = vec![shape.replicas; stages];
-    let SwarmShape { microbatches, path_length, jump_max, .. } = *shape;
-    let shape = Shape { sizes: &sizes, roles, microbatches, path_length, jump_max };
+    let SwarmShape { microbatches, path_length, jump_max, edge_swaps, .. } = *shape;
+    let rules = PathRules { jump_max, ..PathRules::default() };
+    let shape = Shape { sizes: &sizes, roles, microbatches, path_length, rules, edge_swaps };
     place_sizes(description, &shape, options, progress)
 }
 
@@ -102,8 +107,10 @@ pub(crate) struct Shape<'a> {
     pub(crate) microbatches: u32,
     /// Visits of a path, the origin's included.
     pub(crate) path_length: u16,
-    /// Longest jump of a path.
-    pub(crate) jump_max: u16,
+    /// The orders of stages that are allowed.
+    pub(crate) rules: PathRules,
+    /// Which microbatches visit the first and the last two relay stages in swapped order.
+    pub(crate) edge_swaps: EdgeSwaps,
 }
 
 /// Places as many nodes of the description as the stages together want, which must not be more than there are.
@@ -139,7 +146,7 @@ pub(crate) fn place_sizes(
         nodes,
         usize::from(shape.path_length),
         quotas,
-        u32::from(shape.jump_max.max(1)),
+        u32::from(shape.rules.jump_max.max(1)),
     );
     let mut compiled = CompiledInstance::new(&instance).map_err(super::error::SwarmError::from)?;
     set_times(&mut compiled, description, |place| {
@@ -149,6 +156,8 @@ pub(crate) fn place_sizes(
     compiled.able = order.iter().map(|node| [roles(*node).origin, roles(*node).relay]).collect();
     let regions = order.iter().map(|node| description.nodes[*node as usize].region.as_str());
     compiled.set_ways(description.ways(regions));
+    compiled.set_origin_gradient(description.origin_gradient_bytes);
+    compiled.set_trained_order(shape.edge_swaps, shape.rules);
     let found = search_even(&compiled, options, progress)?;
     // Nobody tells microbatches to wait for others.
     let nodes = found.plan.microbatches.iter().flat_map(|microbatch| microbatch.path.iter().copied());

@@ -4,7 +4,8 @@ use skipstone_types::{
     Attempt, NodeId, Pace, PlaceAnswer, PlaceProblem, PlanEpoch, PlanProblem, StageId, Swap,
 };
 
-use super::chooser::SwarmChooser;
+use super::chooser::{Bench, SwarmChooser};
+use super::description::SwarmNode;
 use super::place::{Shape, place_sizes};
 use crate::compiled::MICROSECONDS;
 use crate::search::SearchOptions;
@@ -27,6 +28,9 @@ const CLOSER_COUNT: usize = 6;
 const SWAP_GAIN_MIN: f64 = 0.05;
 /// Numbers of a weight's state: itself and two moments.
 const STATE_NUMBERS: f64 = 3.0;
+
+/// Stage, place among its nodes, and who it is but for the id.
+type Seat<'a> = Option<(StageId, usize, &'a SwarmNode)>;
 
 /// A swarm as it could be, and what an iteration would take it.
 #[derive(Debug, Clone, Copy)]
@@ -78,7 +82,8 @@ impl SwarmChooser {
             sizes: &sizes,
             microbatches: problem.microbatches,
             path_length: problem.path_length.min(sizes.len() as u16),
-            jump_max: problem.rules.jump_max,
+            rules: problem.rules,
+            edge_swaps: problem.edge_swaps,
         };
         let visits = u64::from(problem.microbatches) * u64::from(shape.path_length.max(1));
         let budget = (FIRST_WORK / visits.max(1)).clamp(1, FIRST_CANDIDATES_MAX) as f64;
@@ -117,16 +122,27 @@ impl SwarmChooser {
         if pairs * visits > PAIRS_WORK_MAX {
             return None;
         }
-        let price_us = self.price_us(self.worth(&swarm, 0).map_or(0, |worth| worth.iteration_us));
+        let bench = &mut Bench::default();
+        let price_us = self.price_us(self.worth(&swarm, 0, bench).map_or(0, |worth| worth.iteration_us));
         let (mut places, mut last) = (Vec::new(), None);
         while !swarm.free.is_empty() && hurry() < 1.0 {
             let tried = open_stages(&swarm).flat_map(|stage| swarm.free.iter().map(move |id| (*id, stage)));
+            let mut known: Vec<(Seat<'_>, Option<Worth>)> = Vec::new();
             let best = tried
                 .filter_map(|(id, stage)| {
-                    let mut with = swarm.clone();
-                    let nodes = &mut with.nodes[usize::from(stage.0)];
-                    nodes.insert(nodes.partition_point(|other| *other < id), id);
-                    Some((self.worth(&with, CLOSER_WORK)?, stage, id))
+                    let seat = self.seat(&swarm, id, stage);
+                    let alike = known.iter().find(|(other, _)| seat.is_some() && seat == *other);
+                    let worth = if let Some((_, worth)) = alike {
+                        *worth
+                    } else {
+                        let mut with = swarm.clone();
+                        let nodes = &mut with.nodes[usize::from(stage.0)];
+                        nodes.insert(nodes.partition_point(|other| *other < id), id);
+                        let worth = self.worth(&with, CLOSER_WORK, bench);
+                        known.push((seat, worth));
+                        worth
+                    };
+                    Some((worth?, stage, id))
                 })
                 .min_by_key(|(worth, stage, id)| (worth.cost_us(price_us), *stage, *id));
             let Some((worth, stage, id)) = best else { break };
@@ -147,6 +163,15 @@ impl SwarmChooser {
         })
     }
 
+    /// Where a node without a stage would sit. Two with the same seat make no difference: an estimate knows nodes by
+    /// region, slowness and measured pace, and by their order among the others of their stage. None where its pace is known.
+    fn seat<'a>(&'a self, swarm: &PlaceProblem, id: NodeId, stage: StageId) -> Seat<'a> {
+        let node = self.description.node(id)?;
+        let is_measured = swarm.paces.iter().any(|pace| pace.node == id);
+        let place = swarm.nodes[usize::from(stage.0)].partition_point(|other| *other < id);
+        (!is_measured).then_some((stage, place, node))
+    }
+
     fn propose_swap(&self, problem: &PlaceProblem, hurry: &mut dyn FnMut() -> f64) -> Option<PlaceAnswer> {
         let placed = || {
             let stages = problem.nodes.iter().enumerate().filter(|(_, nodes)| nodes.len() > 1);
@@ -157,7 +182,8 @@ impl SwarmChooser {
         if count * count / 2 * visits > PAIRS_WORK_MAX || problem.swap_within == 0 {
             return None;
         }
-        let now = self.worth(problem, CLOSER_WORK)?;
+        let bench = &mut Bench::default();
+        let now = self.worth(problem, CLOSER_WORK, bench)?;
         let price_us = self.price_us(now.iteration_us);
         let before_us = now.cost_us(price_us);
         let mut tried = Vec::new();
@@ -170,7 +196,7 @@ impl SwarmChooser {
                     continue;
                 }
                 let swapped = self.swapped(problem, a, b);
-                if let Some(worth) = self.worth(&swapped, 0) {
+                if let Some(worth) = self.worth(&swapped, 0, bench) {
                     tried.push((worth.cost_us(price_us), a, b));
                 }
             }
@@ -178,7 +204,7 @@ impl SwarmChooser {
         tried.sort_unstable();
         let mut best: Option<(u64, Swap, Worth)> = None;
         for (_, a, b) in tried.into_iter().take(CLOSER_COUNT) {
-            let Some(worth) = self.worth(&self.swapped(problem, a, b), CLOSER_WORK) else { continue };
+            let Some(worth) = self.worth(&self.swapped(problem, a, b), CLOSER_WORK, bench) else { continue };
             let after_us = worth.cost_us(price_us);
             let copies_us = self.copy_us(problem, a.1, b).max(self.copy_us(problem, b.1, a));
             let saved_us = before_us.saturating_sub(after_us);
@@ -241,7 +267,7 @@ impl SwarmChooser {
     /// Microseconds until a node has the state of another's stage, from the nearest of those who keep it.
     fn copy_us(&self, problem: &PlaceProblem, to: NodeId, (stage, leaves): (usize, NodeId)) -> u64 {
         let region = |id| self.description.node(id).map(|node| node.region.as_str());
-        let bytes = STATE_NUMBERS * self.description.gradient_bytes;
+        let bytes = STATE_NUMBERS * self.description.gradient_bytes_of(stage);
         let donors = problem.nodes[stage].iter().filter(|donor| **donor != leaves);
         let seconds = donors
             .filter_map(|donor| Some(self.description.way(region(*donor)?, region(to)?)?.tensor_s(bytes)));
@@ -249,7 +275,7 @@ impl SwarmChooser {
     }
 
     /// What an iteration would take, after a search of so many candidates × visits.
-    fn worth(&self, problem: &PlaceProblem, work: u64) -> Option<Worth> {
+    fn worth(&self, problem: &PlaceProblem, work: u64, bench: &mut Bench) -> Option<Worth> {
         let planned = PlanProblem {
             epoch: PlanEpoch(problem.epoch),
             seed: problem.seed,
@@ -263,7 +289,7 @@ impl SwarmChooser {
             paces: problem.paces.clone(),
             edge_swaps: problem.edge_swaps,
         };
-        let (iteration_us, lost) = self.estimate(&planned, work)?;
+        let (iteration_us, lost) = self.estimate(&planned, work, bench)?;
         Some(Worth { iteration_us, lost })
     }
 }

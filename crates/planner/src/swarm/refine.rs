@@ -6,18 +6,18 @@ use crate::random::Random;
 use crate::search::{Cooling, Draft, Guide, Moves, Score};
 use crate::simulate::Simulator;
 
-/// Anneals `draft` over `work` candidates that leave every stage its visits; the best seen, prices included.
+/// Anneals `draft`, of that score, over `work` candidates that leave every stage its visits; the best seen, prices included.
 pub(crate) fn refine(
     compiled: &CompiledInstance,
     guide: &Guide,
     prices: &mut Prices<'_>,
-    draft: Draft,
+    (draft, score): (Draft, Score),
     work: u64,
     random: &mut Random,
-) -> Option<(Draft, Score)> {
+    simulator: &mut Simulator,
+) -> (Draft, Score) {
     let moves = Moves::of_even_paths();
-    let mut simulator = Simulator::default();
-    let mut score = guide.score(compiled, &draft, &mut simulator, u64::MAX)?;
+    let mut score = score;
     let mut price = prices.price(&draft);
     let (mut best, mut best_score, mut best_cost) = (draft.clone(), score, score.cost + price);
     let mut candidate = draft.clone();
@@ -32,7 +32,7 @@ pub(crate) fn refine(
         let worse = (temperature * random.exponential()) as u64;
         let asked = prices.price(&candidate);
         let Some(limit) = (score.cost + price).saturating_add(worse).checked_sub(asked) else { continue };
-        let Some(found) = guide.score(compiled, &candidate, &mut simulator, limit) else { continue };
+        let Some(found) = guide.score(compiled, &candidate, simulator, limit) else { continue };
         std::mem::swap(&mut current, &mut candidate);
         (score, price) = (found, asked);
         if score.cost + price < best_cost {
@@ -40,5 +40,5 @@ pub(crate) fn refine(
             (best_score, best_cost) = (score, score.cost + price);
         }
     }
-    Some((best, best_score))
+    (best, best_score)
 }

@@ -177,13 +177,15 @@ impl<'a> Start<'a> {
 /// Chooses nodes where none is known: always the one that would answer first, with what it has been given already.
 fn with_nodes(view: &SwarmView, routes: &[Relays]) -> Draft {
     let compiled = &view.compiled;
-    let mut busy_us = vec![0_u64; view.ids.len()];
     let work = |node: usize| compiled.forward[node] + compiled.backward[node];
+    // When each would be through with one visit more than it has been given.
+    let mut through_us: Vec<u64> = (0..view.ids.len()).map(work).collect();
     for (_, node) in routes.iter().flatten() {
         if let Some(node) = node {
-            busy_us[*node as usize] += work(*node as usize);
+            through_us[*node as usize] += work(*node as usize);
         }
     }
+    let mut ways_us = vec![0_u64; compiled.regions];
     let mut nodes = Vec::with_capacity(routes.len() * (view.picks + 1));
     let mut routes = routes.iter().enumerate();
     for (origin, quota) in view.stages[0].iter().zip(&view.quotas) {
@@ -193,18 +195,19 @@ fn with_nodes(view: &SwarmView, routes: &[Relays]) -> Draft {
             let mut route = route.clone();
             compiled.order_as_trained(microbatch, &mut route, |(stage, _)| StageId(*stage as u16));
             for (stage, known) in &route {
-                let answer = |node: &&u32| {
-                    let node = **node as usize;
-                    let ways =
-                        compiled.transfer_us(from, node) + compiled.transfer_us(node, *origin as usize);
-                    (busy_us[node] + work(node) + ways, node)
-                };
-                let first = view.stages[*stage].iter().min_by_key(answer).copied();
-                // A served stage has a node.
-                let node = known.or(first).unwrap_or_default();
-                if known.is_none() {
-                    busy_us[node as usize] += work(node as usize);
-                }
+                let node = known.unwrap_or_else(|| {
+                    // The way there, and back to the origin: by region, as thousands of nodes are asked.
+                    for (region, way_us) in ways_us.iter_mut().enumerate() {
+                        *way_us = compiled.region_transfer_us(compiled.region[from] as usize, region)
+                            + compiled.region_transfer_us(region, compiled.region[*origin as usize] as usize);
+                    }
+                    let answers_us = |node: usize| through_us[node] + ways_us[compiled.region[node] as usize];
+                    let answer = |node: &&u32| (answers_us(**node as usize), **node);
+                    // A served stage has a node.
+                    let first = view.stages[*stage].iter().min_by_key(answer).copied().unwrap_or_default();
+                    through_us[first as usize] += work(first as usize);
+                    first
+                });
                 from = node as usize;
                 nodes.push(node);
             }

@@ -61,7 +61,8 @@ impl SwarmView {
         let mut compiled = CompiledInstance::new(&instance).ok()?;
         let regions = ids.iter().map(|id| description.node(*id).map_or("", |node| node.region.as_str()));
         compiled.set_ways(description.ways(regions));
-        compiled.set_trained_order(problem.edge_swaps, problem.rules, &stages);
+        compiled.set_trained_order(problem.edge_swaps, problem.rules);
+        compiled.set_origin_gradient(description.origin_gradient_bytes);
         // A node serves one stage: what it would take at another is of no account.
         set_times(&mut compiled, description, |place| (microbatch_s[place], microbatch_s[place]));
         Some(Self { compiled, stages, ids, quotas, picks })

@@ -86,6 +86,7 @@ impl Fitted {
             microbatches: settings.microbatches,
             path_length: settings.path_length(),
             jump_max: PathRules::default().jump_max,
+            edge_swaps: settings.edge_swaps,
         };
         let description = describe(&self.config, &shape, list);
         Ok(place_with_roles(&description, &swarm, &self.roles, options, progress)?)
@@ -168,12 +169,13 @@ fn describe(config: &RunConfig, shape: &RunShape, list: &NodeList) -> SwarmDescr
         relay: cost(shape.relay_layers, 0.0),
         origin: cost(shape.origin_layers, loss_s),
         activation_bytes: VALUE_BYTES * shape.tokens() as f64 * model.hidden_size as f64,
-        // Stages differ only in the origin's tables; the larger one counts for all.
-        gradient_bytes: VALUE_BYTES * parameters(0).max(parameters(1)),
+        gradient_bytes: VALUE_BYTES * parameters(1),
+        origin_gradient_bytes: Some(VALUE_BYTES * parameters(0)),
         link_overhead_s: list.link_overhead_s,
         slots: config.slot_count(),
-        // Where the coordinator will be is not in the list.
-        coordinator: None,
+        // Where the coordinator will be is not in the list: with its first node, who lists the others. Then a stage's sum is
+        // what nodes exchange, not a ring, and waits for that stage alone, as in training.
+        coordinator: list.nodes.first().map(|node| node.region.clone()),
         moved: BTreeMap::new(),
     }
 }

@@ -65,6 +65,7 @@ pub fn describe(
             * shape.tokens() as f64
             * shape.model.hidden_size as f64,
         gradient_bytes: config.reduce.share() * VALUE_BYTES * parameters(1),
+        origin_gradient_bytes: Some(config.reduce.share() * VALUE_BYTES * parameters(0)),
         link_overhead_s: table.overhead_s,
         slots: settings.slots,
         coordinator: Some(names[usize::from(table.coordinator())].clone()),
@@ -94,6 +95,8 @@ mod tests {
         assert_eq!((swarm.relay.forward_s, swarm.relay.backward_s), (0.5, 1.0));
         assert_eq!(swarm.nodes[13].region, table.names()[1], "round again past the end");
         assert!(swarm.gradient_bytes > 0.0 && swarm.slots > 0);
+        let origin = swarm.origin_gradient_bytes.expect("the origin's differ");
+        assert!((origin - swarm.gradient_bytes).abs() > 0.0);
         SwarmChooser::new(swarm).expect("a description");
     }
 }

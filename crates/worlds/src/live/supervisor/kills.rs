@@ -100,6 +100,12 @@ impl Roster {
         let origins = self.of_stage(StageId::ORIGIN);
         self.nodes.keys().copied().filter(|node| origins.len() > 1 || !origins.contains(node)).collect()
     }
+
+    /// How many those are. Asked at every look of the parent, so it lists nobody.
+    fn mortal_count(&self) -> usize {
+        let origins = self.nodes.values().filter(|(_, serves)| *serves == Some(StageId::ORIGIN)).take(2);
+        self.nodes.len() - usize::from(origins.count() == 1)
+    }
 }
 
 /// Decides who is killed when.
@@ -214,15 +220,14 @@ impl Killer {
             return None;
         }
         let churn = self.churn.take()?;
-        let nodes = roster.mortal();
-        let pause = self.pause(&churn, nodes.len());
+        let pause = self.pause(&churn, roster.mortal_count());
         self.churn = Some(churn);
         let next = *self.next.get_or_insert(elapsed + pause);
         if elapsed < next {
             return None;
         }
         self.next = Some(next + pause);
-        self.one_of(&nodes).map(|node| Deed::Kill(Some(node)))
+        self.one_of(&roster.mortal()).map(|node| Deed::Kill(Some(node)))
     }
 
     /// Until the next random kill: fixed, or exponential for a rate per node.
@@ -271,6 +276,7 @@ mod tests {
         assert_eq!(killer.due(Duration::from_secs(2), Iteration(5), &roster()), [Deed::Kill(None)]);
         assert_eq!(killer.due(Duration::from_secs(9), Iteration(9), &roster()), []);
         assert!(!roster().mortal().contains(&NodeId(1)));
+        assert_eq!(roster().mortal_count(), roster().mortal().len());
     }
 
     #[test]
@@ -279,8 +285,10 @@ mod tests {
         roster.apply(&Event::NodeJoined { node: NodeId(65), process: 101, was: Some(NodeId(1)) });
         assert_eq!(roster.of_stage(StageId::ORIGIN), [NodeId(65)]);
         assert!(!roster.mortal().contains(&NodeId(65)));
+        assert_eq!(roster.mortal_count(), roster.mortal().len());
         roster.apply(&Event::NodeEmptied { node: NodeId(65), stage: StageId::ORIGIN });
         assert!(roster.mortal().contains(&NodeId(65)), "it holds nothing any more");
+        assert_eq!(roster.mortal_count(), roster.mortal().len());
     }
 
     #[test]
