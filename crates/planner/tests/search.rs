@@ -69,7 +69,7 @@ fn instances() -> impl Strategy<Value = Instance> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(ProptestConfig::with_cases(160))]
 
     #[test]
     fn every_plan_is_valid_and_no_makespan_is_below_a_bound(instance in instances(), seed in 0_u64..4) {
