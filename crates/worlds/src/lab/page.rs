@@ -42,8 +42,18 @@ fn tables(groups: &[Group]) -> Vec<CurvesTable> {
 
 const NOTE: &str = "validation loss in nats per token; a line is the mean over seeds, a band the range of them; the first descent is cut off";
 
-/// For each skip ratio and rate of losses two charts: by iteration, and by modelled time.
-fn charts(groups: &[Group]) -> Vec<(String, CurveChart)> {
+/// What is drawn in one picture.
+struct Picture<'a> {
+    /// In words.
+    what: String,
+    /// The end of its files' names.
+    name: String,
+    /// Each with its curve's name.
+    shown: Vec<(String, &'a Group)>,
+}
+
+/// For each skip ratio and kind of failure a picture; one of all skip ratios if nothing fails.
+fn pictures(groups: &[Group]) -> Vec<Picture<'_>> {
     let mut kinds: Vec<(f64, &str)> = Vec::new();
     for group in groups.iter().filter(|group| !group.is_calm()) {
         if !kinds.contains(&(group.skip, &group.failures)) {
@@ -51,23 +61,34 @@ fn charts(groups: &[Group]) -> Vec<(String, CurveChart)> {
         }
     }
     if kinds.is_empty() {
-        kinds.extend(groups.first().map(|group| (group.skip, group.failures.as_str())));
+        let shown = groups.iter().map(|group| (format!("{:.0} % skipped", 100.0 * group.skip), group));
+        let (what, name) = ("no failures".to_owned(), "without-failures".to_owned());
+        return vec![Picture { what, name, shown: shown.collect() }];
     }
-    let mut charts = Vec::new();
-    for (skip, failures) in kinds {
-        let shown: Vec<&Group> = groups
-            .iter()
-            .filter(|group| group.skip == skip && (group.failures == failures || group.is_calm()))
-            .collect();
+    let picture = |(skip, failures): (f64, &str)| {
         let rate = failures.parse::<f64>().map(|rate| format!("{rate} losses a stage and iteration"));
-        let what = format!("{}, {:.0} % skipped", rate.unwrap_or_else(|_| failures.to_owned()), 100.0 * skip);
-        let name: String = failures
-            .chars()
-            .map(|letter| if letter.is_alphanumeric() || ".-".contains(letter) { letter } else { '-' })
-            .collect();
+        let letter =
+            |letter: char| if letter.is_alphanumeric() || ".-".contains(letter) { letter } else { '-' };
+        Picture {
+            what: format!("{}, {:.0} % skipped", rate.unwrap_or_else(|_| failures.to_owned()), 100.0 * skip),
+            name: format!("rate-{}-skip-{skip}", failures.chars().map(letter).collect::<String>()),
+            shown: groups
+                .iter()
+                .filter(|group| group.skip == skip && (group.failures == failures || group.is_calm()))
+                .map(|group| (group.strategy.clone(), group))
+                .collect(),
+        }
+    };
+    kinds.into_iter().map(picture).collect()
+}
+
+/// Of each picture two charts: by iteration, and by modelled time.
+fn charts(groups: &[Group]) -> Vec<(String, CurveChart)> {
+    let mut charts = Vec::new();
+    for Picture { what, name, shown } in pictures(groups) {
         for (axis, by_time) in [("iterations", false), ("hours", true)] {
-            let curves = shown.iter().map(|group| Curve {
-                name: group.strategy.clone(),
+            let curves = shown.iter().map(|(name, group)| Curve {
+                name: name.clone(),
                 points: group
                     .curve
                     .iter()
@@ -84,7 +105,7 @@ fn charts(groups: &[Group]) -> Vec<(String, CurveChart)> {
                 x_name: axis.to_owned(),
                 curves: curves.collect(),
             };
-            charts.push((format!("loss-by-{axis}-rate-{name}-skip-{skip}"), chart));
+            charts.push((format!("loss-by-{axis}-{name}"), chart));
         }
     }
     charts
