@@ -100,8 +100,13 @@ def measure(program, name, scratch):
         "live_goodput": live["goodput"],
         "told_goodput": told["goodput"],
         "kills": live["kills"],
-        "late": live["pace"]["late"] / live["pace"]["tasks"],
+        "late": late_share(live.get("pace")),
     }
+
+
+def late_share(pace):
+    """How true the pace was; nodes that joined from elsewhere don't tell."""
+    return f"{100 * pace['late'] / pace['tasks']:.2f} % of tasks late" if pace else "lateness of joined nodes not told"
 
 
 def main():
@@ -118,7 +123,7 @@ def main():
             print(f"{name:6} live {result['live_s']:7.3f} s/iteration, told {result['told_s']:7.3f} "
                   f"({100 * (result['told_s'] / result['live_s'] - 1):+.1f} %); goodput live "
                   f"{100 * result['live_goodput']:.1f} %, told {100 * result['told_goodput']:.1f} %; "
-                  f"{result['kills']} kills; {100 * result['late']:.2f} % of tasks late", flush=True)
+                  f"{result['kills']} kills; {result['late']}", flush=True)
     if "calm" in results and "kills" in results:
         for what in ("live", "told"):
             calm, kills = results["calm"], results["kills"]
