@@ -149,6 +149,9 @@ impl Experiment {
                 );
             }
         }
+        if self.traces.is_empty() && self.run.churn_speed.is_some() {
+            return wrong("run.churn_speed", "only a trace has a time that could go faster; leave it out");
+        }
         for trace in &self.traces {
             RunConfig { churn: Some(trace.display().to_string()), ..self.run.clone() }.churn_plan()?;
         }
@@ -190,6 +193,8 @@ impl Experiment {
             respawn: true,
             save_every_s: 0.0,
             threads: Some(1),
+            // Of traces, which only some arms have.
+            churn_speed: None,
             out: PathBuf::new(),
             ..self.run.clone()
         }
@@ -213,6 +218,7 @@ impl Experiment {
             let mut config = self.config(seed, skip, strategy);
             if let Failures::Trace(path) = &failures {
                 config.churn = Some(path.display().to_string());
+                config.churn_speed = self.run.churn_speed;
             }
             let losses = failures.losses(seed, &config)?;
             let strategy = if failures == Failures::None { NO_LOSSES } else { strategy }.to_owned();

@@ -204,6 +204,7 @@ fn bad_experiments_are_refused_by_their_field() {
             "region_loss_rates: 2 is not",
         ),
         ("name = 'x'", "name = 'x'\neval_skips = [1.0]", "eval_skips: 1 is not"),
+        ("pace = 0.5", "pace = 0.5\nchurn_speed = 3", "churn_speed: only a trace"),
         ("name = 'x'", "name = ''", "name"),
         ("name = 'x'", "name = 'x'\nseeds = [1, 1]", "seeds"),
         ("name = 'x'", "name = 'x'\neval_every = 0", "eval_every"),
@@ -274,6 +275,7 @@ fn traces_and_regions_fail_alike_for_every_strategy() {
     let trace = "0,add,a\n0,add,b\n0,add,c\n0,add,d\n100000,remove,c\n160000,add,e\n";
     std::fs::write(&machines, trace).unwrap();
     experiment.traces = vec![lines.clone(), machines];
+    experiment.run.churn_speed = Some(1.0);
     experiment.region_loss_rates = vec![0.05];
     experiment.run.wan = Some("gcp12".to_owned());
     experiment.check().unwrap();
