@@ -40,11 +40,12 @@ Examples:
 A run's folder holds run.toml, events.jsonl, report.html, tensorboard/, state/ (for --resume) and model/ (for
 transformers). Ctrl-C finishes the iteration, saves, and ends; twice ends at once.
 
-A --churn trace is a file of JSON lines {\"t_s\": 12.5, \"stage\": 3, \"event\": \"kill\"} (or \"node\": 2, the third that lives, or a \"region\" of
-the table with all its nodes; or \"iteration\": 30 for t_s; or \"drain\", which is notice, or \"lose\", which is all of a stage), a spot market's lines 60000,add,NAME and 2040000,remove,NAME (milliseconds; Bamboo's and Oobleck's), or its counts
+A --churn trace is a file of JSON lines {\"t_s\": 12.5, \"stage\": 3, \"event\": \"kill\"} (or \"node\": 2, the third that lives, or a
+\"region\" of the table with all its nodes; or \"iteration\": 30 for t_s; or \"drain\", which is notice, or \"lose\", which is all of a
+stage), a spot market's lines 60000,add,NAME and 2040000,remove,NAME (milliseconds; Bamboo's and Oobleck's), or its counts
 {\"metadata\": {\"gap_seconds\": 300}, \"data\": [4, 4, 3]} (SkyPilot's). On a spot market's machines a place whose machine is taken away
 gets the next that is free, and stays empty while there is none; a trace that never has as many machines as the run has nodes lends
-each to several. Its time begins when all places have a machine. The last origin is always spared.
+each to several. Its time begins when all places have a machine. A market and a region spare the last origin.
 
 --wan holds back what processes send to each other: a message arrives its link's latency later, a tensor latency +
 bytes / bandwidth. gcp12 has 12 cloud regions; a file is JSON {\"regions\", \"node_regions\"} with the fields of a planner's
