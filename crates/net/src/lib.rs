@@ -50,8 +50,8 @@ pub use frame::{Frame, Payload, PeerId, Priority};
 pub use internet::Relay;
 #[cfg(feature = "iroh")]
 pub use internet::{
-    BODY_BYTES_MAX, Door, EndpointKey, HEAD_BYTES_MAX, Relays, RelaysError, RequestError, RequestHandler,
-    Requester,
+    BODY_BYTES_MAX, Door, EndpointKey, HEAD_BYTES_MAX, Lan, Relays, RelaysError, RequestError,
+    RequestHandler, Requester,
 };
 pub use memory::{MemoryHub, MemoryTransport};
 pub use reach::{InternetReach, PeerKey, Reach, ReachError};

@@ -98,6 +98,10 @@ struct Listen {
         help_heading = "Other machines"
     )]
     relay: String,
+    /// Don't say on this machine's own network where the run is, to those who ask for it by its key: a ticket then holds
+    /// only while the addresses in it do, or a relay is there
+    #[arg(long, requires = "wanted", help_heading = "Other machines")]
+    no_lan: bool,
     /// Nodes on this machine, the others are to join [default: all of the run's]
     #[arg(long, value_name = "N", requires = "wanted", help_heading = "Other machines")]
     workers: Option<usize>,
@@ -129,6 +133,7 @@ impl Listen {
         let ticket_life_s = self.ticket_life as u64;
         Ok(Some(ListenOptions {
             relays: self.relay,
+            lan: !self.no_lan,
             workers: self.workers,
             ticket_life_s,
             ticket_file: self.ticket_file,

@@ -1,6 +1,6 @@
 //! How a process is found on the internet, and whom it lets in.
 
-use super::{EndpointKey, FRAMES, REQUESTS, RequestHandler};
+use super::{EndpointKey, FRAMES, Lan, REQUESTS, RequestHandler};
 use crate::{BindError, InternetReach, PeerKey};
 use iroh::endpoint::{QuicTransportConfig, VarInt, presets};
 use iroh::{Endpoint, EndpointAddr, RelayMode, RelayUrl, TransportAddr};
@@ -87,6 +87,8 @@ pub struct Door {
     pub key: EndpointKey,
     /// Through whom it is found.
     pub relays: Relays,
+    /// Whether it is found, or finds others, by multicast on its own network too.
+    pub lan: Lan,
     /// The UDP port; 0 takes any free one, and one that is taken is passed over for any other.
     pub port: u16,
     /// How long it may take until a relay is found, before the transport is handed out without.
@@ -103,6 +105,7 @@ impl Door {
         Self {
             key,
             relays,
+            lan: Lan::Off,
             port: 0,
             patience: Duration::from_secs(10),
             admits: Arc::new(|_| true),
@@ -140,7 +143,9 @@ impl Door {
             .bind_addr((Ipv4Addr::UNSPECIFIED, port))
             .and_then(|builder| builder.bind_addr((Ipv6Addr::UNSPECIFIED, port)))
             .map_err(|why| failed(why.to_string()))?;
-        builder.bind().await.map_err(|why| failed(why.to_string()))
+        let endpoint = builder.bind().await.map_err(|why| failed(why.to_string()))?;
+        self.lan.begin(&endpoint);
+        Ok(endpoint)
     }
 
     /// Waits until others can be told where it is: a relay, if there are to be any, and an address.

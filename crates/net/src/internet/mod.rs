@@ -7,6 +7,7 @@
 mod connect;
 mod door;
 mod key;
+mod lan;
 mod listen;
 #[cfg(feature = "relay")]
 mod relay;
@@ -17,6 +18,7 @@ pub(crate) use connect::dial;
 pub(crate) use door::reach_of;
 pub use door::{Door, Relays, RelaysError};
 pub use key::EndpointKey;
+pub use lan::Lan;
 pub(crate) use listen::accept_loop;
 #[cfg(feature = "relay")]
 pub use relay::Relay;

@@ -1,7 +1,7 @@
 //! Who asks.
 
 use super::{
-    BODY_BYTES_MAX, Door, EndpointKey, REQUESTS, Relays,
+    BODY_BYTES_MAX, Door, EndpointKey, Lan, REQUESTS, Relays,
     door::{address_of, reach_of},
     requests::{ANSWERED, read_parts, write_parts},
 };
@@ -54,7 +54,7 @@ pub struct Requester {
 }
 
 impl Requester {
-    /// One that asks as the owner of `key`, with threads of its own.
+    /// One that asks as the owner of `key`, with threads of its own, and looks for others on its own network too.
     ///
     /// # Errors
     /// The system's: no sockets or threads.
@@ -66,7 +66,7 @@ impl Requester {
             .build()
             .map_err(BindError::Threads)?;
         let endpoint = runtime.block_on(async {
-            let endpoint = Door::new(key, relays).open().await?;
+            let endpoint = Door { lan: Lan::Look, ..Door::new(key, relays) }.open().await?;
             // Its own addresses are known within a moment.
             drop(time::timeout(Duration::from_secs(1), addresses(&endpoint)).await);
             Ok::<_, BindError>(endpoint)

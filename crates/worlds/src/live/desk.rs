@@ -11,7 +11,7 @@ pub(super) use listening::Desk;
 mod listening {
     use super::{CoordinatorStart, NetConfig, PeerKey, io};
     use crate::live::remote::{Places, Reception, RunPass, Tickets};
-    use skipstone_net::Door;
+    use skipstone_net::{Door, Lan};
     use std::sync::Arc;
     use std::time::Duration;
 
@@ -57,6 +57,7 @@ mod listening {
             let guests = reception.clone();
             door.admits = Arc::new(move |key| guests.admits(key));
             door.requests = Some(reception.clone());
+            door.lan = if listen.lan { Lan::Announce } else { Lan::Off };
             (door.port, door.patience) = (listen.port, RELAY_PATIENCE);
             config.machine = listen.machine;
             config.door = Some(door);

@@ -9,14 +9,17 @@ use std::sync::Arc;
 /// Opens the way to other machines, if the node is to have one.
 #[cfg(feature = "iroh")]
 pub(super) fn open(config: &mut NetConfig, order: &NodeStart) -> io::Result<()> {
-    use skipstone_net::{Door, EndpointKey};
+    use skipstone_net::{Door, EndpointKey, Lan};
     let Some(door) = &order.door else { return Ok(()) };
     config.machine = door.machine;
     let key = match &door.key {
         None => EndpointKey::generate(),
         Some(key) => EndpointKey::from_hex(key).map_err(io::Error::other)?,
     };
-    config.door = Some(Door::new(key, door.relays.parse().map_err(io::Error::other)?));
+    let relays = door.relays.parse().map_err(io::Error::other)?;
+    // From another machine the coordinator is looked for again where it comes back with another address.
+    let lan = if door.host.is_some() { Lan::Look } else { Lan::Off };
+    config.door = Some(Door { lan, ..Door::new(key, relays) });
     Ok(())
 }
 

@@ -90,6 +90,8 @@ pub(super) struct ListenStart {
     pub(super) machine: u64,
     /// Through whom it is found: `public`, `none` or URLs.
     pub(super) relays: String,
+    /// Whether it says where it is to whoever asks on its own network.
+    pub(super) lan: bool,
     /// The UDP port; 0 takes any free one.
     pub(super) port: u16,
     /// What nodes of other machines are told.

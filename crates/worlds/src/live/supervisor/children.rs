@@ -175,6 +175,7 @@ impl Children {
             listen: self.listen.as_ref().map(|listen| ListenStart {
                 machine: self.machine,
                 relays: listen.relays.clone(),
+                lan: listen.lan,
                 port: self.udp_port,
                 config: for_others(&self.config),
                 vocabulary: self.vocabulary,

@@ -67,6 +67,8 @@ pub struct RunOptions {
 pub struct ListenOptions {
     /// Through whom it is found: `public`, `none`, or relays by URL, with commas.
     pub relays: String,
+    /// Whether it says where it is to whoever asks on its own network (multicast DNS).
+    pub lan: bool,
     /// Nodes on this machine; none: as many as the run has.
     pub workers: Option<usize>,
     /// For how many seconds the ticket lets machines in.
