@@ -9,6 +9,8 @@ mod output;
 mod planning;
 mod run_flags;
 mod run_folder;
+#[cfg(feature = "iroh")]
+mod ticket_table;
 
 use std::process::ExitCode;
 

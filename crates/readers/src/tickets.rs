@@ -3,7 +3,7 @@
 use crate::{Broken, Reader, Seed, SeedError, Verdict, lost, refused, same, within};
 use skipstone_net::{EndpointKey, InternetReach, Relays};
 use skipstone_types::RunId;
-use skipstone_worlds::live::remote::{Ask, Capability, Ticket};
+use skipstone_worlds::live::remote::{Ask, Capability, Order, Ticket};
 
 /// The text, its bytes, and the strings in them.
 fn memory_max(input: usize) -> usize {
@@ -52,7 +52,11 @@ fn read_question(bytes: &[u8]) -> Result<Verdict, Broken> {
 fn ticket_seeds() -> Result<Vec<Seed>, SeedError> {
     let key = EndpointKey::from_hex(&"07".repeat(32))?;
     let seed = |name: &str, ways: &[&str], relays: Relays| {
-        let capability = if name == "relay" { Capability::Viewer } else { Capability::Worker };
+        let capability = match name {
+            "relay" => Capability::Viewer,
+            "nowhere" => Capability::Admin,
+            _ => Capability::Worker,
+        };
         let ways = ways.iter().map(|way| (*way).to_owned()).collect();
         let host = InternetReach { key: key.public(), ways };
         let ticket = Ticket::issue(&key, RunId(7), capability, 3, 4_000_000_000, host, relays);
@@ -84,6 +88,7 @@ fn question_seeds() -> Result<Vec<Seed>, SeedError> {
         ("read", Ask::Read { path: path.clone(), offset: 4 << 20 }),
         ("write", Ask::Write { path, offset: 0, total: 99, digest: key.clone() }),
         ("watch", Ask::Watch { ticket: "skipstone1".to_owned(), offset: 7 }),
+        ("manage", Ask::Manage { ticket: "skipstone1".to_owned(), order: Order::Revoke { id: 3 } }),
         ("time", Ask::Time),
         ("gone", Ask::Gone { worker: key }),
     ];

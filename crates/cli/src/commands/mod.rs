@@ -19,6 +19,8 @@ mod generate;
 #[cfg(feature = "iroh")]
 mod join;
 mod lab;
+#[cfg(feature = "iroh")]
+mod manage;
 mod plan;
 mod plan_auto;
 #[cfg(feature = "relay")]
@@ -48,6 +50,9 @@ pub(crate) enum Command {
     /// Show a run that goes on elsewhere
     #[cfg(feature = "iroh")]
     Watch(watch::Watch),
+    /// Issue and revoke tickets, save and stop a run that goes on elsewhere
+    #[cfg(feature = "iroh")]
+    Manage(manage::Manage),
     /// Help machines find each other, and talk where there is no direct way
     #[cfg(feature = "relay")]
     Relay(relay::Relay),
@@ -100,6 +105,8 @@ impl Command {
             Self::Tickets(tickets) => tickets.run(),
             #[cfg(feature = "iroh")]
             Self::Watch(watch) => watch.run(),
+            #[cfg(feature = "iroh")]
+            Self::Manage(manage) => manage.run(),
             Self::Eval(eval) => eval.run(),
             Self::Generate(generate) => generate.run(),
             Self::Audit(audit) => audit.run(),

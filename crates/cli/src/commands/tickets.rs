@@ -3,12 +3,12 @@
 use crate::failure::{Failure, Outcome};
 use crate::output::{print, print_json};
 use crate::run_flags::parse_seconds;
+use crate::ticket_table::{command_of, parse_capability, ticket_table};
 use clap::Args;
 use serde_json::json;
 use skipstone_worlds::live::folder::read_facts;
 use skipstone_worlds::live::remote::{Capability, Tickets as Book};
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -16,6 +16,7 @@ Examples:
   skipstone tickets second --new             one more ticket, for a day
   skipstone tickets --new --life 1h          one for an hour
   skipstone tickets --new --for viewer       one that shows the run, and lets nobody join: skipstone watch TICKET
+  skipstone tickets --new --for admin        one to issue and revoke tickets, save and stop from elsewhere: skipstone manage TICKET
   skipstone tickets --revoke 2               lets nobody in any more, and cuts off who came with it
   skipstone tickets --revoke expired         forgets those whose time is over; cuts off who came with them
 
@@ -35,8 +36,8 @@ pub(crate) struct Tickets {
     /// For how long it lets machines in, as 90s, 10m or 1h
     #[arg(long, value_name = "TIME", value_parser = parse_seconds, default_value = "24h", requires = "new")]
     life: f64,
-    /// What it is for: worker joins with nodes, viewer only watches
-    #[arg(long = "for", value_name = "worker|viewer", value_parser = parse_capability, default_value = "worker", requires = "new")]
+    /// What it is for: worker joins with nodes, viewer only watches, admin manages the run from elsewhere
+    #[arg(long = "for", value_name = "worker|viewer|admin", value_parser = parse_capability, default_value = "worker", requires = "new")]
     capability: Capability,
     /// Take one back, by its number, or all that have expired
     #[arg(long, value_name = "NUMBER|expired")]
@@ -44,14 +45,6 @@ pub(crate) struct Tickets {
     /// One JSON document on stdout
     #[arg(long)]
     json: bool,
-}
-
-fn parse_capability(text: &str) -> Result<Capability, String> {
-    match text {
-        "worker" => Ok(Capability::Worker),
-        "viewer" => Ok(Capability::Viewer),
-        _ => Err("choose worker or viewer".to_owned()),
-    }
 }
 
 impl Tickets {
@@ -63,8 +56,7 @@ impl Tickets {
             return if self.json {
                 print_json(&json!({ "ticket": ticket.to_string(), "id": ticket.id }))
             } else {
-                let command = if self.capability == Capability::Viewer { "watch" } else { "join" };
-                print(&format!("skipstone {command} {ticket}\n"))
+                print(&format!("skipstone {} {ticket}\n", command_of(self.capability)))
             };
         }
         match self.revoke.as_deref() {
@@ -79,17 +71,6 @@ impl Tickets {
         if self.json {
             return print_json(&json!({ "tickets": book.all() }));
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-        let mut text = String::from("ticket  for     holds for\n");
-        for known in book.all() {
-            let left = known.expires_unix_s.saturating_sub(now);
-            let holds = match (known.revoked, left) {
-                (true, _) => "revoked".to_owned(),
-                (false, 0) => "expired".to_owned(),
-                (false, left) => format!("{} h {} min", left / 3600, left / 60 % 60),
-            };
-            text.push_str(&format!("{:>6}  {}  {holds}\n", known.id, known.capability.name()));
-        }
-        print(&text)
+        print(&ticket_table(book.all()))
     }
 }

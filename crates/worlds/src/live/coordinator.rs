@@ -1,6 +1,6 @@
 //! The coordinator's process: the core, its journal, and a connection to every node.
 
-use super::desk::Desk;
+use super::desk::{Desk, Told};
 use super::inputs_file::InputsFile;
 use super::journal_file::JournalFile;
 use super::planner::{Found, Planner};
@@ -10,8 +10,7 @@ use super::start::{CoordinatorReady, CoordinatorStart, follow_parent, read_start
 use crate::wan::{RegionView, region_of_name};
 use serde::Serialize;
 use skipstone_net::{
-    BindError, Frame, NetConfig, NetEvent, PeerId, PeerKey, Priority, Reach, RunSecret, StreamTransport,
-    Transport,
+    BindError, Frame, NetConfig, NetEvent, PeerId, Priority, Reach, RunSecret, StreamTransport, Transport,
 };
 use skipstone_planner::SwarmChooser;
 use skipstone_protocol::{
@@ -46,8 +45,8 @@ const START_EXIT: u8 = 2;
 enum Input {
     Net(NetEvent),
     Found(Found),
-    /// The process of a node of another machine is gone.
-    Gone(PeerKey),
+    /// Another machine says so.
+    Told(Told),
     Save,
     Stop,
 }
@@ -150,8 +149,8 @@ impl Driver {
         // The lock comes before the port: who has both is the run's only coordinator.
         let (journal, entries) = JournalFile::open(&order.dir).map_err(io::Error::other)?;
         let mut config = net_config(&order)?;
-        let gone = inputs.clone();
-        let desk = Desk::open(&mut config, &order, move |key| drop(gone.send(Input::Gone(key))))?;
+        let told = inputs.clone();
+        let desk = Desk::open(&mut config, &order, move |what| drop(told.send(Input::Told(what))))?;
         let transport = bind(&config, &order, &inputs)?;
         let address = transport.local_address();
         desk.set_address(&address);
@@ -221,10 +220,7 @@ impl Driver {
                         let plan = self.planner.found(found.map_err(io::Error::other)?);
                         self.queue.extend(plan.map(|plan| CoordinatorInput::Planned { plan }));
                     }
-                    Ok(Input::Gone(key)) => {
-                        let gone = self.roll.peers_with(|other| other == key);
-                        gone.into_iter().for_each(|peer| self.transport.forbid(peer));
-                    }
+                    Ok(Input::Told(what)) => self.hear(what),
                     Ok(Input::Save) => self.queue.push_back(CoordinatorInput::Save),
                     Ok(Input::Stop) => self.queue.push_back(CoordinatorInput::Stop),
                     Err(RecvTimeoutError::Timeout) => {}
@@ -287,6 +283,24 @@ impl Driver {
             }
             _ => {}
         }
+    }
+
+    #[cfg(feature = "iroh")]
+    fn hear(&mut self, what: Told) {
+        match what {
+            Told::Gone(key) => {
+                let gone = self.roll.peers_with(|other| other == key);
+                gone.into_iter().for_each(|peer| self.transport.forbid(peer));
+            }
+            Told::Save => self.queue.push_back(CoordinatorInput::Save),
+            Told::Stop => self.queue.push_back(CoordinatorInput::Stop),
+        }
+    }
+
+    #[cfg(not(feature = "iroh"))]
+    #[expect(clippy::unused_self, reason = "as with the feature")]
+    fn hear(&mut self, what: Told) {
+        match what {}
     }
 
     /// Cuts nodes off whose ticket was revoked.

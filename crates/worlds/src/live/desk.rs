@@ -5,11 +5,19 @@ use skipstone_net::{NetConfig, PeerKey};
 use std::io;
 
 #[cfg(feature = "iroh")]
+pub(super) use crate::live::remote::Told;
+
+/// What the coordinator is told by other machines: nothing.
+#[cfg(not(feature = "iroh"))]
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Told {}
+
+#[cfg(feature = "iroh")]
 pub(super) use listening::Desk;
 
 #[cfg(feature = "iroh")]
 mod listening {
-    use super::{CoordinatorStart, NetConfig, PeerKey, io};
+    use super::{CoordinatorStart, NetConfig, PeerKey, Told, io};
     use crate::live::remote::{Places, Reception, RunPass, Tickets};
     use skipstone_net::{Door, Lan};
     use std::sync::Arc;
@@ -22,11 +30,11 @@ mod listening {
     pub(in crate::live) struct Desk(Option<Arc<Reception>>);
 
     impl Desk {
-        /// Prepares the door, if the run is to have one. `gone` is told of processes that have died elsewhere.
+        /// Prepares the door, if the run is to have one. `tell` is called for what the coordinator is to hear.
         pub(in crate::live) fn open(
             config: &mut NetConfig,
             order: &CoordinatorStart,
-            gone: impl Fn(PeerKey) + Send + Sync + 'static,
+            tell: impl Fn(Told) + Send + Sync + 'static,
         ) -> io::Result<Self> {
             let Some(listen) = &order.listen else { return Ok(Self(None)) };
             let tickets = Tickets::open(&order.dir).map_err(io::Error::other)?;
@@ -48,7 +56,7 @@ mod listening {
                 tickets.key().clone(),
                 pass,
                 state_bytes_max,
-                Box::new(gone),
+                Box::new(tell),
                 places.transpose().map_err(io::Error::other)?,
             );
             let reception = Arc::new(reception);
@@ -91,7 +99,7 @@ impl Desk {
     pub(super) fn open(
         _: &mut NetConfig,
         order: &CoordinatorStart,
-        _: impl Fn(PeerKey) + Send + Sync + 'static,
+        _: impl Fn(Told) + Send + Sync + 'static,
     ) -> io::Result<Self> {
         match order.listen {
             None => Ok(Self),

@@ -1,5 +1,7 @@
 //! What machines ask of a run's coordinator, and its answers: JSON heads, with a file's bytes as bodies.
 
+use super::Invitation;
+use super::manage::Order;
 use super::places::GuestPlace;
 use crate::config::RunConfig;
 use serde::{Deserialize, Serialize};
@@ -52,6 +54,13 @@ pub enum Ask {
         /// From which byte.
         offset: u64,
     },
+    /// Do this; for whoever has an admin's ticket.
+    Manage {
+        /// The ticket.
+        ticket: String,
+        /// What.
+        order: Order,
+    },
     /// What time is it; anybody may ask.
     Time,
     /// The process of the node with this key is gone.
@@ -79,6 +88,18 @@ pub(super) enum Answer {
         info: Box<RunInfo>,
         /// Bytes of the log so far.
         total: u64,
+    },
+    /// All tickets, the oldest first.
+    Tickets {
+        /// These.
+        tickets: Vec<Invitation>,
+    },
+    /// A new ticket.
+    Issued {
+        /// Its number.
+        id: u64,
+        /// Its text.
+        ticket: String,
     },
     /// The time.
     Time {

@@ -11,6 +11,7 @@ mod guests;
 mod invite;
 mod join;
 mod links;
+mod manage;
 mod places;
 mod reception;
 mod ticket;
@@ -26,8 +27,9 @@ pub use join::{JoinError, JoinNews, JoinOptions, Joined, join};
 pub use links::{
     GuestOptions, HostOptions, LinksError, LinksInvitation, MACHINES_MAX, measure_as_guest, measure_as_host,
 };
+pub use manage::{ManageError, Managed, Order, manage};
 pub(in crate::live) use places::Places;
-pub(in crate::live) use reception::Reception;
+pub(in crate::live) use reception::{Reception, Told};
 pub use ticket::{Capability, Ticket, TicketError};
 pub use tickets::{Invitation, Tickets, TicketsError};
 pub use watch::{WatchError, Watched, watch};

@@ -3,6 +3,7 @@
 use super::ask::{Answer, Ask, RunPass};
 use super::files::{digest_of, may_read, may_write, read_piece, write_piece};
 use super::guests::Guests;
+use super::manage::{Order, carry_out};
 use super::places::Places;
 use super::tickets::now_unix_s;
 use super::{Capability, Ticket, Tickets};
@@ -18,8 +19,18 @@ pub(super) const WORKERS_MAX: usize = 64;
 /// Bytes of a saved state's file beside its tensors.
 const STATE_OVERHEAD_BYTES: u64 = 1 << 20;
 
-/// Told that the process of a node is gone.
-type Gone = Box<dyn Fn(PeerKey) + Send + Sync>;
+/// What the coordinator is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::live) enum Told {
+    /// The process of the node with this key is gone.
+    Gone(PeerKey),
+    /// To save.
+    Save,
+    /// To stop.
+    Stop,
+}
+
+type Tell = Box<dyn Fn(Told) + Send + Sync>;
 
 /// A run's reception.
 pub(in crate::live) struct Reception {
@@ -29,7 +40,9 @@ pub(in crate::live) struct Reception {
     guests: Mutex<Guests>,
     /// Largest saved state, in bytes.
     state_bytes_max: u64,
-    gone: Gone,
+    tell: Tell,
+    /// One at a time changes the list of tickets.
+    managing: Mutex<()>,
     /// Where nodes are, if links are known.
     places: Option<Places>,
 }
@@ -41,12 +54,13 @@ impl Reception {
         key: EndpointKey,
         pass: RunPass,
         state_bytes_max: u64,
-        gone: Gone,
+        tell: Tell,
         places: Option<Places>,
     ) -> Self {
         let guests = Mutex::new(Guests::open(&dir));
         let state_bytes_max = state_bytes_max + STATE_OVERHEAD_BYTES;
-        Self { dir, key, pass: Mutex::new(pass), guests, state_bytes_max, gone, places }
+        let (pass, managing) = (Mutex::new(pass), Mutex::new(()));
+        Self { dir, key, pass, guests, state_bytes_max, tell, managing, places }
     }
 
     fn guests(&self) -> MutexGuard<'_, Guests> {
@@ -85,13 +99,29 @@ impl Reception {
         }
     }
 
-    /// The event log from a byte on, for whoever has a ticket of either kind.
+    /// The event log from a byte on, for whoever has a ticket of any kind.
     fn watch(&self, ticket: &str, offset: u64) -> Result<(Answer, Vec<u8>), String> {
         self.check(ticket)?;
         let failed = |why: std::io::Error| format!("the run's log can't be read: {why}");
         let (piece, total) = read_piece(&self.dir.join("events.jsonl"), offset).map_err(failed)?;
         let info = self.info().map_err(|why| why.to_string())?;
         Ok((Answer::Log { info: Box::new(info), total }, piece))
+    }
+
+    /// Carries an order out, for whoever has an admin's ticket.
+    fn manage(&self, ticket: &str, order: Order) -> Result<Answer, String> {
+        if self.check(ticket)?.capability != Capability::Admin {
+            return Err("this ticket is not for that: one is issued where the run is, by `skipstone tickets --new --for admin`".to_owned());
+        }
+        let _alone = self.managing.lock().unwrap_or_else(PoisonError::into_inner);
+        let run = self.pass().run;
+        let answer = carry_out(&self.dir, run, order)?;
+        match order {
+            Order::Save => (self.tell)(Told::Save),
+            Order::Stop => (self.tell)(Told::Stop),
+            Order::List | Order::Issue { .. } | Order::Revoke { .. } => {}
+        }
+        Ok(answer.unwrap_or(Answer::Done))
     }
 
     /// What is told of the run beside its log: no paths, no prices.
@@ -118,7 +148,7 @@ impl Reception {
         region: Option<&str>,
     ) -> Result<RunPass, String> {
         let ticket = self.check(ticket)?;
-        if ticket.capability != Capability::Worker {
+        if ticket.capability == Capability::Viewer {
             return Err("this ticket is for watching only: `skipstone watch TICKET`".to_owned());
         }
         let mut pass = self.pass().clone();
@@ -156,6 +186,9 @@ impl Reception {
         if let Ask::Watch { ticket, offset } = &question {
             return self.watch(ticket, *offset);
         }
+        if let Ask::Manage { ticket, order } = &question {
+            return Ok((self.manage(ticket, *order)?, Vec::new()));
+        }
         if matches!(question, Ask::Time) {
             return Ok((Answer::Time { unix_s: now_unix_s(), wire: WIRE_VERSION }, Vec::new()));
         }
@@ -185,13 +218,15 @@ impl Reception {
                 if machine != Some(from.to_string()) {
                     return Err("that node is not yours".to_owned());
                 }
-                (self.gone)(worker);
+                (self.tell)(Told::Gone(worker));
                 Ok((Answer::Done, Vec::new()))
             }
             Ask::Read { path, .. } | Ask::Write { path, .. } => {
                 Err(format!("{path} is not for nodes of other machines"))
             }
-            Ask::Join { .. } | Ask::Watch { .. } | Ask::Time => Err("a second answer".to_owned()),
+            Ask::Join { .. } | Ask::Watch { .. } | Ask::Manage { .. } | Ask::Time => {
+                Err("a second answer".to_owned())
+            }
         }
     }
 }
@@ -220,7 +255,7 @@ mod tests {
         dir: tempfile::TempDir,
         tickets: Tickets,
         reception: Reception,
-        gone: Arc<Mutex<Vec<PeerKey>>>,
+        told: Arc<Mutex<Vec<Told>>>,
     }
 
     const GUEST: PeerKey = PeerKey([1; 32]);
@@ -232,8 +267,8 @@ mod tests {
         let mut tickets = Tickets::open(dir.path()).unwrap();
         let host = InternetReach { key: tickets.key().public(), ways: Vec::new() };
         tickets.set_host(&host, &Relays::None).unwrap();
-        let gone = Arc::new(Mutex::new(Vec::new()));
-        let heard = gone.clone();
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let heard = told.clone();
         let pass = RunPass {
             run: RunId(4),
             secret: "secret".to_owned(),
@@ -247,10 +282,10 @@ mod tests {
             tickets.key().clone(),
             pass,
             1000,
-            Box::new(move |key| heard.lock().unwrap().push(key)),
+            Box::new(move |what| heard.lock().unwrap().push(what)),
             None,
         );
-        Scene { dir, tickets, reception, gone }
+        Scene { dir, tickets, reception, told }
     }
 
     impl Scene {
@@ -344,6 +379,47 @@ mod tests {
     }
 
     #[test]
+    fn an_admins_ticket_manages_tickets_and_the_run_and_no_other_does() {
+        let mut scene = scene();
+        let ticket = |scene: &mut Scene, capability| {
+            scene.tickets.issue(RunId(4), capability, 60).unwrap().to_string()
+        };
+        let tickets =
+            [Capability::Worker, Capability::Viewer, Capability::Admin].map(|of| ticket(&mut scene, of));
+        let manage = |ticket: &str, order| {
+            scene
+                .ask(STRANGER, &Ask::Manage { ticket: ticket.to_owned(), order }, &[])
+                .map(|(answer, _)| answer)
+        };
+        for other in &tickets[..2] {
+            assert!(manage(other, Order::Stop).unwrap_err().contains("not for that"));
+        }
+        assert!(scene.told.lock().unwrap().is_empty());
+        let admin = &tickets[2];
+        let issue = |capability| Order::Issue { capability, life_s: 60 };
+        let Ok(Answer::Issued { id: 4, ticket: fresh }) = manage(admin, issue(Capability::Worker)) else {
+            panic!()
+        };
+        assert!(matches!(scene.join(&fresh, WIRE_VERSION, 1), Ok((Answer::Pass(_), _))));
+        assert!(manage(admin, issue(Capability::Admin)).unwrap_err().contains("only the machine"));
+        assert!(matches!(manage(admin, Order::Revoke { id: 4 }), Ok(Answer::Done)));
+        assert!(scene.reception.turn_out() && !scene.reception.admits(&WORKER));
+        assert!(manage(admin, Order::Revoke { id: 9 }).unwrap_err().contains("no ticket has the number 9"));
+        let Ok(Answer::Tickets { tickets: all }) = manage(admin, Order::List) else { panic!() };
+        assert_eq!(all.iter().map(|known| known.revoked).collect::<Vec<_>>(), [false, false, false, true]);
+        for order in [Order::Save, Order::Stop] {
+            assert!(matches!(manage(admin, order), Ok(Answer::Done)));
+        }
+        assert_eq!(*scene.told.lock().unwrap(), [Told::Save, Told::Stop]);
+        assert!(
+            matches!(scene.join(admin, WIRE_VERSION, 1), Ok((Answer::Pass(_), _))),
+            "it can do what workers' do"
+        );
+        Tickets::read(scene.dir.path()).unwrap().revoke(3).unwrap();
+        assert!(manage(admin, Order::List).unwrap_err().contains("revoked"));
+    }
+
+    #[test]
     fn strangers_get_nothing_and_guests_only_what_is_theirs() {
         let mut scene = scene();
         std::fs::create_dir(scene.dir.path().join("data")).unwrap();
@@ -370,7 +446,7 @@ mod tests {
         let gone = |key: PeerKey| Ask::Gone { worker: key.to_string() };
         scene.ask(GUEST, &gone(WORKER), &[]).unwrap();
         assert!(scene.ask(GUEST, &gone(STRANGER), &[]).unwrap_err().contains("not yours"));
-        assert_eq!(*scene.gone.lock().unwrap(), [WORKER]);
+        assert_eq!(*scene.told.lock().unwrap(), [Told::Gone(WORKER)]);
         assert!(scene.reception.answer(GUEST, b"{", &[]).unwrap_err().contains("not understood"));
     }
 }

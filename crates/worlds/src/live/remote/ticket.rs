@@ -39,6 +39,8 @@ pub enum Capability {
     Worker,
     /// Watch.
     Viewer,
+    /// Issue and revoke tickets, save and stop the run, and all the others do.
+    Admin,
 }
 
 impl Capability {
@@ -47,6 +49,7 @@ impl Capability {
         match self {
             Self::Worker => "worker",
             Self::Viewer => "viewer",
+            Self::Admin => "admin",
         }
     }
 }
@@ -140,6 +143,7 @@ impl FromStr for Ticket {
             let capability = match (words.next(), words.next()) {
                 (None, None) => Capability::Worker,
                 (Some("viewer"), None) => Capability::Viewer,
+                (Some("admin"), None) => Capability::Admin,
                 _ => return None,
             };
             Some(Self {
