@@ -129,15 +129,30 @@ pub(in crate::live) struct RunPass {
     pub(in crate::live) places: Vec<GuestPlace>,
 }
 
-/// Asks, and reads the answer.
+/// Asks, and reads the answer; tries again where a connection is lost on the way.
 pub(super) fn ask(
     requester: &Requester,
     host: &InternetReach,
     question: &Ask,
     body: &[u8],
 ) -> Result<(Answer, Vec<u8>), RequestError> {
-    let head = serde_json::to_vec(question).map_err(|why| RequestError::Refused(why.to_string()))?;
-    let (head, body) = requester.ask_again(host, &head, body)?;
+    understood(requester.ask_again(host, &head_of(question)?, body)?)
+}
+
+/// As [`ask`], without a second try: for what must not be done twice, and where a quick no is worth more.
+pub(super) fn ask_once(
+    requester: &Requester,
+    host: &InternetReach,
+    question: &Ask,
+) -> Result<Answer, RequestError> {
+    understood(requester.ask(host, &head_of(question)?, &[])?).map(|(answer, _)| answer)
+}
+
+fn head_of(question: &Ask) -> Result<Vec<u8>, RequestError> {
+    serde_json::to_vec(question).map_err(|why| RequestError::Refused(why.to_string()))
+}
+
+fn understood((head, body): (Vec<u8>, Vec<u8>)) -> Result<(Answer, Vec<u8>), RequestError> {
     let answer = serde_json::from_slice(&head)
         .map_err(|why| RequestError::Refused(format!("its answer is not understood ({why})")))?;
     Ok((answer, body))

@@ -1,7 +1,7 @@
 //! `skipstone doctor`: whether this machine can take part in a run, and what to do if it can't.
 
 use super::Ticket;
-use super::ask::{Answer, Ask, ask};
+use super::ask::{Answer, Ask, ask_once};
 use super::tickets::now_unix_s;
 use crate::config::bytes_in_units;
 use crate::live::supervisor::capacity;
@@ -186,9 +186,9 @@ fn network(options: &DoctorOptions, note: &mut dyn FnMut(Check)) {
 }
 
 fn run(requester: &Requester, ticket: &Ticket, note: &mut dyn FnMut(Check)) {
-    let ping = || ask(requester, &ticket.host, &Ask::Time, &[]);
+    let ping = || ask_once(requester, &ticket.host, &Ask::Time);
     let first = match ping() {
-        Ok((Answer::Time { unix_s, wire }, _)) => (unix_s, wire),
+        Ok(Answer::Time { unix_s, wire }) => (unix_s, wire),
         Ok(_) => {
             let advice = "install the version of the machine that trains";
             note(check("run", Health::Broken, "it answers something else".to_owned(), advice));

@@ -1,6 +1,6 @@
 //! `skipstone manage`: what the owner of an admin's ticket does to a run on another machine.
 
-use super::ask::{Answer, Ask, ask};
+use super::ask::{Answer, Ask, ask_once};
 use super::tickets::now_unix_s;
 use super::{Capability, Invitation, Ticket, TicketError, Tickets};
 use serde::{Deserialize, Serialize};
@@ -85,12 +85,12 @@ pub fn manage(ticket: &str, order: Order) -> Result<Managed, ManageError> {
     }
     let requester = Requester::open(EndpointKey::generate(), ticket.relays.clone())?.with_patience(PATIENCE);
     let question = Ask::Manage { ticket: ticket.to_string(), order };
-    let answer = ask(&requester, &ticket.host, &question, &[]);
+    let answer = ask_once(&requester, &ticket.host, &question);
     requester.close();
     match answer {
-        Ok((Answer::Tickets { tickets }, _)) => Ok(Managed::Tickets(tickets)),
-        Ok((Answer::Issued { id, ticket }, _)) => Ok(Managed::Issued { id, ticket }),
-        Ok((Answer::Done, _)) => Ok(Managed::Done),
+        Ok(Answer::Tickets { tickets }) => Ok(Managed::Tickets(tickets)),
+        Ok(Answer::Issued { id, ticket }) => Ok(Managed::Issued { id, ticket }),
+        Ok(Answer::Done) => Ok(Managed::Done),
         Ok(_) => Err(ManageError::Refused("it answers something else".to_owned())),
         Err(RequestError::Refused(why)) => Err(ManageError::Refused(why)),
         Err(why) => Err(ManageError::Unreachable(why)),
