@@ -1,5 +1,9 @@
 //! The child processes: started, listened to, replaced.
 
+mod faults;
+mod host;
+mod words;
+
 use super::{ListenOptions, RunError};
 use crate::config::RunConfig;
 use crate::fixed_plan::FixedPlan;
@@ -10,16 +14,17 @@ use crate::live::start::{
     CoordinatorReady, CoordinatorStart, DoorStart, ListenStart, NodeCount, NodeStart, PlacesStart,
 };
 use crate::wan::{PaceCount, RegionView, TaskTimes, WanTable, describe};
+use host::{for_others, invitation, machine_number, note_host};
 use skipstone_net::{Reach, RunSecret};
 use skipstone_planner::SwarmDescription;
 use skipstone_protocol::SavedState;
 use skipstone_types::{Event, NodeId, Settings};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::io::{BufRead, BufReader, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
+use words::{Word, hear_coordinator, hear_counts};
 
 /// So many deaths before a welcome within [`DYING_WINDOW`] are no accident.
 const DEATHS_AT_START_MAX: usize = 20;
@@ -32,12 +37,6 @@ pub(super) enum News {
     Event(Event),
     /// A process was replaced.
     Respawned(&'static str),
-}
-
-enum Word {
-    Ready(CoordinatorReady),
-    Event(Event),
-    Node(NodeCount),
 }
 
 struct Process {
@@ -192,7 +191,7 @@ impl Children {
             .map_err(failed)?;
         if let Some(stdout) = child.stdout.take() {
             let speaker = self.speaker.clone();
-            std::thread::spawn(move || listen(stdout, &speaker));
+            std::thread::spawn(move || hear_coordinator(stdout, &speaker));
         }
         self.coordinator = Some(Process { child, stdin, slot: 0, succeeded: false });
         if self.stops {
@@ -440,54 +439,6 @@ impl Children {
         self.coordinator_exit
     }
 
-    pub(super) fn tell_coordinator(&mut self, word: &str) {
-        self.stops |= word == "stop";
-        if let Some(process) = &mut self.coordinator {
-            // A coordinator that is just dying hears nothing: its successor is told to stop, and a save is put off.
-            let _ = writeln!(process.stdin, "{word}").and_then(|()| process.stdin.flush());
-        }
-    }
-
-    /// Gives a node notice: it leaves once others have what is needed of it. Whether there was such a node.
-    pub(super) fn drain_node(&mut self, process: u32) -> bool {
-        self.tell_node(process, Control::Leave)
-    }
-
-    /// SIGKILL. Whether there was such a node.
-    pub(super) fn kill_node(&mut self, process: u32) -> bool {
-        self.nodes
-            .iter_mut()
-            .find(|node| node.child.id() == process)
-            .is_some_and(|node| node.child.kill().is_ok())
-    }
-
-    /// Tells a node to make a fault. Whether there was such a node.
-    pub(super) fn tell_node(&mut self, process: u32, control: Control) -> bool {
-        self.nodes
-            .iter_mut()
-            .find(|node| node.child.id() == process)
-            .is_some_and(|node| writeln!(node.stdin, "{control}").and_then(|()| node.stdin.flush()).is_ok())
-    }
-
-    /// SIGSTOP, or SIGCONT. Whether there was such a node.
-    #[cfg(unix)]
-    pub(super) fn halt_node(&mut self, process: u32, halt: bool) -> bool {
-        use rustix::process::{Pid, Signal, kill_process};
-        let signal = if halt { Signal::STOP } else { Signal::CONT };
-        // A child that has died is not reaped before `look` says so: the id is still its own.
-        self.nodes
-            .iter()
-            .find(|node| node.child.id() == process)
-            .and_then(|node| Pid::from_raw(node.child.id() as i32))
-            .is_some_and(|pid| kill_process(pid, signal).is_ok())
-    }
-
-    /// Processes can't be stopped here.
-    #[cfg(not(unix))]
-    pub(super) fn halt_node(&mut self, _: u32, _: bool) -> bool {
-        false
-    }
-
     fn count(&mut self, count: NodeCount) {
         match count {
             NodeCount::Pace(count) => drop(self.paces.insert(count.process, count)),
@@ -516,22 +467,6 @@ impl Children {
         }))
     }
 
-    /// Process id and slot of each node.
-    pub(super) fn places(&self) -> Vec<(u32, usize)> {
-        self.nodes.iter().map(|process| (process.child.id(), process.slot)).collect()
-    }
-
-    /// Processes of the nodes in a region of the run's table.
-    pub(super) fn in_region(&self, region: u16) -> Vec<u32> {
-        let Some(table) = &self.wan else { return Vec::new() };
-        let of = |slot| self.region_of(table, slot);
-        self.nodes
-            .iter()
-            .filter(|process| of(process.slot) == region)
-            .map(|process| process.child.id())
-            .collect()
-    }
-
     /// Where a node of this machine is: by its place if links are made longer, else where the machine is.
     fn region_of(&self, table: &WanTable, slot: usize) -> u16 {
         if self.config.wan.is_some() { table.region_of(slot) } else { table.coordinator() }
@@ -541,11 +476,6 @@ impl Children {
     pub(super) fn processes(&self) -> (Option<u32>, Vec<u32>) {
         let coordinator = self.coordinator.as_ref().map(|process| process.child.id());
         (coordinator, self.nodes.iter().map(|node| node.child.id()).collect())
-    }
-
-    /// SIGKILL. Whether there was a coordinator.
-    pub(super) fn kill_coordinator(&mut self) -> bool {
-        self.coordinator.as_mut().is_some_and(|process| process.child.kill().is_ok())
     }
 
     pub(super) fn kill_all(&mut self) {
@@ -576,92 +506,5 @@ impl Children {
 impl Drop for Children {
     fn drop(&mut self) {
         self.kill_all();
-    }
-}
-
-/// A number that tells this machine from others; 0 where there are none.
-fn machine_number(listens: bool) -> Result<u64, RunError> {
-    if !listens {
-        return Ok(0);
-    }
-    getrandom::u64().map(|number| number | 1).map_err(|why| RunError::Listen(why.to_string()))
-}
-
-/// The options as other machines may know them: no paths of this one, and no command to run.
-fn for_others(config: &RunConfig) -> RunConfig {
-    RunConfig {
-        data: None,
-        notice_command: None,
-        threads: None,
-        wan: None,
-        links: None,
-        out: PathBuf::new(),
-        ..config.clone()
-    }
-}
-
-/// Notes where the coordinator is.
-#[cfg(feature = "iroh")]
-fn note_host(dir: &Path, address: &str, listen: &ListenOptions) -> Result<(), RunError> {
-    let failed = |why: String| RunError::Listen(why);
-    let relays = listen.relays.parse().map_err(|why: skipstone_net::RelaysError| failed(why.to_string()))?;
-    crate::live::remote::note_host(dir, address, &relays).map_err(|why| failed(why.to_string()))
-}
-
-#[cfg(not(feature = "iroh"))]
-fn note_host(_: &Path, _: &str, _: &ListenOptions) -> Result<(), RunError> {
-    Err(RunError::Listen("this build has no way to other machines (feature iroh)".to_owned()))
-}
-
-/// Issues a ticket; says how it is used.
-#[cfg(feature = "iroh")]
-fn invitation(
-    dir: &Path,
-    run: skipstone_types::RunId,
-    address: &str,
-    listen: &ListenOptions,
-) -> Result<String, RunError> {
-    let ticket = crate::live::remote::invite(dir, run, listen.ticket_life_s)
-        .map_err(|why| RunError::Listen(why.to_string()))?;
-    if let Some(file) = &listen.ticket_file {
-        let text = format!("{ticket}\n");
-        skipstone_files::write(file, &[text.as_bytes()])
-            .map_err(|why| RunError::Listen(format!("--ticket-file {}: {why}", file.display())))?;
-    }
-    let way = match (address.contains("relay:"), listen.relays.as_str()) {
-        (true, _) => "",
-        (false, "none") => "\n(no relay: machines must reach an address of this one directly)",
-        (false, _) => "\n(no relay answers: machines must reach an address of this one directly)",
-    };
-    Ok(format!("other machines join with:\n\n  skipstone join {ticket}\n{way}"))
-}
-
-#[cfg(not(feature = "iroh"))]
-fn invitation(_: &Path, _: skipstone_types::RunId, _: &str, _: &ListenOptions) -> Result<String, RunError> {
-    Err(RunError::Listen("this build has no way to other machines (feature iroh)".to_owned()))
-}
-
-fn hear_counts(stdout: impl Read, speaker: &Sender<Word>) {
-    let counts = BufReader::new(stdout).lines().map_while(Result::ok);
-    for count in counts.filter_map(|line| serde_json::from_str(&line).ok()) {
-        if speaker.send(Word::Node(count)).is_err() {
-            return;
-        }
-    }
-}
-
-fn listen(stdout: impl Read, speaker: &Sender<Word>) {
-    for (number, line) in BufReader::new(stdout).lines().enumerate() {
-        let Ok(line) = line else { return };
-        let word = if number == 0 {
-            serde_json::from_str(&line).ok().map(Word::Ready)
-        } else {
-            serde_json::from_str(&line).ok().map(Word::Event)
-        };
-        if let Some(word) = word
-            && speaker.send(word).is_err()
-        {
-            return;
-        }
     }
 }
