@@ -137,7 +137,7 @@ fn help_has_examples_and_hides_what_is_internal() {
     assert!(!all.contains("internal"));
     for command in [
         "demo", "train", "eval", "generate", "audit", "replay", "show", "bench", "plan", "simulate", "chaos",
-        "lab", "config", "join", "tickets", "doctor",
+        "lab", "config", "join", "tickets", "watch", "manage", "doctor",
     ] {
         assert!(all.contains(&format!("\n  {command} ")), "{command} is not listed");
         let text = help(&[command, "--help"]);

@@ -323,6 +323,45 @@ fn a_viewers_ticket_shows_the_run_and_lets_nobody_in() {
 }
 
 #[test]
+fn an_admins_ticket_invites_turns_out_saves_and_stops_from_elsewhere() {
+    let mut host = Host::start(100_000, 3, "save_every_s = 0.0\n");
+    host.wait_for("committed", 3);
+    let run = host.out();
+    let ticket = |purpose: &str| {
+        let output =
+            command(&["tickets", run.to_str().unwrap(), "--new", "--for", purpose]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().split(' ').next_back().unwrap().to_owned()
+    };
+    let (admin, viewer) = (ticket("admin"), ticket("viewer"));
+    let manage = |ticket: &str, arguments: &[&str]| {
+        let output = command(&["manage", ticket]).args(arguments).output().unwrap();
+        let said =
+            String::from_utf8(if output.status.success() { output.stdout } else { output.stderr }).unwrap();
+        (output.status.code(), said)
+    };
+    for other in [&viewer, &host.ticket] {
+        let (code, said) = manage(other, &["--stop"]);
+        assert!(code == Some(2) && said.contains("--for admin"), "{said}");
+    }
+    let (_, invitation) = manage(&admin, &["--new", "--life", "1h"]);
+    host.ticket = invitation.trim().strip_prefix("skipstone join ").unwrap().to_owned();
+    let (mut guest, lines) = host.join("guest", 1);
+    wait_for_line(&lines, "is node");
+    let lost = host.count("node_lost");
+    assert_eq!(manage(&admin, &["--revoke", "4"]).0, Some(0));
+    host.wait_for("node_lost", lost + 1);
+    let (_, listed) = manage(&admin, &[]);
+    assert!(listed.lines().any(|line| line.contains('4') && line.contains("revoked")), "{listed}");
+    guest.kill().unwrap();
+    let _ = guest.wait();
+    let saved = host.count("state_saved");
+    assert_eq!(manage(&admin, &["--save"]).0, Some(0));
+    host.wait_for("state_saved", saved + 1);
+    assert_eq!(manage(&admin, &["--stop"]).0, Some(0));
+    host.end();
+}
+
+#[test]
 fn who_has_no_valid_ticket_is_told_why() {
     let mut host = Host::start(100_000, 3, "");
     let run = host.out();
