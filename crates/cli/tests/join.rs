@@ -359,6 +359,7 @@ fn an_admins_ticket_invites_turns_out_saves_and_stops_from_elsewhere() {
     host.wait_for("state_saved", saved + 1);
     assert_eq!(manage(&admin, &["--stop"]).0, Some(0));
     host.end();
+    assert_eq!(host.count("managed"), 4, "an invitation, a revocation, a save and a stop");
 }
 
 #[test]

@@ -87,7 +87,7 @@ impl RunState {
                 self.running = None;
                 self.finished = Some(why.clone());
             }
-            _ => {} // Repaired, Hedged, StateSaved, SaveFailed, Refused, Respawned: told, not counted
+            _ => {} // Repaired, Hedged, StateSaved, SaveFailed, Refused, Managed, Respawned: told, not counted
         }
         self.tell(&record.event);
     }

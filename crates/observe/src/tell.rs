@@ -152,6 +152,12 @@ impl RunState {
                 Some(node) => format!("refused {node}: {}", words::clean(why, 120)),
                 None => format!("refused a peer: {}", words::clean(why, 120)),
             },
+            Event::Managed { ticket, order, of: Some(of) } => {
+                format!("{} of ticket {of}, ordered with ticket {ticket}", words::clean(order, 20))
+            }
+            Event::Managed { ticket, order, of: None } => {
+                format!("{}, ordered with ticket {ticket}", words::clean(order, 20))
+            }
             Event::Validated { iteration, loss } => format!(
                 "validation loss {loss:.3} (perplexity {:.2}) after {}",
                 loss.exp(),

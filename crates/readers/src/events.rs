@@ -120,6 +120,7 @@ fn every_kind() -> Vec<Event> {
         Event::StateSaved { iteration },
         Event::SaveFailed { why: "the disk is full".to_owned() },
         Event::Refused { node: None, why: "another run".to_owned() },
+        Event::Managed { ticket: 2, order: "revoke".to_owned(), of: Some(3) },
         Event::Validated { iteration, loss: 5.0 },
         Event::Finished { iteration, why: "done".to_owned() },
     ]

@@ -400,6 +400,15 @@ pub enum Event {
         /// Why.
         why: String,
     },
+    /// The owner of an admin's ticket had something done from elsewhere.
+    Managed {
+        /// The ticket's number.
+        ticket: u64,
+        /// `issue`, `revoke`, `save` or `stop`.
+        order: String,
+        /// The number of the ticket that was issued or revoked.
+        of: Option<u64>,
+    },
     /// The parent killed a process (demo, churn, chaos).
     Killed {
         /// `node` or `coordinator`.
@@ -536,6 +545,7 @@ mod tests {
             Event::StateSaved { iteration },
             Event::SaveFailed { why: why.clone() },
             Event::Refused { node: None, why: why.clone() },
+            Event::Managed { ticket: 1, order: String::new(), of: None },
             Event::Killed { target: String::new(), node: None, stage: None },
             Event::Injected { fault: String::new(), node, peer: None, for_ms: 1 },
             Event::Respawned { target: String::new() },
@@ -575,11 +585,12 @@ mod tests {
             | Event::StateSaved { .. }
             | Event::SaveFailed { .. }
             | Event::Refused { .. }
+            | Event::Managed { .. }
             | Event::Killed { .. }
             | Event::Injected { .. }
             | Event::Respawned { .. }
             | Event::Validated { .. }
-            | Event::Finished { .. } => 33,
+            | Event::Finished { .. } => 34,
         }
     }
 

@@ -287,13 +287,20 @@ impl Driver {
 
     #[cfg(feature = "iroh")]
     fn hear(&mut self, what: Told) {
+        use super::remote::Order;
         match what {
             Told::Gone(key) => {
                 let gone = self.roll.peers_with(|other| other == key);
                 gone.into_iter().for_each(|peer| self.transport.forbid(peer));
             }
-            Told::Save => self.queue.push_back(CoordinatorInput::Save),
-            Told::Stop => self.queue.push_back(CoordinatorInput::Stop),
+            Told::Ordered { ticket, order, of } => {
+                log(&Event::Managed { ticket, order: order.name().to_owned(), of });
+                match order {
+                    Order::Save => self.queue.push_back(CoordinatorInput::Save),
+                    Order::Stop => self.queue.push_back(CoordinatorInput::Stop),
+                    Order::List | Order::Issue { .. } | Order::Revoke { .. } => {}
+                }
+            }
         }
     }
 

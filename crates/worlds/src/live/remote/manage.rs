@@ -36,6 +36,19 @@ pub enum Order {
     Stop,
 }
 
+impl Order {
+    /// As it is called in the event log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::List => "list",
+            Self::Issue { .. } => "issue",
+            Self::Revoke { .. } => "revoke",
+            Self::Save => "save",
+            Self::Stop => "stop",
+        }
+    }
+}
+
 /// What came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Managed {

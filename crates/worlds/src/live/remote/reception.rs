@@ -24,10 +24,15 @@ const STATE_OVERHEAD_BYTES: u64 = 1 << 20;
 pub(in crate::live) enum Told {
     /// The process of the node with this key is gone.
     Gone(PeerKey),
-    /// To save.
-    Save,
-    /// To stop.
-    Stop,
+    /// The owner of the admin's ticket with this number had this done, or wants it done.
+    Ordered {
+        /// The number.
+        ticket: u64,
+        /// What.
+        order: Order,
+        /// The number of the ticket that was issued or revoked.
+        of: Option<u64>,
+    },
 }
 
 type Tell = Box<dyn Fn(Told) + Send + Sync>;
@@ -110,16 +115,20 @@ impl Reception {
 
     /// Carries an order out, for whoever has an admin's ticket.
     fn manage(&self, ticket: &str, order: Order) -> Result<Answer, String> {
-        if self.check(ticket)?.capability != Capability::Admin {
+        let ticket = self.check(ticket)?;
+        if ticket.capability != Capability::Admin {
             return Err("this ticket is not for that: one is issued where the run is, by `skipstone tickets --new --for admin`".to_owned());
         }
         let _alone = self.managing.lock().unwrap_or_else(PoisonError::into_inner);
         let run = self.pass().run;
         let answer = carry_out(&self.dir, run, order)?;
-        match order {
-            Order::Save => (self.tell)(Told::Save),
-            Order::Stop => (self.tell)(Told::Stop),
-            Order::List | Order::Issue { .. } | Order::Revoke { .. } => {}
+        let of = match (&answer, order) {
+            (Some(Answer::Issued { id, .. }), _) => Some(*id),
+            (_, Order::Revoke { id }) => Some(id),
+            _ => None,
+        };
+        if order != Order::List {
+            (self.tell)(Told::Ordered { ticket: ticket.id, order, of });
         }
         Ok(answer.unwrap_or(Answer::Done))
     }
@@ -410,7 +419,15 @@ mod tests {
         for order in [Order::Save, Order::Stop] {
             assert!(matches!(manage(admin, order), Ok(Answer::Done)));
         }
-        assert_eq!(*scene.told.lock().unwrap(), [Told::Save, Told::Stop]);
+        let told = scene.told.lock().unwrap().clone();
+        let orders: Vec<_> = told
+            .iter()
+            .map(|told| match told {
+                Told::Ordered { ticket: 3, order, of } => (order.name(), *of),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(orders, [("issue", Some(4)), ("revoke", Some(4)), ("save", None), ("stop", None)]);
         assert!(
             matches!(scene.join(admin, WIRE_VERSION, 1), Ok((Answer::Pass(_), _))),
             "it can do what workers' do"
