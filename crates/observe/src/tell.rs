@@ -145,6 +145,10 @@ impl RunState {
             Event::StateSaved { iteration } => {
                 format!("saved after {}", words::plural(iteration.0, "iteration"))
             }
+            Event::SaveSkipped { iteration, writing } => format!(
+                "not saved after {}: the state after {writing} is still being written",
+                words::plural(iteration.0, "iteration")
+            ),
             Event::SaveFailed { why } => {
                 format!("can't save the state: {}; it will be tried again", words::clean(why, 120))
             }

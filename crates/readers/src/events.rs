@@ -118,6 +118,7 @@ fn every_kind() -> Vec<Event> {
         },
         Event::Injected { fault: "partition".to_owned(), node, peer: Some(NodeId(0)), for_ms: 500 },
         Event::StateSaved { iteration },
+        Event::SaveSkipped { iteration, writing: iteration },
         Event::SaveFailed { why: "the disk is full".to_owned() },
         Event::Refused { node: None, why: "another run".to_owned() },
         Event::Validated { iteration, loss: 5.0 },

@@ -388,6 +388,13 @@ pub enum Event {
         /// The iteration that would run next.
         iteration: Iteration,
     },
+    /// A save was due while the one before was still being written, and is left out; the next will be tried as usual.
+    SaveSkipped {
+        /// The iteration that would run next.
+        iteration: Iteration,
+        /// The iteration whose state is still being written.
+        writing: Iteration,
+    },
     /// A save failed; the next one will be tried as usual.
     SaveFailed {
         /// Why.
@@ -534,6 +541,7 @@ mod tests {
                 record: Digest::default(),
             },
             Event::StateSaved { iteration },
+            Event::SaveSkipped { iteration, writing: iteration },
             Event::SaveFailed { why: why.clone() },
             Event::Refused { node: None, why: why.clone() },
             Event::Killed { target: String::new(), node: None, stage: None },
@@ -573,13 +581,14 @@ mod tests {
             | Event::AttemptAborted { .. }
             | Event::Committed { .. }
             | Event::StateSaved { .. }
+            | Event::SaveSkipped { .. }
             | Event::SaveFailed { .. }
             | Event::Refused { .. }
             | Event::Killed { .. }
             | Event::Injected { .. }
             | Event::Respawned { .. }
             | Event::Validated { .. }
-            | Event::Finished { .. } => 33,
+            | Event::Finished { .. } => 34,
         }
     }
 

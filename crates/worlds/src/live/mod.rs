@@ -5,7 +5,7 @@
 //! run secret among it, which is therefore neither in arguments nor in the environment). Children end when that pipe does.
 //!
 //! In a node, one thread runs the worker core and owns the tensors ([`store::TensorStore`]), one computes
-//! ([`store::Engine`]), and the transport's threads move bytes and heartbeats.
+//! ([`store::Engine`]), one writes states to the disk ([`store::StateWriter`]), and the transport's threads move bytes and heartbeats.
 
 mod address;
 pub mod chaos;
