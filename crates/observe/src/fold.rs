@@ -31,7 +31,9 @@ impl RunState {
             Event::Validated { .. }
             | Event::StateSaved { .. }
             | Event::SaveSkipped { .. }
-            | Event::SaveFailed { .. } => {}
+            | Event::SaveFailed { .. }
+            | Event::StateStored { .. }
+            | Event::StoreFailed { .. } => {}
             _ if self.finished.is_some() || self.knows(&record.event) => return,
             _ => {}
         }
@@ -90,7 +92,7 @@ impl RunState {
                 self.running = None;
                 self.finished = Some(why.clone());
             }
-            _ => {} // Repaired, Hedged, StateSaved, SaveSkipped, SaveFailed, Refused, Respawned: told, not counted
+            _ => {} // Repaired, Hedged, StateSaved, SaveSkipped, SaveFailed, StateStored, StoreFailed, Refused, Respawned: told, not counted
         }
         self.tell(&record.event);
     }

@@ -120,6 +120,8 @@ fn every_kind() -> Vec<Event> {
         Event::StateSaved { iteration },
         Event::SaveSkipped { iteration, writing: iteration },
         Event::SaveFailed { why: "the disk is full".to_owned() },
+        Event::StateStored { iteration, bytes: 5 << 20, took_ms: 900 },
+        Event::StoreFailed { iteration, why: "s3://bucket/run: no answer".to_owned() },
         Event::Refused { node: None, why: "another run".to_owned() },
         Event::Validated { iteration, loss: 5.0 },
         Event::Finished { iteration, why: "done".to_owned() },

@@ -400,6 +400,22 @@ pub enum Event {
         /// Why.
         why: String,
     },
+    /// A saved state, and what else it takes to go on, is whole in the store of `--checkpoint-to`.
+    StateStored {
+        /// The iteration that would run next.
+        iteration: Iteration,
+        /// Bytes that were sent: what the store had already is not sent again.
+        bytes: u64,
+        /// Milliseconds since it was begun.
+        took_ms: u64,
+    },
+    /// A saved state did not reach the store of `--checkpoint-to`, which still holds the one before.
+    StoreFailed {
+        /// The iteration that would run next.
+        iteration: Iteration,
+        /// Why.
+        why: String,
+    },
     /// A peer or message was refused.
     Refused {
         /// Who.
@@ -543,6 +559,8 @@ mod tests {
             Event::StateSaved { iteration },
             Event::SaveSkipped { iteration, writing: iteration },
             Event::SaveFailed { why: why.clone() },
+            Event::StateStored { iteration, bytes: 1, took_ms },
+            Event::StoreFailed { iteration, why: why.clone() },
             Event::Refused { node: None, why: why.clone() },
             Event::Killed { target: String::new(), node: None, stage: None },
             Event::Injected { fault: String::new(), node, peer: None, for_ms: 1 },
@@ -583,12 +601,14 @@ mod tests {
             | Event::StateSaved { .. }
             | Event::SaveSkipped { .. }
             | Event::SaveFailed { .. }
+            | Event::StateStored { .. }
+            | Event::StoreFailed { .. }
             | Event::Refused { .. }
             | Event::Killed { .. }
             | Event::Injected { .. }
             | Event::Respawned { .. }
             | Event::Validated { .. }
-            | Event::Finished { .. } => 34,
+            | Event::Finished { .. } => 36,
         }
     }
 
