@@ -133,7 +133,7 @@ mod tests {
     fn urls_of_object_stores() {
         let cloud = |text: &str| match Location::parse(text).unwrap() {
             Location::Cloud { scheme, bucket, prefix, .. } => (scheme, bucket, prefix),
-            folder => panic!("{folder:?}"),
+            folder @ Location::Folder { .. } => panic!("{folder:?}"),
         };
         assert_eq!(cloud("s3://b"), (Scheme::S3, "b".to_owned(), String::new()));
         assert_eq!(cloud("gs://b.x/runs/7/"), (Scheme::Gs, "b.x".to_owned(), "runs/7".to_owned()));

@@ -112,7 +112,7 @@ impl Tried {
         if let Some(known) = self.known.as_ref().filter(|_| resume)
             && matches!(read_state(&dir), Err(StateError::Missing { .. }))
         {
-            fetch::fetch(&self.store, known, &dir, |file| file.is_of_state())?;
+            fetch::fetch(&self.store, known, &dir, manifest::StoredFile::is_of_state)?;
         }
         let sender = Sender::start(self.store, dir.clone(), folder.facts.run, self.known)
             .map_err(|source| RunError::Spawn { what: "the thread that sends checkpoints", source })?;
