@@ -76,6 +76,8 @@ impl From<RunError> for Failure {
             | RunError::Health(_)
             | RunError::State(_)
             | RunError::Log(_)
+            | RunError::Store(_)
+            | RunError::Stored { .. }
             | RunError::Memory { .. } => Self::input(error),
             RunError::Folder(error) => error.into(),
             error => Self::failed(error),

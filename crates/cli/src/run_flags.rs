@@ -183,6 +183,10 @@ pub(crate) struct RunFlags {
     /// Time between saves of state/, as 90s, 10m or 1h; 0 = only at the end [default: 10m]
     #[arg(long, value_name = "TIME", value_parser = parse_seconds, help_heading = "Training")]
     save_every: Option<f64>,
+    /// Send what is saved somewhere else as well, with all that it takes to go on when this machine is gone: a folder,
+    /// file:///PATH, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX (see below)
+    #[arg(long, value_name = "URL", help_heading = "Training")]
+    pub(crate) checkpoint_to: Option<String>,
     /// The run's folder [default: skipstone-run]
     #[arg(long, value_name = "DIR", help_heading = "Training")]
     out: Option<PathBuf>,
@@ -229,10 +233,14 @@ fn parse_schedule(text: &str) -> Result<RateShape, String> {
 }
 
 impl RunFlags {
+    /// The folder of the run that is to go on.
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.out.clone().unwrap_or_else(|| RunConfig::default().out)
+    }
+
     /// The run that file and flags ask for. A run that goes on starts from the options in its own folder.
     pub(crate) fn config(self, resume: bool) -> Outcome<RunConfig> {
-        let out = self.out.clone();
-        let own = out.unwrap_or_else(|| RunConfig::default().out).join("run.toml");
+        let own = self.folder().join("run.toml");
         let mut config = match &self.file {
             Some(file) => RunConfig::read(file)?,
             None if resume && own.is_file() => {
@@ -279,6 +287,7 @@ impl RunFlags {
             churn,
             churn_speed,
             notice_command,
+            checkpoint_to,
             price_per_hour,
             price_per_gb,
             wan,
@@ -382,6 +391,7 @@ mod tests {
             ("steps", "9"),
             ("seed", "8"),
             ("save-every", "1h"),
+            ("checkpoint-to", "s3://bucket/run"),
             ("out", "y"),
         ];
         for (name, value) in flags {

@@ -28,7 +28,12 @@ impl RunState {
             Event::SwarmStarted { .. } => self.begin_session(true),
             Event::CoordinatorStarted { .. } | Event::NodeJoined { .. } => self.begin_session(false),
             // After the end only a validation, a save and the like count: a run's processes go down with it.
-            Event::Validated { .. } | Event::StateSaved { .. } | Event::SaveFailed { .. } => {}
+            Event::Validated { .. }
+            | Event::StateSaved { .. }
+            | Event::SaveSkipped { .. }
+            | Event::SaveFailed { .. }
+            | Event::StateStored { .. }
+            | Event::StoreFailed { .. } => {}
             _ if self.finished.is_some() || self.knows(&record.event) => return,
             _ => {}
         }
@@ -87,7 +92,7 @@ impl RunState {
                 self.running = None;
                 self.finished = Some(why.clone());
             }
-            _ => {} // Repaired, Hedged, StateSaved, SaveFailed, Refused, Managed, Respawned: told, not counted
+            _ => {} // Repaired, Hedged, StateSaved, SaveSkipped, SaveFailed, StateStored, StoreFailed, Refused, Managed, Respawned: told, not counted
         }
         self.tell(&record.event);
     }

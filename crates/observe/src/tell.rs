@@ -145,9 +145,24 @@ impl RunState {
             Event::StateSaved { iteration } => {
                 format!("saved after {}", words::plural(iteration.0, "iteration"))
             }
+            Event::SaveSkipped { iteration, writing } => format!(
+                "not saved after {}: the state after {writing} is still being written",
+                words::plural(iteration.0, "iteration")
+            ),
             Event::SaveFailed { why } => {
                 format!("can't save the state: {}; it will be tried again", words::clean(why, 120))
             }
+            Event::StateStored { iteration, bytes, took_ms } => format!(
+                "the state after {} is stored: {:.1} MB in {:.1} s",
+                words::plural(iteration.0, "iteration"),
+                *bytes as f64 / 1e6,
+                *took_ms as f64 / 1e3
+            ),
+            Event::StoreFailed { iteration, why } => format!(
+                "the state after {} is not stored: {}",
+                words::plural(iteration.0, "iteration"),
+                words::clean(why, 300)
+            ),
             Event::Refused { node, why } => match node {
                 Some(node) => format!("refused {node}: {}", words::clean(why, 120)),
                 None => format!("refused a peer: {}", words::clean(why, 120)),

@@ -103,7 +103,12 @@ fn event() -> impl Strategy<Value = Event> {
             .prop_map(|(target, node, stage)| Event::Killed { target, node, stage }),
         1 => text().prop_map(|target| Event::Respawned { target }),
         1 => (iteration(), any::<f64>()).prop_map(|(iteration, loss)| Event::Validated { iteration, loss }),
+        1 => (iteration(), iteration())
+            .prop_map(|(iteration, writing)| Event::SaveSkipped { iteration, writing }),
         1 => text().prop_map(|why| Event::SaveFailed { why }),
+        1 => (iteration(), any::<u64>(), any::<u64>())
+            .prop_map(|(iteration, bytes, took_ms)| Event::StateStored { iteration, bytes, took_ms }),
+        1 => (iteration(), text()).prop_map(|(iteration, why)| Event::StoreFailed { iteration, why }),
         1 => (iteration(), text()).prop_map(|(iteration, why)| Event::Finished { iteration, why }),
     ]
 }

@@ -6,7 +6,9 @@ use crate::message::{ToCoordinator, ToPeer, ToWorker};
 use crate::record::SavedStage;
 use crate::task::{Handle, Outcome, Task, TaskId};
 use serde::{Deserialize, Serialize};
-use skipstone_types::{Event, Iteration, NodeId, PlaceAnswer, PlaceProblem, Plan, PlanProblem, Term};
+use skipstone_types::{
+    Digest, Event, Iteration, NodeId, PlaceAnswer, PlaceProblem, Plan, PlanProblem, StageId, Term,
+};
 
 /// What happens to a worker.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,6 +49,13 @@ pub enum WorkerInput {
         /// How.
         outcome: Outcome,
     },
+    /// A [`WorkerCommand::Write`] has ended.
+    Written {
+        /// Which.
+        id: TaskId,
+        /// Whether the state is on the disk for good; else why not, and nothing is left of it.
+        written: Result<(), String>,
+    },
 }
 
 /// What a worker wants done, in order.
@@ -62,6 +71,20 @@ pub enum WorkerCommand {
         inputs: Vec<Handle>,
         /// What comes out, under these names.
         outputs: Vec<Handle>,
+    },
+    /// Write a state to `state/`, beside the tasks; at most one write is under way at a time. The state is taken as it is when
+    /// this is carried out: right afterwards it may be consumed or dropped. Answer with [`WorkerInput::Written`].
+    Write {
+        /// Names the write.
+        id: TaskId,
+        /// The stage.
+        stage: StageId,
+        /// The iteration that the state belongs to.
+        iteration: Iteration,
+        /// The state's digest.
+        digest: Digest,
+        /// The state.
+        state: Handle,
     },
     /// Forget tensors.
     Drop {

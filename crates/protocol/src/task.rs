@@ -15,7 +15,7 @@ impl Handle {
     pub const RECEIVED: u64 = 1 << 63;
 }
 
-/// Counts a worker's tasks.
+/// Counts a worker's tasks, and its writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskId(pub u64);
 
@@ -127,13 +127,6 @@ pub enum Task {
         stage: StageId,
         /// How.
         recipe: Recipe,
-    },
-    /// Writes a state to `state/`. `[state] → []`, [`Outcome::Done`] or [`Outcome::Failed`].
-    Save {
-        /// The stage.
-        stage: StageId,
-        /// The iteration that the state belongs to.
-        iteration: Iteration,
     },
 }
 

@@ -38,7 +38,7 @@ fn read(bytes: &[u8]) -> Result<Verdict, Broken> {
         Err(why) => return refused(why),
     };
     let again = scratch::folder()?.join("again.safetensors");
-    file().write(&again, &state).map_err(lost)?;
+    file().write(&again, &state, &state.digest()).map_err(lost)?;
     // Its digest covers every bit.
     same(&state.digest(), &file().read(&again, &layout).map_err(lost)?.digest())
 }
@@ -60,7 +60,7 @@ fn seeds() -> Result<Vec<Seed>, SeedError> {
         .map(|(name, state)| {
             scratch::made_in(|dir| {
                 let path = dir.join("stage.safetensors");
-                file().write(&path, &state)?;
+                file().write(&path, &state, &state.digest())?;
                 Ok((name.to_owned(), std::fs::read(path)?))
             })
         })

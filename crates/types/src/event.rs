@@ -388,8 +388,31 @@ pub enum Event {
         /// The iteration that would run next.
         iteration: Iteration,
     },
+    /// A save was due while the one before was still being written, and is left out; the next will be tried as usual.
+    SaveSkipped {
+        /// The iteration that would run next.
+        iteration: Iteration,
+        /// The iteration whose state is still being written.
+        writing: Iteration,
+    },
     /// A save failed; the next one will be tried as usual.
     SaveFailed {
+        /// Why.
+        why: String,
+    },
+    /// A saved state, and what else it takes to go on, is whole in the store of `--checkpoint-to`.
+    StateStored {
+        /// The iteration that would run next.
+        iteration: Iteration,
+        /// Bytes that were sent: what the store had already is not sent again.
+        bytes: u64,
+        /// Milliseconds since it was begun.
+        took_ms: u64,
+    },
+    /// A saved state did not reach the store of `--checkpoint-to`, which still holds the one before.
+    StoreFailed {
+        /// The iteration that would run next.
+        iteration: Iteration,
         /// Why.
         why: String,
     },
@@ -543,7 +566,10 @@ mod tests {
                 record: Digest::default(),
             },
             Event::StateSaved { iteration },
+            Event::SaveSkipped { iteration, writing: iteration },
             Event::SaveFailed { why: why.clone() },
+            Event::StateStored { iteration, bytes: 1, took_ms },
+            Event::StoreFailed { iteration, why: why.clone() },
             Event::Refused { node: None, why: why.clone() },
             Event::Managed { ticket: 1, order: String::new(), of: None },
             Event::Killed { target: String::new(), node: None, stage: None },
@@ -583,14 +609,17 @@ mod tests {
             | Event::AttemptAborted { .. }
             | Event::Committed { .. }
             | Event::StateSaved { .. }
+            | Event::SaveSkipped { .. }
             | Event::SaveFailed { .. }
+            | Event::StateStored { .. }
+            | Event::StoreFailed { .. }
             | Event::Refused { .. }
             | Event::Managed { .. }
             | Event::Killed { .. }
             | Event::Injected { .. }
             | Event::Respawned { .. }
             | Event::Validated { .. }
-            | Event::Finished { .. } => 34,
+            | Event::Finished { .. } => 37,
         }
     }
 

@@ -132,6 +132,9 @@ pub struct RunConfig {
     pub respawn: bool,
     /// Seconds between saves of `state/`; 0 = only at the end.
     pub save_every_s: f64,
+    /// Where saves of `state/` go as well: a folder or a URL; none = nowhere else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpoint_to: Option<String>,
     /// Microbatches that a node holds between forward and backward; none = enough to keep every stage busy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slots: Option<u32>,
@@ -221,6 +224,7 @@ impl Default for RunConfig {
             deterministic: false,
             respawn: true,
             save_every_s: 600.0,
+            checkpoint_to: None,
             slots: None,
             churn: None,
             churn_speed: None,

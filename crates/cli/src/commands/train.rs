@@ -3,7 +3,7 @@
 use clap::Args;
 use skipstone_observe::Progress;
 use skipstone_worlds::config::RunConfig;
-use skipstone_worlds::live::{Ended, KillScript, ListenOptions, RunOptions, run};
+use skipstone_worlds::live::{Ended, KillScript, ListenOptions, RunOptions, fetch_run, run};
 use std::path::PathBuf;
 
 use crate::failure::{Failure, Outcome};
@@ -35,10 +35,19 @@ Examples:
   skipstone train --listen --links links.json           machines say where they are; paths go where links are fast
   skipstone train --listen --health 9200                http://127.0.0.1:9200/health says whether the run is well
   skipstone train --price-per-hour 0.35                 what a million tokens cost, and what was paid for nothing
+  skipstone train --checkpoint-to s3://bucket/run       each save goes to an object store too
+  skipstone train --resume --checkpoint-to s3://bucket/run --out new    go on from there, on another machine
   skipstone train --resume --out second                 go on after a power cut, or with more --steps
 
 A run's folder holds run.toml, events.jsonl, report.html, tensorboard/, state/ (for --resume) and model/ (for
 transformers). Ctrl-C finishes the iteration, saves, and ends; twice ends at once.
+
+--checkpoint-to: after each save (--save-every, --recovery checkpoint) this process sends the state, and once the options and the
+tokens, beside the training. Nothing there is written over: checkpoint.json is put last, and names every object with its hash. One
+state is on its way at a time; of those that come meanwhile the newest is next. Requests are tried again; the log says what arrived.
+Credentials come from the environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION (AWS_ENDPOINT and AWS_ALLOW_HTTP=true
+for a server of your own); GOOGLE_APPLICATION_CREDENTIALS; AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ACCOUNT_KEY. The store is
+tried at the start. With --resume a folder without a run is filled from there, and one without state/ gets its state.
 
 A --churn trace is a file of JSON lines {\"t_s\": 12.5, \"stage\": 3, \"event\": \"kill\"} (or \"node\": 2, the third that lives, or a
 \"region\" of the table with all its nodes; or \"iteration\": 30 for t_s; or \"drain\", which is notice, or \"lose\", which is all of a
@@ -143,6 +152,12 @@ impl Listen {
 
 impl Train {
     pub(crate) fn run(self) -> Outcome {
+        let folder = self.flags.folder();
+        if let (true, Some(url)) =
+            (self.resume && !folder.join("run.toml").exists(), &self.flags.checkpoint_to)
+        {
+            fetch_run(url, &folder, &mut |line| eprintln!("{line}"))?;
+        }
         let config = self.flags.config(self.resume)?;
         let options = RunOptions {
             health: self.health,

@@ -171,6 +171,8 @@ pub struct Coordinator {
     saving: Option<Saving>,
     save_retry: Option<saving::Retry>,
     save_wanted: bool,
+    /// The iteration whose save was left out last.
+    save_skipped: Option<Iteration>,
     stop_since_us: Option<u64>,
     /// Since when the last save is due, whatever the reason.
     ends_since_us: Option<u64>,
@@ -245,6 +247,7 @@ impl Coordinator {
             rollbacks: rollback::Rollbacks::default(),
             saving: None,
             save_retry: None,
+            save_skipped: None,
             save_wanted: false,
             stop_since_us: None,
             ends_since_us: None,

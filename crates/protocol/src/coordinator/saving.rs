@@ -50,14 +50,25 @@ impl Saving {
 }
 
 impl Coordinator {
-    /// Between two attempts' starts: begins a save if one is due. A hole puts it off.
+    /// Between two attempts' starts: begins a save if one is due. A hole puts it off. One that is due while the one before is still
+    /// being written is left out.
     pub(super) fn save_if_wanted(&mut self) {
         let every = self.settings.save_every_iterations;
         let due = (every > 0 && self.iteration.0 > 0 && self.iteration.0.is_multiple_of(every))
             || self.checkpoint_is_due();
-        if (self.save_wanted || due) && self.saving.is_none() && self.holes().is_empty() {
+        if !(self.save_wanted || due) || !self.holes().is_empty() {
+            return;
+        }
+        let Some(writing) = self.saving.as_ref().map(Saving::iteration) else {
             self.save_wanted = false;
             self.start_save(false);
+            return;
+        };
+        // What was asked for waits until the disk is free; what is due goes by the iteration, and is left out.
+        let iteration = self.iteration;
+        if due && writing != iteration && self.save_skipped != Some(iteration) {
+            self.save_skipped = Some(iteration);
+            self.log(Event::SaveSkipped { iteration, writing });
         }
     }
 

@@ -32,7 +32,6 @@ pub(super) enum Purpose {
     Chunk { transfer: TransferId, index: u32, to: NodeId },
     Join { transfer: TransferId, source: usize },
     Obtain { transfer: TransferId },
-    Save { iteration: Iteration },
 }
 
 impl Purpose {
@@ -49,7 +48,7 @@ impl Purpose {
                 if (*iteration, *attempt) == of)
     }
 
-    /// Whether the task belongs to training itself: not to handing weights over, nor to saving them.
+    /// Whether the task belongs to training itself: not to handing weights over.
     fn is_training(&self) -> bool {
         matches!(
             self,
@@ -104,15 +103,22 @@ impl Compute {
         self.urgent.push_back(Queued { purpose, task, inputs, outputs });
     }
 
+    /// Whether a task for this waits.
+    pub(super) fn is_queued(&self, purpose: Purpose) -> bool {
+        self.urgent.iter().any(|queued| queued.purpose == purpose)
+    }
+
+    /// The next task's name.
+    pub(super) fn new_id(&mut self) -> TaskId {
+        let id = TaskId(self.tasks);
+        self.tasks += 1;
+        id
+    }
+
     fn new_handles(&mut self, count: usize) -> Vec<Handle> {
         let first = self.handles;
         self.handles += count as u64;
         (first..self.handles).map(Handle).collect()
-    }
-
-    /// Whether a task for this waits.
-    pub(super) fn is_queued(&self, purpose: Purpose) -> bool {
-        self.urgent.iter().any(|queued| queued.purpose == purpose)
     }
 
     /// How many tasks wait.
@@ -156,8 +162,7 @@ impl Worker {
     }
 
     fn start(&mut self, queued: Queued, now_us: u64) {
-        let id = TaskId(self.compute.tasks);
-        self.compute.tasks += 1;
+        let id = self.compute.new_id();
         self.compute.running = Some(Running {
             id,
             purpose: queued.purpose,
@@ -245,23 +250,12 @@ impl Worker {
             (Purpose::Obtain { transfer }, Outcome::State { digest }) => {
                 self.obtained(transfer, outputs, digest);
             }
-            (Purpose::Save { iteration }, _) => {
-                if let Some(held) = &self.held {
-                    let (stage, digest) = (held.stage, held.digest);
-                    self.report(ToCoordinator::Saved { stage, iteration, digest });
-                }
-            }
             (purpose, outcome) => self.broken(format!("{purpose:?} ended with {outcome:?}")),
         }
     }
 
     fn on_failed(&mut self, purpose: Purpose, why: String) {
         match purpose {
-            Purpose::Save { iteration } => {
-                if let Some(stage) = self.held.as_ref().map(|held| held.stage) {
-                    self.report(ToCoordinator::SaveFailed { stage, iteration, why });
-                }
-            }
             Purpose::Join { transfer, .. } | Purpose::Obtain { transfer } => {
                 self.report(ToCoordinator::TransferFailed { transfer, why });
                 if self.stop_copy_by(transfer) {

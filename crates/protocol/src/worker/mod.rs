@@ -8,6 +8,7 @@ mod passage;
 mod pull;
 mod queues;
 mod reduction;
+mod saving;
 mod slots;
 mod spending;
 mod transfer;
@@ -21,6 +22,7 @@ use copies::Copies;
 use passage::AttemptWork;
 pub use queues::Queue;
 use reduction::Reduction;
+use saving::Saving;
 use skipstone_types::{Attempt, Digest, Iteration, NodeId, RunId, Settings, StageId, Term};
 use spending::Spending;
 use std::collections::{BTreeMap, BTreeSet};
@@ -82,8 +84,7 @@ pub struct Worker {
     early_requests: Vec<(NodeId, TransferId, u32)>,
     /// The newest transfer that we were told of as a donor; requests for older ones come too late.
     newest_donation: Option<TransferId>,
-    /// Saves asked for, by the iteration whose state is meant.
-    saves: BTreeSet<Iteration>,
+    saving: Saving,
     work: Option<AttemptWork>,
     /// The highest (iteration, attempt) begun or aborted; older data frames are dropped.
     newest: (Iteration, Attempt),
@@ -121,7 +122,7 @@ impl Worker {
             copies: Copies::default(),
             early_requests: Vec::new(),
             newest_donation: None,
-            saves: BTreeSet::new(),
+            saving: Saving::default(),
             work: None,
             newest: (Iteration(0), Attempt(0)),
             early: Vec::new(),
@@ -175,6 +176,7 @@ impl Worker {
                 }
             }
             WorkerInput::Computed { id, outcome } => self.on_computed(id, outcome, now_us),
+            WorkerInput::Written { id, written } => self.on_written(id, written),
         }
         self.settle();
         self.dispatch(now_us);
@@ -268,9 +270,7 @@ impl Worker {
             ToWorker::GiveUp { iteration, attempt, microbatches_max } => {
                 self.give_up((iteration, attempt), microbatches_max as usize);
             }
-            ToWorker::Save { iteration } => {
-                self.saves.insert(iteration);
-            }
+            ToWorker::Save { iteration } => self.saving.want(iteration),
         }
     }
 
@@ -360,7 +360,7 @@ impl Worker {
         loop {
             let Some(Held { stage, iteration, state: Some(state), .. }) = self.held else { return };
             self.freeze_for_donations(iteration, state);
-            self.save(stage, iteration, state);
+            self.save(stage, iteration);
             let Some(record) = self.commits.get(&iteration) else { return };
             let Some(part) = record.stage(stage).filter(|part| part.step) else {
                 self.advance_without_step(stage, iteration);
@@ -404,22 +404,6 @@ impl Worker {
         let stage = held.stage;
         self.report(ToCoordinator::Holds { transfer: None, stage, iteration: iteration.next(), digest });
         self.keep_if_settled();
-    }
-
-    fn save(&mut self, stage: StageId, iteration: Iteration, state: Handle) {
-        let due: Vec<_> = self.saves.range(..=iteration).copied().collect();
-        for wanted in due {
-            self.saves.remove(&wanted);
-            let purpose = Purpose::Save { iteration };
-            if wanted == iteration && self.compute.is_queued(purpose) {
-                // Every attempt asks again while a task before it goes on.
-            } else if wanted == iteration {
-                self.compute.enqueue(purpose, Task::Save { stage, iteration }, vec![state], 0);
-            } else {
-                let why = "the state has moved on".to_owned();
-                self.report(ToCoordinator::SaveFailed { stage, iteration: wanted, why });
-            }
-        }
     }
 
     /// Drops reduction and gradient of an iteration.
@@ -468,7 +452,7 @@ impl Worker {
         let early = std::mem::take(&mut self.early);
         self.drop_handles(early.into_iter().map(|early| early.payload));
         self.commits.clear();
-        self.saves.clear();
+        self.saving.forget();
         self.early_requests.clear();
         self.last_record = None;
     }

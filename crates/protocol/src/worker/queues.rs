@@ -32,7 +32,7 @@ impl Worker {
             queue("commits to step", self.commits.len(), LAG_ITERATIONS_MAX),
             queue("reductions", self.reductions.len(), LAG_ITERATIONS_MAX + 1),
             queue("reduced gradients", self.gradients.len(), LAG_ITERATIONS_MAX + 1),
-            queue("saves asked for", self.saves.len(), LAG_ITERATIONS_MAX),
+            queue("saves asked for", self.saving.wanted(), LAG_ITERATIONS_MAX),
             // Per part of a reduction one task, per donation its window of chunks and a freeze, and a few of their own.
             queue("urgent tasks", self.compute.queued(), 2 * nodes + 16 * nodes + 8),
         ]

@@ -79,3 +79,34 @@ fn a_last_save_that_fails_is_tried_again_until_the_disk_takes_it() {
     }
     assert_eq!(bench.end, Some(End::Done));
 }
+
+#[test]
+fn a_save_that_is_due_while_the_one_before_is_still_written_is_left_out_and_told() {
+    let mut settings = settings(1, 1);
+    settings.save_every_iterations = 1;
+    let (mut bench, nodes) = Bench::started(&settings);
+    run_iteration(&mut bench, &nodes);
+    all_step(&mut bench, &nodes);
+    assert_eq!(savers(&mut bench), nodes);
+    let skipped = |bench: &Bench| {
+        let of = |event: &Event| match event {
+            Event::SaveSkipped { iteration, writing } => Some((iteration.0, writing.0)),
+            _ => None,
+        };
+        bench.events.iter().filter_map(of).collect::<Vec<_>>()
+    };
+    assert_eq!(skipped(&bench), []);
+    // The disk is slow: the next iteration is over, and training does not wait.
+    run_iteration(&mut bench, &nodes);
+    all_step(&mut bench, &nodes);
+    assert_eq!((savers(&mut bench), skipped(&bench)), (vec![], vec![(2, 1)]));
+    for (stage, node) in nodes.iter().enumerate() {
+        let (stage, digest) = (StageId(stage as u16), Digest([100 + stage as u8; 32]));
+        bench.says(*node, ToCoordinator::Saved { stage, iteration: Iteration(1), digest });
+    }
+    let saved = Event::StateSaved { iteration: Iteration(1) };
+    assert!(bench.events.contains(&saved), "what was begun counts when it is there: {:?}", bench.events);
+    run_iteration(&mut bench, &nodes);
+    all_step(&mut bench, &nodes);
+    assert_eq!((savers(&mut bench), skipped(&bench)), (nodes, vec![(2, 1)]));
+}

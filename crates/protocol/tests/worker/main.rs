@@ -1,6 +1,7 @@
 //! The exact commands of a worker, step by step.
 
 mod giving_up;
+mod saving;
 mod slots;
 mod transfers;
 
@@ -449,7 +450,7 @@ fn a_worker_says_what_it_is_at() {
     assert_eq!(bench.told(ToWorker::Poll), answer(Some(1), true), "asking changes nothing");
     bench.done(1, Outcome::Done);
     bench.told(ToWorker::Save { iteration: T });
-    assert_eq!(bench.told(ToWorker::Poll), answer(Some(2), false));
+    assert_eq!(bench.told(ToWorker::Poll), answer(None, false), "a write is no task");
 }
 
 #[test]

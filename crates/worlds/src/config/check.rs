@@ -29,6 +29,9 @@ pub(super) fn check(config: &RunConfig) -> Result<(), ConfigError> {
     if config.notice_command.as_ref().is_some_and(|command| command.trim().is_empty()) {
         return Err(ConfigError::NoticeCommand);
     }
+    if let Some(url) = &config.checkpoint_to {
+        skipstone_store::Location::parse(url)?;
+    }
     integers(config)?;
     numbers(config)?;
     config.fixed_plan()?;

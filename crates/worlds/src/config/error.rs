@@ -50,6 +50,9 @@ pub enum ConfigError {
     /// A stage can't be built.
     #[error("--model: {0}")]
     Stage(#[from] skipstone_model::ModelError),
+    /// Checkpoints can't go there.
+    #[error("--checkpoint-to {0}")]
+    Store(#[from] skipstone_store::StoreError),
     /// The protocol refuses.
     #[error(transparent)]
     Settings(#[from] SettingsError),

@@ -30,6 +30,8 @@ pub struct NodeMemory {
     /// Copies of other stages' states, and its own state while another node is sent a copy of it, where the strategy asks for
     /// copies.
     pub copies: u64,
+    /// Its state as it was, while it is written to `state/` beside the work.
+    pub saving: u64,
     /// The tokens.
     pub data: u64,
 }
@@ -45,6 +47,7 @@ impl NodeMemory {
             + self.reduce
             + self.workspace
             + self.copies
+            + self.saving
             + self.data
     }
 }
@@ -63,6 +66,9 @@ impl MemoryPlan {
         // Of relay stages the one whose nodes get the most.
         let smallest = relays().min().unwrap_or(1);
         let mut nodes = Vec::new();
+        // The last save finds no step that would change the state.
+        let strategy = skipstone_recovery::strategy(&config.recovery)?;
+        let saves = config.save_every_s > 0.0 || strategy.saves_every().is_some();
         for (stage, replicas, count) in
             [(StageId::ORIGIN, of_origin, of_origin), (StageId(1), smallest, relays().sum())]
         {
@@ -82,6 +88,7 @@ impl MemoryPlan {
                 reduce: estimate.gradients + exchanged,
                 workspace: estimate.workspace,
                 copies: 0,
+                saving: if saves { estimate.parameters + estimate.moments } else { 0 },
                 data: 0,
             });
         }
@@ -134,7 +141,7 @@ impl fmt::Display for MemoryPlan {
                 node.workspace,
             ];
             cells.iter().try_for_each(|cell| write!(f, " {:>10}", bytes_in_units(*cell)))?;
-            for (what, bytes) in [("copies", node.copies), ("data", node.data)] {
+            for (what, bytes) in [("copies", node.copies), ("saving", node.saving), ("data", node.data)] {
                 if bytes > 0 {
                     write!(f, "  and {what} {}", bytes_in_units(bytes))?;
                 }

@@ -1,6 +1,6 @@
 //! A node's process: a worker core, symbolic tensors, and what its tasks and messages cost.
 
-use super::tensors::{Begun, Freight, Tensors};
+use super::tensors::{Begun, Freight, StateToWrite, Tensors};
 use super::wires::{Pid, Sent, Way};
 use super::world::{Event, World};
 use super::{SimulateError, Tempo};
@@ -18,6 +18,14 @@ struct Running {
     begun: Begun,
 }
 
+/// A state on its way to the disk.
+#[derive(Debug)]
+struct Writing {
+    id: TaskId,
+    of: (Iteration, StageId),
+    state: StateToWrite,
+}
+
 /// A process.
 #[derive(Debug)]
 pub(super) struct Node {
@@ -33,6 +41,7 @@ pub(super) struct Node {
     times: TaskTimes,
     tensors: Tensors,
     running: Option<Running>,
+    writing: Option<Writing>,
     stage: StageId,
     attempt: (Iteration, Attempt),
 }
@@ -49,6 +58,7 @@ impl Node {
             times,
             tensors,
             running: None,
+            writing: None,
             stage: StageId::ORIGIN,
             attempt: (Iteration(0), Attempt(0)),
         }
@@ -65,6 +75,7 @@ impl Node {
         self.alive = false;
         self.tensors.clear();
         self.running = None;
+        self.writing = None;
     }
 }
 
@@ -106,6 +117,9 @@ impl World {
             match command {
                 WorkerCommand::Compute { id, task, inputs, outputs } => {
                     self.compute(pid, id, &task, &inputs, outputs)?;
+                }
+                WorkerCommand::Write { id, stage, iteration, state, .. } => {
+                    self.write(pid, id, (iteration, stage), state)?;
                 }
                 WorkerCommand::Drop { handles } => {
                     self.nodes[pid].tensors.forget(&handles).map_err(SimulateError::Bug)?;
@@ -217,17 +231,44 @@ impl World {
             Task::Part { count, .. } => 2.0 * bytes.gradient / f64::from((*count).max(1)),
             Task::Assemble => 2.0 * bytes.gradient,
             Task::Step { .. } => bytes.gradient + 2.0 * bytes.state,
-            Task::Initialise { .. } | Task::Load { .. } | Task::Save { .. } | Task::Join { .. } => {
-                2.0 * bytes.state
-            }
+            Task::Initialise { .. } | Task::Load { .. } | Task::Join { .. } => 2.0 * bytes.state,
             // What is rounded is read, written, and read again for its digest.
             Task::Freeze { format } if format.rounds() => (1.0 + 2.0 * format.share()) * bytes.state,
             Task::Rebuild { .. } => bytes.state * (1 + inputs) as f64,
             Task::Chunk { .. } => 2.0 * bytes.state / f64::from(bytes.chunks),
             _ => 0.0,
         };
+        self.time_of(moved)
+    }
+
+    /// How long it takes to move so many bytes.
+    fn time_of(&self, moved: f64) -> u64 {
         let Tempo { task_us, moved_bytes_per_us, .. } = self.model.tempo;
         task_us + if moved_bytes_per_us == 0 { 0 } else { (moved / moved_bytes_per_us as f64) as u64 }
+    }
+
+    /// A node begins to write its state, beside its tasks.
+    fn write(
+        &mut self,
+        pid: Pid,
+        id: TaskId,
+        of: (Iteration, StageId),
+        state: Handle,
+    ) -> Result<(), SimulateError> {
+        let state = self.nodes[pid].tensors.state(state).map_err(SimulateError::Bug)?;
+        self.nodes[pid].writing = Some(Writing { id, of, state });
+        let took_us = self.time_of(2.0 * self.model.stage(of.1).state);
+        self.queue.push(self.now_us + took_us + self.model.tempo.driver_us, Event::NodeWritten { pid, id });
+        Ok(())
+    }
+
+    /// A state is on the disk.
+    pub(super) fn node_written(&mut self, pid: Pid, id: TaskId) -> Result<(), SimulateError> {
+        let Some(writing) = self.nodes[pid].writing.take_if(|writing| writing.id == id) else {
+            return Ok(());
+        };
+        self.files.write(writing.of, writing.state);
+        self.tell(pid, WorkerInput::Written { id, written: Ok(()) })
     }
 
     /// A task is over.

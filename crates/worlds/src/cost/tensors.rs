@@ -41,8 +41,13 @@ pub(super) enum Begun {
         done: Done,
         lasts: bool,
     },
-    /// A state to be written.
-    Saved((Iteration, StageId), Arc<StageState>),
+}
+
+/// A state that is to be written.
+#[derive(Debug)]
+pub(super) enum StateToWrite {
+    Symbol(Origin),
+    Numbers(Arc<StageState>),
 }
 
 /// What a stage last was.
@@ -66,6 +71,14 @@ impl Files {
     pub(super) fn of(recovery: &str) -> Self {
         let remembers = skipstone_recovery::strategy(recovery).is_ok_and(|strategy| strategy.is_oracle());
         Self { remembers, ..Self::default() }
+    }
+
+    /// A state is on the disk.
+    pub(super) fn write(&mut self, of: (Iteration, StageId), state: StateToWrite) {
+        match state {
+            StateToWrite::Symbol(origin) => self.symbols.write(of.0, of.1, origin),
+            StateToWrite::Numbers(state) => _ = self.states.insert(of, state),
+        }
     }
 
     /// What was saved for other iterations is deleted.
@@ -131,6 +144,20 @@ impl Tensors {
         }
     }
 
+    /// A state, as it is now.
+    pub(super) fn state(&self, handle: Handle) -> Result<StateToWrite, String> {
+        match self {
+            Self::Symbols(store) => match store.get(handle)? {
+                Value::State { origin, .. } => Ok(StateToWrite::Symbol(origin)),
+                other => Err(format!("a state is written, not {other:?}")),
+            },
+            Self::Numbers(held) => {
+                let state = held.0.state(handle).map(StateToWrite::Numbers);
+                state.ok_or_else(|| format!("{handle:?} names no state"))
+            }
+        }
+    }
+
     /// Begins a task. Numbers are computed at once; in virtual time they are there when the task ends.
     pub(super) fn begin(
         &mut self,
@@ -158,20 +185,12 @@ impl Tensors {
             }
             Self::Numbers(held) => {
                 let (store, engine) = held.as_mut();
-                match task {
-                    Task::Save { stage, iteration } => {
-                        let state = inputs.first().and_then(|handle| store.state(*handle));
-                        let state = state.ok_or("there is no state to save")?;
-                        return Ok(Begun::Saved((*iteration, *stage), state));
-                    }
-                    Task::Load { stage, iteration, state } => {
-                        let saved = files.states.get(&(*iteration, *stage));
-                        let saved = saved.filter(|saved| saved.digest() == *state);
-                        let saved = saved.ok_or_else(|| format!("{stage} of {iteration} was not saved"))?;
-                        let done = Done::of_state(id, &outputs, saved);
-                        return Ok(Begun::Numbers { done, lasts });
-                    }
-                    _ => {}
+                if let Task::Load { stage, iteration, state } = task {
+                    let saved = files.states.get(&(*iteration, *stage));
+                    let saved = saved.filter(|saved| saved.digest() == *state);
+                    let saved = saved.ok_or_else(|| format!("{stage} of {iteration} was not saved"))?;
+                    let done = Done::of_state(id, &outputs, saved);
+                    return Ok(Begun::Numbers { done, lasts });
                 }
                 let task = match given_back.map(|stage| (stage, files.last.get(&stage))) {
                     Some((_, Some(Last::Numbers(state)))) => {
@@ -198,16 +217,9 @@ impl Tensors {
         files: &mut Files,
     ) -> Result<Outcome, String> {
         match (self, begun) {
-            (_, Begun::Saved(key, state)) => {
-                files.states.insert(key, state);
-                Ok(Outcome::Done)
-            }
             (Self::Symbols(store), Begun::Symbols { outputs, effects, lasts }) => {
                 if let (true, Some(Value::State { stage, origin })) = (lasts, effects.outputs.first()) {
                     files.last.insert(*stage, Last::Symbol(*origin));
-                }
-                if let Some((iteration, stage, state)) = effects.saved {
-                    files.symbols.write(iteration, stage, state);
                 }
                 effects.settle(store, &outputs, birth)?;
                 Ok(effects.outcome)

@@ -70,6 +70,11 @@ pub(super) enum Event {
     Lost {
         pid: Pid,
     },
+    /// A node's state is on the disk.
+    NodeWritten {
+        pid: Pid,
+        id: TaskId,
+    },
     /// A task is over.
     Computed {
         pid: Pid,
@@ -221,6 +226,7 @@ impl World {
                 let peer = self.nodes[peer].worker.node();
                 self.tell(pid, WorkerInput::PeerUp { peer })
             }
+            Event::NodeWritten { pid, id } if self.nodes[pid].alive => self.node_written(pid, id),
             Event::Computed { pid, id } if self.nodes[pid].alive => self.computed(pid, id),
             // To the dead.
             _ => Ok(()),

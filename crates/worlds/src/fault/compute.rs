@@ -19,8 +19,6 @@ pub(crate) struct Effects {
     pub(crate) rebuilt: Option<Rebuilt>,
     /// A stage's state was read from the run's folder.
     pub(crate) loaded: Option<(Iteration, StageId, Digest)>,
-    /// A stage's state is in the run's folder.
-    pub(crate) saved: Option<(Iteration, StageId, Origin)>,
 }
 
 /// A carried out recipe.
@@ -44,15 +42,7 @@ pub(crate) struct Context<'a> {
 
 impl Effects {
     fn new(outputs: Vec<Value>, outcome: Outcome) -> Self {
-        Self {
-            outputs,
-            consumed: Vec::new(),
-            replaced: None,
-            outcome,
-            rebuilt: None,
-            loaded: None,
-            saved: None,
-        }
+        Self { outputs, consumed: Vec::new(), replaced: None, outcome, rebuilt: None, loaded: None }
     }
 
     /// Carries the effects out when the task is over.
@@ -300,12 +290,6 @@ pub(crate) fn run(
             };
             let rebuilt = Rebuilt { stage: *stage, recipe: recipe.clone(), sources, state: origin };
             Ok(Effects { rebuilt: Some(rebuilt), ..Effects::state(*stage, origin) })
-        }
-        (Task::Save { stage, iteration }, [held]) => {
-            let (of, origin) = state(*held)?;
-            let saved = Some((*iteration, of, origin));
-            let effects = Effects { saved, ..Effects::new(Vec::new(), Outcome::Done) };
-            if of == *stage { Ok(effects) } else { Err(wrong()) }
         }
         _ => Err(wrong()),
     }

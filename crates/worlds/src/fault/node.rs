@@ -2,6 +2,7 @@
 
 use super::compute::{Context, Effects, run};
 use super::invariants::Observation;
+use super::provenance::{self as made, Origin};
 use super::slow::Haste;
 use super::store::Store;
 use super::value::{Kind, Poison, Value};
@@ -9,7 +10,7 @@ use super::world::{Broken, Checked, Event, World};
 use skipstone_protocol::{
     Handle, Outcome, Task, TaskId, ToPeer, ToWorker, Worker, WorkerCommand, WorkerInput,
 };
-use skipstone_types::{Attempt, Iteration, NodeId, StageId, Term};
+use skipstone_types::{Attempt, Digest, Iteration, NodeId, StageId, Term};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A process that ever was, by number.
@@ -32,6 +33,8 @@ pub(super) enum NodeEvent {
     PeerFrame { link: u64, from: NodeId, message: ToPeer, payload: Option<Value> },
     /// Its task is over.
     Computed { id: TaskId },
+    /// Its write is over.
+    Written { id: TaskId },
     /// It goes on after standing still.
     Wake,
 }
@@ -43,6 +46,17 @@ struct Running {
     outputs: Vec<Handle>,
     effects: Effects,
 }
+
+/// A state on its way to the disk.
+#[derive(Debug, Clone)]
+struct Writing {
+    id: TaskId,
+    state: (Iteration, StageId, Origin),
+    failed: Option<&'static str>,
+}
+
+/// A write takes as long as so many tasks.
+const WRITE_TASKS: u64 = 6;
 
 /// Wrong numbers that a node will compute once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +113,7 @@ pub(super) struct Node {
     pub(super) drained: bool,
     inbox: Vec<NodeEvent>,
     running: Option<Running>,
+    writing: Option<Writing>,
     /// The newest attempt begun.
     attempt: (Iteration, Attempt),
 }
@@ -115,6 +130,10 @@ impl Node {
 
     pub(super) fn task_under_way(&self) -> Option<TaskId> {
         self.running.as_ref().map(|running| running.id)
+    }
+
+    pub(super) fn write_under_way(&self) -> Option<TaskId> {
+        self.writing.as_ref().map(|writing| writing.id)
     }
 }
 
@@ -148,6 +167,7 @@ impl World {
             drained: false,
             inbox: Vec::new(),
             running: None,
+            writing: None,
             attempt: (Iteration(0), Attempt(0)),
         });
         self.dial_hub(pid);
@@ -174,6 +194,10 @@ impl World {
             let id = running.id;
             let took = self.draw(self.plan.tempo.task_us);
             self.schedule(took, Event::Node(pid, NodeEvent::Computed { id }));
+        }
+        if let Some(id) = node.write_under_way() {
+            let took = WRITE_TASKS * self.draw(self.plan.tempo.task_us);
+            self.schedule(took, Event::Node(pid, NodeEvent::Written { id }));
         }
         self.nodes.push(node);
         self.dial_hub(pid);
@@ -276,6 +300,7 @@ impl World {
                 Ok(())
             }
             NodeEvent::Computed { id } => self.computed(pid, id),
+            NodeEvent::Written { id } => self.state_written(pid, id),
         }
     }
 
@@ -330,6 +355,9 @@ impl World {
         match command {
             WorkerCommand::Compute { id, task, inputs, outputs } => {
                 self.compute(pid, id, &task, &inputs, outputs)
+            }
+            WorkerCommand::Write { id, stage, iteration, digest, state } => {
+                self.write(pid, id, (iteration, stage, digest), state)
             }
             WorkerCommand::Drop { handles } => {
                 if self.is_leaking() {
@@ -400,8 +428,6 @@ impl World {
         let effects = if !first && std::mem::take(&mut self.nodes[pid].fail_next_task) {
             self.count(super::Fault::Task);
             Effects::failed("injected")
-        } else if matches!(task, Task::Save { .. }) && self.folder.full_until_us > self.now {
-            Effects::failed("no space left on the disk")
         } else {
             run(task, inputs, &self.nodes[pid].store, context)
                 .map_err(|why| self.misuse(pid, &format!("{id:?}: {why}")))?
@@ -437,9 +463,6 @@ impl World {
             return Ok(());
         };
         let slots = self.plan.settings.slots;
-        if let Some((iteration, stage, state)) = effects.saved {
-            self.folder.write(iteration, stage, state);
-        }
         let node = &mut self.nodes[pid];
         let birth = node.attempt;
         let settled = effects.settle(&mut node.store, &outputs, birth);
@@ -447,6 +470,50 @@ impl World {
         let saved = self.nodes[pid].store.count(Kind::Saved);
         self.observe(&Observation::Slots { node: self.nodes[pid].id, saved, slots })?;
         self.tell(pid, WorkerInput::Computed { id, outcome: effects.outcome })
+    }
+
+    /// A node begins to write its state, beside its task.
+    fn write(
+        &mut self,
+        pid: Pid,
+        id: TaskId,
+        (iteration, stage, digest): (Iteration, StageId, Digest),
+        handle: Handle,
+    ) -> Checked {
+        if self.nodes[pid].writing.is_some() {
+            return Err(Broken::interface(format!(
+                "pid {pid} writes {id:?} while another write is under way"
+            )));
+        }
+        let value = self.nodes[pid].store.get(handle).map_err(|why| self.misuse(pid, &why))?;
+        let Value::State { stage: of, origin } = value else {
+            return Err(self.misuse(pid, &format!("{id:?}: a state is written, not {value:?}")));
+        };
+        if (of, made::digest(origin)) != (stage, digest) {
+            return Err(self.misuse(pid, &format!("{id:?}: {value:?} is not {digest} of {stage}")));
+        }
+        let failed = if std::mem::take(&mut self.nodes[pid].fail_next_task) {
+            self.count(super::Fault::Task);
+            Some("injected")
+        } else {
+            (self.folder.full_until_us > self.now).then_some("no space left on the disk")
+        };
+        self.nodes[pid].writing = Some(Writing { id, state: (iteration, of, origin), failed });
+        let took = self.task_time(pid) + (WRITE_TASKS - 1) * self.draw(self.plan.tempo.task_us);
+        self.schedule(took, Event::Node(pid, NodeEvent::Written { id }));
+        Ok(())
+    }
+
+    fn state_written(&mut self, pid: Pid, id: TaskId) -> Checked {
+        let Some(writing) = self.nodes[pid].writing.take_if(|writing| writing.id == id) else {
+            return Ok(());
+        };
+        let written = writing.failed.map_or(Ok(()), |why| Err(why.to_owned()));
+        if written.is_ok() {
+            let (iteration, stage, state) = writing.state;
+            self.folder.write(iteration, stage, state);
+        }
+        self.tell(pid, WorkerInput::Written { id, written })
     }
 
     /// Nodes that hold a stage now.

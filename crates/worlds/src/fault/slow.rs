@@ -54,5 +54,8 @@ impl World {
         if let Some(id) = self.nodes[pid].task_under_way() {
             self.schedule(0, Event::Node(pid, NodeEvent::Computed { id }));
         }
+        if let Some(id) = self.nodes[pid].write_under_way() {
+            self.schedule(0, Event::Node(pid, NodeEvent::Written { id }));
+        }
     }
 }

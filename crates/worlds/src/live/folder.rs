@@ -272,6 +272,17 @@ fn kept(config: &RunConfig) -> Result<RunConfig, FolderError> {
     Ok(kept)
 }
 
+/// The options of a run whose folder is another now: names of the copies that it keeps are those in it.
+pub(super) fn rehome(config: &mut RunConfig, dir: &Path) {
+    let copies = [(&mut config.wan, WAN), (&mut config.links, WAN), (&mut config.plan, GIVEN_PLAN)];
+    for (name, copy) in copies {
+        let is_copy = name.as_ref().is_some_and(|name| Path::new(name).file_name() == Some(copy.as_ref()));
+        if is_copy && dir.join(copy).is_file() {
+            *name = dir.join(copy).to_str().map(str::to_owned);
+        }
+    }
+}
+
 /// Copies a file into the folder, if it is not that copy; its name there.
 fn keep(name: &str, copy: &Path) -> Result<Option<String>, FolderError> {
     let path = PathBuf::from(name);

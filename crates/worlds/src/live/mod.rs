@@ -5,7 +5,7 @@
 //! run secret among it, which is therefore neither in arguments nor in the environment). Children end when that pipe does.
 //!
 //! In a node, one thread runs the worker core and owns the tensors ([`store::TensorStore`]), one computes
-//! ([`store::Engine`]), and the transport's threads move bytes and heartbeats.
+//! ([`store::Engine`]), one writes states to the disk ([`store::StateWriter`]), and the transport's threads move bytes and heartbeats.
 
 mod address;
 pub mod chaos;
@@ -18,6 +18,7 @@ mod health;
 pub mod inputs_file;
 pub mod journal_file;
 mod node;
+mod offsite;
 mod pacer;
 mod plan_file;
 mod planner;
@@ -35,6 +36,7 @@ pub(crate) mod supervisor;
 pub use coordinator::run_coordinator;
 pub use health::HealthError;
 pub use node::run_node;
+pub use offsite::fetch_run;
 pub use supervisor::{
     ChaosPlan, ChaosTrace, Ended, Fault, Kill, KillScript, ListenOptions, MemorySample, RunError, RunOptions,
     RunOutcome, Target, When, run,

@@ -6,13 +6,13 @@ use super::door;
 use super::pacer::Pacer;
 use super::reporter::Reporter;
 use super::start::{NodeStart, follow_parent, read_start};
-use super::store::{Done, Engine, EngineSetup, Job, TensorStore};
+use super::store::{Done, Engine, EngineSetup, Job, StateWriter, TensorStore, WriteJob};
 use crate::wan::RegionView;
 use skipstone_net::{
     Frame, NetConfig, NetEvent, PeerId, Priority, RunSecret, SendError, StreamTransport, Transport,
 };
 use skipstone_protocol::{
-    Envelope, Handle, MESSAGE_BYTES_MAX, Message, Outcome, ToPeer, ToWorker, WIRE_VERSION, Worker,
+    Envelope, Handle, MESSAGE_BYTES_MAX, Message, Outcome, TaskId, ToPeer, ToWorker, WIRE_VERSION, Worker,
     WorkerCommand, WorkerInput, decode, encode,
 };
 use skipstone_types::{NodeId, RunId, StageId};
@@ -37,6 +37,7 @@ const PAYLOAD_BYTES_MIN: usize = 64 << 20;
 enum Input {
     Net(NetEvent),
     Computed(Done),
+    Written(TaskId, Result<(), String>),
     Told(Control),
 }
 
@@ -69,8 +70,12 @@ fn serve() -> io::Result<bool> {
     let transport =
         StreamTransport::bind(config, "127.0.0.1:0", move |event| drop(sink.send(Input::Net(event))))
             .map_err(io::Error::other)?;
+    let files = door::run_files(&order, &transport)?;
+    let written = inputs.clone();
+    let writes = StateWriter::new(&setup, files.clone())
+        .start(move |id, how| written.send(Input::Written(id, how)).is_ok())?;
     let mut engine = Engine::new(setup, None).map_err(io::Error::other)?;
-    if let Some(files) = door::run_files(&order, &transport)? {
+    if let Some(files) = files {
         engine = engine.with_files(files);
     }
     let jobs = start_compute(engine, inputs, brake.clone(), order.pace.map(Pacer::new))?;
@@ -83,6 +88,7 @@ fn serve() -> io::Result<bool> {
         store: TensorStore::default(),
         transport,
         jobs,
+        writes,
         brake,
         peers: BTreeMap::new(),
         names: BTreeMap::new(),
@@ -186,6 +192,8 @@ struct Node {
     store: TensorStore,
     transport: StreamTransport,
     jobs: mpsc::Sender<Job>,
+    /// To the thread that writes states.
+    writes: mpsc::Sender<WriteJob>,
     /// Slows the compute thread down on purpose.
     brake: Arc<Brake>,
     /// Where nodes are. The socket of one that dialled us may not be known yet: then there is nothing but its
@@ -214,6 +222,9 @@ impl Node {
                 let id = done.id;
                 let outcome = self.store.finish(done);
                 self.queue.push_back(WorkerInput::Computed { id, outcome });
+            }
+            Input::Written(id, written) => {
+                self.queue.push_back(WorkerInput::Written { id, written });
             }
             Input::Told(control) => self.obey(control),
             Input::Net(NetEvent::Up { peer: COORDINATOR, .. }) => {
@@ -335,6 +346,19 @@ impl Node {
                     if let Some(why) = failed {
                         let outcome = Outcome::Failed { why };
                         self.queue.push_back(WorkerInput::Computed { id, outcome });
+                    }
+                }
+                WorkerCommand::Write { id, stage, iteration, digest, state } => {
+                    let job =
+                        self.store.state(state).map(|state| WriteJob { id, stage, iteration, digest, state });
+                    let failed = match job {
+                        Some(job) => {
+                            self.writes.send(job).err().map(|_| "the writing thread is gone".to_owned())
+                        }
+                        None => Some(format!("handle {} names no state; this is a bug", state.0)),
+                    };
+                    if let Some(why) = failed {
+                        self.queue.push_back(WorkerInput::Written { id, written: Err(why) });
                     }
                 }
                 WorkerCommand::Drop { handles } => self.store.drop_handles(&handles),

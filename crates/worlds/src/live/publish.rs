@@ -81,7 +81,8 @@ pub fn publish(dir: &Path, manifest: &StateManifest) -> io::Result<()> {
         let entry = entry?;
         let older = entry.file_name().to_str().and_then(|name| name.parse::<u64>().ok());
         if older.is_some_and(|older| older != iteration.0) {
-            fs::remove_dir_all(entry.path())?;
+            // A node may still be writing there, of a save that was given up: what can't be removed goes the next time.
+            let _ = fs::remove_dir_all(entry.path());
         }
     }
     Ok(())

@@ -7,13 +7,14 @@ use skipstone_recovery::StateFormat::{self, F32};
 use skipstone_recovery::{Moments, Recipe, Source};
 use skipstone_types::{Iteration, StageId};
 use skipstone_worlds::live::store::{
-    CHUNK_VALUES, Engine, Flat, StageState, Tensor, TensorStore, stage_path,
+    CHUNK_VALUES, Engine, Flat, StageState, StateWriter, Tensor, TensorStore, WriteJob, stage_path,
 };
 use std::path::Path;
 
 struct Bench {
     store: TensorStore,
     engine: Engine,
+    writer: StateWriter,
     tasks: u64,
 }
 
@@ -24,9 +25,15 @@ impl Bench {
         let setup = engine_setup(&config, &shape, state.to_owned());
         Self {
             store: TensorStore::default(),
+            writer: StateWriter::new(&setup, None),
             engine: Engine::new(setup, Some(feed(&config))).unwrap(),
             tasks: 0,
         }
+    }
+
+    fn job(&self, stage: StageId, iteration: Iteration, state: u64) -> WriteJob {
+        let state = self.store.state(Handle(state)).unwrap();
+        WriteJob { id: TaskId(99), stage, iteration, digest: state.digest(), state }
     }
 
     fn run(&mut self, task: Task, inputs: &[u64], outputs: &[u64]) -> Outcome {
@@ -45,7 +52,7 @@ fn what_is_saved_is_loaded_bit_for_bit_and_damage_is_told() {
     let (stage, iteration) = (StageId(1), Iteration(7));
     let made = bench.run(Task::Initialise { stage }, &[], &[0]);
     let Outcome::State { digest: state } = made else { panic!("{made:?}") };
-    assert_eq!(bench.run(Task::Save { stage, iteration }, &[0], &[]), Outcome::Done);
+    assert_eq!(bench.writer.write(&bench.job(stage, iteration, 0)), Ok(()));
     assert_eq!(bench.run(Task::Load { stage, iteration, state }, &[], &[1]), made);
     let path = stage_path(dir.path(), iteration, stage, &state);
     let bytes = std::fs::read(&path).unwrap();
@@ -73,9 +80,47 @@ fn a_save_that_fails_leaves_nothing_and_is_no_crash() {
     std::fs::write(dir.path().join("7"), "in the way").unwrap();
     let mut bench = Bench::new(dir.path());
     bench.run(Task::Initialise { stage: StageId(0) }, &[], &[0]);
-    let outcome = bench.run(Task::Save { stage: StageId(0), iteration: Iteration(7) }, &[0], &[]);
-    assert!(matches!(outcome, Outcome::Failed { .. }), "{outcome:?}");
+    let why = bench.writer.write(&bench.job(StageId(0), Iteration(7), 0)).unwrap_err();
+    assert!(why.contains("check the path"), "{why}");
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+/// While a state is on its way to the disk training steps on, and what is written is what the state was.
+#[test]
+fn a_step_goes_on_while_the_state_before_it_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::new(dir.path());
+    let (stage, iteration) = (StageId(1), Iteration(7));
+    let made = bench.run(Task::Initialise { stage }, &[], &[0]);
+    let Outcome::State { digest: state } = made else { panic!("{made:?}") };
+    bench.run(Task::NewSum, &[0], &[1]);
+    let job = bench.job(stage, iteration, 0);
+    let step = Task::Step { iteration, learning_rate: 0.5, clip_factor: 1.0 };
+    assert_ne!(bench.run(step, &[0, 1], &[2]), made);
+    assert_eq!(bench.writer.write(&job), Ok(()));
+    assert_eq!(bench.run(Task::Load { stage, iteration, state }, &[], &[3]), made);
+}
+
+#[test]
+fn the_thread_that_writes_says_how_each_write_ended_and_keeps_no_state() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::new(dir.path());
+    let config = small(2, 1, 1);
+    let setup = engine_setup(&config, &config.shape(VOCABULARY).unwrap(), dir.path().to_owned());
+    bench.run(Task::Initialise { stage: StageId(1) }, &[], &[0]);
+    let (told, ends) = std::sync::mpsc::channel();
+    let jobs = StateWriter::new(&setup, None).start(move |id, how| told.send((id, how)).is_ok()).unwrap();
+    let first = bench.job(StageId(1), Iteration(7), 0);
+    let (path, state) =
+        (stage_path(dir.path(), Iteration(7), StageId(1), &first.digest), first.state.clone());
+    jobs.send(first).unwrap();
+    assert_eq!(ends.recv().unwrap(), (TaskId(99), Ok(())));
+    assert!(path.exists());
+    // The store and this hold the state, the thread does not any more.
+    assert_eq!(std::sync::Arc::strong_count(&state), 2);
+    std::fs::write(dir.path().join("8"), "in the way").unwrap();
+    jobs.send(bench.job(StageId(1), Iteration(8), 0)).unwrap();
+    assert!(ends.recv().unwrap().1.unwrap_err().contains("check the path"));
 }
 
 #[test]

@@ -10,7 +10,9 @@ use skipstone_protocol::{
 use skipstone_types::{Digest, Event, Iteration, NodeId, PlaceAnswer, RunId, Settings};
 use skipstone_worlds::config::{RunConfig, RunShape};
 use skipstone_worlds::live::publish::StateManifest;
-use skipstone_worlds::live::store::{Engine, EngineSetup, Feed, OptimizerSetup, TensorStore};
+use skipstone_worlds::live::store::{
+    Engine, EngineSetup, Feed, OptimizerSetup, StateWriter, TensorStore, WriteJob,
+};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -300,6 +302,13 @@ impl Swarm {
                 let done = process.engine.run(job);
                 let outcome = process.store.finish(done);
                 self.queue.push_back(News::Node(index, WorkerInput::Computed { id, outcome }));
+            }
+            WorkerCommand::Write { id, stage, iteration, digest, state } => {
+                let state = process.store.state(state).unwrap();
+                let job = WriteJob { id, stage, iteration, digest, state };
+                let written = StateWriter::new(&self.setup, None).write(&job);
+                assert_eq!(written, Ok(()), "node {index}");
+                self.queue.push_back(News::Node(index, WorkerInput::Written { id, written }));
             }
             WorkerCommand::Drop { handles } => process.store.drop_handles(&handles),
             WorkerCommand::SendCoordinator { message } => {

@@ -203,7 +203,6 @@ impl Engine {
                 Ok((outcome, vec![Tensor::Packed(Arc::new(copy))]))
             }
             Task::Rebuild { stage, recipe } => self.rebuild(inputs, *stage, recipe),
-            Task::Save { stage, iteration } => self.save(inputs, *stage, *iteration),
         }
     }
 
@@ -217,17 +216,6 @@ impl Engine {
         let file = StateFile { stage, iteration, shape: &self.digest };
         self.fetch(&path)?;
         file.read(&path, &self.layout(stage)).map(held).map_err(|error| error.to_string())
-    }
-
-    fn save(&self, inputs: &[Option<Tensor>], stage: StageId, iteration: Iteration) -> Made {
-        let state = state(inputs, 0)?;
-        let path = stage_path(&self.setup.state, iteration, stage, &state.digest());
-        let file = StateFile { stage, iteration, shape: &self.digest };
-        file.write(&path, state).map_err(|error| error.to_string())?;
-        if let Some(files) = &self.files {
-            files.deliver(&path).map_err(|error| error.to_string())?;
-        }
-        Ok((Outcome::Done, Vec::new()))
     }
 
     fn embed(&mut self, inputs: &[Option<Tensor>], iteration: Iteration, microbatch: Microbatch) -> Made {

@@ -69,18 +69,18 @@ pub struct StateFile<'a> {
 }
 
 impl StateFile<'_> {
-    /// Writes a state beside `path`, syncs it, and renames.
+    /// Writes a state of this digest beside `path`, syncs it, and renames.
     ///
     /// # Errors
     /// [`StateFileError::Io`]: a full disk, say. Nothing is left behind then.
-    pub fn write(&self, path: &Path, state: &StageState) -> Result<(), StateFileError> {
+    pub fn write(&self, path: &Path, state: &StageState, digest: &Digest) -> Result<(), StateFileError> {
         let folder = path.parent().unwrap_or(Path::new("."));
         std::fs::create_dir_all(folder)
-            .and_then(|()| skipstone_files::replace(path, |beside| self.write_to(beside, state)))
+            .and_then(|()| skipstone_files::replace(path, |beside| self.write_to(beside, state, digest)))
             .map_err(|source| StateFileError::Io { path: path.to_owned(), source })
     }
 
-    fn write_to(&self, path: &Path, state: &StageState) -> io::Result<()> {
+    fn write_to(&self, path: &Path, state: &StageState, digest: &Digest) -> io::Result<()> {
         let metadata = HashMap::from([
             ("format".to_owned(), FORMAT.to_owned()),
             ("stage".to_owned(), self.stage.0.to_string()),
@@ -88,7 +88,7 @@ impl StateFile<'_> {
             ("shape".to_owned(), self.shape.to_owned()),
             ("optimizer_step".to_owned(), state.optimizer_step.to_string()),
             ("learning_rate_factor".to_owned(), format!("{:08x}", state.learning_rate_factor.to_bits())),
-            ("digest".to_owned(), state.digest().to_string()),
+            ("digest".to_owned(), digest.to_string()),
         ]);
         let buffers = [&state.parameters, &state.first_moments, &state.second_moments];
         let views = BUFFERS

@@ -14,6 +14,7 @@ mod run_files;
 mod setup;
 mod state;
 mod tensor;
+mod writer;
 
 pub use engine::Engine;
 pub use feed::Feed;
@@ -23,6 +24,7 @@ pub use run_files::RunFiles;
 pub use setup::{EngineSetup, OptimizerSetup};
 pub use state::{CHUNK_VALUES, StageState};
 pub use tensor::{Flat, Tensor};
+pub use writer::{StateWriter, WriteJob};
 
 use recycle::Recycler;
 use skipstone_net::Payload;

@@ -39,6 +39,17 @@ pub enum RunError {
         /// Bytes of memory and swap.
         present: u64,
     },
+    /// Checkpoints can't go where they should.
+    #[error("--checkpoint-to {0}")]
+    Store(#[from] skipstone_store::StoreError),
+    /// What is stored there is not this run's, or can't be used.
+    #[error("--checkpoint-to {url}: {why}")]
+    Stored {
+        /// The store.
+        url: String,
+        /// What is wrong, and what to do.
+        why: String,
+    },
     /// Processes can't be started.
     #[error("{what} can't be started: {source}; check the limits on processes and open files")]
     Spawn {

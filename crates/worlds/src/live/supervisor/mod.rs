@@ -19,6 +19,7 @@ use super::folder::RunFolder;
 use super::publish::{StateManifest, read_state};
 use crate::config::RunConfig;
 use crate::live::health::Health;
+use crate::live::offsite::Offsite;
 use crate::live::signals::Signals;
 use crate::wan::PaceCount;
 use chaos::Injector;
@@ -122,7 +123,9 @@ pub fn run(config: &RunConfig, options: RunOptions) -> Result<RunOutcome, RunErr
     let workers = options.listen.as_ref().and_then(|listen| listen.workers).unwrap_or(config.nodes());
     capacity::check(config, workers)?;
     let health = options.health.as_deref().map(Health::listen).transpose()?;
+    let offsite = Offsite::open(config, options.resume)?;
     let folder = open_folder(config, options.resume)?;
+    let offsite = offsite.map(|tried| tried.start(&folder, options.resume)).transpose()?;
     let resume = if options.resume { Some(read_state(&folder.dir)?.saved()) } else { None };
     let mut settings = config.settings()?;
     settings.run = folder.facts.run;
@@ -165,11 +168,13 @@ pub fn run(config: &RunConfig, options: RunOptions) -> Result<RunOutcome, RunErr
         iteration: Iteration(0),
         ended: None,
         signals,
+        offsite,
         notices: config.notice_command.clone().map(|command| Notices::new(command, folder.dir.join("logs"))),
         stopping: false,
     };
     let ended = parent.watch(&mut children)?;
     children.leave(LEAVE);
+    parent.wait_for_store();
     let chaos = ChaosTrace { memory: std::mem::take(&mut parent.memory.samples), hung: parent.hung };
     let mut observed = parent.observer.finish();
     observed.summary.pace = children.pace().map(PaceCount::truth);
@@ -211,6 +216,7 @@ struct Parent<'a> {
     iteration: Iteration,
     ended: Option<String>,
     signals: Signals,
+    offsite: Option<Offsite>,
     notices: Option<Notices>,
     stopping: bool,
 }
@@ -223,6 +229,7 @@ impl Parent<'_> {
             }
             let elapsed_ms = self.elapsed_ms();
             self.observer.tick(elapsed_ms);
+            self.tell_stored();
             self.tell_health();
             if let Some(exit) = children.coordinator_exit() {
                 return Ok(self.verdict(exit));
@@ -251,6 +258,30 @@ impl Parent<'_> {
                 self.heed_notices(children);
             }
         }
+    }
+
+    /// Tells what became of states on their way to the store.
+    fn tell_stored(&mut self) {
+        let news = self.offsite.as_ref().map(Offsite::news).unwrap_or_default();
+        let elapsed_ms = self.elapsed_ms();
+        for event in news {
+            self.observer.record(elapsed_ms, event);
+        }
+    }
+
+    /// The last state is on its way to the store: it ends, one way or the other, as every try has a bound. Ctrl-C leaves it.
+    fn wait_for_store(&mut self) {
+        let Some(offsite) = self.offsite.take() else { return };
+        let signals = self.signals.count();
+        if !offsite.is_idle() {
+            self.observer.note(&format!("the state is on its way to {}; Ctrl-C leaves it", offsite.url()));
+        }
+        while !offsite.is_idle() && self.signals.count() == signals {
+            std::thread::sleep(LOOK);
+            self.observer.tick(self.elapsed_ms());
+        }
+        self.offsite = Some(offsite);
+        self.tell_stored();
     }
 
     /// Says how the run is, to who asks.
@@ -295,6 +326,11 @@ impl Parent<'_> {
                 let now = self.began.elapsed();
                 self.longest = self.longest.max(now.saturating_sub(self.moved.unwrap_or_default()));
                 self.moved = Some(now);
+            }
+            Event::StateSaved { .. } => {
+                if let Some(offsite) = &self.offsite {
+                    offsite.offer();
+                }
             }
             Event::Finished { why, .. } => self.ended = Some(why.clone()),
             _ => {}
