@@ -92,7 +92,9 @@ pub fn search(
     let (mut drafts, before) = outline(compiled, &guide, &moves, drafts, options.seed, &mut first);
     drafts.truncate(CHAINS as usize);
     let mut rest = |work: u64| (progress(before + work) - OUTLINES_SHARE) / (1.0 - OUTLINES_SHARE);
-    let annealed = anneal(compiled, &guide, &moves, drafts, Cooling::OUTLINED, options.seed, &mut rest);
+    // Small instances leave the time to find other placements than the outline's.
+    let cooling = if groups > 1 { Cooling::OUTLINED } else { Cooling::WARM };
+    let annealed = anneal(compiled, &guide, &moves, drafts, cooling, options.seed, &mut rest);
     finish(compiled, annealed.map(|annealed| Annealed { work: before + annealed.work, ..annealed }))
 }
 
