@@ -26,6 +26,10 @@ pub(crate) struct Cooling {
 impl Cooling {
     /// From a random draft.
     pub(crate) const ANEW: Self = Self { hot: 0.006, cold: 0.0003 };
+    /// Of an outline, whose costs are estimates.
+    pub(crate) const OUTLINE: Self = Self { hot: 0.006, cold: 0.0001 };
+    /// From an outline.
+    pub(crate) const OUTLINED: Self = Self { hot: 0.0006, cold: 0.0001 };
     /// From a good draft of a slightly different problem.
     pub(crate) const WARM: Self = Self { hot: 0.003, cold: 0.0002 };
 
@@ -73,7 +77,7 @@ pub(crate) fn anneal(
         let mark = (done * EXCHANGES) as u64;
         if mark > exchanged {
             exchanged = mark;
-            share_best(&mut chains);
+            share_best(compiled, guide, &mut chains);
         }
     }
     let mut chains = chains.into_iter();
@@ -84,13 +88,13 @@ pub(crate) fn anneal(
 }
 
 /// The worst chain goes on from the draft of the best.
-fn share_best(chains: &mut [Chain]) {
+fn share_best(compiled: &CompiledInstance, guide: &Guide, chains: &mut [Chain]) {
     let best = (0..chains.len()).min_by_key(|index| (chains[*index].score.cost, *index));
     let worst = (0..chains.len()).max_by_key(|index| (chains[*index].score.cost, *index));
     if let (Some(best), Some(worst)) = (best, worst)
         && best != worst
     {
         let (draft, score) = (chains[best].current.clone(), chains[best].score);
-        chains[worst].adopt(&draft, score);
+        chains[worst].adopt(compiled, guide, &draft, score);
     }
 }

@@ -1,11 +1,17 @@
 //! One chain of simulated annealing.
 
 use super::draft::Draft;
+use super::estimate::Estimate;
 use super::moves::Moves;
 use super::objective::{Guide, Score};
+use super::outline::ESTIMATES;
 use crate::compiled::CompiledInstance;
 use crate::random::Random;
 use crate::simulate::Simulator;
+
+/// How many times the temperature an estimate may rise for a candidate to be simulated, in the mean of what is drawn. An
+/// estimate does not know who waits for whom, so it only keeps out what is far off.
+const FAR_OFF: f64 = 16.0;
 
 /// A draft that changes at random, less and less often for the worse.
 #[derive(Debug)]
@@ -14,7 +20,9 @@ pub(crate) struct Chain {
     pub(crate) score: Score,
     pub(crate) best: Draft,
     pub(crate) best_score: Score,
+    estimate: Estimate,
     candidate: Draft,
+    followed: Estimate,
     simulator: Simulator,
     random: Random,
 }
@@ -24,7 +32,10 @@ impl Chain {
     pub(crate) fn new(compiled: &CompiledInstance, guide: &Guide, draft: Draft, random: Random) -> Self {
         let mut simulator = Simulator::default();
         let score = guide.score(compiled, &draft, &mut simulator, u64::MAX).unwrap_or(Score::WORST);
+        let estimate = Estimate::new(compiled, guide, &draft);
         Self {
+            followed: estimate.clone(),
+            estimate,
             candidate: draft.clone(),
             best: draft.clone(),
             current: draft,
@@ -36,8 +47,9 @@ impl Chain {
     }
 
     /// Goes on from another draft.
-    pub(crate) fn adopt(&mut self, draft: &Draft, score: Score) {
+    pub(crate) fn adopt(&mut self, compiled: &CompiledInstance, guide: &Guide, draft: &Draft, score: Score) {
         self.current.clone_from(draft);
+        self.estimate = Estimate::new(compiled, guide, draft);
         self.score = score;
         if score.is_better(&self.best_score) {
             self.best.clone_from(draft);
@@ -51,9 +63,11 @@ impl Chain {
             draft.refresh(compiled);
             *score = guide.score(compiled, draft, &mut self.simulator, u64::MAX).unwrap_or(Score::WORST);
         }
+        self.estimate = Estimate::new(compiled, guide, &self.current);
     }
 
-    /// Tries `work` candidates at a temperature in units of cost.
+    /// Tries `work` candidates at a temperature in units of cost. Those whose estimate is far off are not simulated, and count
+    /// less.
     pub(crate) fn run(
         &mut self,
         compiled: &CompiledInstance,
@@ -62,9 +76,20 @@ impl Chain {
         temperature: f64,
         work: u64,
     ) {
-        for _ in 0..work {
-            self.candidate.clone_from(&self.current);
-            if !moves.step(compiled, &mut self.candidate, &mut self.random) {
+        let mut left = work * ESTIMATES;
+        while left > 0 {
+            left -= 1;
+            self.candidate.step_back(&self.current);
+            let is_step = moves.step(compiled, &mut self.candidate, &mut self.random);
+            if is_step && !compiled.has_coordinator() {
+                self.followed.follow(compiled, guide, (&self.estimate, &self.current), &self.candidate);
+                let far_off = FAR_OFF * temperature * self.random.exponential();
+                if self.followed.cost > self.estimate.cost + far_off {
+                    continue;
+                }
+            }
+            left = left.saturating_sub(ESTIMATES - 1);
+            if !is_step {
                 continue;
             }
             let worse = (temperature * self.random.exponential()) as u64;
@@ -73,6 +98,7 @@ impl Chain {
                 continue;
             };
             std::mem::swap(&mut self.current, &mut self.candidate);
+            std::mem::swap(&mut self.estimate, &mut self.followed);
             self.score = score;
             if score.is_better(&self.best_score) {
                 self.best.clone_from(&self.current);

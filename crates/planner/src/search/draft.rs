@@ -47,6 +47,20 @@ impl Clone for Draft {
 }
 
 impl Draft {
+    /// Becomes `other`, a draft from which steps lead here: copies what they change.
+    pub(crate) fn step_back(&mut self, other: &Self) {
+        for (own, others) in self.stages.iter_mut().zip(&other.stages) {
+            own.clone_from(others);
+        }
+        self.seat.clone_from(&other.seat);
+        self.visits.clone_from(&other.visits);
+        self.allreduce_us.clone_from(&other.allreduce_us);
+        self.schedule.nodes.clone_from(&other.schedule.nodes);
+        self.schedule.after.clone_from(&other.schedule.after);
+        self.schedule.rank.clone_from(&other.schedule.rank);
+        self.schedule.stage_of.clone_from(&other.schedule.stage_of);
+    }
+
     /// A draft of these stages and paths (node ids, origins in the order of stage 0), all starting at once.
     pub(crate) fn new(compiled: &CompiledInstance, stages: Vec<Vec<u32>>, nodes: Vec<u32>) -> Self {
         let length = compiled.path_length();

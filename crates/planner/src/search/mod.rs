@@ -6,11 +6,13 @@ mod construct;
 mod domains;
 mod draft;
 mod error;
+mod estimate;
 mod even;
 mod exact;
 mod groups;
 mod moves;
 mod objective;
+mod outline;
 mod placement;
 mod replan;
 mod routes;
@@ -29,6 +31,7 @@ pub use exact::{EXACT_NODES_MAX, Exact, exact};
 pub(crate) use moves::Moves;
 pub use objective::Objective;
 pub(crate) use objective::{Guide, Score};
+use outline::outline;
 pub use replan::replan;
 
 /// What to search for.
@@ -55,10 +58,12 @@ pub struct Found {
 /// Chains that run side by side, whatever the number of threads.
 const CHAINS: u64 = 2;
 
-/// Up to so many nodes the groups' plans are annealed together at last.
+/// Up to so many nodes an instance is searched as a whole; larger ones are cut into groups.
 const WHOLE_NODES_MAX: usize = 128;
-/// The share of such a search that goes to the groups.
-const GROUPS_SHARE: f64 = 0.4;
+/// Outlines that are drawn; chains begin at the best of them.
+const OUTLINES: u64 = 4;
+/// The share of a search that goes to outlines.
+const OUTLINES_SHARE: f64 = 0.25;
 
 /// Searches for the best plan.
 ///
@@ -75,16 +80,22 @@ pub fn search(
 ) -> Result<Found, SearchError> {
     let guide = Guide::new(compiled, options.objective).with_domains(options.domain_price_s);
     let groups = groups::group_count(compiled);
-    if groups > 1 {
-        return finish(compiled, in_groups(compiled, &guide, groups, options.seed, progress));
+    if groups > 1 && compiled.nodes() > WHOLE_NODES_MAX {
+        return finish(compiled, groups::anneal_groups(compiled, &guide, groups, options.seed, progress));
     }
-    let drafts: Option<Vec<Draft>> = (0..CHAINS)
+    let drafts: Option<Vec<Draft>> = (0..OUTLINES)
         .map(|chain| construct::first_draft(compiled, &guide, &mut Random::new(&[options.seed, chain, 1])))
         .collect();
     let drafts = drafts.ok_or_else(|| SearchError::no_paths(compiled))?;
     let moves = Moves::new(compiled);
-    let annealed = anneal(compiled, &guide, &moves, drafts, Cooling::ANEW, options.seed, progress);
-    finish(compiled, annealed)
+    let mut first = |work: u64| progress(work) / OUTLINES_SHARE;
+    let (mut drafts, before) = outline(compiled, &guide, &moves, drafts, options.seed, &mut first);
+    drafts.truncate(CHAINS as usize);
+    let mut rest = |work: u64| (progress(before + work) - OUTLINES_SHARE) / (1.0 - OUTLINES_SHARE);
+    // Small instances leave the time to find other placements than the outline's.
+    let cooling = if groups > 1 { Cooling::OUTLINED } else { Cooling::WARM };
+    let annealed = anneal(compiled, &guide, &moves, drafts, cooling, options.seed, &mut rest);
+    finish(compiled, annealed.map(|annealed| Annealed { work: before + annealed.work, ..annealed }))
 }
 
 /// Searches for the best paths on a given placement: nodes of each stage, the origin's first. Nodes stay where they are,
@@ -110,26 +121,6 @@ pub fn search_placed(
     let drafts = drafts.ok_or_else(|| SearchError::no_paths(compiled))?;
     let moves = Moves::of_paths(compiled);
     finish(compiled, anneal(compiled, &guide, &moves, drafts, Cooling::ANEW, options.seed, progress))
-}
-
-/// Anneals groups of nodes, and then the whole, where that still pays.
-fn in_groups(
-    compiled: &CompiledInstance,
-    guide: &Guide,
-    groups: usize,
-    seed: u64,
-    progress: &mut dyn FnMut(u64) -> f64,
-) -> Option<Annealed> {
-    let whole = compiled.nodes() <= WHOLE_NODES_MAX;
-    let share = if whole { GROUPS_SHARE } else { 1.0 };
-    let apart = groups::anneal_groups(compiled, guide, groups, seed, &mut |work| progress(work) / share)?;
-    if !whole {
-        return Some(apart);
-    }
-    let drafts = vec![apart.draft.clone(); CHAINS as usize];
-    let mut rest = |work: u64| (progress(apart.work + work) - share) / (1.0 - share);
-    let together = anneal(compiled, guide, &Moves::new(compiled), drafts, Cooling::WARM, seed, &mut rest)?;
-    Some(Annealed { work: apart.work + together.work, ..together })
 }
 
 /// The plan of a search's outcome, if it may be handed out.

@@ -37,6 +37,17 @@ pub(crate) struct Score {
     pub(crate) allowed: bool,
 }
 
+/// What all drafts of one placement have in common.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fixed {
+    /// What the search compares.
+    pub(crate) cost: u64,
+    /// The objective but for the makespan, microseconds.
+    objective_us: u64,
+    /// Whether the all-reduce keeps to the limit.
+    allowed: bool,
+}
+
 impl Score {
     /// Worse than any.
     pub(crate) const WORST: Self = Self { cost: u64::MAX, objective_us: u64::MAX, allowed: false };
@@ -80,6 +91,29 @@ impl Guide {
         if self.counts_allreduce { Objective::Iteration } else { Objective::Makespan }
     }
 
+    /// What a draft's placement alone adds to its figures.
+    pub(crate) fn fixed(&self, compiled: &CompiledInstance, draft: &Draft) -> Fixed {
+        let allreduce_us = draft.slowest_allreduce_us();
+        let counted = if self.counts_allreduce && !compiled.has_coordinator() { allreduce_us } else { 0 };
+        // The mean over stages shows the way where another stage than the one changed is the slowest.
+        let mean = draft.allreduce_us.iter().sum::<u64>() / draft.allreduce_us.len().max(1) as u64;
+        let smooth = if self.counts_allreduce { mean } else { 0 };
+        let excess = allreduce_us.saturating_sub(self.allreduce_us_max);
+        let lost = if self.domain_price_us == 0 { 0 } else { lost_with_a_region(compiled, &draft.stages) };
+        let apart = self.domain_price_us.saturating_mul(u64::from(lost));
+        let cost = counted
+            .saturating_add(smooth)
+            .saturating_add(apart)
+            .saturating_add(excess.saturating_mul(PENALTY))
+            .saturating_mul(self.weights.makespan);
+        Fixed { cost, objective_us: counted.saturating_add(apart), allowed: excess == 0 }
+    }
+
+    /// The cost of a makespan and of the sum of all ends, both in microseconds.
+    pub(crate) fn cost(&self, makespan_us: f64, finish_us: f64) -> f64 {
+        makespan_us * self.weights.makespan as f64 + finish_us * self.weights.finish as f64
+    }
+
     /// The score of a draft; none where its cost is above `limit`, or where it never ends.
     pub(crate) fn score(
         &self,
@@ -88,33 +122,20 @@ impl Guide {
         simulator: &mut Simulator,
         limit: u64,
     ) -> Option<Score> {
-        let allreduce_us = draft.slowest_allreduce_us();
-        let ordered = compiled.has_coordinator();
-        let counted = if self.counts_allreduce && !ordered { allreduce_us } else { 0 };
-        if ordered {
+        if compiled.has_coordinator() {
             // A stage's sum waits for its own nodes only.
             let tail = |node: u32| compiled.way_us(node as usize) + draft.allreduce_us[draft.stage_of(node)];
             simulator.set_tails((0..compiled.nodes() as u32).map(tail));
         }
-        // The mean over stages shows the way where another stage than the one changed is the slowest.
-        let mean = draft.allreduce_us.iter().sum::<u64>() / draft.allreduce_us.len().max(1) as u64;
-        let smooth = if self.counts_allreduce { mean } else { 0 };
-        let excess = allreduce_us.saturating_sub(self.allreduce_us_max);
-        let lost = if self.domain_price_us == 0 { 0 } else { lost_with_a_region(compiled, &draft.stages) };
-        let apart = self.domain_price_us.saturating_mul(u64::from(lost));
-        let fixed = counted
-            .saturating_add(smooth)
-            .saturating_add(apart)
-            .saturating_add(excess.saturating_mul(PENALTY))
-            .saturating_mul(self.weights.makespan);
+        let Fixed { cost: fixed, objective_us: known_us, allowed } = self.fixed(compiled, draft);
         let limit = limit.checked_sub(fixed)?;
         match simulator.run(compiled, &draft.schedule, self.weights, limit, &mut ()) {
             Verdict::Done { makespan_us, finish_us } => {
                 let cost = self.weights.cost(makespan_us, finish_us);
                 (cost <= limit).then_some(Score {
                     cost: cost.saturating_add(fixed),
-                    objective_us: (makespan_us + counted).saturating_add(apart),
-                    allowed: excess == 0,
+                    objective_us: makespan_us.saturating_add(known_us),
+                    allowed,
                 })
             }
             Verdict::Over | Verdict::Deadlock { .. } => None,
