@@ -93,6 +93,15 @@ fn a_run_goes_on_from_a_folder_elsewhere_when_its_own_is_lost() {
 
     trained(command(dir, &["--resume", "--out", "second", "--checkpoint-to", &url]));
     assert_eq!(states(&dir.join("second")), states(&dir.join("calm")), "the same bits as without all that");
+    // The ledger counts from there on; what was before can't be computed again.
+    let skipstone = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_skipstone"));
+        command.args(arguments).current_dir(dir).stdin(Stdio::null());
+        command
+    };
+    let audit = String::from_utf8(trained(skipstone(&["audit", "second"])).stdout).unwrap();
+    assert!(audit.starts_with("sound") && audit.contains("the run began here"), "{audit}");
+    assert!(refused(skipstone(&["replay", "second"])).contains("nothing to replay"));
     let manifest: Value =
         serde_json::from_str(&fs::read_to_string(dir.join("elsewhere").join("checkpoint.json")).unwrap())
             .unwrap();

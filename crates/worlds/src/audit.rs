@@ -53,6 +53,8 @@ pub struct LedgerLine {
 /// What the journal says of the data.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct AuditReport {
+    /// The first iteration that this journal knows of: not 0 where the run began with a state that was fetched from a store.
+    pub begins: u64,
     /// Committed iterations of the surviving history.
     pub iterations: u64,
     /// Microbatches of the surviving history.
@@ -126,9 +128,20 @@ pub fn read_journal(dir: &Path) -> Result<Vec<Entry>, AuditError> {
     Ok(entries)
 }
 
+/// The first iteration that a journal knows of. A run that goes on in another folder, from a state that was fetched from a store,
+/// goes back to that state before anything was committed there; all others begin at 0.
+pub fn first_iteration(entries: &[Entry]) -> Iteration {
+    let first = entries.iter().find_map(|entry| match entry {
+        Entry::RolledBack { iteration, .. } => Some(*iteration),
+        Entry::Committed(_) => Some(Iteration(0)),
+        _ => None,
+    });
+    first.unwrap_or(Iteration(0))
+}
+
 /// Checks the ledger. `order` gives the samples of each microbatch; without it samples are not counted.
 pub fn audit(entries: &[Entry], order: Option<&SampleOrder>) -> AuditReport {
-    let mut report = AuditReport::default();
+    let mut report = AuditReport { begins: first_iteration(entries).0, ..AuditReport::default() };
     let Histories { surviving: history, discarded, lineages: current, restored } =
         histories(entries, &mut report);
     let remembered = restored.remembered(&current);
@@ -251,8 +264,9 @@ fn forget_after_the_end(
 }
 
 fn check_chain(record: &CommitRecord, previous: Option<&CommitRecord>, report: &mut AuditReport) {
+    let begins = Iteration(report.begins);
     let (expected, digest) = previous
-        .map_or((Iteration(0), Digest::default()), |previous| (previous.iteration.next(), previous.digest()));
+        .map_or((begins, Digest::default()), |previous| (previous.iteration.next(), previous.digest()));
     if record.iteration != expected {
         report.complain(|| format!("{} follows where {expected} should", record.iteration));
     } else if record.previous != digest {
@@ -345,6 +359,19 @@ mod tests {
     use skipstone_protocol::{Rebuild, SavedStage, Share, StageRecord};
     use skipstone_recovery::{Recipe, StateFormat};
     use skipstone_types::{Attempt, NodeId, Path, PlanEpoch, RunId, Term, Visit};
+
+    #[test]
+    fn a_run_that_began_with_a_fetched_state_is_sound_from_there_on() {
+        let back = Entry::RolledBack { iteration: Iteration(7), generation: 0, stages: Vec::new() };
+        let first = record(7, Digest::default(), 0);
+        let second = record(8, first.digest(), 0);
+        let commit = |record: &CommitRecord| Entry::Committed(Box::new(record.clone()));
+        let report = audit(&[back.clone(), commit(&first), commit(&second)], None);
+        assert!(report.is_sound() && report.begins == 7, "{:?}", report.complaints);
+        // What is missing in between still is.
+        assert!(!audit(&[back, commit(&second)], None).is_sound());
+        assert!(!audit(&[commit(&first), commit(&second)], None).is_sound());
+    }
 
     fn record(iteration: u64, previous: Digest, lineage: u32) -> CommitRecord {
         let visit = |stage: u16| Visit { stage: StageId(stage), node: NodeId(u32::from(stage) + 1) };

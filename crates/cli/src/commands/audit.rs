@@ -76,6 +76,13 @@ fn text(report: &AuditReport) -> String {
         if report.epochs == 1 { "1 epoch".to_owned() } else { format!("{} epochs", report.epochs) },
         report.terms
     );
+    if report.begins > 0 {
+        let _ = writeln!(
+            text,
+            "from iteration {} on: the run began here with a state that was fetched from a store",
+            report.begins
+        );
+    }
     if report.rollbacks > 0 {
         let _ = writeln!(
             text,

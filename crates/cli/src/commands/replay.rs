@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use skipstone_protocol::decode_inputs;
-use skipstone_worlds::audit::read_journal;
+use skipstone_worlds::audit::{first_iteration, read_journal};
 use skipstone_worlds::config::RunConfig;
 use skipstone_worlds::live::folder::read_facts;
 use skipstone_worlds::live::inputs_file::{inputs_path, recorded_terms};
@@ -106,6 +106,13 @@ pub(crate) fn decide_again(dir: &Path) -> Outcome<Result<DecisionsReport, OtherD
 /// A folder that is not a run's, or that can't be read.
 pub(crate) fn replay_run(dir: &Path, threads: usize) -> Outcome<Result<ReplayReport, ReplayError>> {
     let entries = read_journal(dir).map_err(Failure::input)?;
+    let begins = first_iteration(&entries).0;
+    if begins > 0 {
+        return Err(Failure::input(format!(
+            "{} began with a state after {begins} iterations, fetched from a store: how that came about is not recorded here, so there is nothing to replay it from",
+            dir.display()
+        )));
+    }
     let config = RunConfig::read(&dir.join("run.toml"))?;
     let facts = read_facts(dir)?;
     let setup = EngineSetup { threads, ..EngineSetup::of(&config, dir, facts.vocabulary)? };
