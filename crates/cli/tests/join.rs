@@ -85,8 +85,13 @@ impl Host {
         );
         fs::write(dir.path().join("run.toml"), text).unwrap();
         let workers = workers.to_string();
-        let arguments = ["train", "run.toml", "--json", "--listen", "--relay", "none", "--workers", &workers];
-        let mut train = command(&arguments)
+        let (train, lines, ticket) =
+            Self::train(&dir, &[&["run.toml", "--workers", &workers], flags].concat());
+        Self { dir, train, lines, ticket }
+    }
+
+    fn train(dir: &TempDir, flags: &[&str]) -> (Child, Receiver<String>, String) {
+        let mut train = command(&["train", "--json", "--listen", "--relay", "none"])
             .args(flags)
             .current_dir(dir.path())
             .stdout(Stdio::piped())
@@ -96,7 +101,15 @@ impl Host {
         let lines = listen(&mut train);
         let line = wait_for_line(&lines, "skipstone join ");
         let ticket = line.trim().strip_prefix("skipstone join ").unwrap().to_owned();
-        Self { dir, train, lines, ticket }
+        (train, lines, ticket)
+    }
+
+    /// The machine of the run is switched off, and on again.
+    fn die_and_resume(&mut self, flags: &[&str]) {
+        self.train.kill().unwrap();
+        self.train.wait().unwrap();
+        (self.train, self.lines, _) =
+            Self::train(&self.dir, &[&["--resume", "--out", "run"], flags].concat());
     }
 
     fn out(&self) -> PathBuf {
@@ -159,10 +172,19 @@ impl Drop for Host {
     }
 }
 
-/// The nodes' processes of a machine.
+/// The processes that this one has started: a machine's nodes.
 fn nodes_of(parent: u32) -> Vec<u32> {
     let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
     children.split_whitespace().map(|process| process.parse().unwrap()).collect()
+}
+
+/// The coordinator's process of a run.
+fn coordinator_of(train: u32) -> u32 {
+    let is_it = |process: &u32| {
+        fs::read_to_string(format!("/proc/{process}/cmdline"))
+            .is_ok_and(|line| line.contains("internal-coordinator"))
+    };
+    nodes_of(train).into_iter().find(is_it).unwrap()
 }
 
 fn kill(process: u32) {
@@ -211,6 +233,29 @@ fn a_dead_node_of_a_machine_is_replaced_and_a_dead_machine_too() {
     let _ = guest.wait();
     assert!(Command::new("kill").args(["-INT", &host.train.id().to_string()]).status().unwrap().success());
     host.end();
+    assert!(host.audit());
+}
+
+#[test]
+fn machines_come_back_by_themselves_to_a_run_that_was_killed_and_goes_on() {
+    let flags = ["--no-lan"];
+    let mut host = Host::start_with(1_000_000, 2, "save_every_s = 0.5\n", &flags);
+    let (mut guest, lines) = host.join("guest", 1);
+    wait_for_line(&lines, "works on");
+    host.wait_for("state_saved", 1);
+    // No system tells another machine that a process has died; its successor has the same port and key.
+    let killed = Instant::now();
+    kill(coordinator_of(host.train.id()));
+    wait_for_line(&lines, "has lost the coordinator");
+    wait_for_line(&lines, "works on");
+    assert!(killed.elapsed() < Duration::from_secs(30), "long before the connection is given up");
+    // The same ticket, at the same port, but the run has another secret now.
+    host.die_and_resume(&["--no-lan", "--workers", "2"]);
+    wait_for_line(&lines, "the run has started again");
+    wait_for_line(&lines, "works on");
+    assert!(Command::new("kill").args(["-INT", &host.train.id().to_string()]).status().unwrap().success());
+    host.end();
+    assert!(wait(&mut guest).success());
     assert!(host.audit());
 }
 

@@ -32,6 +32,7 @@ Examples:
                                                         carry out what `skipstone plan --as-trained` has found
   skipstone train --listen                              other machines join with the ticket that it prints
   skipstone train --listen --workers 2 --stages 5       two of the six nodes run here, four are to join
+  skipstone train --listen --relay none --udp-port 4433  no relay: a router passes this UDP port on
   skipstone train --listen --links links.json           machines say where they are; paths go where links are fast
   skipstone train --listen --health 9200                http://127.0.0.1:9200/health says whether the run is well
   skipstone train --price-per-hour 0.35                 what a million tokens cost, and what was paid for nothing
@@ -111,6 +112,16 @@ struct Listen {
     /// only while the addresses in it do, or a relay is there
     #[arg(long, requires = "wanted", help_heading = "Other machines")]
     no_lan: bool,
+    /// The UDP port at which other machines find the run, for a router that passes it on [default: the one before, if the run
+    /// had one, or any free one]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = clap::value_parser!(u16).range(1..),
+        requires = "wanted",
+        help_heading = "Other machines"
+    )]
+    udp_port: Option<u16>,
     /// Nodes on this machine, the others are to join [default: all of the run's]
     #[arg(long, value_name = "N", requires = "wanted", help_heading = "Other machines")]
     workers: Option<usize>,
@@ -143,6 +154,7 @@ impl Listen {
         Ok(Some(ListenOptions {
             relays: self.relay,
             lan: !self.no_lan,
+            udp_port: self.udp_port,
             workers: self.workers,
             ticket_life_s,
             ticket_file: self.ticket_file,

@@ -10,11 +10,12 @@ use crate::{InternetReach, PeerId, wire::Refusal};
 use std::{io, sync::Arc};
 use tokio::io::AsyncWriteExt;
 
-/// One try. On success the connection lives on in a task of its own.
+/// One try, in place of a connection that is `held` and silent. On success the connection lives on in a task of its own.
 pub(crate) async fn dial(
     shared: &Arc<Shared>,
     peer: PeerId,
     reach: &InternetReach,
+    held: Option<&Link>,
 ) -> Result<Arc<Link>, Refusal> {
     let failed = |why: String| Refusal::Io(io::Error::new(io::ErrorKind::HostUnreachable, why));
     let endpoint = shared.endpoint().ok_or_else(|| {
@@ -28,7 +29,7 @@ pub(crate) async fn dial(
     let (mut bulk_send, bulk_receive) = connection.open_bi().await.map_err(lost)?;
     bulk_send.write_u8(BULK).await.map_err(Refusal::io)?;
     let mut stream = tokio::io::join(receive, send);
-    let settled = as_dialler(shared, &mut stream, peer).await;
+    let settled = as_dialler(shared, &mut stream, peer, held).await;
     let (receive, send) = stream.into_inner();
     let streams = Streams { connection, send, receive, bulk_send, bulk_receive };
     keep(shared, reach.key, streams, settled)

@@ -140,6 +140,14 @@ impl Requester {
         answer
     }
 
+    /// Forgets the connection to a process that may have died: the next question makes a new one, and does not wait for the
+    /// old one's end first.
+    pub fn forget(&self, whom: &InternetReach) {
+        if let Some(connection) = self.connections().remove(&whom.key) {
+            connection.close(0_u32.into(), b"made anew");
+        }
+    }
+
     fn connections(&self) -> std::sync::MutexGuard<'_, HashMap<PeerKey, Connection>> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }

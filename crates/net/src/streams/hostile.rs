@@ -82,7 +82,7 @@ impl Scene {
         self.runtime.block_on(async {
             let mut stream = TcpStream::connect(self.victim.local_address()).await.unwrap();
             let me = Myself { config: &config, incarnation };
-            let who = handshake::dial(&mut stream, me, PeerId(5)).await.unwrap();
+            let who = handshake::dial(&mut stream, me, PeerId(5), None).await.unwrap();
             read_outcome(&mut stream).await.unwrap();
             if id < 5 {
                 stream.write_all(&outcome(Ok(1))).await.unwrap();
@@ -239,7 +239,7 @@ fn a_peer_that_lost_its_connection_gets_a_new_one() {
     let refused = scene.runtime.block_on(async {
         let mut stream = TcpStream::connect(scene.victim.local_address()).await.unwrap();
         let me = Myself { config: &config, incarnation: 1 };
-        handshake::dial(&mut stream, me, PeerId(5)).await.unwrap();
+        handshake::dial(&mut stream, me, PeerId(5), None).await.unwrap();
         read_outcome(&mut stream).await
     });
     assert!(matches!(refused, Err(crate::wire::Refusal::Duplicate)), "{refused:?}");

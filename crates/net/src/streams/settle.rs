@@ -46,13 +46,15 @@ pub(crate) async fn as_listener<S: AsyncRead + AsyncWrite + Unpin>(
     install(shared, stream, link, judge, number).await
 }
 
-/// The part of the side that dials.
+/// The part of the side that dials. A connection that is `held` stays if the same life of the peer is at its other end.
 pub(crate) async fn as_dialler<S: AsyncRead + AsyncWrite + Unpin>(
     shared: &Shared,
     stream: &mut S,
     peer: PeerId,
+    held: Option<&Link>,
 ) -> Result<Settled, Refusal> {
-    let who = handshake::dial(stream, shared.myself(), peer).await?;
+    let held = held.map(|link| link.who.incarnation);
+    let who = handshake::dial(stream, shared.myself(), peer, held).await?;
     let connection = shared.next_connection();
     let accepted = read_outcome(stream).await?;
     let we_judge = shared.config.id < peer;

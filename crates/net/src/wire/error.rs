@@ -126,6 +126,16 @@ impl Refusal {
         }
     }
 
+    /// Whether whoever answered for the peer's key is not the process that we knew: it belongs to another life of the run.
+    pub(crate) fn of_another_life(&self) -> bool {
+        let codes = [Self::WrongRun.code(), Self::WrongPeer.code(), Self::BadProof.code()];
+        match self {
+            Self::WrongRun | Self::WrongPeer | Self::BadProof => true,
+            Self::ByPeer(code) => codes.contains(code),
+            _ => false,
+        }
+    }
+
     pub(crate) fn io(source: io::Error) -> Self {
         match source.kind() {
             io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {

@@ -36,11 +36,12 @@ pub(crate) struct Myself<'a> {
     pub(crate) incarnation: u64,
 }
 
-/// The dialler's part, up to step 3.
+/// The dialler's part, up to step 3. A peer whose incarnation is `held` is told that we have a connection to it, and keeps that one.
 pub(crate) async fn dial<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     me: Myself<'_>,
     expected: PeerId,
+    held: Option<u64>,
 ) -> Result<Introduced, Refusal> {
     let hello = hello(me, expected);
     stream.write_all(&hello).await.map_err(Refusal::io)?;
@@ -55,12 +56,15 @@ pub(crate) async fn dial<S: AsyncRead + AsyncWrite + Unpin>(
     stream.read_exact(&mut proof).await.map_err(Refusal::io)?;
     let transcript: [&[u8]; 2] = [&hello, &reply];
     let secret = &me.config.secret;
+    let incarnation = word(&reply, 19);
     let verdict = if secret.prove("listener", &transcript) != blake3::Hash::from_bytes(proof) {
         Err(Refusal::BadProof)
-    } else if word(&reply, 11) == expected.0 {
-        Ok(())
-    } else {
+    } else if word(&reply, 11) != expected.0 {
         Err(Refusal::WrongPeer)
+    } else if held == Some(incarnation) {
+        Err(Refusal::Duplicate)
+    } else {
+        Ok(())
     };
     let mut answer = [0; 33];
     match &verdict {
@@ -70,7 +74,7 @@ pub(crate) async fn dial<S: AsyncRead + AsyncWrite + Unpin>(
     stream.write_all(&answer).await.map_err(Refusal::io)?;
     verdict?;
     let (outgoing, incoming) = seeds(me, &transcript);
-    Ok(Introduced { peer: expected, incarnation: word(&reply, 19), seeds: Seeds { outgoing, incoming } })
+    Ok(Introduced { peer: expected, incarnation, seeds: Seeds { outgoing, incoming } })
 }
 
 /// The listener's part, up to step 3. `claimed` tells whom the other side says it is, as soon as that is known.
@@ -108,8 +112,10 @@ pub(crate) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     stream.write_all(&message).await.map_err(Refusal::io)?;
     let mut answer = [0; 33];
     stream.read_exact(&mut answer[..1]).await.map_err(Refusal::io)?;
-    if answer[0] != OK {
-        return Err(Refusal::ByPeer(answer[0]));
+    match answer[0] {
+        OK => {}
+        code if code == Refusal::Duplicate.code() => return Err(Refusal::Duplicate),
+        code => return Err(Refusal::ByPeer(code)),
     }
     stream.read_exact(&mut answer[1..]).await.map_err(Refusal::io)?;
     let proof: [u8; 32] = std::array::from_fn(|i| answer[i + 1]);

@@ -54,8 +54,10 @@ impl Reporter {
     /// A message of the coordinator.
     pub(super) fn heard(&mut self, message: &ToWorker) {
         match message {
-            ToWorker::Welcome { node, .. } => {
-                (self.stage, self.works) = (None, false);
+            ToWorker::Welcome { node, empty, .. } => {
+                // A coordinator that came back leaves a node what it holds.
+                self.stage = self.stage.filter(|_| !empty);
+                self.works = false;
                 self.tell(&NodeNews::Welcome { node: *node });
             }
             ToWorker::Assign { stage, .. } => {

@@ -17,6 +17,9 @@ pub(super) struct Guest {
     pub(super) ticket: u64,
     /// The key of the machine's parent process, in hexadecimal.
     pub(super) machine: String,
+    /// Nodes of other machines that had been let in before its machine's; none: an older version did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) before: Option<usize>,
 }
 
 /// The keys that are let in.
@@ -41,12 +44,14 @@ impl Guests {
         Self { dir: dir.to_owned(), guests: read().unwrap_or_default() }
     }
 
-    /// Lets a machine in, and its nodes.
+    /// Lets a machine in, and its nodes. A machine that was in before keeps its place.
     pub(super) fn admit(&mut self, machine: PeerKey, nodes: &[PeerKey], ticket: u64) -> io::Result<()> {
-        if self.guests.len() + nodes.len() >= GUESTS_MAX {
+        let new = nodes.iter().chain([&machine]).filter(|key| !self.guests.contains_key(key)).count();
+        if self.guests.len() + new > GUESTS_MAX {
             return Err(io::Error::other("the run has let in as many nodes as it keeps in mind"));
         }
-        let guest = Guest { ticket, machine: machine.to_string() };
+        let before = Some(self.before(&machine));
+        let guest = Guest { ticket, machine: machine.to_string(), before };
         self.guests.extend(nodes.iter().chain([&machine]).map(|key| (*key, guest.clone())));
         self.write()
     }
@@ -67,6 +72,11 @@ impl Guests {
         let machines: std::collections::BTreeSet<&str> =
             self.guests.values().map(|guest| guest.machine.as_str()).collect();
         self.guests.len().saturating_sub(machines.len())
+    }
+
+    /// Nodes of other machines that were let in before this machine's, or are now.
+    pub(super) fn before(&self, machine: &PeerKey) -> usize {
+        self.get(machine).and_then(|guest| guest.before).unwrap_or_else(|| self.nodes())
     }
 
     /// How the owner of a key came in.
@@ -96,11 +106,19 @@ mod tests {
         guests.admit(c, &[], 2).unwrap();
         let mut guests = Guests::open(dir.path());
         assert_eq!(guests.nodes(), 1);
-        assert_eq!(guests.get(&b), Some(&Guest { ticket: 1, machine: a.to_string() }));
+        assert_eq!(guests.get(&b), Some(&Guest { ticket: 1, machine: a.to_string(), before: Some(0) }));
+        assert_eq!(guests.before(&c), 1, "it comes after b");
+        guests.admit(a, &[b], 1).unwrap();
+        assert_eq!((guests.nodes(), guests.before(&a)), (1, 0), "who comes again has its place");
         assert!(guests.keep_only(&[2]) && !guests.keep_only(&[2]));
         assert_eq!(Guests::open(dir.path()).get(&a), None);
         std::fs::write(path(dir.path()), "{\"x\": 1}").unwrap();
         assert_eq!(Guests::open(dir.path()).get(&c), None);
-        assert!(guests.admit(a, &vec![b; GUESTS_MAX], 3).is_err());
+        let many: Vec<PeerKey> =
+            (0..GUESTS_MAX as u64).map(|at| PeerKey(*blake3::hash(&at.to_le_bytes()).as_bytes())).collect();
+        assert!(guests.admit(a, &many, 3).is_err());
+        guests.admit(a, &many[2..], 3).unwrap();
+        guests.admit(a, &many[2..], 3).unwrap();
+        assert!(guests.admit(PeerKey([4; 32]), &[], 3).is_err());
     }
 }

@@ -174,7 +174,7 @@ impl Reception {
         let keys = keys.map_err(|why| why.to_string())?;
         let mut guests = self.guests();
         pass.places = match (&self.places, region) {
-            (Some(places), region) => places.of(region, guests.nodes(), keys.len())?,
+            (Some(places), region) => places.of(region, guests.before(&from), keys.len())?,
             (None, None) => Vec::new(),
             (None, Some(_)) => {
                 return Err(

@@ -149,14 +149,19 @@ impl Tickets {
         self.write()
     }
 
+    /// Where the coordinator was seen last.
+    pub(in crate::live) fn host(&self) -> Option<InternetReach> {
+        self.file.host.as_ref()?.0.parse().ok()
+    }
+
     /// Issues one that holds for so many seconds.
     ///
     /// # Errors
     /// See [`TicketsError`]; a coordinator that was never up can't be pointed to.
     pub fn issue(&mut self, run: RunId, capability: Capability, life_s: u64) -> Result<Ticket, TicketsError> {
         let none = || TicketsError::None { dir: self.dir.clone() };
-        let (host, relays) = self.file.host.clone().ok_or_else(none)?;
-        let host: InternetReach = host.parse().map_err(|_| none())?;
+        let host = self.host().ok_or_else(none)?;
+        let relays = self.file.host.as_ref().map_or(Relays::None, |(_, relays)| relays.clone());
         if self.file.tickets.len() >= TICKETS_MAX {
             return Err(TicketsError::Many);
         }

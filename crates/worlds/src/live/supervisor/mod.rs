@@ -70,6 +70,8 @@ pub struct ListenOptions {
     pub relays: String,
     /// Whether it says where it is to whoever asks on its own network (multicast DNS).
     pub lan: bool,
+    /// The UDP port at which it is found; none: the one that it had before, or any free one.
+    pub udp_port: Option<u16>,
     /// Nodes on this machine; none: as many as the run has.
     pub workers: Option<usize>,
     /// For how many seconds the ticket lets machines in.

@@ -2,6 +2,7 @@
 
 use crate::config::RunConfig;
 use crate::live::supervisor::{ListenOptions, RunError};
+use skipstone_net::InternetReach;
 use std::path::{Path, PathBuf};
 
 /// A number that tells this machine from others; 0 where there are none.
@@ -23,6 +24,23 @@ pub(super) fn for_others(config: &RunConfig) -> RunConfig {
         out: PathBuf::new(),
         ..config.clone()
     }
+}
+
+/// The UDP port of an address.
+pub(super) fn udp_port_of(reach: &InternetReach) -> Option<u16> {
+    reach.ways.iter().find_map(|way| way.strip_prefix("ip:")?.rsplit(':').next()?.parse().ok())
+}
+
+/// The UDP port that the run in this folder had when it listened last.
+#[cfg(feature = "iroh")]
+pub(super) fn port_before(dir: &Path) -> Option<u16> {
+    // A list that can't be read has no port to keep to.
+    udp_port_of(&crate::live::remote::Tickets::read(dir).ok()?.host()?)
+}
+
+#[cfg(not(feature = "iroh"))]
+pub(super) fn port_before(_: &Path) -> Option<u16> {
+    None
 }
 
 /// Notes where the coordinator is.

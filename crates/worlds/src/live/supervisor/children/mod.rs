@@ -14,7 +14,7 @@ use crate::live::start::{
     CoordinatorReady, CoordinatorStart, DoorStart, ListenStart, NodeCount, NodeStart, PlacesStart,
 };
 use crate::wan::{PaceCount, RegionView, TaskTimes, WanTable, describe};
-use host::{for_others, invitation, machine_number, note_host};
+use host::{for_others, invitation, machine_number, note_host, port_before, udp_port_of};
 use skipstone_net::{Reach, RunSecret};
 use skipstone_planner::SwarmDescription;
 use skipstone_protocol::SavedState;
@@ -111,6 +111,10 @@ impl Children {
             .map_err(|source| RunError::Spawn { what: "a node", source })?;
         let (speaker, words) = channel();
         let wan = config.wan_table()?;
+        // Where it was before is what earlier tickets say.
+        let udp_port = listen
+            .as_ref()
+            .map_or(0, |listen| listen.udp_port.or_else(|| port_before(&folder.dir)).unwrap_or_default());
         let mut children = Self {
             spawner,
             config: config.clone(),
@@ -124,7 +128,7 @@ impl Children {
             port,
             machine,
             listen,
-            udp_port: 0,
+            udp_port,
             address: String::new(),
             resume,
             coordinator: None,
@@ -225,12 +229,16 @@ impl Children {
     }
 
     fn take_address(&mut self, ready: CoordinatorReady) -> Result<(), RunError> {
-        let port = |text: &str| text.rsplit(':').next().and_then(|port| port.parse().ok());
         if let Ok(reach) = ready.address.parse::<Reach>() {
-            let ways = reach.internet.iter().flat_map(|internet| &internet.ways);
-            self.udp_port =
-                ways.filter(|way| way.starts_with("ip:")).find_map(|way| port(way)).unwrap_or(self.udp_port);
-            self.port = reach.tcp.and_then(|(_, address)| port(&address)).unwrap_or(self.port);
+            self.udp_port = reach.internet.as_ref().and_then(udp_port_of).unwrap_or(self.udp_port);
+            let tcp_port = reach.tcp.and_then(|(_, address)| address.rsplit(':').next()?.parse().ok());
+            self.port = tcp_port.unwrap_or(self.port);
+        }
+        let asked = self.listen.as_ref().and_then(|listen| listen.udp_port);
+        if let Some(asked) = asked.filter(|asked| *asked != self.udp_port) {
+            return Err(RunError::Listen(format!(
+                "--udp-port {asked}: another program of this machine has that UDP port; end it, or take another port"
+            )));
         }
         self.address = ready.address;
         // A coordinator that comes again may have another port.

@@ -1,27 +1,23 @@
-//! `skipstone join`: a machine's nodes, and the parent that watches over them.
+//! A machine's stay in a run: its nodes are started, looked after, and replaced.
 
-use super::ask::{Answer, Ask, RunPass, ask};
-use super::reception::WORKERS_MAX;
-use super::tickets::now_unix_s;
-use super::{Ticket, TicketError};
-use crate::config::{ConfigError, RunConfig};
+use super::admission::{Readmission, Readmitted};
+use super::{JoinError, JoinNews, JoinOptions, Joined};
 use crate::live::control::Control;
-use crate::live::health::{Health, HealthError};
+use crate::live::health::Health;
+use crate::live::remote::Ticket;
+use crate::live::remote::ask::{Ask, RunPass, ask};
 use crate::live::signals::Signals;
 use crate::live::spawner::Spawner;
 use crate::live::start::{DoorStart, NodeNews, NodeStart};
 use crate::wan::TaskTimes;
 use serde_json::json;
-use skipstone_net::{BindError, EndpointKey, RequestError, Requester};
-use skipstone_protocol::WIRE_VERSION;
-use std::fs::{self, File, TryLockError};
-use std::io::{self, BufRead, BufReader, Write};
-use std::path::PathBuf;
+use skipstone_net::{EndpointKey, Requester};
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use thiserror::Error;
 
 /// Time between looks at the nodes.
 const LOOK: Duration = Duration::from_millis(50);
@@ -31,103 +27,13 @@ const RESPAWN: Duration = Duration::from_millis(100);
 const RESPAWN_MAX: Duration = Duration::from_secs(30);
 
 /// How long news may still be on their way from a node that has ended.
-const LAST_WORDS: Duration = Duration::from_millis(200);
+pub(super) const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// How long nodes that were told to leave may take before they are ended, unless a second signal comes.
 const LEAVE: Duration = Duration::from_secs(120);
 
-/// What `join` needs.
-#[derive(Debug, Clone)]
-pub struct JoinOptions {
-    /// The ticket's text.
-    pub ticket: String,
-    /// Nodes to run here.
-    pub workers: usize,
-    /// Compute threads of each; none: the cores shared out.
-    pub threads: Option<usize>,
-    /// For logs, and what is fetched of the run's data.
-    pub dir: PathBuf,
-    /// The region that this machine is in, by the run's table of links; none: the next of the table's.
-    pub region: Option<String>,
-    /// Where `GET /health` says how the nodes are: `PORT` of the loopback, or `ADDRESS:PORT`.
-    pub health: Option<String>,
-}
-
-/// Why a machine can't join, or stay.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum JoinError {
-    /// Not a ticket.
-    #[error(transparent)]
-    Ticket(#[from] TicketError),
-    /// Its time is over.
-    #[error("this ticket has expired {} minutes ago; ask for a new one: `skipstone tickets DIR --new`", .0 / 60)]
-    Expired(u64),
-    /// Too few or too many.
-    #[error("--workers takes 1 to {WORKERS_MAX}, not {0}")]
-    Workers(usize),
-    /// The network can't be used at all.
-    #[error(transparent)]
-    Bind(#[from] BindError),
-    /// The coordinator was not reached.
-    #[error("{0}")]
-    Unreachable(RequestError),
-    /// It says no.
-    #[error("the run does not let this machine in: {0}")]
-    Refused(String),
-    /// What it sends is of no use.
-    #[error("the run's options can't be used here: {0}")]
-    Config(#[from] ConfigError),
-    /// Where it was to say how the nodes are.
-    #[error(transparent)]
-    Health(#[from] HealthError),
-    /// Another process uses the folder.
-    #[error("{} is in use by another skipstone; pass another --dir", .0.display())]
-    InUse(PathBuf),
-    /// The system refuses.
-    #[error("{what}: {source}")]
-    System {
-        /// What was tried.
-        what: String,
-        /// The system's reason.
-        source: io::Error,
-    },
-    /// A node says that it can't belong to the run.
-    #[error("a node can't go on: {0}")]
-    Node(String),
-}
-
-/// How a stay ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Joined {
-    /// The run is over.
-    RunOver,
-    /// The nodes left, as they were told to.
-    Left,
-}
-
-/// Something to tell.
-#[derive(Debug, Clone, PartialEq)]
-pub enum JoinNews {
-    /// The run let this machine in.
-    Admitted {
-        /// Layers, width and the like, in words.
-        model: String,
-        /// Relay stages.
-        stages: u16,
-    },
-    /// A node's news; nodes count from 1.
-    Node {
-        /// Which.
-        worker: usize,
-        /// What.
-        what: String,
-    },
-    /// Anything else.
-    Note(String),
-}
-
-struct Worker {
+/// One node of this machine.
+pub(super) struct Worker {
     key: EndpointKey,
     process: Option<(Child, ChildStdin)>,
     welcome: bool,
@@ -143,131 +49,58 @@ struct Worker {
     telling: Option<JoinHandle<()>>,
 }
 
-struct Stay<'a> {
-    options: &'a JoinOptions,
-    pass: RunPass,
-    ticket: Ticket,
-    requester: Requester,
-    machine: u64,
-    spawner: Spawner,
-    workers: Vec<Worker>,
-    speaker: Sender<(usize, NodeNews)>,
-    refused: Option<String>,
-    health: Option<Health>,
-}
+impl Worker {
+    /// One that has not begun.
+    pub(super) fn new(key: EndpointKey) -> Self {
+        Self {
+            key,
+            process: None,
+            welcome: false,
+            sent: (0, 0),
+            does: "starting",
+            pause: RESPAWN,
+            again: Instant::now(),
+            done: false,
+            telling: None,
+        }
+    }
 
-/// Joins a run, and stays until it is over or this process is told to leave (Ctrl-C or SIGTERM; twice ends at once).
-///
-/// # Errors
-/// See [`JoinError`].
-pub fn join(options: &JoinOptions, tell: &mut dyn FnMut(JoinNews)) -> Result<Joined, JoinError> {
-    let ticket: Ticket = options.ticket.parse()?;
-    let late_s = now_unix_s().saturating_sub(ticket.expires_unix_s);
-    if late_s > 0 {
-        return Err(JoinError::Expired(late_s));
+    /// Bytes of tensors that its processes have sent.
+    pub(super) fn sent_bytes(&self) -> u64 {
+        self.sent.0 + self.sent.1
     }
-    if options.workers == 0 || options.workers > WORKERS_MAX {
-        return Err(JoinError::Workers(options.workers));
-    }
-    let signals =
-        Signals::listen().map_err(|source| JoinError::System { what: "signals".to_owned(), source })?;
-    let health = options.health.as_deref().map(Health::listen).transpose()?;
-    let _lock = lock(&options.dir)?;
-    if let Some(health) = &health {
-        tell(JoinNews::Note(format!("how it is: http://{}/health", health.address())));
-    }
-    // What an earlier stay has saved was either brought to the coordinator, or is of no use.
-    let _ = fs::remove_dir_all(options.dir.join("state"));
-    let keys: Vec<EndpointKey> = (0..options.workers).map(|_| EndpointKey::generate()).collect();
-    let requester = Requester::open(EndpointKey::generate(), ticket.relays.clone())?;
-    tell(JoinNews::Note("looking for the run".to_owned()));
-    let mut pass = admission(&requester, &ticket, &keys, options.region.clone())?;
-    adapt(&mut pass.config, options);
-    let shape = pass.config.shape(pass.vocabulary)?;
-    tell(JoinNews::Admitted {
-        model: format!(
-            "{} layers of width {}, {:.1} M parameters",
-            shape.model.num_hidden_layers,
-            shape.model.hidden_size,
-            shape.model.parameters() as f64 / 1e6
-        ),
-        stages: pass.config.stages,
-    });
-    let system = |what: &str| {
-        let what = what.to_owned();
-        move |source| JoinError::System { what, source }
-    };
-    let spawner = Spawner::new(options.dir.join("logs")).map_err(system("logs/"))?;
-    let (speaker, news) = mpsc::channel();
-    let machine = getrandom::u64().map_err(io::Error::other).map_err(system("random numbers"))?;
-    let now = Instant::now();
-    let worker = |key| Worker {
-        key,
-        process: None,
-        welcome: false,
-        sent: (0, 0),
-        does: "starting",
-        pause: RESPAWN,
-        again: now,
-        done: false,
-        telling: None,
-    };
-    let workers = keys.into_iter().map(worker).collect();
-    let mut stay =
-        Stay { options, pass, ticket, requester, machine, spawner, workers, speaker, refused: None, health };
-    let ended = stay.watch(&signals, &news, tell);
-    stay.kill_all();
-    // What nodes said at their end may still be unread.
-    while let Ok((worker, news)) = news.recv_timeout(LAST_WORDS) {
-        stay.hear(worker, &news, &mut |_| {});
-    }
-    let sent: u64 = stay.workers.iter().map(|worker| worker.sent.0 + worker.sent.1).sum();
-    tell(JoinNews::Note(format!("nodes of this machine sent {sent} bytes of tensors to others")));
-    stay.requester.close();
-    ended
-}
 
-fn admission(
-    requester: &Requester,
-    ticket: &Ticket,
-    keys: &[EndpointKey],
-    region: Option<String>,
-) -> Result<RunPass, JoinError> {
-    let question = Ask::Join {
-        ticket: ticket.to_string(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        wire: WIRE_VERSION,
-        workers: keys.iter().map(|key| key.public().to_string()).collect(),
-        region,
-    };
-    match ask(requester, &ticket.host, &question, &[]) {
-        Ok((Answer::Pass(pass), _)) if pass.run == ticket.run => Ok(*pass),
-        Ok(_) => Err(JoinError::Refused("it answers something else".to_owned())),
-        Err(RequestError::Refused(why)) => Err(JoinError::Refused(why)),
-        Err(why) => Err(JoinError::Unreachable(why)),
+    /// Whether it is there and knows no coordinator.
+    fn is_away(&self) -> bool {
+        self.process.is_some() && (!self.welcome || self.does == "away")
+    }
+
+    fn kill(&mut self) {
+        if let Some((mut child, _)) = self.process.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 
-/// The run's options, as they are on this machine.
-fn adapt(config: &mut RunConfig, options: &JoinOptions) {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    config.threads = Some(options.threads.unwrap_or((cores / options.workers).max(1)));
-    config.out.clone_from(&options.dir);
-}
-
-fn lock(dir: &PathBuf) -> Result<File, JoinError> {
-    let system = |source| JoinError::System { what: dir.display().to_string(), source };
-    fs::create_dir_all(dir).map_err(system)?;
-    let file = File::create(dir.join("join.lock")).map_err(system)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(JoinError::InUse(dir.clone())),
-        Err(TryLockError::Error(source)) => Err(system(source)),
-    }
+/// All of them.
+pub(super) struct Stay<'a> {
+    pub(super) options: &'a JoinOptions,
+    pub(super) pass: RunPass,
+    pub(super) ticket: Ticket,
+    pub(super) requester: Requester,
+    pub(super) machine: u64,
+    pub(super) spawner: Spawner,
+    pub(super) workers: Vec<Worker>,
+    pub(super) speaker: Sender<(usize, NodeNews)>,
+    pub(super) refused: Option<String>,
+    pub(super) health: Option<Health>,
+    pub(super) readmission: Readmission,
 }
 
 impl Stay<'_> {
-    fn watch(
+    /// Stays until the run is over, or this process is told to leave.
+    pub(super) fn watch(
         &mut self,
         signals: &Signals,
         news: &Receiver<(usize, NodeNews)>,
@@ -281,6 +114,9 @@ impl Stay<'_> {
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
             }
             self.look_after(leaving.is_some(), tell);
+            if leaving.is_none() {
+                self.come_back(tell)?;
+            }
             self.tell_health(leaving.is_some());
             if let Some(why) = self.refused.take() {
                 return Err(JoinError::Node(why));
@@ -383,7 +219,32 @@ impl Stay<'_> {
         Ok(())
     }
 
-    fn hear(&mut self, index: usize, news: &NodeNews, tell: &mut dyn FnMut(JoinNews)) {
+    /// Where the run has started anew, its nodes here do too.
+    fn come_back(&mut self, tell: &mut dyn FnMut(JoinNews)) -> Result<(), JoinError> {
+        let away = self.workers.iter().any(Worker::is_away);
+        match self.readmission.look(away, &self.pass.secret) {
+            None => {}
+            Some(Readmitted::NotNow(why)) => tell(JoinNews::Note(why)),
+            Some(Readmitted::Never(why)) => return Err(why),
+            Some(Readmitted::Anew(pass)) => {
+                tell(JoinNews::Note(
+                    "the run has started again; this machine's nodes join it anew".to_owned(),
+                ));
+                self.pass = *pass;
+                // The new coordinator knows nothing of them, so nobody need be told that they are gone.
+                self.kill_all();
+                let _ = fs::remove_dir_all(self.options.dir.join("state"));
+                for worker in &mut self.workers {
+                    worker.again = Instant::now();
+                    worker.pause = RESPAWN;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What a node says.
+    pub(super) fn hear(&mut self, index: usize, news: &NodeNews, tell: &mut dyn FnMut(JoinNews)) {
         self.workers[index].does = match news {
             NodeNews::Welcome { .. } => "waiting",
             NodeNews::Fetching { .. } => "fetching",
@@ -450,10 +311,8 @@ impl Stay<'_> {
         }
     }
 
-    fn kill_all(&mut self) {
-        for (child, _) in self.workers.iter_mut().filter_map(|worker| worker.process.as_mut()) {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+    /// Ends them all at once.
+    pub(super) fn kill_all(&mut self) {
+        self.workers.iter_mut().for_each(Worker::kill);
     }
 }

@@ -1,0 +1,193 @@
+//! `skipstone join`: a machine's nodes, and the parent that watches over them.
+
+mod admission;
+mod stay;
+
+use super::reception::WORKERS_MAX;
+use super::tickets::now_unix_s;
+use super::{Ticket, TicketError};
+use crate::config::ConfigError;
+use crate::live::health::{Health, HealthError};
+use crate::live::signals::Signals;
+use crate::live::spawner::Spawner;
+use admission::{Admission, Readmission};
+use skipstone_net::{BindError, EndpointKey, RequestError, Requester};
+use stay::{LAST_WORDS, Stay, Worker};
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::PathBuf;
+use std::sync::mpsc;
+use thiserror::Error;
+
+/// What `join` needs.
+#[derive(Debug, Clone)]
+pub struct JoinOptions {
+    /// The ticket's text.
+    pub ticket: String,
+    /// Nodes to run here.
+    pub workers: usize,
+    /// Compute threads of each; none: the cores shared out.
+    pub threads: Option<usize>,
+    /// For logs, and what is fetched of the run's data.
+    pub dir: PathBuf,
+    /// The region that this machine is in, by the run's table of links; none: the next of the table's.
+    pub region: Option<String>,
+    /// Where `GET /health` says how the nodes are: `PORT` of the loopback, or `ADDRESS:PORT`.
+    pub health: Option<String>,
+}
+
+/// Why a machine can't join, or stay.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// Not a ticket.
+    #[error(transparent)]
+    Ticket(#[from] TicketError),
+    /// Its time is over.
+    #[error("this ticket has expired {} minutes ago; ask for a new one: `skipstone tickets DIR --new`", .0 / 60)]
+    Expired(u64),
+    /// Too few or too many.
+    #[error("--workers takes 1 to {WORKERS_MAX}, not {0}")]
+    Workers(usize),
+    /// The network can't be used at all.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The coordinator was not reached.
+    #[error("{0}")]
+    Unreachable(RequestError),
+    /// It says no.
+    #[error("the run does not let this machine in: {0}")]
+    Refused(String),
+    /// What it sends is of no use.
+    #[error("the run's options can't be used here: {0}")]
+    Config(#[from] ConfigError),
+    /// Where it was to say how the nodes are.
+    #[error(transparent)]
+    Health(#[from] HealthError),
+    /// Another process uses the folder.
+    #[error("{} is in use by another skipstone; pass another --dir", .0.display())]
+    InUse(PathBuf),
+    /// The system refuses.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: String,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// A node says that it can't belong to the run.
+    #[error("a node can't go on: {0}")]
+    Node(String),
+}
+
+/// How a stay ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Joined {
+    /// The run is over.
+    RunOver,
+    /// The nodes left, as they were told to.
+    Left,
+}
+
+/// Something to tell.
+#[derive(Debug, Clone, PartialEq)]
+pub enum JoinNews {
+    /// The run let this machine in.
+    Admitted {
+        /// Layers, width and the like, in words.
+        model: String,
+        /// Relay stages.
+        stages: u16,
+    },
+    /// A node's news; nodes count from 1.
+    Node {
+        /// Which.
+        worker: usize,
+        /// What.
+        what: String,
+    },
+    /// Anything else.
+    Note(String),
+}
+
+/// Joins a run, and stays until it is over or this process is told to leave (Ctrl-C or SIGTERM; twice ends at once).
+///
+/// # Errors
+/// See [`JoinError`].
+pub fn join(options: &JoinOptions, tell: &mut dyn FnMut(JoinNews)) -> Result<Joined, JoinError> {
+    let ticket: Ticket = options.ticket.parse()?;
+    let late_s = now_unix_s().saturating_sub(ticket.expires_unix_s);
+    if late_s > 0 {
+        return Err(JoinError::Expired(late_s));
+    }
+    if options.workers == 0 || options.workers > WORKERS_MAX {
+        return Err(JoinError::Workers(options.workers));
+    }
+    let signals =
+        Signals::listen().map_err(|source| JoinError::System { what: "signals".to_owned(), source })?;
+    let health = options.health.as_deref().map(Health::listen).transpose()?;
+    let _lock = lock(&options.dir)?;
+    if let Some(health) = &health {
+        tell(JoinNews::Note(format!("how it is: http://{}/health", health.address())));
+    }
+    // What an earlier stay has saved was either brought to the coordinator, or is of no use.
+    let _ = fs::remove_dir_all(options.dir.join("state"));
+    let keys: Vec<EndpointKey> = (0..options.workers).map(|_| EndpointKey::generate()).collect();
+    let requester = Requester::open(EndpointKey::generate(), ticket.relays.clone())?;
+    tell(JoinNews::Note("looking for the run".to_owned()));
+    let admission = Admission::new(requester.clone(), ticket.clone(), &keys, options);
+    let pass = admission.ask()?;
+    let shape = pass.config.shape(pass.vocabulary)?;
+    tell(JoinNews::Admitted {
+        model: format!(
+            "{} layers of width {}, {:.1} M parameters",
+            shape.model.num_hidden_layers,
+            shape.model.hidden_size,
+            shape.model.parameters() as f64 / 1e6
+        ),
+        stages: pass.config.stages,
+    });
+    let system = |what: &str| {
+        let what = what.to_owned();
+        move |source| JoinError::System { what, source }
+    };
+    let spawner = Spawner::new(options.dir.join("logs")).map_err(system("logs/"))?;
+    let (speaker, news) = mpsc::channel();
+    let machine = getrandom::u64().map_err(io::Error::other).map_err(system("random numbers"))?;
+    let workers = keys.into_iter().map(Worker::new).collect();
+    let readmission = Readmission::new(admission);
+    let mut stay = Stay {
+        options,
+        pass,
+        ticket,
+        requester,
+        machine,
+        spawner,
+        workers,
+        speaker,
+        refused: None,
+        health,
+        readmission,
+    };
+    let ended = stay.watch(&signals, &news, tell);
+    stay.kill_all();
+    // What nodes said at their end may still be unread.
+    while let Ok((worker, news)) = news.recv_timeout(LAST_WORDS) {
+        stay.hear(worker, &news, &mut |_| {});
+    }
+    let sent: u64 = stay.workers.iter().map(Worker::sent_bytes).sum();
+    tell(JoinNews::Note(format!("nodes of this machine sent {sent} bytes of tensors to others")));
+    stay.requester.close();
+    ended
+}
+
+fn lock(dir: &PathBuf) -> Result<File, JoinError> {
+    let system = |source| JoinError::System { what: dir.display().to_string(), source };
+    fs::create_dir_all(dir).map_err(system)?;
+    let file = File::create(dir.join("join.lock")).map_err(system)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(JoinError::InUse(dir.clone())),
+        Err(TryLockError::Error(source)) => Err(system(source)),
+    }
+}
