@@ -70,7 +70,7 @@ pub const STRATEGY_NAMES: [&str; 9] = [
 ];
 
 /// What a run does where nothing is said: what the lab shows best on loss for at most a few per cent more bytes.
-pub const DEFAULT_STRATEGY: &str = "neighbour-snapshot";
+pub const DEFAULT_STRATEGY: &str = "neighbour-snapshot:every=8,dtype=int8";
 
 /// Added to a norm, so that stages without gradient still weigh something (the authors' code).
 const NORM_FLOOR: f64 = 1e-4;

@@ -18,7 +18,8 @@ The ticket comes from `skipstone train --listen`, or `skipstone tickets DIR --ne
 the run through the relays that the ticket names, and talks to the others directly wherever that can be.
 
 It stays until the run is over. Ctrl-C or SIGTERM: its nodes hand over what they do, and leave; twice: at once. A node that
-dies is replaced by an empty one. A run that was killed and goes on with --resume gets them back by itself. DIR holds logs, and the run's data once a node here serves the origin.";
+dies is replaced by an empty one. A run that was killed and goes on with --resume gets its machines back by itself. DIR holds
+logs, and the run's data once a node here serves the origin.";
 
 /// Options of `join`.
 #[derive(Debug, Args)]

@@ -147,7 +147,7 @@ fn a_copy_of_a_stage_is_taken_as_it_is() {
     assert!(matches!(decide("neighbour-snapshot:origin=no", 0, Some(3)), Decision::Refuse(_)));
     assert_eq!(decide("checkfree", 2, Some(3)), decide("checkfree", 2, None));
     let every = |text: &str, stage| strategy(text).unwrap().copies_every(StageId(stage)).map(NonZeroU64::get);
-    assert_eq!(every(DEFAULT_STRATEGY, 0), Some(25));
+    assert_eq!(every(DEFAULT_STRATEGY, 0), Some(8));
     assert_eq!(every("neighbour-snapshot:every=1,origin=no", 1), Some(1));
     assert_eq!(every("neighbour-snapshot:every=1,origin=no", 0), None);
     assert_eq!(every("checkfree", 1), None);
