@@ -72,7 +72,7 @@ pub(crate) enum Command {
     /// How fast this machine computes, prepares data, and moves bytes
     Bench(bench::Bench),
     /// Find where nodes serve and which way microbatches take, and prove how good that is
-    Plan(plan::Plan),
+    Plan(Box<plan::Plan>),
     /// Tell what a run will take, or try every fault by seed: both in virtual time
     Simulate(simulate::Simulate),
     /// Compare recovery strategies on equal failures, with real gradients in virtual time

@@ -30,7 +30,8 @@ code 2: the instance or the plan breaks a rule, which is named.
 
 --auto tries ways to run a model over the nodes of a list, predicts what an iteration takes, and prints the options of
 `skipstone train`. NODES.json is {\"nodes\": [{\"region\", \"flop_per_s\", \"memory_bytes\"}], \"regions\"}; docs/node-list.md
-explains every field. --time-limit or --work is for all searches together.";
+explains every field. --time-limit or --work is for all searches together; the best five are then simulated, with the state
+machines that train, and put in order by that.";
 
 /// Options of `plan`.
 #[derive(Debug, Args)]

@@ -15,6 +15,9 @@ use crate::planning::{SearchFlags, refused};
 /// Most values of a list on the command line.
 const VALUES_MAX: usize = 16;
 
+/// Most nodes of runs that are simulated without being asked for: larger ones take long.
+const SIMULATED_NODES_MAX: usize = 100;
+
 /// Options of `plan --auto`.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Configuration of a run")]
@@ -64,6 +67,9 @@ pub(super) struct AutoFlags {
     #[arg(long, value_name = "R", default_value_t = 2, requires = "auto",
           value_parser = clap::value_parser!(u16).range(1..=64))]
     replicas_min: u16,
+    /// How many of the best are simulated, as `skipstone simulate` does a run [default: 5, beyond 100 nodes 0]
+    #[arg(long, value_name = "N", requires = "auto", value_parser = clap::value_parser!(u8).range(..=8))]
+    simulate: Option<u8>,
     /// Rows of the table; --json has all
     #[arg(long, value_name = "N", default_value_t = 20, requires = "auto")]
     rows: usize,
@@ -87,12 +93,12 @@ impl AutoFlags {
     /// Tries, ranks and prints.
     pub(super) fn run(&self, search: &SearchFlags, json: bool) -> Outcome {
         let started = Instant::now();
-        let request = self.request()?;
         let path = self.node_list.clone().unwrap_or_default();
         let list = NodeList::load(&path, self.wan.as_deref()).map_err(|why| match why {
             NodeListError::Wan { .. } => Failure::input(why),
             _ => refused(&path, &why),
         })?;
+        let request = self.request(list.nodes.len())?;
         let mut progress = search.budget();
         let ranking = search
             .pool()?
@@ -125,7 +131,7 @@ impl AutoFlags {
         )))
     }
 
-    fn request(&self) -> Outcome<AutoRequest> {
+    fn request(&self, nodes: usize) -> Outcome<AutoRequest> {
         for (option, count) in [("batches", self.batches.len()), ("skips", self.skips.len())] {
             if !(1..=VALUES_MAX).contains(&count) {
                 return Err(Failure::input(format!(
@@ -151,6 +157,7 @@ impl AutoFlags {
             batches: self.batches.iter().map(|batch| usize::from(*batch)).collect(),
             skips: self.skips.clone(),
             replicas_min: self.replicas_min,
+            simulate: self.simulate.map_or(if nodes > SIMULATED_NODES_MAX { 0 } else { 5 }, usize::from),
         })
     }
 
@@ -159,7 +166,7 @@ impl AutoFlags {
         let fit = all.iter().filter(|it| it.fits).count();
         let mut text = format!(
             "{} over {} nodes, {} sequences of {} tokens an iteration: {} configurations tried, {fit} fit\n\n\
-             {:>2} {:>6} {:>7} {:>8} {:>6} {:>5} {:>8} {:>6} {:>5} {:>11} {:>10} {:>10}\n",
+             {:>2} {:>6} {:>7} {:>8} {:>6} {:>5} {:>8} {:>6} {:>5} {:>11} {:>11} {:>10} {:>10}\n",
             self.model,
             document.nodes,
             document.sequences,
@@ -174,7 +181,8 @@ impl AutoFlags {
             "microb.",
             "skip",
             "slots",
-            "iteration",
+            "predicted",
+            "simulated",
             "tokens/s",
             "memory",
         );
@@ -183,7 +191,8 @@ impl AutoFlags {
             text += &format!("… and {} more; --rows or --json shows them\n", all.len() - self.rows);
         }
         text += "\nstages: the origin's and the relays'; layers: of the origin and of a relay; memory: of the node that needs \
-                 most;\n*: none that fits is quicker with as little memory and as little skipped\n";
+                 most;\npredicted: an iteration by the best plan found for it; simulated: the mean of twelve, as training plans them;\n\
+                 *: none that fits is quicker with as little memory and as little skipped\n";
         if let Some(best) = document.best {
             text += &format!("\nskipstone train {}\n", best.train_flags);
             // What is skipped is not trained by that microbatch: a quicker iteration is worth less.
@@ -201,14 +210,13 @@ impl AutoFlags {
 
 fn row(it: &Configuration) -> String {
     let mark = if it.best_of_its_kind { "*" } else { "" };
-    let time = match (it.iteration_s, it.tokens_per_s) {
-        (Some(seconds), Some(tokens)) => format!("{seconds:>9.2} s {tokens:>10.0}"),
-        _ => format!("{:>11} {:>10}", "–", "–"),
-    };
+    let time = |seconds: Option<f64>| seconds.map_or("–".to_owned(), |seconds| format!("{seconds:.2} s"));
+    let (predicted, simulated) = (time(it.iteration_s), time(it.simulated_s));
+    let tokens = it.tokens_per_s.map_or("–".to_owned(), |tokens| format!("{tokens:.0}"));
     let memory = format!("{:.2} GiB", it.bytes_max() as f64 / f64::from(1 << 30));
     let why = it.why.as_ref().map_or(String::new(), |why| format!("  {why}"));
     format!(
-        "{mark:>2} {:>6} {:>7} {:>8} {:>6} {:>5} {:>8} {:>6} {:>5} {time} {memory:>10}{why}\n",
+        "{mark:>2} {:>6} {:>7} {:>8} {:>6} {:>5} {:>8} {:>6} {:>5} {predicted:>11} {simulated:>11} {tokens:>10} {memory:>10}{why}\n",
         format!("1+{}", it.stages),
         format!("{}+{}", it.origin_layers, it.relay_layers),
         it.replicas,

@@ -15,6 +15,8 @@ pub struct AutoRequest {
     pub skips: Vec<f64>,
     /// Fewest replicas of a stage.
     pub replicas_min: u16,
+    /// How many of the best are simulated, at most 8.
+    pub simulate: usize,
 }
 
 /// Most replicas of a stage that a run takes.

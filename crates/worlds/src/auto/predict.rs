@@ -68,6 +68,19 @@ impl Fitted {
         Ok(Self { config: RunConfig { slots: Some(slots), ..config }, bytes: bytes(slots), roles, lacks })
     }
 
+    /// Whether every node can serve any stage.
+    pub(super) fn all_alike(&self) -> bool {
+        self.roles.iter().all(|roles| *roles == NodeRoles::ALL)
+    }
+
+    /// The swarm, with times from operations and speeds.
+    ///
+    /// # Errors
+    /// A model that can't be cut so.
+    pub(super) fn describe(&self, list: &NodeList) -> Result<SwarmDescription, ConfigError> {
+        Ok(describe(&self.config, &self.config.shape_expected()?, list))
+    }
+
     /// Places the nodes and predicts an iteration.
     ///
     /// # Errors
@@ -79,7 +92,6 @@ impl Fitted {
         progress: &mut dyn FnMut(u64) -> f64,
     ) -> Result<Placement, PredictError> {
         let settings = self.config.settings()?;
-        let shape = self.config.shape_expected()?;
         let swarm = SwarmShape {
             relay_stages: settings.relay_stages,
             replicas: settings.replicas,
@@ -88,8 +100,7 @@ impl Fitted {
             jump_max: PathRules::default().jump_max,
             edge_swaps: settings.edge_swaps,
         };
-        let description = describe(&self.config, &shape, list);
-        Ok(place_with_roles(&description, &swarm, &self.roles, options, progress)?)
+        Ok(place_with_roles(&self.describe(list)?, &swarm, &self.roles, options, progress)?)
     }
 }
 

@@ -4,6 +4,7 @@ use super::candidates::AutoRequest;
 use super::node_list::NodeList;
 use super::predict::{Fitted, PredictError};
 use crate::config::{ConfigError, RunConfig, RunShape};
+use rayon::prelude::*;
 use serde::Serialize;
 use skipstone_planner::{Placement, SearchOptions};
 use thiserror::Error;
@@ -68,9 +69,12 @@ pub struct Configuration {
     /// Why not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// Predicted seconds of an iteration: makespan and all-reduce.
+    /// Predicted seconds of an iteration: makespan and all-reduce of the best plan that a long search finds for one.
     pub iteration_s: Option<f64>,
-    /// Predicted tokens a second.
+    /// Seconds of an iteration as simulated, of those that were: paths change, and are searched in the time that there is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub simulated_s: Option<f64>,
+    /// Tokens a second, as simulated or else as predicted.
     pub tokens_per_s: Option<f64>,
     /// Whether no other that fits is at least as fast, takes no more memory and skips no more, and is better in one of it.
     pub best_of_its_kind: bool,
@@ -105,11 +109,17 @@ impl Configuration {
             fits: fitted.lacks.is_none(),
             why: fitted.lacks.clone(),
             iteration_s: None,
+            simulated_s: None,
             tokens_per_s: None,
             best_of_its_kind: false,
             placement: Vec::new(),
             train_flags: train_flags(config),
         }
+    }
+
+    /// Seconds of an iteration: as simulated, or as predicted and as much longer as those that were simulated are.
+    fn seconds(&self, longer: f64) -> f64 {
+        self.simulated_s.or(self.iteration_s.map(|s| longer * s)).unwrap_or(f64::INFINITY)
     }
 
     /// What a search found: the better of it and what was known before.
@@ -137,7 +147,8 @@ impl Configuration {
 /// Everything that was tried, the best first.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Ranking {
-    /// Those that fit, by predicted time and then by memory; then those that don't.
+    /// Those that fit: those that were simulated by that time, the others by the predicted one, and then by memory; then those
+    /// that don't fit.
     pub configurations: Vec<Configuration>,
     /// Candidates of all searches together.
     pub work: u64,
@@ -199,13 +210,32 @@ pub fn configure(
             configuration.placement = Vec::new();
         }
     }
-    mark_best(&mut found);
+    finalists.sort_by(|a, b| key(&found, *a).total_cmp(&key(&found, *b)).then(a.cmp(b)));
+    finalists.truncate(request.simulate);
+    let rehearsed: Vec<_> = finalists.par_iter().map(|index| fitted[*index].rehearse(list)).collect();
+    for (index, seconds) in finalists.iter().zip(rehearsed) {
+        match seconds {
+            Ok(seconds) => found[*index].simulated_s = seconds,
+            Err(why) => found[*index].why = Some(format!("simulated: {why}")),
+        }
+        if let Some(seconds) = found[*index].simulated_s {
+            found[*index].tokens_per_s = Some(tokens / seconds.max(1e-6));
+        }
+    }
+    let longer = mean_ratio(&found);
+    mark_best(&mut found, longer);
     found.sort_by(|a, b| {
-        let time = |it: &Configuration| (!it.fits, it.iteration_s.unwrap_or(f64::INFINITY));
-        let ((no_a, s_a), (no_b, s_b)) = (time(a), time(b));
-        no_a.cmp(&no_b).then(s_a.total_cmp(&s_b)).then(a.bytes_max().cmp(&b.bytes_max()))
+        let kind = |it: &Configuration| (!it.fits, it.simulated_s.is_none());
+        let by_time = a.seconds(longer).total_cmp(&b.seconds(longer));
+        kind(a).cmp(&kind(b)).then(by_time).then(a.bytes_max().cmp(&b.bytes_max()))
     });
     Ok(Ranking { configurations: found, work: budget.work })
+}
+
+/// How many times as long as predicted iterations take that were simulated; 1 where none was.
+fn mean_ratio(found: &[Configuration]) -> f64 {
+    let ratios: Vec<f64> = found.iter().filter_map(|it| Some(it.simulated_s? / it.iteration_s?)).collect();
+    if ratios.is_empty() { 1.0 } else { ratios.iter().sum::<f64>() / ratios.len() as f64 }
 }
 
 /// What is left of the whole search.
@@ -227,9 +257,8 @@ impl Budget<'_> {
     }
 }
 
-fn mark_best(found: &mut [Configuration]) {
-    let figures =
-        |it: &Configuration| (it.iteration_s.unwrap_or(f64::INFINITY), it.bytes_max(), it.skip_realised);
+fn mark_best(found: &mut [Configuration], longer: f64) {
+    let figures = |it: &Configuration| (it.seconds(longer), it.bytes_max(), it.skip_realised);
     for index in 0..found.len() {
         let (s, bytes, skip) = figures(&found[index]);
         let beaten = found.iter().filter(|other| other.fits).any(|other| {
@@ -289,7 +318,8 @@ mod tests {
 
     fn request() -> AutoRequest {
         let base = RunConfig { tokenizer: "bytes".to_owned(), ..RunConfig::default() };
-        AutoRequest { base, sequences: 8, batches: vec![1, 2, 3], skips: vec![0.0, 0.5], replicas_min: 1 }
+        let (batches, skips) = (vec![1, 2, 3], vec![0.0, 0.5]);
+        AutoRequest { base, sequences: 8, batches, skips, replicas_min: 1, simulate: 0 }
     }
 
     fn tried(request: &AutoRequest, list: &NodeList) -> Ranking {
@@ -357,6 +387,27 @@ mod tests {
         let found = tried(&request, &list(&[("x", 1e9, 1e3); 6])).configurations;
         assert!(found.iter().all(|it| !it.fits && it.iteration_s.is_none()));
         assert!(found[0].why.as_ref().unwrap().contains("0 of 6 nodes hold an origin"));
+    }
+
+    #[test]
+    fn the_best_are_simulated_and_ranked_by_it() {
+        let request = AutoRequest { simulate: 3, ..request() };
+        let found = tried(&request, &list(&[("x", 1e9, 1e12); 6])).configurations;
+        let (simulated, rest) = found.split_at(3);
+        assert!(rest.iter().all(|it| it.simulated_s.is_none()));
+        let seconds: Vec<f64> = simulated.iter().map(|it| it.simulated_s.unwrap()).collect();
+        assert!(seconds.is_sorted(), "{seconds:?}");
+        for (it, seconds) in simulated.iter().zip(seconds) {
+            let longer = seconds / it.iteration_s.unwrap();
+            assert!((0.98..1.5).contains(&longer), "simulated {longer} times as long as predicted: {it:?}");
+            assert!((it.tokens_per_s.unwrap() * seconds / (8.0 * 64.0) - 1.0).abs() < 1e-9);
+        }
+        let again = tried(&request, &list(&[("x", 1e9, 1e12); 6])).configurations;
+        assert_eq!(again, found, "the same every time");
+        // A node that can't be an origin.
+        let mut nodes = [("x", 1e9, 1e12); 6];
+        nodes[0].2 = found.iter().map(|it| it.relay_bytes).min().unwrap() as f64;
+        assert!(tried(&request, &list(&nodes)).configurations.iter().all(|it| it.simulated_s.is_none()));
     }
 
     #[test]
