@@ -13,8 +13,15 @@ fn defaults_are_a_run() {
     let plan = config.memory_plan(300).unwrap();
     assert!(plan.to_string().contains("4 × relay"), "{plan}");
     assert_eq!(plan.total(), plan.nodes[0].total() + 4 * plan.nodes[1].total());
-    // The default keeps copies. The origin: itself, frozen, and a relay stage as it was and as it is now.
-    let [origin, relay] = [0, 1].map(|index| &plan.nodes[index]);
+    // The default keeps copies, in a byte a number and the scales of 64.
+    let precise = RunConfig { recovery: "neighbour-snapshot".to_owned(), ..config.clone() };
+    let precise = precise.memory_plan(300).unwrap();
+    for (rounded, exact) in plan.nodes.iter().zip(&precise.nodes) {
+        let share = rounded.copies as f64 / exact.copies as f64;
+        assert!((0.26..0.28).contains(&share), "{share}");
+    }
+    // In float32 the origin keeps itself, frozen, and a relay stage as it was and as it is now.
+    let [origin, relay] = [0, 1].map(|index| &precise.nodes[index]);
     let state = |node: &memory::NodeMemory| node.parameters + node.moments;
     assert_eq!(origin.copies, state(origin) + 2 * state(relay));
     let largest = state(origin).max(state(relay));
