@@ -35,6 +35,12 @@ impl StageSpec {
         self.batch * self.context
     }
 
+    /// Parameters of the stage: what its [`StageLayout`] comes to, without laying it out.
+    pub fn parameters(&self, config: &LlamaConfig) -> usize {
+        let edge = if self.role == Role::Origin { config.edge_parameters() } else { 0 };
+        self.layers.len() * config.layer_parameters() + edge
+    }
+
     /// Checks the stage against its model.
     ///
     /// # Errors
@@ -236,6 +242,10 @@ mod tests {
                 assert_eq!(end, layout.len());
             }
             assert_eq!(relay.layer_range(1).len(), config.layer_parameters());
+            for (layout, role, layers) in [(&origin, Role::Origin, 0..1), (&relay, Role::Relay, 1..4)] {
+                let spec = StageSpec { role, layers, batch: 1, context: 8 };
+                assert_eq!(spec.parameters(&config), layout.len());
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::LlamaConfig;
 use crate::cpu;
 use crate::error::Result;
-use crate::layout::{StageLayout, StageSpec};
+use crate::layout::StageSpec;
 
 /// Bytes that a stage on the CPU backend takes. See [`memory_estimate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,7 +37,7 @@ impl MemoryEstimate {
 /// If configuration or stage are impossible.
 pub fn memory_estimate(config: &LlamaConfig, spec: &StageSpec) -> Result<MemoryEstimate> {
     spec.validate(config)?;
-    let flat = 4 * StageLayout::of(config, spec).len() as u64;
+    let flat = 4 * spec.parameters(config) as u64;
     Ok(MemoryEstimate {
         parameters: flat,
         gradients: flat,

@@ -61,6 +61,7 @@ fn seeds() -> Result<Vec<Seed>, SeedError> {
         ("tiny", LlamaConfig { vocab_size: 300, ..LlamaConfig::tiny() }),
         ("8b", LlamaConfig::b8()),
         ("grouped", grouped),
+        ("deep", LlamaConfig { num_hidden_layers: 200_000, ..LlamaConfig::tiny() }),
     ]
     .into_iter()
     .map(|(name, config)| Ok((name.to_owned(), serde_json::to_vec_pretty(&config)?)))

@@ -76,7 +76,9 @@ fn seeds() -> Result<Vec<Seed>, SeedError> {
         threads: Some(1),
         ..RunConfig::default()
     };
-    [("default", RunConfig::default()), ("every-option", every_option)]
+    // What a run takes is told without memory for each of its layers.
+    let deep = RunConfig { layers: Some(20_484), ..RunConfig::default() };
+    [("default", RunConfig::default()), ("every-option", every_option), ("deep", deep)]
         .into_iter()
         .map(|(name, config)| Ok((name.to_owned(), config.to_toml()?.into_bytes())))
         .collect()

@@ -2,7 +2,7 @@
 
 use super::node_list::{NodeList, NodeSpeed};
 use crate::config::{ConfigError, NodeMemory, RunConfig, RunShape, bytes_in_units};
-use skipstone_model::{LlamaConfig, StageLayout};
+use skipstone_model::LlamaConfig;
 use skipstone_planner::{
     NodeRoles, Placement, PlacementError, SearchOptions, StageCost, SwarmDescription, SwarmNode, SwarmShape,
     place_with_roles,
@@ -169,7 +169,7 @@ fn describe(config: &RunConfig, shape: &RunShape, list: &NodeList) -> SwarmDescr
     };
     // Head and loss are one task, with their backward.
     let loss_s = fastest_s * batch * head_flop(model, context) / layer * (1.0 + list.backward_ratio);
-    let parameters = |stage| StageLayout::of(model, &shape.stage_spec(StageId(stage))).len() as f64;
+    let parameters = |stage| shape.parameters(StageId(stage)) as f64;
     SwarmDescription {
         regions: list.regions.clone(),
         nodes: list

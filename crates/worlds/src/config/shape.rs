@@ -68,6 +68,11 @@ impl RunShape {
         StageSpec { role, layers, batch: self.batches.batch, context: self.batches.context }
     }
 
+    /// Parameters of a stage.
+    pub fn parameters(&self, stage: StageId) -> usize {
+        self.stage_spec(stage).parameters(&self.model)
+    }
+
     /// Tokens of a microbatch.
     pub fn tokens(&self) -> usize {
         self.batches.batch * self.batches.context

@@ -8,7 +8,6 @@ use crate::fixed_plan::FixedPlan;
 use crate::live::store::CHUNK_VALUES;
 use crate::live::supervisor::kills::KillScript;
 use crate::wan::{TaskTimes, WanTable, describe};
-use skipstone_model::StageLayout;
 use skipstone_planner::SwarmDescription;
 use skipstone_types::{Settings, StageId};
 
@@ -136,10 +135,7 @@ impl CostModel {
                 Ok::<_, SimulateError>(if redundant { times.with_the_next_stage() } else { times })
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let bytes = |stage| {
-            let values = StageLayout::of(&shape.model, &shape.stage_spec(StageId(stage))).len();
-            StageBytes::of(values as f64)
-        };
+        let bytes = |stage| StageBytes::of(shape.parameters(StageId(stage)) as f64);
         Ok(Self {
             swarm: table.as_ref().map(|table| describe(config, &shape, table)).transpose()?,
             settings,

@@ -3,7 +3,7 @@
 use super::result::{LostStage, Point};
 use crate::cost::{Seen, Watcher};
 use crate::live::store::EngineSetup;
-use skipstone_model::{EvalOptions, EvalResult, StageLayout, WholeModel, evaluate};
+use skipstone_model::{EvalOptions, EvalResult, WholeModel, evaluate};
 use skipstone_types::{Event, Iteration, StageId};
 
 /// Windows of a validation's batch.
@@ -56,7 +56,7 @@ impl<'a> Look<'a> {
         let stages = stages.into_iter().zip(0..).map(|(weights, stage)| {
             let spec = shape.stage_spec(StageId(stage));
             // A residual stage of zeros adds nothing.
-            let zeros = || vec![0.0; StageLayout::of(&shape.model, &spec).len()];
+            let zeros = || vec![0.0; spec.parameters(&shape.model)];
             let weights = weights.unwrap_or_else(zeros);
             (spec, weights)
         });

@@ -40,7 +40,7 @@ mod listening {
             let tickets = Tickets::open(&order.dir).map_err(io::Error::other)?;
             let shape = listen.config.shape(listen.vocabulary).map_err(io::Error::other)?;
             let values = [skipstone_types::StageId::ORIGIN, skipstone_types::StageId(1)]
-                .map(|stage| skipstone_model::StageLayout::of(&shape.model, &shape.stage_spec(stage)).len());
+                .map(|stage| shape.parameters(stage));
             let state_bytes_max = values.into_iter().max().unwrap_or(0) as u64 * 12;
             let pass = RunPass {
                 run: order.settings.run,

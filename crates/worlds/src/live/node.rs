@@ -167,7 +167,7 @@ fn net_config(me: PeerId, order: &NodeStart, setup: &EngineSetup) -> io::Result<
     let shape = &setup.shape;
     let largest = [StageId::ORIGIN, StageId(1)]
         .into_iter()
-        .map(|stage| skipstone_model::StageLayout::of(&shape.model, &shape.stage_spec(stage)).len())
+        .map(|stage| shape.parameters(stage))
         .chain([shape.tokens() * shape.model.hidden_size])
         .max()
         .unwrap_or(0);

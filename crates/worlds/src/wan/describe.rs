@@ -2,7 +2,6 @@
 
 use super::{TaskTimes, WanTable};
 use crate::config::{ConfigError, RunConfig, RunShape};
-use skipstone_model::StageLayout;
 use skipstone_planner::{RegionLink, Regions, StageCost, SwarmDescription, SwarmNode};
 use skipstone_types::StageId;
 
@@ -23,7 +22,7 @@ pub fn describe(
     table: &WanTable,
 ) -> Result<SwarmDescription, ConfigError> {
     let settings = config.settings()?;
-    let parameters = |stage| StageLayout::of(&shape.model, &shape.stage_spec(StageId(stage))).len() as f64;
+    let parameters = |stage| shape.parameters(StageId(stage)) as f64;
     let guess_s = 2.0 * parameters(1) * shape.tokens() as f64 / OPERATIONS_PER_S;
     let origin = config.origin_layers as f64 / shape.relay_layers.max(1) as f64;
     let times = |place| -> Result<TaskTimes, ConfigError> {
