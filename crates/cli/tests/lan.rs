@@ -4,80 +4,54 @@
 #![cfg(all(target_os = "linux", feature = "iroh"))]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod namespaces;
+
+use namespaces::{Namespaces, run};
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
-fn run(line: &str) -> bool {
-    let mut words = line.split_whitespace();
-    let mut command = Command::new(words.next().unwrap());
-    command.args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.status().is_ok_and(|status| status.success())
-}
-
-/// Namespaces `net` (a switch), `a` and `b` (machines), with this in front.
-struct Network {
-    prefix: String,
-}
+/// Namespaces `net` (a switch), `a` and `b` (machines).
+struct Network(Namespaces);
 
 impl Network {
     /// None where the system doesn't let us.
     fn build() -> Option<Self> {
-        let network = Self { prefix: format!("skl{}", std::process::id()) };
-        let p = &network.prefix;
-        let mut lines: Vec<String> = ["net", "a", "b"].map(|name| format!("ip netns add {p}{name}")).into();
-        lines.push(format!("ip -n {p}net link add br0 type bridge mcast_snooping 0"));
-        lines.push(format!("ip -n {p}net link set br0 up"));
-        for (side, number) in [("a", 1), ("b", 2)] {
-            lines.push(format!("ip -n {p}{side} link set lo up"));
-            lines.push(format!("ip -n {p}net link add p{side} type veth peer name eth0 netns {p}{side}"));
-            lines.push(format!("ip -n {p}net link set p{side} master br0 up"));
-            lines.push(format!("ip -n {p}{side} link set eth0 up"));
-            lines.push(format!("ip -n {p}{side} addr add 10.77.0.{number}/24 dev eth0"));
-            lines.push(format!("ip -n {p}{side} route add default dev eth0"));
-        }
-        match lines.iter().find(|line| !run(line)) {
-            None => Some(network),
-            Some(line) => {
-                eprintln!("skipped: network namespaces can't be made here ('{line}' fails)");
-                None
+        let lines = |p: &str| {
+            let mut lines = vec![
+                format!("ip -n {p}net link add br0 type bridge mcast_snooping 0"),
+                format!("ip -n {p}net link set br0 up"),
+            ];
+            for (side, number) in [("a", 1), ("b", 2)] {
+                lines.push(format!("ip -n {p}net link add p{side} type veth peer name eth0 netns {p}{side}"));
+                lines.push(format!("ip -n {p}net link set p{side} master br0 up"));
+                lines.push(format!("ip -n {p}{side} link set eth0 up"));
+                lines.push(format!("ip -n {p}{side} addr add 10.77.0.{number}/24 dev eth0"));
+                lines.push(format!("ip -n {p}{side} route add default dev eth0"));
             }
-        }
+            lines
+        };
+        Namespaces::build(&["net", "a", "b"], lines).map(Self)
     }
 
     /// Machine a gets another address.
     fn renumber(&self, from: u8, to: u8) {
-        let p = &self.prefix;
+        let p = &self.0.prefix;
         assert!(run(&format!("ip -n {p}a addr del 10.77.0.{from}/24 dev eth0")));
         assert!(run(&format!("ip -n {p}a addr add 10.77.0.{to}/24 dev eth0")));
         assert!(run(&format!("ip -n {p}a route replace default dev eth0")));
     }
 
     fn start(&self, at: &str, arguments: &[&str]) -> Process {
-        let mut child = Command::new("ip")
-            .args(["netns", "exec", &format!("{}{at}", self.prefix), env!("CARGO_BIN_EXE_skipstone")])
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child = self.0.start(at, arguments);
         let lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
         let (speaker, said) = mpsc::channel();
         std::thread::spawn(move || lines.for_each(|line| drop(speaker.send(line))));
         Process { child, said }
-    }
-}
-
-impl Drop for Network {
-    fn drop(&mut self) {
-        for name in ["net", "a", "b"] {
-            run(&format!("ip netns del {}{name}", self.prefix));
-        }
     }
 }
 

@@ -4,70 +4,54 @@
 #![cfg(all(target_os = "linux", feature = "relay"))]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod namespaces;
+
+use namespaces::{Namespaces, run};
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::process::Child;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 const RELAY: &str = "203.0.113.1:3340";
 
-/// Namespaces `net` (the internet), `nata`, `natb` (routers) and `a`, `b` (machines), with this in front.
-struct Internet {
-    prefix: String,
-}
-
-fn run(line: &str) -> bool {
-    let mut words = line.split_whitespace();
-    let mut command = Command::new(words.next().unwrap());
-    command.args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.status().is_ok_and(|status| status.success())
-}
+/// Namespaces `net` (the internet), `nata`, `natb` (routers) and `a`, `b` (machines).
+struct Internet(Namespaces);
 
 impl Internet {
     /// None where the system doesn't let us.
     fn build() -> Option<Self> {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let internet = Self { prefix: format!("sk{}x{count}", std::process::id()) };
-        let p = &internet.prefix;
-        let mut lines = Vec::new();
-        for name in ["net", "nata", "natb", "a", "b"] {
-            lines.push(format!("ip netns add {p}{name}"));
-            lines.push(format!("ip -n {p}{name} link set lo up"));
-        }
-        lines.push(format!("ip -n {p}net link add br0 type bridge"));
-        lines.push(format!("ip -n {p}net link set br0 up"));
-        lines.push(format!("ip -n {p}net addr add 203.0.113.1/24 dev br0"));
-        for (side, number) in [("a", 1), ("b", 2)] {
-            for (from, inside, to, outside) in [
-                (format!("{p}net"), format!("p{side}"), format!("{p}nat{side}"), "wan"),
-                (format!("{p}nat{side}"), "lan".to_owned(), format!("{p}{side}"), "eth0"),
-            ] {
-                lines
-                    .push(format!("ip -n {from} link add {inside} type veth peer name {outside} netns {to}"));
-                lines.push(format!("ip -n {from} link set {inside} up"));
-                lines.push(format!("ip -n {to} link set {outside} up"));
+        let lines = |p: &str| {
+            let mut lines = vec![
+                format!("ip -n {p}net link add br0 type bridge"),
+                format!("ip -n {p}net link set br0 up"),
+                format!("ip -n {p}net addr add 203.0.113.1/24 dev br0"),
+            ];
+            for (side, number) in [("a", 1), ("b", 2)] {
+                for (from, inside, to, outside) in [
+                    (format!("{p}net"), format!("p{side}"), format!("{p}nat{side}"), "wan"),
+                    (format!("{p}nat{side}"), "lan".to_owned(), format!("{p}{side}"), "eth0"),
+                ] {
+                    lines.push(format!(
+                        "ip -n {from} link add {inside} type veth peer name {outside} netns {to}"
+                    ));
+                    lines.push(format!("ip -n {from} link set {inside} up"));
+                    lines.push(format!("ip -n {to} link set {outside} up"));
+                }
+                lines.push(format!("ip -n {p}net link set p{side} master br0"));
+                lines.push(format!("ip -n {p}nat{side} addr add 203.0.113.{number}0/24 dev wan"));
+                lines.push(format!("ip -n {p}nat{side} addr add 10.{number}.0.1/24 dev lan"));
+                lines.push(format!("ip -n {p}{side} addr add 10.{number}.0.2/24 dev eth0"));
+                lines.push(format!("ip -n {p}{side} route add default via 10.{number}.0.1"));
+                let inside = format!("ip netns exec {p}nat{side}");
+                lines.push(format!("{inside} sysctl -qw net.ipv4.ip_forward=1"));
+                lines.push(format!("{inside} iptables -t nat -A POSTROUTING -o wan -j MASQUERADE"));
             }
-            lines.push(format!("ip -n {p}net link set p{side} master br0"));
-            lines.push(format!("ip -n {p}nat{side} addr add 203.0.113.{number}0/24 dev wan"));
-            lines.push(format!("ip -n {p}nat{side} addr add 10.{number}.0.1/24 dev lan"));
-            lines.push(format!("ip -n {p}{side} addr add 10.{number}.0.2/24 dev eth0"));
-            lines.push(format!("ip -n {p}{side} route add default via 10.{number}.0.1"));
-            let inside = format!("ip netns exec {p}nat{side}");
-            lines.push(format!("{inside} sysctl -qw net.ipv4.ip_forward=1"));
-            lines.push(format!("{inside} iptables -t nat -A POSTROUTING -o wan -j MASQUERADE"));
-        }
-        match lines.iter().find(|line| !run(line)) {
-            None => Some(internet),
-            Some(line) => {
-                eprintln!("skipped: network namespaces can't be made here ('{line}' fails)");
-                None
-            }
-        }
+            lines
+        };
+        Namespaces::build(&["net", "nata", "natb", "a", "b"], lines).map(Self)
     }
 
     /// From now on there is no direct way between the machines.
@@ -75,41 +59,26 @@ impl Internet {
         for side in ["a", "b"] {
             assert!(run(&format!(
                 "ip netns exec {}nat{side} iptables -A FORWARD -p udp -j DROP",
-                self.prefix
+                self.0.prefix
             )));
         }
     }
 
     fn cut(&self, machine: &str, time: Duration) {
-        let link = format!("ip -n {}{machine} link set eth0", self.prefix);
+        let link = format!("ip -n {}{machine} link set eth0", self.0.prefix);
         assert!(run(&format!("{link} down")));
         std::thread::sleep(time);
         assert!(run(&format!("{link} up")));
         let number = if machine == "a" { 1 } else { 2 };
-        assert!(run(&format!("ip -n {}{machine} route add default via 10.{number}.0.1", self.prefix)));
+        assert!(run(&format!("ip -n {}{machine} route add default via 10.{number}.0.1", self.0.prefix)));
     }
 
     fn start(&self, at: &str, arguments: &[&str]) -> Child {
-        Command::new("ip")
-            .args(["netns", "exec", &format!("{}{at}", self.prefix), env!("CARGO_BIN_EXE_skipstone")])
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap()
+        self.0.start(at, arguments)
     }
 
     fn relay(&self) -> Child {
         self.start("net", &["relay", "--bind", RELAY])
-    }
-}
-
-impl Drop for Internet {
-    fn drop(&mut self) {
-        for name in ["net", "nata", "natb", "a", "b"] {
-            run(&format!("ip netns del {}{name}", self.prefix));
-        }
     }
 }
 
