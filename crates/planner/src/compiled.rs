@@ -75,12 +75,16 @@ pub struct CompiledInstance {
     pub(crate) able: Vec<[bool; 2]>,
     /// A message's way between each node and the coordinator that orders an iteration, microseconds; empty: nobody has to.
     ways: Vec<u64>,
+    /// What each node computes once an iteration as an origin and as a relay, microseconds; empty: nothing.
+    closing: Vec<[u64; 2]>,
     /// How a swarm that trains swaps stages; none: as the instance says.
     trained: Option<TrainedOrder>,
     /// Bytes of the origin's gradient; none: as many as of a relay's.
     origin_gradient_bytes: Option<f64>,
     /// Whether searches leave all microbatches equal in rank.
     pub(crate) equal_ranks: bool,
+    /// Ways to begin: nodes that serve no stage at first, ascending; a search may give them another's seat.
+    pub(crate) spares: Vec<Vec<u32>>,
 }
 
 /// The order of stages where a swarm trains with CheckFree+'s swaps. It is the only legal one of a set of stages.
@@ -173,9 +177,11 @@ impl CompiledInstance {
             outside: Vec::new(),
             able: Vec::new(),
             ways: Vec::new(),
+            closing: Vec::new(),
             trained: None,
             origin_gradient_bytes: None,
             equal_ranks: false,
+            spares: Vec::new(),
             instance: instance.clone(),
         })
     }
@@ -352,6 +358,13 @@ impl CompiledInstance {
         self.origin_gradient_bytes = bytes;
     }
 
+    /// Some nodes have no seat at first: stages are to be of these sizes, which the others fill. `spares` are ways to begin, each
+    /// ascending and of as many nodes. No field of an instance says so.
+    pub(crate) fn set_spares(&mut self, spares: Vec<Vec<u32>>, sizes: Vec<u32>) {
+        self.spares = spares;
+        self.instance.stage_sizes = Some(sizes);
+    }
+
     /// Bytes of a stage's gradient.
     fn gradient_bytes(&self, stage: usize) -> f64 {
         let origin = self.origin_gradient_bytes.filter(|_| stage == 0);
@@ -387,6 +400,18 @@ impl CompiledInstance {
         ordered == relays && trained.rules.check(stages).is_ok()
     }
 
+    /// Nodes compute for so many microseconds once an iteration, as an origin and as a relay: sums and steps. Counted as the
+    /// end of the all-reduce. No field of an instance says so.
+    pub(crate) fn set_closing(&mut self, closing: Vec<[u64; 2]>) {
+        self.closing = closing;
+    }
+
+    /// What a node that serves a stage computes once an iteration, microseconds.
+    #[inline]
+    pub(crate) fn own_closing_us(&self, stage: usize, node: u32) -> u64 {
+        self.closing.get(node as usize).map_or(0, |closing| closing[usize::from(stage > 0)])
+    }
+
     /// Whether a coordinator orders the iteration.
     pub(crate) fn has_coordinator(&self) -> bool {
         !self.ways.is_empty()
@@ -399,7 +424,8 @@ impl CompiledInstance {
     }
 
     /// Microseconds from when the coordinator knows that all shares of a stage are there until it knows that all members hold
-    /// their sum: it tells each, the n-th gets the n-th part from all, sums it and sends that to all, and each reports.
+    /// their sum: it tells each, the n-th gets the n-th part from all, sums it and sends that to all, and each
+    /// reports; what each computes once an iteration is added at its end.
     pub(crate) fn closing_us(&self, stage: usize, members: &[u32]) -> u64 {
         let bytes = self.gradient_bytes(stage) / members.len().max(1) as f64;
         let part_us = |from: u32, to: u32| {
@@ -416,7 +442,8 @@ impl CompiledInstance {
             .map(|to| (*to, members.iter().map(|from| told(from) + part_us(*from, *to)).max().unwrap_or(0)))
             .collect();
         let whole = |to: &u32| summed.iter().map(|(from, at)| at + part_us(*from, *to)).max().unwrap_or(0);
-        members.iter().map(|member| whole(member) + told(member)).max().unwrap_or(0)
+        let ends = members.iter().map(|to| whole(to) + told(to) + self.own_closing_us(stage, *to));
+        ends.max().unwrap_or(0)
     }
 
     /// The unloaded tasks of a path: (node, microseconds of work, microseconds of the transfer that follows).
@@ -474,6 +501,7 @@ impl CompiledInstance {
             outside,
             able: nodes.iter().filter_map(|node| self.able.get(*node as usize).copied()).collect(),
             ways: if self.ways.is_empty() { Vec::new() } else { pick(&self.ways) },
+            closing: nodes.iter().filter_map(|node| self.closing.get(*node as usize).copied()).collect(),
             instance,
             ..self.clone()
         }

@@ -207,7 +207,12 @@ fn shares(microbatch_us: [u64; 3], probe: bool, microbatches: u32) -> [usize; 3]
     problem.paces = [2, 3, 4]
         .into_iter()
         .zip(microbatch_us)
-        .map(|(node, microbatch_us)| Pace { node: NodeId(node), microbatch_us, probe: probe && node == 4 })
+        .map(|(node, microbatch_us)| Pace {
+            node: NodeId(node),
+            microbatch_us,
+            fixed_us: 0,
+            probe: probe && node == 4,
+        })
         .collect();
     let plan = choose(&problem);
     [2, 3, 4].map(|node| plan.paths.iter().filter(|path| path.0[1].node == NodeId(node)).count())
@@ -229,6 +234,8 @@ fn a_slow_node_gets_its_share_of_the_work() {
 fn equal_speeds_give_the_plan_that_unknown_ones_give() {
     let unknown = problem(&[2, 3, 2], 9, 3, 4);
     let mut known = unknown.clone();
-    known.paces = (1..=7).map(|node| Pace { node: NodeId(node), microbatch_us: 700, probe: false }).collect();
+    known.paces = (1..=7)
+        .map(|node| Pace { node: NodeId(node), microbatch_us: 700, fixed_us: 0, probe: false })
+        .collect();
     assert_eq!(choose(&unknown), choose(&known));
 }

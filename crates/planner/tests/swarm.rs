@@ -223,7 +223,7 @@ fn measured_paces_move_work_away_from_slow_nodes_and_probes_are_kept() {
     let instance = instance(3, 8, 3, 1);
     let mut chooser = SwarmChooser::new(SwarmDescription::of_instance(&instance)).unwrap();
     let mut problem = problem(&[2, 3, 3], 12, 3, 0);
-    let pace = |node, microbatch_us, probe| Pace { node: NodeId(node), microbatch_us, probe };
+    let pace = |node, microbatch_us, probe| Pace { node: NodeId(node), microbatch_us, fixed_us: 0, probe };
     problem.paces = (1..=8).map(|node| pace(node, 2_000_000, false)).collect();
     problem.paces[3] = pace(4, 60_000_000, false);
     let owned = |plan: &Plan, node| {
@@ -307,6 +307,93 @@ fn nodes_are_placed_for_speed_and_for_a_price_apart_from_common_failures() {
     assert!(why.to_string().contains("need 16 nodes, and `nodes` lists 14"), "{why}");
 }
 
+#[test]
+fn more_nodes_to_choose_from_make_no_placement_worse() {
+    let shape = SwarmShape {
+        relay_stages: 3,
+        replicas: 3,
+        microbatches: 9,
+        path_length: 3,
+        jump_max: 4,
+        edge_swaps: EdgeSwaps::Off,
+    };
+    let (mut of_all_us, mut of_fastest_us) = (0, 0);
+    for seed in 0..8 {
+        let mut instance = instance(4, 24, 3, seed);
+        for node in &mut instance.nodes {
+            node.compute_s_per_layer_sample *= 1.0 + f64::from(node.id * 7 % 12) / 4.0;
+        }
+        let all = SwarmDescription::of_instance(&instance);
+        let mut fastest = all.clone();
+        fastest.nodes.sort_by(|a, b| a.slowness.total_cmp(&b.slowness));
+        fastest.nodes.truncate(12);
+        let placed = |description: &SwarmDescription| {
+            let options = SearchOptions { seed, ..SearchOptions::default() };
+            place(description, &shape, &options, &mut |work| work as f64 / 20_000.0).unwrap()
+        };
+        let (of_all, of_fastest) = (placed(&all), placed(&fastest));
+        assert_eq!((of_all.spares.len(), of_fastest.spares.len()), (12, 0));
+        let mut seen: Vec<u32> = of_all.stages.iter().flatten().chain(&of_all.spares).copied().collect();
+        seen.sort_unstable();
+        assert_eq!(seen, (0..24).collect::<Vec<u32>>());
+        // Both are found by chance.
+        assert!(of_all.expected_us <= of_fastest.expected_us + of_fastest.expected_us / 10, "{seed}");
+        of_all_us += of_all.expected_us;
+        of_fastest_us += of_fastest.expected_us;
+    }
+    assert!(of_all_us < of_fastest_us - of_fastest_us / 20, "{of_all_us} {of_fastest_us}");
+}
+
+/// Two origins that compute almost nothing, and relays that compute for seconds, in one region.
+fn light_origins() -> SwarmDescription {
+    let mut description = two_regions(8, 0);
+    let cost = StageCost { forward_s: 1.0, loss_s: 0.0, backward_s: 2.0, closing_s: 0.0 };
+    description.relay = cost;
+    description.origin = StageCost { forward_s: 0.01, loss_s: 0.01, backward_s: 0.02, closing_s: 0.0 };
+    description.slots = 2;
+    description
+}
+
+#[test]
+fn an_origin_that_waits_more_than_it_computes_gets_no_fewer_microbatches_for_being_slow() {
+    let mut chooser = SwarmChooser::new(light_origins()).unwrap();
+    let mut problem = problem(&[2, 3, 3], 4, 3, 0);
+    let pace = |node, microbatch_us| Pace { node: NodeId(node), microbatch_us, fixed_us: 0, probe: false };
+    problem.paces = vec![pace(1, 10_000), pace(2, 40_000)];
+    problem.paces.extend((3..=8).map(|node| pace(node, 3_000_000)));
+    let of_slow = |paths: &[Path]| paths.iter().filter(|path| path.0[0].node == NodeId(2)).count();
+    let balanced = BalancedChooser.choose(&problem).unwrap();
+    assert_eq!(
+        of_slow(&balanced.paths),
+        1,
+        "its share by speed alone: the other's slots would do twice the work"
+    );
+    assert_eq!(of_slow(&chooser.choose(&problem).unwrap().paths), 2);
+}
+
+#[test]
+fn what_nodes_compute_once_an_iteration_is_expected_at_its_end() {
+    let description = light_origins();
+    let expected_us = |fixed_us: u64, closing_s: f64, measured: bool| {
+        let mut description = description.clone();
+        description.relay.closing_s = closing_s;
+        let mut chooser = SwarmChooser::new(description).unwrap();
+        let mut problem = problem(&[2, 3, 3], 4, 3, 0);
+        let pace = |node| {
+            let microbatch_us = if node < 3 { 40_000 } else { 3_000_000 };
+            let fixed_us = if node < 3 { 0 } else { fixed_us };
+            Pace { node: NodeId(node), microbatch_us, fixed_us, probe: false }
+        };
+        problem.paces = (1..=8).filter(|_| measured).map(pace).collect();
+        chooser.choose(&problem).unwrap().expected_us.unwrap()
+    };
+    // Which plan is found may differ a little.
+    let adds_5_s = |with: u64, without: u64| with.abs_diff(without + 5_000_000) < 100_000;
+    assert!(adds_5_s(expected_us(5_000_000, 0.0, true), expected_us(0, 0.0, true)));
+    assert!(adds_5_s(expected_us(0, 5.0, false), expected_us(0, 0.0, false)));
+    assert_eq!(expected_us(0, 5.0, true), expected_us(0, 0.0, true), "what is measured counts");
+}
+
 /// Two regions far from each other and a coordinator in one of them; `near` nodes beside it, the others far away.
 fn two_regions(near: usize, far: usize) -> SwarmDescription {
     let mut description = SwarmDescription::of_instance(&instance(3, near + far, 3, 1));
@@ -317,7 +404,7 @@ fn two_regions(near: usize, far: usize) -> SwarmDescription {
     let node = |region: &str| SwarmNode { region: region.to_owned(), slowness: 1.0 };
     description.nodes = vec![node("far"); far];
     description.nodes.extend(vec![node("near"); near]);
-    let cost = StageCost { forward_s: 0.01, loss_s: 0.0, backward_s: 0.02 };
+    let cost = StageCost { forward_s: 0.01, loss_s: 0.0, backward_s: 0.02, closing_s: 0.0 };
     (description.relay, description.origin) = (cost, StageCost { loss_s: 0.01, ..cost });
     (description.activation_bytes, description.gradient_bytes) = (1000.0, 1.0e6);
     (description.link_overhead_s, description.slots) = (0.0, 6);
@@ -398,7 +485,7 @@ fn two_nodes_change_places_only_if_it_pays_for_the_weights_within_the_iterations
     let mut description = two_regions(3, 3);
     // Stage 0 is far from the coordinator, and from half of stage 2; node 1 to 3 are far, 4 to 6 near.
     let mut mixed = question(&[&[4, 1], &[5, 2], &[6, 3]], &[], &[0, 0, 0]);
-    let slow = |node, us| Pace { node: NodeId(node), microbatch_us: us, probe: false };
+    let slow = |node, us| Pace { node: NodeId(node), microbatch_us: us, fixed_us: 0, probe: false };
     let answer = |description: &SwarmDescription, problem: &PlaceProblem| {
         let mut chooser = SwarmChooser::new(description.clone()).unwrap().with_domain_price(Some(0.0));
         chooser.answer(problem, &mut || 0.0)
@@ -517,7 +604,7 @@ fn five_places(seed: u64) -> SwarmDescription {
     description.regions = Regions { intra: Link::steady(0.001, 1.0e9), links };
     description.nodes =
         (0..5).map(|place| SwarmNode { region: name(place), slowness: 0.5 + draw() }).collect();
-    let cost = StageCost { forward_s: 0.1, loss_s: 0.0, backward_s: 0.2 };
+    let cost = StageCost { forward_s: 0.1, loss_s: 0.0, backward_s: 0.2, closing_s: 0.0 };
     (description.relay, description.origin) = (cost, StageCost { loss_s: 0.1, ..cost });
     (description.link_overhead_s, description.slots) = (0.0, 3);
     description.coordinator = Some(name(0));

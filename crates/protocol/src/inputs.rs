@@ -11,7 +11,7 @@ use skipstone_types::{Settings, Term};
 use thiserror::Error;
 
 /// First bytes of a file of inputs: name and version.
-pub const INPUTS_HEADER: &[u8; 12] = b"SKIPINPT\x06\0\0\0";
+pub const INPUTS_HEADER: &[u8; 12] = b"SKIPINPT\x07\0\0\0";
 
 /// Largest frame, in bytes.
 const FRAME_BYTES_MAX: usize = 32 << 20;
@@ -35,7 +35,7 @@ pub type TimedInputs = Vec<(u64, CoordinatorInput)>;
 #[non_exhaustive]
 pub enum InputsError {
     /// Not such a file, or of another version.
-    #[error("not a file of recorded inputs of this version (6)")]
+    #[error("not a file of recorded inputs of this version (7)")]
     Header,
     /// A frame is not what this version writes.
     #[error("the recorded inputs are damaged at byte {0}")]

@@ -385,6 +385,8 @@ pub struct Spent {
     pub busy_us: u64,
     /// Computing for lost nodes.
     pub replay_us: u64,
+    /// What of [`Self::busy_us`] does not grow with microbatches: the sum of gradients, its reduction, and the step.
+    pub fixed_us: u64,
     /// Idle with an activation at hand, but no free slot.
     pub memory_wait_us: u64,
     /// Idle while a tensor that it needed, and had no other work without, was on the wire to it for certain.

@@ -194,7 +194,7 @@ fn to_coordinator() -> Result<Vec<Seed>, SeedError> {
         process: 77,
         was: Some(NodeId(2)),
     };
-    let spent = Spent { busy_us: 9, replay_us: 8, memory_wait_us: 7, link_us: 6 };
+    let spent = Spent { busy_us: 9, replay_us: 8, fixed_us: 4, memory_wait_us: 7, link_us: 6 };
     let loss = Some(LossShare { loss_sum: 12.5, tokens: 64, place: 1 });
     all(vec![
         ("hello", hello(None)),

@@ -39,6 +39,9 @@ pub struct Pace {
     pub node: NodeId,
     /// Computing time of a microbatch, forward and backward, in microseconds.
     pub microbatch_us: u64,
+    /// Computing time of an iteration that does not depend on its microbatches, in microseconds: of the sum of gradients and
+    /// of the step.
+    pub fixed_us: u64,
     /// Whether it must get a microbatch, however slow it is: else nobody would notice that it has recovered.
     pub probe: bool,
 }

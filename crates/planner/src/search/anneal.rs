@@ -11,27 +11,31 @@ use crate::random::Random;
 
 /// Candidates × microbatches that a chain tries between marks.
 const BLOCK: u64 = 30_000;
-/// How often the worst chain goes on from the best one's draft.
+/// How often the worst of two chains goes on from the best one's draft.
 const EXCHANGES: f64 = 24.0;
 
-/// How hot the chains are, as a share of the best cost.
+/// How hot the chains are, as a share of the best cost, and how much they share.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cooling {
     /// At the start.
     pub(crate) hot: f64,
     /// At the end.
     pub(crate) cold: f64,
+    /// How often the worst chain goes on from the best one's draft.
+    pub(crate) exchanges: f64,
 }
 
 impl Cooling {
     /// From a random draft.
-    pub(crate) const ANEW: Self = Self { hot: 0.006, cold: 0.0003 };
+    pub(crate) const ANEW: Self = Self { hot: 0.006, cold: 0.0003, exchanges: EXCHANGES };
+    /// The same, where chains begin so differently that each is to go its own way.
+    pub(crate) const APART: Self = Self { exchanges: 0.0, ..Self::ANEW };
     /// Of an outline, whose costs are estimates.
-    pub(crate) const OUTLINE: Self = Self { hot: 0.006, cold: 0.0001 };
+    pub(crate) const OUTLINE: Self = Self { hot: 0.006, cold: 0.0001, exchanges: EXCHANGES };
     /// From an outline.
-    pub(crate) const OUTLINED: Self = Self { hot: 0.0006, cold: 0.0001 };
+    pub(crate) const OUTLINED: Self = Self { hot: 0.0006, cold: 0.0001, exchanges: EXCHANGES };
     /// From a good draft of a slightly different problem.
-    pub(crate) const WARM: Self = Self { hot: 0.003, cold: 0.0002 };
+    pub(crate) const WARM: Self = Self { hot: 0.003, cold: 0.0002, exchanges: EXCHANGES };
 
     /// The temperature when a part `done` of the search lies behind.
     pub(crate) fn temperature(self, done: f64, scale: u64) -> f64 {
@@ -74,7 +78,7 @@ pub(crate) fn anneal(
         let temperature = cooling.temperature(done, scale);
         chains.par_iter_mut().for_each(|chain| chain.run(compiled, guide, moves, temperature, block));
         work += block * chains.len() as u64;
-        let mark = (done * EXCHANGES) as u64;
+        let mark = (done * cooling.exchanges) as u64;
         if mark > exchanged {
             exchanged = mark;
             share_best(compiled, guide, &mut chains);

@@ -11,7 +11,17 @@ use crate::simulate::Simulator;
 
 /// A sensible placement, drawn at random, with balanced paths. None: no set of paths keeps the rules.
 pub(crate) fn first_draft(compiled: &CompiledInstance, guide: &Guide, random: &mut Random) -> Option<Draft> {
-    let stages = placed_by_regions(compiled, guide.objective(), random);
+    draft_without(compiled, guide, &[], random)
+}
+
+/// The same, where the nodes of `spares`, ascending, get no seat.
+pub(crate) fn draft_without(
+    compiled: &CompiledInstance,
+    guide: &Guide,
+    spares: &[u32],
+    random: &mut Random,
+) -> Option<Draft> {
+    let stages = placed_by_regions(compiled, guide.objective(), spares, random);
     with_stages(compiled, guide, stages, random)
 }
 

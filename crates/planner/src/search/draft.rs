@@ -15,7 +15,7 @@ use crate::simulate::{NONE, Schedule};
 pub(crate) struct Draft {
     /// Nodes of each stage.
     pub(crate) stages: Vec<Vec<u32>>,
-    /// Stage and place in it, by node.
+    /// Stage and place in it, by node; (0, 0) of a spare, whose seat it is not.
     pub(crate) seat: Vec<(u32, u32)>,
     /// Paths, starts, ranks.
     pub(crate) schedule: Schedule,
@@ -113,7 +113,8 @@ impl Draft {
             compiled.closing_us(stage, &self.stages[stage])
         } else {
             let seconds = compiled.allreduce_with_outside_s(stage, &self.stages[stage]);
-            (seconds * MICROSECONDS).ceil() as u64
+            let own = self.stages[stage].iter().map(|node| compiled.own_closing_us(stage, *node)).max();
+            (seconds * MICROSECONDS).ceil() as u64 + own.unwrap_or(0)
         };
     }
 
@@ -131,6 +132,13 @@ impl Draft {
     #[inline]
     pub(crate) fn stage_of(&self, node: u32) -> usize {
         self.seat[node as usize].0 as usize
+    }
+
+    /// Whether a node has a seat; a spare has none.
+    #[inline]
+    pub(crate) fn has_seat(&self, node: u32) -> bool {
+        let (stage, place) = self.seat[node as usize];
+        self.stages[stage as usize].get(place as usize) == Some(&node)
     }
 
     /// The path of a microbatch.
@@ -161,11 +169,16 @@ impl Draft {
         is_legal(compiled, microbatch, &stages[..path.len()])
     }
 
-    /// Trades the seats of two nodes; paths go through the other one of them then.
+    /// Trades the seats of two nodes, at least one of which has one; paths go through the other one of them then.
     pub(crate) fn trade_seats(&mut self, compiled: &CompiledInstance, a: u32, b: u32) {
         let (seat_a, seat_b) = (self.seat[a as usize], self.seat[b as usize]);
-        self.stages[seat_a.0 as usize][seat_a.1 as usize] = b;
-        self.stages[seat_b.0 as usize][seat_b.1 as usize] = a;
+        let (has_a, has_b) = (self.has_seat(a), self.has_seat(b));
+        if has_a {
+            self.stages[seat_a.0 as usize][seat_a.1 as usize] = b;
+        }
+        if has_b {
+            self.stages[seat_b.0 as usize][seat_b.1 as usize] = a;
+        }
         self.seat.swap(a as usize, b as usize);
         if !self.schedule.stage_of.is_empty() {
             self.schedule.stage_of.swap(a as usize, b as usize);
@@ -177,8 +190,9 @@ impl Draft {
                 *node = a;
             }
         }
-        self.refresh_allreduce(compiled, seat_a.0 as usize);
-        self.refresh_allreduce(compiled, seat_b.0 as usize);
+        for (_, seat) in [(has_a, seat_a), (has_b, seat_b)].into_iter().filter(|(has, _)| *has) {
+            self.refresh_allreduce(compiled, seat.0 as usize);
+        }
     }
 
     /// The plan as it is written down.

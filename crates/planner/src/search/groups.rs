@@ -40,7 +40,8 @@ pub(crate) fn group_count(compiled: &CompiledInstance) -> usize {
     let period = if compiled.has_trained_order() { 4 } else { 2 };
     let keeps_parity = (instance.edge_swaps.is_none() && !compiled.has_trained_order())
         || (0..instance.origins()).all(|place| instance.quota(place).is_multiple_of(period));
-    if keeps_parity { (compiled.nodes() / GROUP_NODES).min(fewest).max(1) } else { 1 }
+    let seats: usize = sizes.iter().sum();
+    if keeps_parity { (seats / GROUP_NODES).min(fewest).max(1) } else { 1 }
 }
 
 /// Anneals groups side by side. None: no paths keep the rules.
@@ -92,7 +93,7 @@ pub(crate) fn anneal_groups(
 /// Cuts an instance: every group has its share of each stage, near to its origins.
 fn cut(compiled: &CompiledInstance, guide: &Guide, groups: usize, random: &mut Random) -> Option<Vec<Group>> {
     let instance = compiled.instance();
-    let mut stages = super::placement::placed_by_regions(compiled, guide.objective(), random);
+    let mut stages = super::placement::placed_by_regions(compiled, guide.objective(), &[], random);
     chain_by_distance(compiled, &mut stages[0]);
     let routes = balanced_routes(compiled, &stages, random)?;
     let share = |total: usize, group: usize| total * (group + 1) / groups - total * group / groups;

@@ -26,7 +26,7 @@ pub(crate) use construct::stage_sizes;
 pub use domains::lost_with_a_region;
 pub(crate) use draft::Draft;
 pub use error::SearchError;
-pub(crate) use even::search_even;
+pub(crate) use even::{is_cut, search_even};
 pub use exact::{EXACT_NODES_MAX, Exact, exact};
 pub(crate) use moves::Moves;
 pub use objective::Objective;

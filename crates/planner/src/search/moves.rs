@@ -174,13 +174,15 @@ impl Moves {
         draft.is_legal(compiled, microbatch)
     }
 
-    /// Two nodes trade seats.
+    /// Two nodes trade seats, or a spare takes one.
     fn trade_seats(compiled: &CompiledInstance, draft: &mut Draft, random: &mut Random) -> bool {
         let nodes = compiled.nodes();
         let (a, b) = (random.below(nodes), random.below(nodes));
         let (stage_a, stage_b) = (draft.stage_of(a as u32), draft.stage_of(b as u32));
-        let able = compiled.may_serve(a, stage_b) && compiled.may_serve(b, stage_a);
-        if stage_a == stage_b || !able || compiled.is_alike(a, b) {
+        let (has_a, has_b) = (draft.has_seat(a as u32), draft.has_seat(b as u32));
+        let able = (!has_b || compiled.may_serve(a, stage_b)) && (!has_a || compiled.may_serve(b, stage_a));
+        let differs = if has_a && has_b { stage_a != stage_b } else { has_a || has_b };
+        if !differs || !able || compiled.is_alike(a, b) {
             return false;
         }
         draft.trade_seats(compiled, a as u32, b as u32);

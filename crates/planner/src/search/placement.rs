@@ -16,13 +16,15 @@ const STEPS_MAX: usize = 60_000;
 /// all-reduce counts: annealed over an estimate that sees only how many nodes of each region a stage has.
 ///
 /// The estimate of a round trip: relays of a stage are matched with origins at least cost (greedily), each stage
-/// counts for the share of paths that visit it, each visit for two ways there and back.
+/// counts for the share of paths that visit it, each visit for two ways there and back. `spares`, ascending, get no seat.
 pub(crate) fn placed_by_regions(
     compiled: &CompiledInstance,
     objective: Objective,
+    spares: &[u32],
     random: &mut Random,
 ) -> Vec<Vec<u32>> {
-    let mut order: Vec<u32> = (0..compiled.nodes() as u32).collect();
+    let has_seat = |node: &u32| spares.binary_search(node).is_err();
+    let mut order: Vec<u32> = (0..compiled.nodes() as u32).filter(has_seat).collect();
     random.shuffle(&mut order);
     // Who can only be an origin comes first, who can only be a relay last.
     order.sort_by_key(|node| {

@@ -22,6 +22,10 @@ const WORK: u64 = 300_000;
 const LOSS_WORK: u64 = 3 * WORK;
 /// The same for a plan that may never be needed.
 const PREPARING_WORK: u64 = WORK / 2;
+/// The part of a search that each way to share microbatches among origins gets, one of so many.
+const TRIALS: u64 = 16;
+/// Candidates that this must be.
+const TRIAL_MIN: u64 = 50;
 /// Visits of the largest iteration that is searched over; beyond, the start is the plan.
 const VISITS_MAX: usize = 60_000;
 
@@ -151,24 +155,94 @@ impl SwarmChooser {
         if visits > VISITS_MAX {
             return None;
         }
-        let origins = &problem.nodes[0];
-        let of_origin = |id| balanced.paths.iter().filter(|path| path.0[0].node == id).count() as u32;
-        let quotas: Vec<u32> = origins.iter().map(|id| of_origin(*id)).collect();
-        let view = SwarmView::new(&self.description, problem, quotas, picks)?;
-        let targets = rotation.targets(&served, picks, balanced.paths.len(), &view.speeds());
-        let idle = rotation.idle(problem, &view);
-        let draft = start(&view, problem, balanced, last, &targets, &idle);
-        let guide = Guide::new(&view.compiled, Objective::Iteration);
-        let score = guide.score(&view.compiled, &draft, simulator, u64::MAX)?;
         let sets = count_paths(&served, picks, problem.rules.jump_max);
-        let mut prices = Prices::new(rotation, &idle, &view, sets, score.cost);
-        let work = work / visits as u64;
+        let begin = |quotas: Vec<u32>, simulator: &mut Simulator| {
+            let view = SwarmView::new(&self.description, problem, quotas, picks)?;
+            let targets = rotation.targets(&served, picks, balanced.paths.len(), &view.speeds());
+            let draft = start(&view, problem, balanced, last, &targets, &rotation.idle(problem, &view));
+            let guide = Guide::new(&view.compiled, Objective::Iteration);
+            let score = guide.score(&view.compiled, &draft, simulator, u64::MAX)?;
+            Some(Found { view, draft, score })
+        };
+        let walk = |found: Found, work: u64, random: &mut Random, simulator: &mut Simulator| {
+            let Found { view, draft, score } = found;
+            let guide = Guide::new(&view.compiled, Objective::Iteration);
+            let idle = rotation.idle(problem, &view);
+            let mut prices = Prices::new(rotation, &idle, &view, sets, score.cost);
+            let start = (draft, score);
+            let (draft, score) = refine(&view.compiled, &guide, &mut prices, start, work, random, simulator);
+            drop(prices);
+            Found { view, draft, score }
+        };
         let random =
             &mut Random::new(&[problem.seed, problem.iteration.0, u64::from(problem.attempt.0), 0x7377_6172]);
-        let (draft, score) =
-            refine(&view.compiled, &guide, &mut prices, (draft, score), work, random, simulator);
-        drop(prices);
-        Some(Found { view, draft, score })
+        let mut work = work / visits as u64;
+        let quotas = Quotas::new(problem, balanced, last);
+        let trial = work / TRIALS;
+        let mut tried = match () {
+            () if trial < TRIAL_MIN => vec![quotas.by_pace],
+            // Other shares than before are for later: right after a loss all work goes to the paths.
+            () if rotation.is_hurried() => vec![quotas.kept.unwrap_or(quotas.by_pace)],
+            () => quotas.tried(random),
+        };
+        if tried.len() == 1 {
+            let found = begin(tried.remove(0), simulator)?;
+            return Some(walk(found, work, random, simulator));
+        }
+        let mut best: Option<Found> = None;
+        for quotas in tried {
+            let Some(found) = begin(quotas, simulator) else { continue };
+            let found = walk(found, trial, random, simulator);
+            work -= trial;
+            if best.as_ref().is_none_or(|best| found.score.cost < best.score.cost) {
+                best = Some(found);
+            }
+        }
+        Some(walk(best?, work, random, simulator))
+    }
+}
+
+/// How many microbatches each origin could have. Origins have slots, and wait for links and relays more than they compute: what
+/// is best only shows when paths are searched for.
+struct Quotas {
+    /// In proportion to their pace, as the balanced plan has it.
+    by_pace: Vec<u32>,
+    /// As in the last plan, if it was for these origins.
+    kept: Option<Vec<u32>>,
+}
+
+impl Quotas {
+    fn new(problem: &PlanProblem, balanced: &Plan, last: &[Path]) -> Self {
+        let count = |paths: &[Path]| -> Vec<u32> {
+            let of = |id: &NodeId| paths.iter().filter(|path| path.0[0].node == *id).count() as u32;
+            problem.nodes[0].iter().map(of).collect()
+        };
+        let (by_pace, kept) = (count(&balanced.paths), count(last));
+        let is_whole = kept.iter().sum::<u32>() == by_pace.iter().sum::<u32>();
+        Self { by_pace, kept: is_whole.then_some(kept) }
+    }
+
+    /// These, and the kept ones with one microbatch at another origin; as equal ones as can be where none are kept. Nobody is left
+    /// without a microbatch who has one by pace.
+    fn tried(self, random: &mut Random) -> Vec<Vec<u32>> {
+        let Self { by_pace, kept } = self;
+        let (count, total) = (by_pace.len() as u32, by_pace.iter().sum::<u32>());
+        let even = || (0..count).map(|place| total / count + u32::from(place < total % count)).collect();
+        let kept: Vec<u32> = kept.unwrap_or_else(even);
+        let mut near = kept.clone();
+        let (from, to) = (random.below(near.len()), random.below(near.len()));
+        if near[from] > 0 {
+            near[from] -= 1;
+            near[to] += 1;
+        }
+        let mut tried = vec![by_pace];
+        for quotas in [kept, near] {
+            let serves = |(has, should): (&u32, &u32)| *has > 0 || *should == 0;
+            if quotas.iter().zip(&tried[0]).all(serves) && !tried.contains(&quotas) {
+                tried.push(quotas);
+            }
+        }
+        tried
     }
 }
 

@@ -79,10 +79,14 @@ pub struct StageCost {
     pub loss_s: f64,
     /// Its backward, in seconds.
     pub backward_s: f64,
+    /// What a node computes once an iteration whatever its slowness, in seconds, until it is measured: the sum of its gradients,
+    /// its part of the all-reduce, the step.
+    #[serde(default)]
+    pub closing_s: f64,
 }
 
 impl StageCost {
-    /// All of it, in seconds.
+    /// All of a microbatch, in seconds.
     pub fn total_s(&self) -> f64 {
         self.forward_s + self.loss_s + self.backward_s
     }
@@ -95,7 +99,8 @@ impl SwarmDescription {
         let cost = |layers: u32| {
             let forward_s = f64::from(layers) * f64::from(instance.samples_per_mb);
             let loss_s = 0.0;
-            StageCost { forward_s, loss_s, backward_s: forward_s * instance.backward_ratio }
+            let backward_s = forward_s * instance.backward_ratio;
+            StageCost { forward_s, loss_s, backward_s, closing_s: 0.0 }
         };
         let mut origin = cost(instance.layers_of_origin());
         // A loss is a multiple of a relay's forward, whatever the origin's own.
@@ -142,6 +147,11 @@ impl SwarmDescription {
         self.nodes.get(place as usize)
     }
 
+    /// What each node computes once an iteration as an origin and as a relay, microseconds.
+    pub(crate) fn closing_us(&self) -> [u64; 2] {
+        [us(self.origin.closing_s), us(self.relay.closing_s)]
+    }
+
     /// Bytes of a stage's gradient.
     pub(crate) fn gradient_bytes_of(&self, stage: usize) -> f64 {
         self.origin_gradient_bytes.filter(|_| stage == 0).unwrap_or(self.gradient_bytes)
@@ -185,9 +195,12 @@ impl SwarmDescription {
             return Err(SwarmError::TooManyNodes { found: self.nodes.len(), most: NODES_MAX });
         }
         for (name, cost) in [("relay", self.relay), ("origin", self.origin)] {
-            for (part, value) in
-                [("forward_s", cost.forward_s), ("loss_s", cost.loss_s), ("backward_s", cost.backward_s)]
-            {
+            for (part, value) in [
+                ("forward_s", cost.forward_s),
+                ("loss_s", cost.loss_s),
+                ("backward_s", cost.backward_s),
+                ("closing_s", cost.closing_s),
+            ] {
                 in_range(format!("{name}.{part}"), value, 0.0)?;
             }
             in_range(format!("{name} (forward_s + loss_s + backward_s)"), cost.total_s(), 1.0e-9)?;

@@ -7,8 +7,14 @@ use super::error::PlacementError;
 use super::view::set_times;
 use crate::compiled::CompiledInstance;
 use crate::instance::Way;
-use crate::search::{Draft, Guide, SearchOptions, lost_with_a_region, search_even};
+use crate::search::{Draft, Guide, SearchOptions, is_cut, lost_with_a_region, search_even};
 use crate::simulate::Simulator;
+
+/// Nodes that are tried in place of others, beside as many as have seats; of more, the slowest and most remote are not.
+const SPARES_TRIED_MAX: usize = 64;
+
+/// How many times as much it counts that nodes are remote from each other, in other sets of nodes that a search begins with.
+const REMOTENESS: [f64; 3] = [0.0, 0.25, 4.0];
 
 /// The run that nodes are placed for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,8 +60,9 @@ pub struct Placement {
     pub lost_with_a_region: u32,
 }
 
-/// Places the nodes of a description on stages, so that an iteration and its all-reduce are short; of nodes that are too many
-/// the slowest and most remote become spares. With a price in `options.domain_price_s` stages are kept apart from failures that come
+/// Places the nodes of a description on stages, so that an iteration and its all-reduce are short. Of nodes that are too many
+/// the slowest and most remote are spares at first; the search gives them others' seats where that is better, unless the swarm is
+/// so large that it is cut into groups. With a price in `options.domain_price_s` stages are kept apart from failures that come
 /// together: that many seconds of an iteration are given for each that one region could take away.
 ///
 /// `progress` is as for [`search`](fn@crate::search).
@@ -113,6 +120,18 @@ pub(crate) struct Shape<'a> {
     pub(crate) edge_swaps: EdgeSwaps,
 }
 
+impl Shape<'_> {
+    /// Whether any node can serve any stage.
+    fn is_for_all(&self) -> bool {
+        self.roles.iter().all(|roles| *roles == NodeRoles::ALL)
+    }
+
+    /// What a node can serve.
+    fn roles_of(&self, node: u32) -> NodeRoles {
+        self.roles.get(node as usize).copied().unwrap_or(NodeRoles::ALL)
+    }
+}
+
 /// Places as many nodes of the description as the stages together want, which must not be more than there are.
 pub(crate) fn place_sizes(
     description: &SwarmDescription,
@@ -127,37 +146,17 @@ pub(crate) fn place_sizes(
         let stages = shape.sizes.len();
         return Err(PlacementError::TooFewNodes { stages, replicas: needed / stages.max(1), needed, found });
     }
-    let slowness = |node: u32| description.nodes[node as usize].slowness;
-    let roles = |node: u32| shape.roles.get(node as usize).copied().unwrap_or(NodeRoles::ALL);
-    let (order, spares) = if shape.roles.is_empty() {
-        fittest(description, shape, needed)
-    } else {
-        chosen(description, origins as usize, needed, &roles)?
-    };
-    let (each, more) = (shape.microbatches / origins, shape.microbatches % origins);
-    let quotas = (0..origins).map(|place| each + u32::from(place < more)).collect();
-    let nodes = order.iter().map(|node| {
-        let cost_s = description.relay.forward_s.max(1.0e-9) * slowness(*node);
-        (description.nodes[*node as usize].region.clone(), cost_s)
-    });
-    let instance = description.instance(
-        "swarm",
-        &shape.sizes.iter().copied().map(u32::from).collect::<Vec<_>>(),
-        nodes,
-        usize::from(shape.path_length),
-        quotas,
-        u32::from(shape.rules.jump_max.max(1)),
-    );
-    let mut compiled = CompiledInstance::new(&instance).map_err(super::error::SwarmError::from)?;
-    set_times(&mut compiled, description, |place| {
-        let slowness = slowness(order[place]);
-        (description.relay.total_s() * slowness, description.origin.total_s() * slowness)
-    });
-    compiled.able = order.iter().map(|node| [roles(*node).origin, roles(*node).relay]).collect();
-    let regions = order.iter().map(|node| description.nodes[*node as usize].region.as_str());
-    compiled.set_ways(description.ways(regions));
-    compiled.set_origin_gradient(description.origin_gradient_bytes);
-    compiled.set_trained_order(shape.edge_swaps, shape.rules);
+    let mut order = first_way(description, shape, needed)?;
+    let mut compiled = compile(description, shape, &order, &[])?;
+    if shape.sizes.len() > 1 && found > needed && !is_cut(&compiled) {
+        let ways = with_other_ways(description, shape, order);
+        order = considered(description, shape, needed, &ways);
+        let others = |way: &Vec<u32>| -> Vec<u32> {
+            order.iter().copied().filter(|node| way.binary_search(node).is_err()).collect()
+        };
+        let spares: Vec<Vec<u32>> = ways.iter().map(others).collect();
+        compiled = compile(description, shape, &order, &spares)?;
+    }
     let found = search_even(&compiled, options, progress)?;
     // Nobody tells microbatches to wait for others.
     let nodes = found.plan.microbatches.iter().flat_map(|microbatch| microbatch.path.iter().copied());
@@ -171,21 +170,117 @@ pub(crate) fn place_sizes(
         members.sort_unstable();
         members
     });
-    Ok(Placement { stages: stages.collect(), spares, expected_us, lost_with_a_region })
+    let stages: Vec<Vec<u32>> = stages.collect();
+    let mut is_spare = vec![true; description.nodes.len()];
+    stages.iter().flatten().for_each(|node| is_spare[*node as usize] = false);
+    let spares = (0..).zip(&is_spare).filter(|(_, is_spare)| **is_spare).map(|(node, _)| node).collect();
+    Ok(Placement { stages, spares, expected_us, lost_with_a_region })
 }
 
-/// The fastest nodes that can fill all stages together, `replicas` of them the origin, and the rest, both ascending.
+/// Nodes that can fill all seats, ascending: those that a search begins with.
+fn first_way(
+    description: &SwarmDescription,
+    shape: &Shape<'_>,
+    needed: usize,
+) -> Result<Vec<u32>, PlacementError> {
+    if shape.is_for_all() {
+        return Ok(fittest(description, shape, needed, 1.0));
+    }
+    let origins = shape.sizes.first().copied().unwrap_or(0);
+    chosen(description, usize::from(origins), needed, &|node| shape.roles_of(node))
+}
+
+/// The first and other such sets, where any node can have any seat.
+fn with_other_ways(description: &SwarmDescription, shape: &Shape<'_>, first: Vec<u32>) -> Vec<Vec<u32>> {
+    let (needed, mut ways) = (first.len(), vec![first]);
+    if shape.is_for_all() {
+        for remoteness in REMOTENESS {
+            let way = fittest(description, shape, needed, remoteness);
+            if !ways.contains(&way) {
+                ways.push(way);
+            }
+        }
+    }
+    ways
+}
+
+/// The nodes among which a search chooses, ascending: those of all ways to begin, and the next best.
+fn considered(
+    description: &SwarmDescription,
+    shape: &Shape<'_>,
+    needed: usize,
+    ways: &[Vec<u32>],
+) -> Vec<u32> {
+    let mut nodes = fittest(description, shape, needed + SPARES_TRIED_MAX, 1.0);
+    nodes.retain(|node| {
+        let NodeRoles { origin, relay } = shape.roles_of(*node);
+        origin || relay
+    });
+    nodes.extend(ways.iter().flatten());
+    nodes.sort_unstable();
+    nodes.dedup();
+    nodes
+}
+
+/// The instance of these nodes, ascending. `spares`: ways to begin, as those of them that have no seat then, as many in each.
+fn compile(
+    description: &SwarmDescription,
+    shape: &Shape<'_>,
+    order: &[u32],
+    spares: &[Vec<u32>],
+) -> Result<CompiledInstance, PlacementError> {
+    let slowness = |node: u32| description.nodes[node as usize].slowness;
+    let origins = u32::from(shape.sizes.first().copied().unwrap_or(0));
+    let (each, more) = (shape.microbatches / origins.max(1), shape.microbatches % origins.max(1));
+    let quotas = (0..origins).map(|place| each + u32::from(place < more)).collect();
+    let nodes = order.iter().map(|node| {
+        let cost_s = description.relay.forward_s.max(1.0e-9) * slowness(*node);
+        (description.nodes[*node as usize].region.clone(), cost_s)
+    });
+    let sizes: Vec<u32> = shape.sizes.iter().copied().map(u32::from).collect();
+    // An instance has a seat for every node: those that spares would have are taken away again.
+    let mut seats = sizes.clone();
+    if let Some(last) = seats.last_mut() {
+        *last += spares.first().map_or(0, Vec::len) as u32;
+    }
+    let instance = description.instance(
+        "swarm",
+        &seats,
+        nodes,
+        usize::from(shape.path_length),
+        quotas,
+        u32::from(shape.rules.jump_max.max(1)),
+    );
+    let mut compiled = CompiledInstance::new(&instance).map_err(super::error::SwarmError::from)?;
+    set_times(&mut compiled, description, |place| {
+        let slowness = slowness(order[place]);
+        (description.relay.total_s() * slowness, description.origin.total_s() * slowness)
+    });
+    let able = order.iter().map(|node| shape.roles_of(*node));
+    compiled.able = able.map(|roles| [roles.origin, roles.relay]).collect();
+    let regions = order.iter().map(|node| description.nodes[*node as usize].region.as_str());
+    compiled.set_ways(description.ways(regions));
+    compiled.set_closing(vec![description.closing_us(); order.len()]);
+    compiled.set_origin_gradient(description.origin_gradient_bytes);
+    compiled.set_trained_order(shape.edge_swaps, shape.rules);
+    let place = |node: &u32| order.binary_search(node).ok().map(|place| place as u32);
+    let places = |spares: &Vec<u32>| spares.iter().filter_map(place).collect();
+    compiled.set_spares(spares.iter().map(places).collect(), sizes);
+    Ok(compiled)
+}
+
+/// The fastest nodes that can fill all stages together, `replicas` of them the origin, ascending.
 fn chosen(
     description: &SwarmDescription,
     replicas: usize,
     needed: usize,
     roles: &dyn Fn(u32) -> NodeRoles,
-) -> Result<(Vec<u32>, Vec<u32>), PlacementError> {
+) -> Result<Vec<u32>, PlacementError> {
     let found = description.nodes.len();
     let slowness = |node: &u32| description.nodes[*node as usize].slowness;
     let mut order: Vec<u32> = (0..found as u32).collect();
     order.sort_by(|a, b| slowness(a).total_cmp(&slowness(b)).then(a.cmp(b)));
-    let (mut kept, mut spares) = (Vec::with_capacity(needed), Vec::new());
+    let mut kept = Vec::with_capacity(needed);
     // Nodes that can do one thing only are taken as long as there is a seat for it: the others fit everywhere.
     let (mut only_origin, mut only_relay) = (replicas, needed - replicas);
     for node in order {
@@ -201,7 +296,9 @@ fn chosen(
             }
             _ => false,
         };
-        if seat && kept.len() < needed { kept.push(node) } else { spares.push(node) }
+        if seat && kept.len() < needed {
+            kept.push(node);
+        }
     }
     if kept.len() < needed {
         let able = |origin: bool| {
@@ -217,13 +314,12 @@ fn chosen(
         });
     }
     kept.sort_unstable();
-    spares.sort_unstable();
-    Ok((kept, spares))
+    Ok(kept)
 }
 
-/// The `count` nodes of a description that are fast and near to each other and to the coordinator, and the others: who adds most
-/// to an iteration goes, one after the other.
-fn fittest(description: &SwarmDescription, shape: &Shape<'_>, count: usize) -> (Vec<u32>, Vec<u32>) {
+/// The `count` nodes of a description that are fast and near to each other and to the coordinator, ascending: who adds most
+/// to an iteration goes, one after the other. How far they are counts `remoteness` times.
+fn fittest(description: &SwarmDescription, shape: &Shape<'_>, count: usize, remoteness: f64) -> Vec<u32> {
     let mut regions: Vec<&str> = description.nodes.iter().map(|node| node.region.as_str()).collect();
     regions.sort_unstable();
     regions.dedup();
@@ -237,7 +333,6 @@ fn fittest(description: &SwarmDescription, shape: &Shape<'_>, count: usize) -> (
     let told_us = description.ways(regions.iter().copied());
     let told_s = |region: usize| told_us.get(region).map_or(0.0, |us| 2.0e-6 * *us as f64);
     let mut kept: Vec<u32> = (0..description.nodes.len() as u32).collect();
-    let mut spares = Vec::new();
     // Visits that a node gets, of all.
     let visits = f64::from(shape.microbatches) * f64::from(shape.path_length) / count.max(1) as f64;
     while kept.len() > count {
@@ -251,14 +346,13 @@ fn fittest(description: &SwarmDescription, shape: &Shape<'_>, count: usize) -> (
             .collect();
         let adds_s = |node: &u32| {
             let computes_s = description.relay.total_s() * description.nodes[*node as usize].slowness;
-            visits * computes_s + remote_s[region(node)]
+            visits * computes_s + remoteness * remote_s[region(node)]
         };
         // Of equal ones the last goes.
         let worst =
             (0..kept.len()).max_by(|a, b| adds_s(&kept[*a]).total_cmp(&adds_s(&kept[*b])).then(a.cmp(b)));
         let Some(worst) = worst else { break };
-        spares.push(kept.remove(worst));
+        kept.remove(worst);
     }
-    spares.sort_unstable();
-    (kept, spares)
+    kept
 }

@@ -1,8 +1,6 @@
 //! Which node should serve which stage, while a swarm trains: answers to [`PlaceProblem`]s.
 
-use skipstone_types::{
-    Attempt, NodeId, Pace, PlaceAnswer, PlaceProblem, PlanEpoch, PlanProblem, StageId, Swap,
-};
+use skipstone_types::{Attempt, NodeId, PlaceAnswer, PlaceProblem, PlanEpoch, PlanProblem, StageId, Swap};
 
 use super::chooser::{Bench, SwarmChooser};
 use super::description::SwarmNode;
@@ -256,9 +254,12 @@ impl SwarmChooser {
             with.nodes[from].retain(|other| *other != id);
             let nodes = &mut with.nodes[to];
             nodes.insert(nodes.partition_point(|other| *other < id), id);
-            for Pace { microbatch_us, .. } in with.paces.iter_mut().filter(|pace| pace.node == id) {
-                *microbatch_us =
-                    (*microbatch_us as f64 * self.microbatch_s(to) / self.microbatch_s(from)) as u64;
+            let times = |value: &mut u64, ratio: f64| *value = (*value as f64 * ratio) as u64;
+            let bytes = |stage| self.description.gradient_bytes_of(stage).max(1.0);
+            for pace in with.paces.iter_mut().filter(|pace| pace.node == id) {
+                times(&mut pace.microbatch_us, self.microbatch_s(to) / self.microbatch_s(from));
+                // Sums and steps go over the stage's weights.
+                times(&mut pace.fixed_us, bytes(to) / bytes(from));
             }
         }
         with

@@ -56,6 +56,11 @@ impl Rotation {
         rotation
     }
 
+    /// Whether it is for such a plan.
+    pub(crate) fn is_hurried(&self) -> bool {
+        self.hurried
+    }
+
     /// Tells of the swarm that the next plan is for. Where it has changed, stages are counted from 0 again: a stage that
     /// was away does not make up for it.
     pub(crate) fn meet(&mut self, problem: &PlanProblem) {

@@ -61,6 +61,7 @@ impl SwarmView {
         let mut compiled = CompiledInstance::new(&instance).ok()?;
         let regions = ids.iter().map(|id| description.node(*id).map_or("", |node| node.region.as_str()));
         compiled.set_ways(description.ways(regions));
+        compiled.set_closing(closings(description, problem, &ids));
         compiled.set_trained_order(problem.edge_swaps, problem.rules);
         compiled.set_origin_gradient(description.origin_gradient_bytes);
         // A node serves one stage: what it would take at another is of no account.
@@ -109,6 +110,15 @@ pub(crate) fn set_times(
         compiled.loss[place] = us(as_origin, origin.loss_s / origin.total_s());
         compiled.origin_backward[place] = us(as_origin, origin.backward_s / origin.total_s());
     }
+}
+
+/// What each node computes once an iteration, as measured, else as described: it serves one stage, and what it would take at
+/// another is of no account.
+fn closings(description: &SwarmDescription, problem: &PlanProblem, ids: &[NodeId]) -> Vec<[u64; 2]> {
+    let measured: BTreeMap<NodeId, u64> =
+        problem.paces.iter().map(|pace| (pace.node, pace.fixed_us)).collect();
+    let described = description.closing_us();
+    ids.iter().map(|id| measured.get(id).map_or(described, |fixed_us| [*fixed_us; 2])).collect()
 }
 
 /// Seconds that a microbatch takes on each node, in the order of stages: as measured; else as described, in proportion

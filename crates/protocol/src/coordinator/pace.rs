@@ -7,7 +7,7 @@
 use super::Coordinator;
 use super::attempt::AttemptState;
 use super::roster::{Node, Role};
-use crate::message::ToWorker;
+use crate::message::{Spent, ToWorker};
 use crate::statistics::Durations;
 use skipstone_types::{Event, Iteration, NodeId, Pace, StageId};
 
@@ -39,8 +39,12 @@ const STUCK_JOINERS_MAX: u32 = 6;
 /// What is known of a node's speed.
 #[derive(Debug)]
 pub(super) struct Speed {
-    /// Computing time of a microbatch in each of the last iterations, in microseconds.
+    /// Computing time of a microbatch in each of the last iterations, in microseconds, with its part of what is computed once
+    /// an iteration: whether one is late is judged by this.
     microbatches: Durations,
+    /// The same without that part, and that part: plans are made by these.
+    net: Durations,
+    fixed: Durations,
     /// The last iteration in which it had a share.
     worked: Iteration,
     /// When it was last heard, and last asked, in the coordinator's running time.
@@ -54,11 +58,21 @@ impl Speed {
     pub(super) fn new(iteration: Iteration, now_us: u64) -> Self {
         Self {
             microbatches: Durations::new(PACE_ITERATIONS),
+            net: Durations::new(PACE_ITERATIONS),
+            fixed: Durations::new(PACE_ITERATIONS),
             worked: iteration,
             heard_us: now_us,
             asked_us: now_us,
             task: None,
         }
+    }
+
+    /// An iteration is over in which the node computed `done` microbatches, in this time.
+    fn learn(&mut self, spent: &Spent, done: u64) {
+        let all_us = spent.busy_us.saturating_add(spent.replay_us);
+        self.microbatches.add(all_us / done);
+        self.net.add(all_us.saturating_sub(spent.fixed_us) / done);
+        self.fixed.add(spent.fixed_us.min(all_us));
     }
 
     /// When a microbatch is late, if that is known yet, in microseconds.
@@ -89,7 +103,8 @@ impl Coordinator {
             })
             .map(|(id, node)| Pace {
                 node: *id,
-                microbatch_us: node.speed.microbatches.usual(0.0, 0.0, 0.0).mean_us as u64,
+                microbatch_us: node.speed.net.usual(0.0, 0.0, 0.0).mean_us as u64,
+                fixed_us: node.speed.fixed.usual(0.0, 0.0, 0.0).mean_us as u64,
                 probe: node.speed.worked.0 + PROBE_ITERATIONS <= self.iteration.0,
             })
             .collect()
@@ -112,7 +127,7 @@ impl Coordinator {
                 if done > 0
                     && let Some(node) = self.nodes.get_mut(*id)
                 {
-                    node.speed.microbatches.add((spent.busy_us + spent.replay_us) / done);
+                    node.speed.learn(spent, done);
                 }
             }
             // Who got nothing done, because all was given to others in the end, was at least as slow as they waited.
@@ -120,6 +135,7 @@ impl Coordinator {
                 let nothing_done = part.shares.done_by(id) == 0;
                 if let Some(node) = self.nodes.get_mut(id).filter(|_| nothing_done) {
                     node.speed.microbatches.add(waited_us);
+                    node.speed.net.add(waited_us);
                 }
             }
         }

@@ -219,7 +219,10 @@ impl Worker {
             return;
         }
         if purpose.is_training() && !self.is_of_past_attempt(&purpose) {
-            self.spending.compute(took_us, matches!(purpose, Purpose::Leg { replay: true, .. }));
+            match purpose {
+                Purpose::Leg { replay, .. } => self.spending.compute(took_us, replay),
+                _ => self.spending.compute_once(took_us),
+            }
         }
         match (purpose, outcome) {
             (Purpose::Leg { iteration, attempt, microbatch, leg, .. }, outcome) => {

@@ -31,10 +31,16 @@ impl Spending {
         self.spent
     }
 
-    /// Adds a task.
+    /// Adds a microbatch's task.
     pub(super) fn compute(&mut self, took_us: u64, replay: bool) {
         let account = if replay { &mut self.spent.replay_us } else { &mut self.spent.busy_us };
         *account += took_us;
+    }
+
+    /// Adds another task of training.
+    pub(super) fn compute_once(&mut self, took_us: u64) {
+        self.spent.busy_us += took_us;
+        self.spent.fixed_us += took_us;
     }
 
     /// Says whether the worker is idle from now on, and why.
@@ -123,7 +129,11 @@ mod tests {
         spending.arrived(240, 200);
         assert_eq!(spending.spent().link_us, 80, "210 to 230; what lacked a slot was not waiting for bytes");
         spending.note(250, None);
-        assert_eq!(spending.spent(), Spent { busy_us: 30, replay_us: 0, memory_wait_us: 20, link_us: 80 });
+        spending.compute_once(7);
+        assert_eq!(
+            spending.spent(),
+            Spent { busy_us: 37, replay_us: 0, fixed_us: 7, memory_wait_us: 20, link_us: 80 }
+        );
     }
 
     #[test]

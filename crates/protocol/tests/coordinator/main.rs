@@ -536,6 +536,14 @@ fn pass_ms(bench: &mut Bench, ms: u64) -> Vec<(NodeId, ToWorker)> {
 }
 
 fn paced_iteration(bench: &mut Bench, nodes: &[NodeId], busy_us: &dyn Fn(NodeId) -> u64) {
+    spent_iteration(bench, nodes, &|node, microbatches| Spent {
+        busy_us: busy_us(node) * microbatches,
+        ..Spent::default()
+    });
+}
+
+/// An iteration in which each node spends what is said of it and its microbatches.
+fn spent_iteration(bench: &mut Bench, nodes: &[NodeId], spent: &dyn Fn(NodeId, u64) -> Spent) {
     let duties: Vec<_> = nodes.iter().map(|node| (*node, begun(bench, *node))).collect();
     for (node, duties) in &duties {
         let origin = bench.last_assignment(*node).1.is_origin();
@@ -546,14 +554,13 @@ fn paced_iteration(bench: &mut Bench, nodes: &[NodeId], busy_us: &dyn Fn(NodeId)
     let (iteration, attempt) = bench.current();
     for (node, duties) in &duties {
         let stage = bench.last_assignment(*node).1;
-        let busy_us = busy_us(*node) * duties.len() as u64;
         let message = ToCoordinator::Reduced {
             iteration,
             attempt,
             reduce: bench.reduces[node],
             digest: Digest([stage.0 as u8; 32]),
             norm: 1.0,
-            spent: Spent { busy_us, ..Spent::default() },
+            spent: spent(*node, duties.len() as u64),
         };
         bench.says(*node, message);
     }

@@ -72,6 +72,20 @@ fn plans_are_asked_for_with_the_paces_of_the_last_iterations() {
 }
 
 #[test]
+fn what_a_node_computes_once_an_iteration_is_not_a_microbatchs() {
+    let (mut bench, nodes) = Bench::started(&settings(2, 1));
+    // 1 ms a microbatch, and 7 ms whatever their number.
+    spent_iteration(&mut bench, &nodes, &|_, microbatches| Spent {
+        busy_us: 1000 * microbatches + 7000,
+        fixed_us: 7000,
+        ..Spent::default()
+    });
+    let paces = &bench.problems.last().unwrap().paces;
+    assert_eq!(paces.len(), nodes.len());
+    assert!(paces.iter().all(|pace| (pace.microbatch_us, pace.fixed_us) == (1000, 7000)), "{paces:?}");
+}
+
+#[test]
 fn a_deterministic_run_plans_without_speeds() {
     let settings = Settings { steps: 30, deterministic: true, ..settings(2, 1) };
     let (mut bench, nodes) = Bench::started(&settings);

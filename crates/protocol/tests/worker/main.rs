@@ -357,8 +357,9 @@ fn spent(commands: &[WorkerCommand]) -> Option<Spent> {
 #[test]
 fn work_and_waits_are_reported_with_the_gradient_and_the_step_with_the_next() {
     let mut bench = Bench::serving();
-    // Two tensors were on the wire for 10 µs each while it was idle; six tasks of 10 µs each.
-    let first = Spent { busy_us: 60, replay_us: 0, memory_wait_us: 0, link_us: 20 };
+    // Two tensors were on the wire for 10 µs each while it was idle; six tasks of 10 µs each, two of them
+    // a microbatch's.
+    let first = Spent { busy_us: 60, replay_us: 0, fixed_us: 40, memory_wait_us: 0, link_us: 20 };
     assert_eq!(spent(&reduced(&mut bench)), Some(first));
     bench.told(ToWorker::Commit { record: std::sync::Arc::new(record()) });
     let next =
@@ -385,7 +386,7 @@ fn work_and_waits_are_reported_with_the_gradient_and_the_step_with_the_next() {
     bench.on(WorkerInput::Peer { from: AFTER, message: whole, payload: Some(Handle(X + 11)), began_us: 0 });
     bench.done(8, Outcome::Done);
     let commands = bench.done(9, Outcome::Gradient { digest: GRADIENT, norm: 1.0 });
-    let second = Spent { busy_us: 20 + 20 + 10, replay_us: 0, memory_wait_us: 0, link_us: 20 };
+    let second = Spent { busy_us: 20 + 20 + 10, replay_us: 0, fixed_us: 50, memory_wait_us: 0, link_us: 20 };
     assert_eq!(spent(&commands), Some(second));
 }
 

@@ -2,6 +2,7 @@
 
 use super::node_list::{NodeList, NodeSpeed};
 use crate::config::{ConfigError, NodeMemory, RunConfig, RunShape, bytes_in_units};
+use crate::cost::StageBytes;
 use skipstone_model::LlamaConfig;
 use skipstone_planner::{
     NodeRoles, Placement, PlacementError, SearchOptions, StageCost, SwarmDescription, SwarmNode, SwarmShape,
@@ -162,14 +163,15 @@ fn describe(config: &RunConfig, shape: &RunShape, list: &NodeList) -> SwarmDescr
     let fastest_s = list.nodes.iter().map(|node| layer_s(node.speed)).fold(f64::INFINITY, f64::min);
     let batch = config.batch as f64;
     let forward = |layers: usize| (fastest_s * layers as f64 * batch).max(TASK_S_MIN);
-    let cost = |layers: usize, loss_s: f64| StageCost {
+    let parameters = |stage| shape.parameters(StageId(stage)) as f64;
+    let cost = |stage: u16, layers: usize, loss_s: f64| StageCost {
         forward_s: forward(layers),
         loss_s,
         backward_s: forward(layers) * list.backward_ratio,
+        closing_s: StageBytes::of(parameters(stage)).closing_s(),
     };
     // Head and loss are one task, with their backward.
     let loss_s = fastest_s * batch * head_flop(model, context) / layer * (1.0 + list.backward_ratio);
-    let parameters = |stage| shape.parameters(StageId(stage)) as f64;
     SwarmDescription {
         regions: list.regions.clone(),
         nodes: list
@@ -177,8 +179,8 @@ fn describe(config: &RunConfig, shape: &RunShape, list: &NodeList) -> SwarmDescr
             .iter()
             .map(|node| SwarmNode { region: node.region.clone(), slowness: layer_s(node.speed) / fastest_s })
             .collect(),
-        relay: cost(shape.relay_layers, 0.0),
-        origin: cost(shape.origin_layers, loss_s),
+        relay: cost(1, shape.relay_layers, 0.0),
+        origin: cost(0, shape.origin_layers, loss_s),
         activation_bytes: VALUE_BYTES * shape.tokens() as f64 * model.hidden_size as f64,
         gradient_bytes: VALUE_BYTES * parameters(1),
         origin_gradient_bytes: Some(VALUE_BYTES * parameters(0)),

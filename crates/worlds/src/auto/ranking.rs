@@ -333,12 +333,14 @@ mod tests {
         let one = found.iter().find(|it| it.origin_layers == 0 && it.stages == 1).unwrap();
         // 4 layers forward and backward, and the head three times, at 1e9 operations a second; four ways between two
         // nodes, of 8 · 64 · 128 numbers. A stage of one node has no all-reduce, but the coordinator tells it to begin and to
-        // sum, and hears of its share and of the sum: four ways of a message.
+        // sum, and hears of its share and of the sum: four ways of a message. Then the origin's sums and its step move 14 times the
+        // bytes of its gradient, 2·10⁹ a second; a relay is through before.
         let weights = f64::from(4 * 128 * 128 + 3 * 384 * 128 + 2 * 128);
         let layer = 64.0 * (2.0 * weights + 2.0 * 64.0 * 128.0);
         let head = 64.0 * 2.0 * 257.0 * 128.0;
         let ways_s = 4.0 * (0.25 + 4.0 * 8.0 * 64.0 * 128.0 / 1e6);
-        let want_s = 8.0 * 3.0 * (4.0 * layer + head) / 1e9 + ways_s + 4.0 * 0.25;
+        let closing_s = 14.0 * 4.0 * (2.0 * 257.0 * 128.0 + 128.0) / 2e9;
+        let want_s = 8.0 * 3.0 * (4.0 * layer + head) / 1e9 + ways_s + 4.0 * 0.25 + closing_s;
         let got_s = one.iteration_s.unwrap();
         assert!((got_s / want_s - 1.0).abs() < 1e-4, "{got_s} {want_s}");
         assert!((one.tokens_per_s.unwrap() * got_s / (8.0 * 64.0) - 1.0).abs() < 1e-9);

@@ -194,6 +194,14 @@ impl CostModel {
 }
 
 impl StageBytes {
+    /// Seconds for which a node computes once an iteration, beside its microbatches, as a simulation counts them
+    /// (`moving_us`): a sum is made, measured, cut into parts, summed with the others' and put together, and the state steps.
+    pub(crate) fn closing_s(&self) -> f64 {
+        let sums = (1.0 + 1.0 + 2.0 + 1.0 + 2.0) * self.gradient;
+        let step = self.gradient + 2.0 * self.state;
+        (sums + step) / MOVED_BYTES_PER_US as f64 / 1e6
+    }
+
     /// Of a stage with so many parameters.
     pub fn of(parameters: f64) -> Self {
         let state = 3.0 * parameters;

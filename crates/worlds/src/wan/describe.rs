@@ -2,6 +2,7 @@
 
 use super::{TaskTimes, WanTable};
 use crate::config::{ConfigError, RunConfig, RunShape};
+use crate::cost::StageBytes;
 use skipstone_planner::{RegionLink, Regions, StageCost, SwarmDescription, SwarmNode};
 use skipstone_types::StageId;
 
@@ -46,6 +47,7 @@ pub fn describe(
             links.push(RegionLink::both(name(a), name(b), table.link(a, b), table.link(b, a)));
         }
     }
+    let closing_s = |stage| StageBytes::of(parameters(stage)).closing_s();
     Ok(SwarmDescription {
         regions: Regions { intra: table.link(0, 0), links },
         nodes,
@@ -53,11 +55,13 @@ pub fn describe(
             forward_s: seconds(first.forward_us),
             loss_s: 0.0,
             backward_s: seconds(first.backward_us),
+            closing_s: closing_s(1),
         },
         origin: StageCost {
             forward_s: seconds(first.embed_us),
             loss_s: seconds(first.loss_us),
             backward_s: seconds(first.embed_backward_us),
+            closing_s: closing_s(0),
         },
         activation_bytes: config.wire.share()
             * VALUE_BYTES
