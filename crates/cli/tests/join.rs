@@ -399,12 +399,23 @@ fn an_admins_ticket_invites_turns_out_saves_and_stops_from_elsewhere() {
     assert!(listed.lines().any(|line| line.contains('4') && line.contains("revoked")), "{listed}");
     guest.kill().unwrap();
     let _ = guest.wait();
+    // Another machine's only node is told to leave, and does not come again.
+    let (_, invitation) = manage(&admin, &["--new"]);
+    host.ticket = invitation.trim().strip_prefix("skipstone join ").unwrap().to_owned();
+    let (mut guest, lines) = host.join("drained", 1);
+    let welcome = wait_for_line(&lines, "is node");
+    let node = welcome.split("is node ").nth(1).unwrap().split(',').next().unwrap().to_owned();
+    let (code, said) = manage(&admin, &["--drain", "999"]);
+    assert!(code == Some(2) && said.contains("there is no node 999"), "{said}");
+    assert_eq!(manage(&admin, &["--drain", &node]).0, Some(0));
+    wait_for_line(&lines, "has left the run");
+    assert!(wait(&mut guest).success());
     let saved = host.count("state_saved");
     assert_eq!(manage(&admin, &["--save"]).0, Some(0));
     host.wait_for("state_saved", saved + 1);
     assert_eq!(manage(&admin, &["--stop"]).0, Some(0));
     host.end();
-    assert_eq!(host.count("managed"), 4, "an invitation, a revocation, a save and a stop");
+    assert_eq!(host.count("managed"), 6, "two invitations, a revocation, a node's leave, a save and a stop");
 }
 
 #[test]

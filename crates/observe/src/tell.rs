@@ -168,7 +168,8 @@ impl RunState {
                 None => format!("refused a peer: {}", words::clean(why, 120)),
             },
             Event::Managed { ticket, order, of: Some(of) } => {
-                format!("{} of ticket {of}, ordered with ticket {ticket}", words::clean(order, 20))
+                let what = if order == "drain" { "node" } else { "ticket" };
+                format!("{} of {what} {of}, ordered with ticket {ticket}", words::clean(order, 20))
             }
             Event::Managed { ticket, order, of: None } => {
                 format!("{}, ordered with ticket {ticket}", words::clean(order, 20))

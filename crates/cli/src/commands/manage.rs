@@ -6,6 +6,7 @@ use crate::run_flags::parse_seconds;
 use crate::ticket_table::{command_of, parse_capability, ticket_table};
 use clap::Args;
 use serde_json::json;
+use skipstone_types::NodeId;
 use skipstone_worlds::live::remote::{Capability, ManageError, Managed, Order, manage};
 
 const EXAMPLES: &str = "\
@@ -15,6 +16,7 @@ Examples:
   skipstone manage skipstone1abc… --new --for viewer    one that only shows the run: skipstone watch TICKET
   skipstone manage skipstone1abc… --revoke 2            lets nobody in any more, and cuts off who came with it
   skipstone manage skipstone1abc… --save                saves the states of all stages after this iteration
+  skipstone manage skipstone1abc… --drain 7             has node 7 leave: others take its work over first, then it ends
   skipstone manage skipstone1abc… --stop                ends the iteration, saves, and stops; `train --resume` goes on
 
 The ticket comes from `skipstone tickets DIR --new --for admin`, on the machine that the run was started on. Its owner can also join
@@ -44,6 +46,9 @@ pub(crate) struct Manage {
     /// Stop after this iteration, and save
     #[arg(long, group = "order")]
     stop: bool,
+    /// Have a node leave, by its number, as if its machine had given notice
+    #[arg(long, value_name = "NODE", group = "order")]
+    drain: Option<u32>,
     /// One JSON document on stdout
     #[arg(long)]
     json: bool,
@@ -51,6 +56,9 @@ pub(crate) struct Manage {
 
 impl Manage {
     fn order(&self) -> Order {
+        if let Some(node) = self.drain {
+            return Order::Drain { node: NodeId(node) };
+        }
         match (self.new, self.revoke, self.save, self.stop) {
             (true, ..) => Order::Issue { capability: self.capability, life_s: self.life as u64 },
             (_, Some(id), ..) => Order::Revoke { id },
@@ -77,6 +85,7 @@ impl Manage {
             Managed::Done => {
                 say(match order {
                     Order::Save => "the run saves after this iteration",
+                    Order::Drain { .. } => "the node leaves once others have what they need of it",
                     Order::Stop => {
                         "the run stops after this iteration, and saves; `skipstone train --resume` goes on where it was started"
                     }

@@ -244,6 +244,7 @@ impl Driver {
             }
             NetEvent::Down { peer, connection, .. } => {
                 if let Some(node) = self.roll.down(peer, connection) {
+                    self.desk.note_node(node, false);
                     self.queue.push_back(CoordinatorInput::Lost { node, why: "connection".to_owned() });
                 }
             }
@@ -298,7 +299,13 @@ impl Driver {
                 match order {
                     Order::Save => self.queue.push_back(CoordinatorInput::Save),
                     Order::Stop => self.queue.push_back(CoordinatorInput::Stop),
-                    Order::List | Order::Issue { .. } | Order::Revoke { .. } => {}
+                    // What the node itself says when its machine gives notice.
+                    Order::Drain { node } if self.roll.peer(node).is_some() => {
+                        let message = ToCoordinator::Leaving;
+                        self.queue.push_back(CoordinatorInput::Worker { node, message });
+                    }
+                    // The reception has done these, or the node has gone meanwhile.
+                    Order::List | Order::Issue { .. } | Order::Revoke { .. } | Order::Drain { .. } => {}
                 }
             }
         }
@@ -347,6 +354,7 @@ impl Driver {
             match command {
                 CoordinatorCommand::Bind { connection, node } => {
                     self.roll.bind(connection, node);
+                    self.desk.note_node(node, true);
                     let region = self.roll.peer(node).and_then(region_of_name);
                     let name = region.and_then(|region| self.order.regions.get(usize::from(region)));
                     if let Some(name) = name {
@@ -365,6 +373,7 @@ impl Driver {
                     }
                 }
                 CoordinatorCommand::Disconnect { node } => {
+                    self.desk.note_node(node, false);
                     if let Some(peer) = self.roll.release(node) {
                         self.transport.disconnect(peer);
                     }

@@ -2,6 +2,7 @@
 
 use super::start::CoordinatorStart;
 use skipstone_net::{NetConfig, PeerKey};
+use skipstone_types::NodeId;
 use std::io;
 
 #[cfg(feature = "iroh")]
@@ -17,7 +18,7 @@ pub(super) use listening::Desk;
 
 #[cfg(feature = "iroh")]
 mod listening {
-    use super::{CoordinatorStart, NetConfig, PeerKey, Told, io};
+    use super::{CoordinatorStart, NetConfig, NodeId, PeerKey, Told, io};
     use crate::live::remote::{Places, Reception, RunPass, Tickets};
     use skipstone_net::{Door, Lan};
     use std::sync::Arc;
@@ -77,6 +78,11 @@ mod listening {
             self.0.iter().for_each(|reception| reception.set_address(address.to_owned()));
         }
 
+        /// A node has come, or gone.
+        pub(in crate::live) fn note_node(&self, node: NodeId, is_there: bool) {
+            self.0.iter().for_each(|reception| reception.note_node(node, is_there));
+        }
+
         /// Whether the owner of this key may stay.
         pub(in crate::live) fn admits(&self, key: &PeerKey) -> bool {
             self.0.as_ref().is_none_or(|reception| reception.admits(key))
@@ -108,6 +114,8 @@ impl Desk {
     }
 
     pub(super) fn set_address(&self, _: &str) {}
+
+    pub(super) fn note_node(&self, _: NodeId, _: bool) {}
 
     pub(super) fn admits(&self, _: &PeerKey) -> bool {
         true

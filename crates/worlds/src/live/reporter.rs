@@ -64,6 +64,7 @@ impl Reporter {
                 (self.stage, self.works) = (Some(*stage), false);
                 self.tell(&NodeNews::Fetching { stage: *stage });
             }
+            ToWorker::Leave => self.tell(&NodeNews::Left),
             ToWorker::Refuse { why } => self.tell(&NodeNews::Refused { why: why.clone() }),
             _ => {}
         }

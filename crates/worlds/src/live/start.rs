@@ -143,6 +143,8 @@ pub(super) enum NodeNews {
     Working { stage: StageId, iteration: Iteration },
     /// The coordinator is not there.
     Away,
+    /// Nothing depends on it any more: it goes, as it asked to, or as an admin had it do.
+    Left,
     /// The run does not take it in.
     Refused { why: String },
     /// It has sent so many bytes of tensors.

@@ -5,7 +5,7 @@ use super::tickets::now_unix_s;
 use super::{Capability, Invitation, Ticket, TicketError, Tickets};
 use serde::{Deserialize, Serialize};
 use skipstone_net::{BindError, EndpointKey, RequestError, Requester};
-use skipstone_types::RunId;
+use skipstone_types::{NodeId, RunId};
 use std::path::Path;
 use std::time::Duration;
 use thiserror::Error;
@@ -34,6 +34,11 @@ pub enum Order {
     Save,
     /// End the iteration, save, and stop; `--resume` goes on.
     Stop,
+    /// Have a node leave, as if its machine had given notice: its work moves first.
+    Drain {
+        /// Its number.
+        node: NodeId,
+    },
 }
 
 impl Order {
@@ -45,6 +50,7 @@ impl Order {
             Self::Revoke { .. } => "revoke",
             Self::Save => "save",
             Self::Stop => "stop",
+            Self::Drain { .. } => "drain",
         }
     }
 }
@@ -126,6 +132,6 @@ pub(super) fn carry_out(dir: &Path, run: RunId, order: Order) -> Result<Option<A
             read()?.revoke(id).map_err(|why| why.to_string())?;
             Answer::Done
         }
-        Order::Save | Order::Stop => return Ok(None),
+        Order::Save | Order::Stop | Order::Drain { .. } => return Ok(None),
     }))
 }

@@ -10,6 +10,8 @@ use super::{Capability, Ticket, Tickets};
 use skipstone_net::{BODY_BYTES_MAX, EndpointKey, PeerKey, RequestHandler};
 use skipstone_observe::RunInfo;
 use skipstone_protocol::WIRE_VERSION;
+use skipstone_types::NodeId;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -30,7 +32,7 @@ pub(in crate::live) enum Told {
         ticket: u64,
         /// What.
         order: Order,
-        /// The number of the ticket that was issued or revoked.
+        /// The number of the ticket that was issued or revoked, or of the node that is to leave.
         of: Option<u64>,
     },
 }
@@ -48,6 +50,8 @@ pub(in crate::live) struct Reception {
     tell: Tell,
     /// One at a time changes the list of tickets.
     managing: Mutex<()>,
+    /// The nodes that there are.
+    nodes: Mutex<BTreeSet<NodeId>>,
     /// Where nodes are, if links are known.
     places: Option<Places>,
 }
@@ -64,8 +68,8 @@ impl Reception {
     ) -> Self {
         let guests = Mutex::new(Guests::open(&dir));
         let state_bytes_max = state_bytes_max + STATE_OVERHEAD_BYTES;
-        let (pass, managing) = (Mutex::new(pass), Mutex::new(()));
-        Self { dir, key, pass, guests, state_bytes_max, tell, managing, places }
+        let (pass, managing, nodes) = (Mutex::new(pass), Mutex::new(()), Mutex::default());
+        Self { dir, key, pass, guests, state_bytes_max, tell, managing, nodes, places }
     }
 
     fn guests(&self) -> MutexGuard<'_, Guests> {
@@ -75,6 +79,20 @@ impl Reception {
     /// Says where the coordinator is.
     pub(in crate::live) fn set_address(&self, address: String) {
         self.pass().coordinator = address;
+    }
+
+    /// A node has come, or gone.
+    pub(in crate::live) fn note_node(&self, node: NodeId, is_there: bool) {
+        let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_there {
+            nodes.insert(node)
+        } else {
+            nodes.remove(&node)
+        };
+    }
+
+    fn has_node(&self, node: NodeId) -> bool {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner).contains(&node)
     }
 
     /// Whether the owner of this key was let in.
@@ -121,10 +139,19 @@ impl Reception {
         }
         let _alone = self.managing.lock().unwrap_or_else(PoisonError::into_inner);
         let run = self.pass().run;
+        if let Order::Drain { node } = order
+            && !self.has_node(node)
+        {
+            return Err(format!(
+                "there is no node {}; `skipstone watch` with the same ticket tells which there are",
+                node.0
+            ));
+        }
         let answer = carry_out(&self.dir, run, order)?;
         let of = match (&answer, order) {
             (Some(Answer::Issued { id, .. }), _) => Some(*id),
             (_, Order::Revoke { id }) => Some(id),
+            (_, Order::Drain { node }) => Some(u64::from(node.0)),
             _ => None,
         };
         if order != Order::List {
@@ -419,6 +446,10 @@ mod tests {
         for order in [Order::Save, Order::Stop] {
             assert!(matches!(manage(admin, order), Ok(Answer::Done)));
         }
+        scene.reception.note_node(NodeId(7), true);
+        assert!(matches!(manage(admin, Order::Drain { node: NodeId(7) }), Ok(Answer::Done)));
+        scene.reception.note_node(NodeId(7), false);
+        assert!(manage(admin, Order::Drain { node: NodeId(7) }).unwrap_err().contains("there is no node 7"));
         let told = scene.told.lock().unwrap().clone();
         let orders: Vec<_> = told
             .iter()
@@ -427,7 +458,9 @@ mod tests {
                 other => panic!("{other:?}"),
             })
             .collect();
-        assert_eq!(orders, [("issue", Some(4)), ("revoke", Some(4)), ("save", None), ("stop", None)]);
+        let done =
+            [("issue", Some(4)), ("revoke", Some(4)), ("save", None), ("stop", None), ("drain", Some(7))];
+        assert_eq!(orders, done);
         assert!(
             matches!(scene.join(admin, WIRE_VERSION, 1), Ok((Answer::Pass(_), _))),
             "it can do what workers' do"

@@ -85,7 +85,7 @@ pub enum JoinError {
 pub enum Joined {
     /// The run is over.
     RunOver,
-    /// The nodes left, as they were told to.
+    /// The nodes left, as they were told to, here or by an admin.
     Left,
 }
 

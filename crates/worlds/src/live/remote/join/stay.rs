@@ -126,7 +126,8 @@ impl Stay<'_> {
                 .iter()
                 .all(|worker| worker.process.is_none() && (worker.done || leaving.is_some()))
             {
-                return Ok(if leaving.is_some() { Joined::Left } else { Joined::RunOver });
+                let left = leaving.is_some() || self.workers.iter().all(|worker| worker.does == "left");
+                return Ok(if left { Joined::Left } else { Joined::RunOver });
             }
             match (signals.count(), leaving) {
                 (0, _) | (1, Some(_)) => {}
@@ -152,7 +153,8 @@ impl Stay<'_> {
             .workers
             .iter()
             .map(|worker| match () {
-                () if worker.done => "done",
+                () if worker.done && worker.does != "left" => "done",
+                () if worker.done => "left",
                 () if worker.process.is_none() => "gone",
                 () => worker.does,
             })
@@ -250,6 +252,7 @@ impl Stay<'_> {
             NodeNews::Fetching { .. } => "fetching",
             NodeNews::Working { .. } => "working",
             NodeNews::Away => "away",
+            NodeNews::Left => "left",
             NodeNews::Refused { .. } => "refused",
             NodeNews::Sent { sent_bytes } => {
                 self.workers[index].sent.1 = *sent_bytes;
@@ -267,6 +270,7 @@ impl Stay<'_> {
                 format!("works on {stage} from iteration {} on", iteration.0)
             }
             NodeNews::Away => "has lost the coordinator, and looks for it".to_owned(),
+            NodeNews::Left => "has left the run; others have taken over what it did".to_owned(),
             NodeNews::Refused { why } => {
                 self.refused = Some(why.clone());
                 return;
