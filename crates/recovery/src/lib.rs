@@ -28,5 +28,6 @@ mod strategies;
 
 pub use format::StateFormat;
 pub use recipe::{Decision, LossView, Moments, Recipe, Source, StageView};
+pub use snapshots::{is_every_open, with_every};
 pub use spec::SpecError;
 pub use strategies::{DEFAULT_STRATEGY, STRATEGY_NAMES, Strategy, checkfree, strategy};

@@ -9,6 +9,29 @@ use std::num::NonZeroU64;
 /// (docs/recovery.md has what that costs).
 const EVERY_ITERATIONS: u64 = 25;
 
+/// The value of `every` that leaves it to the run, which knows what an iteration sends.
+const AUTO: &str = "every=auto";
+
+/// What it stands for where nobody knows: the least that a run chooses.
+const EVERY_AUTO_ITERATIONS: u64 = 8;
+
+/// Whether a strategy's text leaves it to the run how often stages are copied.
+pub fn is_every_open(text: &str) -> bool {
+    options(text).any(|option| option == AUTO)
+}
+
+/// The text with so many iterations between copies where it leaves that open.
+pub fn with_every(text: &str, every: u64) -> String {
+    let Some((name, _)) = text.split_once(':') else { return text.to_owned() };
+    let said =
+        options(text).map(|option| if option == AUTO { format!("every={every}") } else { option.to_owned() });
+    format!("{name}:{}", said.collect::<Vec<_>>().join(","))
+}
+
+fn options(text: &str) -> impl Iterator<Item = &str> {
+    text.split_once(':').into_iter().flat_map(|(_, options)| options.split(','))
+}
+
 /// Most iterations between copies.
 const EVERY_ITERATIONS_MAX: u64 = 1_000_000;
 
@@ -23,7 +46,10 @@ pub(crate) struct Snapshots {
 impl Snapshots {
     /// The options `every`, `origin` and `dtype`.
     pub(crate) fn of(spec: &mut Spec<'_>) -> Result<Self, SpecError> {
-        let every = NonZeroU64::new(spec.whole("every", EVERY_ITERATIONS, &(1..=EVERY_ITERATIONS_MAX))?);
+        let range = 1..=EVERY_ITERATIONS_MAX;
+        let every =
+            spec.whole_or("every", "auto", EVERY_ITERATIONS, &range)?.unwrap_or(EVERY_AUTO_ITERATIONS);
+        let every = NonZeroU64::new(every);
         let origin = spec.choice("origin", &["yes", "no"])? == "yes";
         let format = match spec.choice("dtype", &["f32", "bf16", "int8"])? {
             "bf16" => StateFormat::Bf16,

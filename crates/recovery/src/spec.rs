@@ -148,6 +148,22 @@ impl<'a> Spec<'a> {
         self.parsed(option, "a whole number", range).map(|number| number.unwrap_or(usual))
     }
 
+    /// A whole number in a range, or a word, which is none.
+    pub(crate) fn whole_or(
+        &mut self,
+        option: &'static str,
+        word: &str,
+        usual: u64,
+        range: &RangeInclusive<u64>,
+    ) -> Result<Option<u64>, SpecError> {
+        if self.options.contains(&(option, Some(word))) {
+            self.take(option);
+            return Ok(None);
+        }
+        let kind = format!("{word}, or a whole number");
+        self.parsed(option, &kind, range).map(|number| Some(number.unwrap_or(usual)))
+    }
+
     /// A number in a range, or `none`, which is the default.
     pub(crate) fn number_or_none(
         &mut self,

@@ -70,7 +70,7 @@ pub const STRATEGY_NAMES: [&str; 9] = [
 ];
 
 /// What a run does where nothing is said: what the lab shows best on loss for at most a few per cent more bytes.
-pub const DEFAULT_STRATEGY: &str = "neighbour-snapshot:every=8,dtype=int8";
+pub const DEFAULT_STRATEGY: &str = "neighbour-snapshot:every=auto,dtype=int8";
 
 /// Added to a norm, so that stages without gradient still weigh something (the authors' code).
 const NORM_FLOOR: f64 = 1e-4;
@@ -96,7 +96,7 @@ const RATE_DECAY_ITERATIONS_MAX: u64 = 1_000_000;
 /// | `uniform` | the plain average of its neighbours | `moments`; `rate_factor=1` |
 /// | `copy` | its nearest neighbour, the one below if there are two | `moments`; `rate_factor=1` |
 /// | `random` | what it was at the start | |
-/// | `neighbour-snapshot` | what it was when a node of another stage was last sent a copy of it, moments included; the origin too. Without such a copy, as `checkfree` | `every=25` iterations between copies; `origin=yes`, `no`; `dtype=f32`, or `bf16` or `int8`: copies in fewer bytes, from which a stage comes back rounded; those of `checkfree` |
+/// | `neighbour-snapshot` | what it was when a node of another stage was last sent a copy of it, moments included; the origin too. Without such a copy, as `checkfree` | `every=25` iterations between copies, or `auto`: at least 8, and so many that copies are 4 % of a run's bytes; `origin=yes`, `no`; `dtype=f32`, or `bf16` or `int8`: copies in fewer bytes, from which a stage comes back rounded; those of `checkfree` |
 /// | `checkpoint` | what it was at the last checkpoint, as every other stage too: the run goes back to it, and trains again what it had trained since. Before there is one, as `checkfree` | `every=50` iterations between checkpoints; those of `checkfree` |
 /// | `redundant` | what it was: the stage before keeps it and runs its forward (Bamboo), as a simulation models it ([`Strategy::runs_the_next_stage`]); if that is lost too, as `checkfree` | |
 /// | `oracle` | what it was when it was lost, as nothing but a simulation can have it ([`Strategy::is_oracle`]): the cost of the hole alone | |

@@ -2,6 +2,7 @@
 
 mod check;
 mod churn;
+mod copies;
 mod error;
 mod memory;
 mod shape;
@@ -351,7 +352,12 @@ impl RunConfig {
             edge_swaps: self.edge_swaps(),
         };
         settings.check()?;
-        Ok(settings)
+        if !skipstone_recovery::is_every_open(&self.recovery) {
+            return Ok(settings);
+        }
+        let format = skipstone_recovery::strategy(&self.recovery)?.copy_format();
+        let every = copies::copies_every(self, &settings, format)?;
+        Ok(Settings { recovery: skipstone_recovery::with_every(&self.recovery, every), ..settings })
     }
 
     /// What is trained on.

@@ -1,5 +1,6 @@
 use super::*;
 use crate::StageView;
+use crate::{is_every_open, with_every};
 
 fn stages(living: &[bool], norms: &[f64]) -> Vec<StageView> {
     living
@@ -147,7 +148,10 @@ fn a_copy_of_a_stage_is_taken_as_it_is() {
     assert!(matches!(decide("neighbour-snapshot:origin=no", 0, Some(3)), Decision::Refuse(_)));
     assert_eq!(decide("checkfree", 2, Some(3)), decide("checkfree", 2, None));
     let every = |text: &str, stage| strategy(text).unwrap().copies_every(StageId(stage)).map(NonZeroU64::get);
-    assert_eq!(every(DEFAULT_STRATEGY, 0), Some(8));
+    assert_eq!(every(DEFAULT_STRATEGY, 0), Some(8), "the least that a run chooses");
+    assert!(is_every_open(DEFAULT_STRATEGY) && !is_every_open("neighbour-snapshot:dtype=int8"));
+    assert_eq!(with_every(DEFAULT_STRATEGY, 31), "neighbour-snapshot:every=31,dtype=int8");
+    assert_eq!(with_every("checkfree", 31), "checkfree");
     assert_eq!(every("neighbour-snapshot:every=1,origin=no", 1), Some(1));
     assert_eq!(every("neighbour-snapshot:every=1,origin=no", 0), None);
     assert_eq!(every("checkfree", 1), None);
