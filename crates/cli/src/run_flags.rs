@@ -90,6 +90,10 @@ pub(crate) struct RunFlags {
     /// other's place; needs --slots 2 or more [default: odd with --recovery checkfree+, else off]
     #[arg(long, value_name = "odd|off", value_parser = parse_edge_swaps, help_heading = "Recovery")]
     edge_swaps: Option<EdgeSwaps>,
+    /// In one iteration of N, drawn by lot, a replica computes a node's share again before it counts, in every stage with two
+    /// nodes or more; 0 = never [default: 100 with --listen, else 0]
+    #[arg(long, value_name = "N", help_heading = "Recovery")]
+    spot_check_every: Option<u64>,
     /// Meanwhile: skip trains around the hole; wait waits; briefly waits for a quarter of an iteration, 5 s at most, and
     /// then goes around it [default: briefly]
     #[arg(long, value_name = "briefly|skip|wait", value_parser = parse_while_lost, help_heading = "Recovery")]
@@ -282,6 +286,7 @@ impl RunFlags {
             kv_heads,
             ffn,
             edge_swaps,
+            spot_check_every,
             slots,
             threads,
             churn,

@@ -134,3 +134,48 @@ fn a_damaged_journal_is_told_from_a_torn_one() {
     let elsewhere = skipstone(run.dir.path(), &["replay", "nowhere"]);
     assert_eq!(elsewhere.status.code(), Some(2));
 }
+
+/// What a run tells until a second node begins to lie: two of one stage would say the same.
+fn with_one_liar(seed: &str) -> Vec<Value> {
+    let dir = tempfile::tempdir().unwrap();
+    let arguments =
+        ["chaos", "--for", "6s", "--mtbf", "4s", "--faults", "lie", "--stages", "2", "--replicas", "3"];
+    let arguments = arguments.into_iter().chain(["--seed", seed, "--json"]).collect::<Vec<_>>();
+    // The exit code says that weights differ: what counted before the liar was found is found when they are computed again.
+    let report: Value = serde_json::from_slice(&skipstone(dir.path(), &arguments).stdout).unwrap();
+    assert!(report["iterations"].as_u64().unwrap() > 5, "{report}");
+    let log = fs::read_to_string(dir.path().join("skipstone-chaos/events.jsonl")).unwrap();
+    let events: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let second = events.iter().enumerate().filter(|(_, event)| event["event"] == "injected").nth(1);
+    events[..second.map_or(events.len(), |(at, _)| at)].to_vec()
+}
+
+#[test]
+fn a_node_that_lies_is_found_by_the_replicas_that_check_it() {
+    let mut found_any = false;
+    for seed in ["3", "1", "2"] {
+        let events = with_one_liar(seed);
+        let of_kind = |kind: &str| events.iter().filter(|event| event["event"] == kind).collect::<Vec<_>>();
+        // A process that is set aside comes again, under another number.
+        let process = |node: &Value| {
+            let joined = of_kind("node_joined");
+            joined.iter().find(|event| event["node"] == *node).unwrap()["process"].clone()
+        };
+        let liar = of_kind("injected").first().map(|event| process(&event["node"]));
+        let disputed = of_kind("disputed");
+        let found: Vec<_> = disputed.into_iter().filter(|event| !event["wrong"].is_null()).collect();
+        for event in &found {
+            assert_eq!(Some(process(&event["wrong"])), liar, "{event}");
+        }
+        let lost = of_kind("node_lost").into_iter().filter(|event| event["why"] == "check");
+        let lost: Vec<_> = lost.map(|event| event["node"].clone()).collect();
+        assert!(lost.iter().all(|node| found.iter().any(|event| event["wrong"] == *node)), "{lost:?}");
+        assert!(of_kind("spot_checked").len() > 5);
+        found_any |= !lost.is_empty();
+        // A second may have begun to lie before the first was found.
+        if found_any {
+            break;
+        }
+    }
+    assert!(found_any, "nobody was found");
+}

@@ -56,6 +56,7 @@ impl RunState {
             }
             Event::NodeLost { node, stage, wasted_us, .. } => {
                 self.time.waste(*wasted_us);
+                stage.iter().for_each(|stage| _ = self.disputed.remove(stage));
                 self.lost(*node, *stage);
             }
             Event::StageLost { stage, .. } => {

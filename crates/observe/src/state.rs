@@ -70,6 +70,8 @@ pub struct RunState {
     pub(crate) nodes_most: usize,
     /// Nodes that haven't been heard of since the coordinator came back.
     pub(crate) unconfirmed: BTreeSet<NodeId>,
+    /// Stages whose nodes got other bits of the same share, of whom nobody can tell who is wrong; until one of them is lost.
+    pub(crate) disputed: BTreeSet<StageId>,
     pub(crate) cores: usize,
     pub(crate) kills: u64,
     pub(crate) losses: u64,
@@ -100,6 +102,11 @@ impl RunState {
             }
         }
         state
+    }
+
+    /// Stages of whose nodes a spot check has found two that differ, where nobody can tell who is wrong.
+    pub fn disputed_stages(&self) -> impl Iterator<Item = StageId> + '_ {
+        self.disputed.iter().copied()
     }
 
     /// The time of the last event or tick, in milliseconds of the run.

@@ -4,7 +4,7 @@ use crate::fold::ROLLBACK;
 use crate::state::RunState;
 use crate::story::{Subject, all_replicas, node_of};
 use crate::words;
-use skipstone_types::{Event, NodeId, StageId};
+use skipstone_types::{Difference, Event, NodeId, Ruling, StageId};
 
 impl RunState {
     /// Tells an event that has just been taken in.
@@ -43,6 +43,13 @@ impl RunState {
                     words::plural(u64::from(*microbatches), "microbatch")
                 );
                 self.stories.tell(Subject::Node(*node, Some(*stage)), now_ms, text);
+            }
+            // The first time: it may well be found again.
+            Event::Disputed { stage, node, by, differ, then: Ruling::Undecided, .. }
+                if self.disputed.insert(*stage) =>
+            {
+                let text = undecided(*stage, *node, by, *differ);
+                self.stories.tell(Subject::Run, now_ms, text);
             }
             Event::StageLost { stage, .. } => self.tell_stage_lost(*stage),
             Event::RolledBack { stage, from, iteration, .. } => {
@@ -229,6 +236,9 @@ impl RunState {
             "silence" => format!("{} fell silent", node_of(node, stage)),
             "stuck" => format!("{} lives but gets nothing done: set aside", node_of(node, stage)),
             "hash" => format!("{} was fenced: its numbers differ from its replicas'", node_of(node, stage)),
+            "check" => {
+                format!("{} computed other numbers than its replicas: set aside", node_of(node, stage))
+            }
             "left" => format!("{} left", node_of(node, stage)),
             why => format!("{} lost: {}", node_of(node, stage), words::clean(why, 80)),
         };
@@ -306,6 +316,20 @@ impl RunState {
             };
             self.stories.tell(Subject::Run, self.now_ms, text);
         }
+    }
+}
+
+/// What a spot check found that decides nothing, and what to do.
+fn undecided(stage: StageId, node: NodeId, by: &[NodeId], differ: Difference) -> String {
+    let nodes = words::list(std::iter::once(&node).chain(by).map(ToString::to_string));
+    let stage = words::the_stage(stage);
+    match differ {
+        Difference::Inputs => format!(
+            "{stage}: {nodes} were sent other tensors for the same share; one of them, or a node before or after them on its paths, does not say what is so"
+        ),
+        Difference::Outputs | Difference::Sum => format!(
+            "{stage}: {nodes} computed the same share, and got other numbers; nobody can tell who is wrong: give the stage another node (--replicas 3 or more), or revoke the ticket of the one you trust least"
+        ),
     }
 }
 

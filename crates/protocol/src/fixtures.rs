@@ -33,5 +33,6 @@ pub(crate) fn settings() -> Settings {
         stage_replicas: Vec::new(),
         places: false,
         edge_swaps: skipstone_types::EdgeSwaps::Off,
+        spot_checks: skipstone_types::SpotChecks::OFF,
     }
 }

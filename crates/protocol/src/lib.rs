@@ -36,10 +36,10 @@ pub use journal::{
     encode_entry,
 };
 pub use message::{
-    COPIES_HELD_MAX, Direction, Duty, Holding, KeptCopy, LossShare, Method, NAMES_MAX, ReduceId, Spent,
-    ToCoordinator, ToPeer, ToWorker, TransferId,
+    COPIES_HELD_MAX, Direction, Duty, Holding, KeptCopy, LossShare, Method, NAMES_MAX, ReduceId,
+    ShareDigests, Spent, ToCoordinator, ToPeer, ToWorker, TransferId,
 };
 pub use record::{Addition, CommitRecord, LossAdded, SavedStage, SavedState, Share, StageRecord};
-pub use task::{Handle, Outcome, Task, TaskId};
+pub use task::{Handle, Outcome, Passed, Task, TaskId};
 pub use wire::{Envelope, MESSAGE_BYTES_MAX, Message, WIRE_VERSION, WireError, decode, encode};
 pub use worker::{Queue, Worker};

@@ -1,6 +1,6 @@
 //! What coordinator, workers and peers say to each other. Payload bytes stay in `net`; here are the headers.
 
-use crate::record::CommitRecord;
+use crate::record::{Addition, CommitRecord};
 use serde::{Deserialize, Serialize};
 use skipstone_recovery::{Recipe, StateFormat};
 use skipstone_types::{Attempt, Digest, Iteration, Microbatch, NodeId, RunId, Settings, StageId, Term};
@@ -218,6 +218,29 @@ pub enum ToWorker {
         /// At most so many.
         microbatches_max: u32,
     },
+    /// Compute another node's share again, beside your own, and say what comes of it ([`ToCoordinator::Checked`]). Its gradient counts
+    /// for nothing, and nothing of it is passed on.
+    Check {
+        /// The iteration.
+        iteration: Iteration,
+        /// The attempt.
+        attempt: Attempt,
+        /// Whose share.
+        of: NodeId,
+        /// Every addition to that node's sum, in order.
+        additions: Vec<Addition>,
+    },
+    /// Send these boundary tensors to one more node as well, now or when they are made.
+    Resend {
+        /// The iteration.
+        iteration: Iteration,
+        /// The attempt.
+        attempt: Attempt,
+        /// To whom.
+        to: NodeId,
+        /// Which, of those that you make.
+        boundaries: Vec<(Microbatch, Direction)>,
+    },
 }
 
 /// From a worker to the coordinator.
@@ -256,6 +279,19 @@ pub enum ToCoordinator {
         microbatches: u32,
         /// The sum's L2 norm; not finite if any of its numbers isn't.
         norm: f64,
+        /// What a replica must get that computes the same; in runs with spot checks.
+        digests: Option<ShareDigests>,
+    },
+    /// The answer to [`ToWorker::Check`].
+    Checked {
+        /// The iteration.
+        iteration: Iteration,
+        /// The attempt.
+        attempt: Attempt,
+        /// Whose share.
+        of: NodeId,
+        /// What came of it.
+        digests: ShareDigests,
     },
     /// The sender holds the reduced gradient.
     Reduced {
@@ -365,6 +401,17 @@ pub enum ToCoordinator {
         /// Which; perhaps none.
         microbatches: Vec<Microbatch>,
     },
+}
+
+/// What a share was made of, and what of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ShareDigests {
+    /// Of the boundary tensors that came in, by microbatch.
+    pub inputs: Digest,
+    /// Of those that were made, by microbatch.
+    pub outputs: Digest,
+    /// Of the gradients' sum.
+    pub sum: Digest,
 }
 
 /// A microbatch's loss.

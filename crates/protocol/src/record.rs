@@ -29,7 +29,7 @@ pub struct LossAdded {
 }
 
 /// One addition to a share's sum.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Addition {
     /// Head and final norm, at the origin.
     Loss(Microbatch),

@@ -130,17 +130,30 @@ pub enum Task {
     },
 }
 
+/// The boundary tensors of a task, in a run with spot checks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Passed {
+    /// Digest of the one that it read; none if it reads none.
+    pub read: Option<Digest>,
+    /// Digest of the one that it made; none if it makes none.
+    pub made: Option<Digest>,
+}
+
 /// What became of a task.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
     /// The outputs are there.
     Done,
+    /// As [`Outcome::Done`], of a forward or backward in a run with spot checks.
+    Passed(Passed),
     /// [`Task::Loss`].
     Loss {
         /// Sum over tokens, in nats.
         loss_sum: f64,
         /// Tokens.
         tokens: u64,
+        /// In a run with spot checks.
+        passed: Option<Passed>,
     },
     /// A state and its digest (weights, moments, counters).
     State {
@@ -151,6 +164,8 @@ pub enum Outcome {
     Measured {
         /// The sum's L2 norm; not finite if any of its numbers isn't.
         norm: f64,
+        /// The sum's digest, in a run with spot checks.
+        digest: Option<Digest>,
     },
     /// A reduced gradient.
     Gradient {

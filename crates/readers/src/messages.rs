@@ -2,8 +2,8 @@
 
 use crate::{Broken, Reader, Seed, SeedError, Verdict, journal, lost, refused, same, within};
 use skipstone_protocol::{
-    Direction, Duty, Envelope, Holding, KeptCopy, LossShare, Message, Method, ReduceId, Spent, ToCoordinator,
-    ToPeer, ToWorker, TransferId, WIRE_VERSION, decode, encode,
+    Addition, Direction, Duty, Envelope, Holding, KeptCopy, LossShare, Message, Method, ReduceId,
+    ShareDigests, Spent, ToCoordinator, ToPeer, ToWorker, TransferId, WIRE_VERSION, decode, encode,
 };
 use skipstone_recovery::{Moments, Recipe, Source, StateFormat};
 use skipstone_types::{
@@ -101,6 +101,7 @@ fn settings() -> Settings {
         stage_replicas: Vec::new(),
         places: false,
         edge_swaps: skipstone_types::EdgeSwaps::Odd,
+        spot_checks: skipstone_types::SpotChecks { every: 100, salt: 7 },
     }
 }
 
@@ -168,6 +169,24 @@ fn to_worker() -> Result<Vec<Seed>, SeedError> {
             },
         ),
         ("commit", ToWorker::Commit { record: std::sync::Arc::new(journal::record()) }),
+        (
+            "check",
+            ToWorker::Check {
+                iteration,
+                attempt,
+                of: NodeId(3),
+                additions: vec![Addition::Loss(Microbatch(1)), Addition::Backward(Microbatch(1))],
+            },
+        ),
+        (
+            "resend",
+            ToWorker::Resend {
+                iteration,
+                attempt,
+                to: NodeId(4),
+                boundaries: vec![(Microbatch(1), Direction::Forward), (Microbatch(2), Direction::Backward)],
+            },
+        ),
         ("give-up", ToWorker::GiveUp { iteration, attempt, microbatches_max: 2 }),
         ("finish", ToWorker::Finish),
     ])
@@ -175,6 +194,8 @@ fn to_worker() -> Result<Vec<Seed>, SeedError> {
 
 fn to_coordinator() -> Result<Vec<Seed>, SeedError> {
     let (iteration, attempt) = (Iteration(4), Attempt(1));
+    let of = |what: &str| Digest::of(what.as_bytes());
+    let digests = ShareDigests { inputs: of("inputs"), outputs: of("outputs"), sum: of("sum") };
     let holding = Holding {
         names: vec![NodeId(3), NodeId(4)],
         run: RUN,
@@ -224,7 +245,17 @@ fn to_coordinator() -> Result<Vec<Seed>, SeedError> {
             "transfer-failed",
             ToCoordinator::TransferFailed { transfer: transfer(), why: "no donor".to_owned() },
         ),
-        ("measured", ToCoordinator::Measured { iteration, attempt, microbatches: 1, norm: 0.75 }),
+        (
+            "measured",
+            ToCoordinator::Measured {
+                iteration,
+                attempt,
+                microbatches: 1,
+                norm: 0.75,
+                digests: Some(digests),
+            },
+        ),
+        ("checked", ToCoordinator::Checked { iteration, attempt, of: NodeId(3), digests }),
         (
             "obtained",
             ToCoordinator::Obtained {

@@ -69,6 +69,7 @@ fn seeds() -> Result<Vec<Seed>, SeedError> {
         schedule: RateShape::Constant,
         deterministic: true,
         edge_swaps: Some(skipstone_types::EdgeSwaps::Odd),
+        spot_check_every: Some(20),
         slots: Some(6),
         churn: Some("16%/h".to_owned()),
         notice_command: Some("false".to_owned()),

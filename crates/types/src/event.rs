@@ -3,7 +3,7 @@
 //! The protocol cores emit [`Event`]s; the driver stamps them ([`EventRecord`]) and the parent process is the
 //! only writer of the log. Every kind and field is documented in `docs/events.md`, which a test holds to this file.
 
-use crate::{Attempt, Digest, Iteration, NodeId, StageId, Term};
+use crate::{Attempt, Difference, Digest, Iteration, NodeId, Ruling, StageId, Term};
 use serde::{Deserialize, Serialize};
 
 /// Version of the event schema; raised whenever a field changes its meaning or goes away.
@@ -173,7 +173,7 @@ pub enum Event {
         node: NodeId,
         /// The stage that it served or was about to.
         stage: Option<StageId>,
-        /// What made it known: `connection`, `silence`, `stuck`, `numbers`, `hash`, `left`.
+        /// What made it known: `connection`, `silence`, `stuck`, `numbers`, `check`, `hash`, `left`.
         why: String,
         /// Busy microseconds of the current attempt that are thrown away with it.
         wasted_us: u64,
@@ -276,6 +276,57 @@ pub enum Event {
         strikes: u32,
         /// With so many it is set aside, if its stage has another replica.
         strikes_max: u32,
+    },
+    /// A replica computed a node's share again, and got the same bits.
+    SpotChecked {
+        /// The iteration.
+        iteration: Iteration,
+        /// The attempt.
+        attempt: Attempt,
+        /// The stage.
+        stage: StageId,
+        /// Whose share it is.
+        node: NodeId,
+        /// Who computed it again.
+        by: NodeId,
+        /// Microbatches in the share.
+        microbatches: u32,
+        /// Milliseconds from when the stage's shares were there until the answer was.
+        took_ms: u64,
+    },
+    /// A spot check came to nothing.
+    SpotCheckDropped {
+        /// The iteration.
+        iteration: Iteration,
+        /// The attempt.
+        attempt: Attempt,
+        /// The stage.
+        stage: StageId,
+        /// Whose share was to be computed again.
+        node: NodeId,
+        /// `lost`, `moved`, `slow` or `order`.
+        why: String,
+    },
+    /// Nodes computed the same share, and got other bits.
+    Disputed {
+        /// The iteration.
+        iteration: Iteration,
+        /// The attempt.
+        attempt: Attempt,
+        /// The stage.
+        stage: StageId,
+        /// Whose share it is.
+        node: NodeId,
+        /// Who computed it again, in the order in which they were asked.
+        by: Vec<NodeId>,
+        /// In what they differ.
+        differ: Difference,
+        /// Digests of what they differ in: the node's, then those of `by`.
+        digests: Vec<Digest>,
+        /// What follows.
+        then: Ruling,
+        /// Who is set aside.
+        wrong: Option<NodeId>,
     },
     /// A stage has no living replica.
     StageLost {
@@ -537,6 +588,19 @@ mod tests {
                 then: Remedy::Replica,
             },
             Event::Struck { node, stage, iteration, strikes: 1, strikes_max: 3 },
+            Event::SpotChecked { iteration, attempt, stage, node, by: node, microbatches: 1, took_ms },
+            Event::SpotCheckDropped { iteration, attempt, stage, node, why: why.clone() },
+            Event::Disputed {
+                iteration,
+                attempt,
+                stage,
+                node,
+                by: vec![node],
+                differ: Difference::Sum,
+                digests: vec![Digest::default(); 2],
+                then: Ruling::Undecided,
+                wrong: None,
+            },
             Event::StageLost { stage, iteration },
             Event::CopyKept { stage, iteration, node },
             Event::RolledBack { stage, from: iteration, iteration, generation: 1 },
@@ -599,6 +663,9 @@ mod tests {
             | Event::Hedged { .. }
             | Event::ShareRefused { .. }
             | Event::Struck { .. }
+            | Event::SpotChecked { .. }
+            | Event::SpotCheckDropped { .. }
+            | Event::Disputed { .. }
             | Event::StageLost { .. }
             | Event::CopyKept { .. }
             | Event::RolledBack { .. }
@@ -619,7 +686,7 @@ mod tests {
             | Event::Injected { .. }
             | Event::Respawned { .. }
             | Event::Validated { .. }
-            | Event::Finished { .. } => 37,
+            | Event::Finished { .. } => 40,
         }
     }
 

@@ -12,6 +12,7 @@ mod path;
 mod plan;
 mod schedule;
 mod settings;
+mod spot_checks;
 
 pub use edge_swaps::EdgeSwaps;
 pub use event::{CommittedStage, EVENT_SCHEMA, Event, EventRecord, Refusal, Remedy, StagePace};
@@ -21,3 +22,4 @@ pub use path::{Path, PathRules, PathViolation, Visit};
 pub use plan::{Pace, PlaceAnswer, PlaceProblem, Plan, PlanProblem, Swap};
 pub use schedule::{LearningRate, RateShape};
 pub use settings::{Settings, SettingsError, WhileLost};
+pub use spot_checks::{Difference, Ruling, SpotChecks};

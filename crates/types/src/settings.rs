@@ -1,6 +1,6 @@
 //! What the protocol needs to know of a run. The command line's options map onto it in `worlds`.
 
-use crate::{EdgeSwaps, LearningRate, RunId, StageId};
+use crate::{EdgeSwaps, LearningRate, RunId, SpotChecks, StageId};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -71,6 +71,9 @@ pub struct Settings {
     /// Which microbatches visit the first two and the last two relay stages in swapped order.
     #[serde(default)]
     pub edge_swaps: EdgeSwaps,
+    /// How often shares are computed a second time.
+    #[serde(default)]
+    pub spot_checks: SpotChecks,
 }
 
 /// A setting that can't work, with its remedy.

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use skipstone_data::{BatchShape, DataRequest, Limits, TokenizerSource};
 use skipstone_model::LlamaConfig;
 use skipstone_planner::PipelinePlan;
-use skipstone_types::{EdgeSwaps, LearningRate, RateShape, RunId, Settings, StageId, WhileLost};
+use skipstone_types::{EdgeSwaps, LearningRate, RateShape, RunId, Settings, SpotChecks, StageId, WhileLost};
 use std::path::{Path, PathBuf};
 
 /// What becomes of a dead node's share while a replica lives (`--repair`).
@@ -87,6 +87,9 @@ pub struct RunConfig {
     /// Which microbatches visit the first two and the last two relay stages swapped; none = as the strategy asks for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub edge_swaps: Option<EdgeSwaps>,
+    /// A replica computes shares again in one iteration of so many; 0 = in none, and so if it is left out and the run does not listen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spot_check_every: Option<u64>,
     /// What happens meanwhile.
     pub while_lost: WhileLost,
     /// What becomes of a dead node's share.
@@ -204,6 +207,7 @@ impl Default for RunConfig {
             full_every: 0,
             recovery: skipstone_recovery::DEFAULT_STRATEGY.to_owned(),
             edge_swaps: None,
+            spot_check_every: None,
             while_lost: WhileLost::Briefly,
             repair: Repair::Exact,
             wire: WireFormat::F32,
@@ -350,6 +354,8 @@ impl RunConfig {
             stage_replicas: self.stage_sizes.clone(),
             places: self.table_of_links().is_some(),
             edge_swaps: self.edge_swaps(),
+            // A live coordinator draws another salt, which nobody else learns.
+            spot_checks: SpotChecks { every: self.spot_check_every(), salt: self.seed },
         };
         settings.check()?;
         if !skipstone_recovery::is_every_open(&self.recovery) {
@@ -406,6 +412,11 @@ impl RunConfig {
     /// Microbatches that a node holds: as asked, or two for each stage on the way, which keeps them all busy.
     pub fn slot_count(&self) -> u32 {
         self.slots.unwrap_or_else(|| (2 * (u32::from(self.stages) + 1)).clamp(2, self.microbatches.max(2)))
+    }
+
+    /// In one iteration of so many replicas check each other; 0 = in none.
+    pub fn spot_check_every(&self) -> u64 {
+        self.spot_check_every.unwrap_or(0)
     }
 
     /// Which microbatches swap stages: as asked, or as the strategy has it.

@@ -26,6 +26,8 @@ fn a_thousand_seeds_keep_every_promise() {
     assert!(report.hedged > 100, "{} late nodes relieved", report.hedged);
     assert!(report.refused > 200, "{} refused shares", report.refused);
     assert!(report.struck > 20, "{} nodes set aside for their shares", report.struck);
+    assert!(report.checked > 1000, "{} shares computed again", report.checked);
+    assert!(report.found > 25, "{} liars found", report.found);
     assert!(report.rebuilt > 500, "{} rebuilt stages", report.rebuilt);
     assert!(report.around_holes > 200, "{} iterations around holes", report.around_holes);
     assert!(report.ended["done"] > 700, "{:?}", report.ended);

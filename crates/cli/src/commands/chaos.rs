@@ -23,6 +23,7 @@ Examples:
   skipstone chaos --for 10m --mtbf 3s
   skipstone chaos --for 1m --mtbf 1s --faults kill,coordinator --seed 7
   skipstone chaos --for 30s --stages 3 --replicas 2 --spares 1 --json
+  skipstone chaos --for 30s --faults lie --replicas 3   nodes compute wrong sums, and replicas that check find them
 
 Trains a small model with real processes while faults are made at random times: nodes and the coordinator are killed
 (SIGKILL) or told to leave, stand still (SIGSTOP) or slow down, links are cut both ways or one, frames are damaged. The run ends by
@@ -39,7 +40,8 @@ pub(crate) struct Chaos {
     /// Mean time between faults
     #[arg(long, value_name = "TIME", default_value = "3s", value_parser = parse_seconds)]
     mtbf: f64,
-    /// Kinds of faults: kill, stop, partition, slow, corrupt, drain, coordinator [default: all]
+    /// Kinds of faults: kill, stop, partition, slow, corrupt, drain, coordinator [default: all these]; and lie: a node computes
+    /// wrong sums of the usual size, which counts until it is checked, so that the weights that are computed again differ
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     faults: Vec<Fault>,
     /// Relay stages
@@ -174,6 +176,7 @@ impl Chaos {
             // The time ends the run.
             steps: 10_000_000,
             seed: self.seed,
+            spot_check_every: self.faults.contains(&Fault::Lie).then_some(1),
             threads: Some(1),
             out: self.out.clone(),
             ..RunConfig::default()

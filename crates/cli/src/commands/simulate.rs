@@ -277,7 +277,7 @@ fn text(report: &SeedsReport) -> String {
         "{} {}: {} broke a promise\n\
          {}{} iterations committed, {} attempts given up, {} around a hole\n\
          {} stages lost, {} rebuilt, {} copies kept and {} of them used, {} shares replayed by replicas, {} late nodes relieved by replicas, {} coordinators, {} times back to a checkpoint, {} times on with --resume\n\
-         {} shares refused, {} nodes set aside for them\n\
+         {} shares refused, {} nodes set aside for them; {} shares computed again and found right, {} liars set aside\n\
          faults: {}\n\
          {:.0} virtual seconds and {} events in {:.1} s\n",
         report.seeds,
@@ -298,6 +298,8 @@ fn text(report: &SeedsReport) -> String {
         report.resumed,
         report.refused,
         report.struck,
+        report.checked,
+        report.found,
         faults.join(", "),
         report.virtual_s,
         report.events,

@@ -34,6 +34,7 @@ Examples:
   skipstone train --listen --workers 2 --stages 5       two of the six nodes run here, four are to join
   skipstone train --listen --relay none --udp-port 4433  no relay: a router passes this UDP port on
   skipstone train --listen --links links.json           machines say where they are; paths go where links are fast
+  skipstone train --listen --replicas 3 --spot-check-every 20      replicas compute each other's shares again more often
   skipstone train --listen --health 9200                http://127.0.0.1:9200/health says whether the run is well
   skipstone train --price-per-hour 0.35                 what a million tokens cost, and what was paid for nothing
   skipstone train --checkpoint-to s3://bucket/run       each save goes to an object store too
@@ -66,6 +67,9 @@ the other way: {\"a\": \"home\", \"b\": \"x\", \"latency_s\": 0.02, \"bandwidth_
 --pace S: a forward of a relay stage takes S seconds, its backward backward_ratio times that, head and loss loss_ratio
 times; the origin's layers in proportion to a relay's. Nodes are placed on stages by the table: where an iteration gets
 short, and so that no region can take a stage away, or two adjacent ones, if that costs less than --domain-price each. The summary says whether the machine kept up.";
+
+/// In one iteration of so many replicas check each other, where nodes of others take part.
+const SPOT_CHECK_EVERY: u64 = 100;
 
 /// Options of `train`.
 #[derive(Debug, Args)]
@@ -170,7 +174,10 @@ impl Train {
         {
             fetch_run(url, &folder, &mut |line| eprintln!("{line}"))?;
         }
-        let config = self.flags.config(self.resume)?;
+        let mut config = self.flags.config(self.resume)?;
+        if self.listen.wanted {
+            config.spot_check_every.get_or_insert(SPOT_CHECK_EVERY);
+        }
         let options = RunOptions {
             health: self.health,
             resume: self.resume,

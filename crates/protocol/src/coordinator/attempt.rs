@@ -3,9 +3,10 @@
 use super::hedge::Hedging;
 use super::roster::{Join, JoinKind, Role};
 use super::shares::Shares;
+use super::spot_check::SpotCheck;
 use super::{Coordinator, ORIGIN_GRACE_US, Phase};
 use crate::command::CoordinatorCommand;
-use crate::message::{Duty, LossShare, ReduceId, Spent, ToWorker};
+use crate::message::{Duty, LossShare, ReduceId, ShareDigests, Spent, ToWorker};
 use skipstone_types::{
     Attempt, Digest, Event, Iteration, Microbatch, NodeId, PathRules, Plan, PlanEpoch, PlanProblem, StageId,
     Visit, WhileLost,
@@ -34,6 +35,10 @@ pub(super) struct StageAttempt {
     pub(super) shares: Shares,
     /// How many microbatches each owner's share has, and its norm, where it was not refused.
     pub(super) measured: BTreeMap<NodeId, (u32, f64)>,
+    /// What owners say of their shares, in a run with spot checks.
+    pub(super) digests: BTreeMap<NodeId, ShareDigests>,
+    /// A node's share that a replica is to compute again.
+    pub(super) check: Option<SpotCheck>,
     /// Whose share was refused: nothing of theirs counts in this attempt.
     pub(super) refused: BTreeSet<NodeId>,
     pub(super) phase: ReducePhase,
@@ -62,6 +67,8 @@ pub(super) struct AttemptState {
     /// What each node was last told of each microbatch.
     pub(super) told: BTreeMap<(NodeId, Microbatch), Duty>,
     pub(super) losses: BTreeMap<Microbatch, LossShare>,
+    /// Whether a spot check came to nothing, and no node is to blame.
+    pub(super) check_dropped: bool,
 }
 
 impl StageAttempt {
@@ -202,6 +209,8 @@ impl Coordinator {
             .map(|_| StageAttempt {
                 shares: Shares::default(),
                 measured: BTreeMap::new(),
+                digests: BTreeMap::new(),
+                check: None,
                 refused: BTreeSet::new(),
                 phase: ReducePhase::Open,
                 listeners: BTreeMap::new(),
@@ -219,6 +228,7 @@ impl Coordinator {
                 stages[usize::from(visit.stage.0)].shares.give(Microbatch(index as u32), visit.node);
             }
         }
+        self.draw_checks(&mut stages);
         let attempt = AttemptState {
             iteration: self.iteration,
             attempt: self.next_attempt,
@@ -228,6 +238,7 @@ impl Coordinator {
             stages,
             told: BTreeMap::new(),
             losses: BTreeMap::new(),
+            check_dropped: false,
         };
         self.next_attempt = self.next_attempt.next();
         self.note_shares(&attempt);
@@ -315,8 +326,8 @@ impl Coordinator {
         self.seal_if_complete(stage);
     }
 
-    /// Seals a stage whose shares are all there, measured and not refused, and whose members have all said that they hold the same state: from now
-    /// on they count together or not at all.
+    /// Seals a stage whose shares are all there, measured and not refused, and whose members have all said that they hold the same state, once the
+    /// share that is checked is: from now on they count together or not at all.
     pub(super) fn seal_if_complete(&mut self, stage: StageId) {
         let now_us = self.now_us;
         let Some(part) = self.attempt.as_ref().map(|attempt| &attempt.stages[usize::from(stage.0)]) else {
@@ -330,8 +341,13 @@ impl Coordinator {
             && part.shares.all_done()
             && part.unmeasured().next().is_none()
             && self.states_agree(stage);
-        if let Some(attempt) = self.attempt.as_mut().filter(|_| complete) {
+        if !complete {
+            return;
+        }
+        if let Some(attempt) = self.attempt.as_mut() {
             attempt.stage(stage).shares_us = now_us;
+        }
+        if !self.is_under_check(stage) {
             self.seal(stage);
         }
     }

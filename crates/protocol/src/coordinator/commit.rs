@@ -55,6 +55,7 @@ impl Coordinator {
             return;
         }
         let Some(attempt) = self.attempt.take() else { return };
+        self.checks_owed = attempt.check_dropped;
         let record = Arc::new(self.record(&attempt));
         self.last_commit_us = (self.now_us, self.now_us.saturating_sub(attempt.began_us));
         self.journal(Entry::Committed(Box::new(CommitRecord::clone(&record))));

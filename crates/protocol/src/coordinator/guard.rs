@@ -10,6 +10,7 @@ use super::Coordinator;
 use super::roster::{JoinKind, Role};
 use super::strikes::STRIKES_MAX;
 use crate::journal::Entry;
+use crate::message::ShareDigests;
 use crate::record::CommitRecord;
 use skipstone_types::{Attempt, Event, Iteration, NodeId, Refusal, Remedy, StageId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -85,8 +86,8 @@ impl Coordinator {
         &mut self,
         node: NodeId,
         of: (Iteration, Attempt),
-        microbatches: u32,
-        norm: f64,
+        (microbatches, norm): (u32, f64),
+        digests: Option<ShareDigests>,
     ) {
         let Some(stage) = self.stage_served_by(node) else { return };
         let Some(attempt) = self.attempt.as_mut().filter(|attempt| attempt.is(of)) else { return };
@@ -94,6 +95,12 @@ impl Coordinator {
         // An older sum, if it has been given more to do meanwhile.
         if microbatches == 0 || part.shares.owned(node) != microbatches || part.refused.contains(&node) {
             return;
+        }
+        match digests {
+            Some(digests) => _ = part.digests.insert(node, digests),
+            // Whoever could keep them back would never be checked.
+            None if self.settings.spot_checks.are_on() => return self.lose(node, "check"),
+            None => {}
         }
         let verdict = self.verdict(stage, microbatches, norm);
         if let Some(why) = verdict.why {

@@ -69,9 +69,9 @@ impl Hedging {
 
 impl Coordinator {
     /// Asks late nodes to give up microbatches, where a replica is idle. Never in a deterministic run: who counts what must
-    /// follow from its plan.
+    /// follow from its plan. Nor while a share is computed again: what moves is not what is checked.
     pub(super) fn hedge_late_microbatches(&mut self) {
-        if self.settings.deterministic || self.attempt.is_none() {
+        if self.settings.deterministic || self.attempt.is_none() || self.checks_are_under_way() {
             return;
         }
         let stages: Vec<_> = self.stage_ids().collect();

@@ -20,6 +20,7 @@ mod rollback;
 mod roster;
 mod saving;
 mod shares;
+mod spot_check;
 mod strikes;
 mod votes;
 mod waits;
@@ -162,6 +163,10 @@ pub struct Coordinator {
     last_digest: Digest,
     /// When the last iteration was committed, and how long its attempt took.
     last_commit_us: (u64, u64),
+    /// Whether the next iteration has spot checks, because the last one's came to nothing.
+    checks_owed: bool,
+    /// Whose share a replica got otherwise, and which, where nobody has decided between the two yet.
+    disputed: BTreeMap<StageId, (NodeId, NodeId)>,
     /// Whose share of the iteration under way was refused.
     doubts: guard::Doubts,
     strikes: strikes::Strikes,
@@ -240,6 +245,8 @@ impl Coordinator {
             records: BTreeMap::new(),
             last_digest: Digest::default(),
             last_commit_us: (0, 0),
+            checks_owed: false,
+            disputed: BTreeMap::new(),
             doubts: guard::Doubts::default(),
             strikes: strikes::Strikes::default(),
             placing: placing::Placing::default(),
@@ -283,6 +290,7 @@ impl Coordinator {
             CoordinatorInput::Tick => {
                 self.ask_quiet_nodes();
                 self.hedge_late_microbatches();
+                self.drop_slow_checks();
             }
             CoordinatorInput::Hello { connection, hello, domain } => self.on_hello(connection, hello, domain),
             CoordinatorInput::Worker { node, message } => {
@@ -310,8 +318,11 @@ impl Coordinator {
             ToCoordinator::ShareDone { iteration, attempt, microbatch, loss } => {
                 self.on_share_done(node, (iteration, attempt), microbatch, loss);
             }
-            ToCoordinator::Measured { iteration, attempt, microbatches, norm } => {
-                self.on_measured(node, (iteration, attempt), microbatches, norm);
+            ToCoordinator::Measured { iteration, attempt, microbatches, norm, digests } => {
+                self.on_measured(node, (iteration, attempt), (microbatches, norm), digests);
+            }
+            ToCoordinator::Checked { iteration, attempt, of, digests } => {
+                self.on_checked(node, (iteration, attempt), of, digests);
             }
             ToCoordinator::Reduced { iteration, reduce, digest, norm, spent, .. } => {
                 self.on_reduced(node, iteration, reduce, digest, norm, spent);

@@ -85,6 +85,7 @@ impl Coordinator {
     /// Brings the routes of these microbatches up to date with their owners and with who lives, and tells everyone
     /// whose duty or neighbours changed.
     pub(super) fn reroute(&mut self, microbatches: &[Microbatch]) {
+        let dropped = self.drop_checks_of(microbatches);
         let living: BTreeSet<_> = self.nodes.keys().copied().collect();
         let replicas: Vec<_> = self.stage_ids().map(|stage| self.serving(stage)).collect();
         let Some(attempt) = self.attempt.as_mut() else { return };
@@ -113,6 +114,9 @@ impl Coordinator {
         let (iteration, number) = (attempt.iteration, attempt.attempt);
         for (node, duties) in changes {
             self.send(node, ToWorker::Reroute { iteration, attempt: number, duties });
+        }
+        for stage in dropped {
+            self.seal_if_complete(stage);
         }
     }
 }

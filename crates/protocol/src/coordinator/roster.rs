@@ -176,7 +176,8 @@ impl Coordinator {
         let role = Role::Spare;
         self.nodes.insert(node, Node { address, domain, role, told: 0, failures: 0, speed });
         self.out.push(CoordinatorCommand::Bind { connection, node });
-        let settings = Box::new(self.settings.clone());
+        let mut settings = Box::new(self.settings.clone());
+        settings.spot_checks.salt = 0;
         self.send(node, ToWorker::Welcome { node, settings, empty });
         self.fence_let_go(node);
         self.log(Event::NodeJoined { node, process, was });
@@ -277,6 +278,7 @@ impl Coordinator {
         self.restart_transfers_of(node);
         self.saver_lost(node);
         self.look_for_late_nodes();
+        self.check_without(node);
     }
 
     fn lose_replica(&mut self, stage: StageId, node: NodeId) {

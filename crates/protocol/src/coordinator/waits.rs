@@ -1,6 +1,7 @@
 //! What the coordinator waits for. Nothing is waited for that nobody will bring about.
 
 use super::attempt::ReducePhase;
+use super::spot_check::SpotCheck;
 use super::{Coordinator, ORIGIN_GRACE_US, Phase};
 use skipstone_types::{NodeId, StageId, WhileLost};
 use std::collections::BTreeSet;
@@ -113,6 +114,7 @@ impl Coordinator {
                         let mut owing: BTreeSet<_> = part.shares.left().map(|(owner, _)| owner).collect();
                         owing.extend(part.unmeasured());
                         owing.extend(self.silent(stage));
+                        owing.extend(part.check.as_ref().and_then(SpotCheck::asked));
                         Some(("shares of a gradient", owing.into_iter().collect()))
                     }
                 }

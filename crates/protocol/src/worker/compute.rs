@@ -21,17 +21,68 @@ pub(super) enum Leg {
 /// What a task is for: decides what happens to its outputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
-    Leg { iteration: Iteration, attempt: Attempt, microbatch: Microbatch, leg: Leg, replay: bool },
-    NewSum { iteration: Iteration, attempt: Attempt },
-    Measure { iteration: Iteration, attempt: Attempt, microbatches: u32 },
-    Part { iteration: Iteration, reduce: ReduceId, index: u32 },
-    Sum { iteration: Iteration, reduce: ReduceId },
-    Assemble { iteration: Iteration, reduce: ReduceId },
-    Step { iteration: Iteration },
-    Freeze { transfer: TransferId },
-    Chunk { transfer: TransferId, index: u32, to: NodeId },
-    Join { transfer: TransferId, source: usize },
-    Obtain { transfer: TransferId },
+    Leg {
+        iteration: Iteration,
+        attempt: Attempt,
+        microbatch: Microbatch,
+        leg: Leg,
+        replay: bool,
+    },
+    NewSum {
+        iteration: Iteration,
+        attempt: Attempt,
+    },
+    Measure {
+        iteration: Iteration,
+        attempt: Attempt,
+        microbatches: u32,
+    },
+    /// As the three before, of a share that is computed for a spot check.
+    CheckLeg {
+        iteration: Iteration,
+        attempt: Attempt,
+        microbatch: Microbatch,
+        leg: Leg,
+    },
+    CheckSum {
+        iteration: Iteration,
+        attempt: Attempt,
+    },
+    CheckMeasure {
+        iteration: Iteration,
+        attempt: Attempt,
+    },
+    Part {
+        iteration: Iteration,
+        reduce: ReduceId,
+        index: u32,
+    },
+    Sum {
+        iteration: Iteration,
+        reduce: ReduceId,
+    },
+    Assemble {
+        iteration: Iteration,
+        reduce: ReduceId,
+    },
+    Step {
+        iteration: Iteration,
+    },
+    Freeze {
+        transfer: TransferId,
+    },
+    Chunk {
+        transfer: TransferId,
+        index: u32,
+        to: NodeId,
+    },
+    Join {
+        transfer: TransferId,
+        source: usize,
+    },
+    Obtain {
+        transfer: TransferId,
+    },
 }
 
 impl Purpose {
@@ -45,10 +96,18 @@ impl Purpose {
             Self::Leg { iteration, attempt, .. }
             | Self::NewSum { iteration, attempt }
             | Self::Measure { iteration, attempt, .. }
+            | Self::CheckLeg { iteration, attempt, .. }
+            | Self::CheckSum { iteration, attempt }
+            | Self::CheckMeasure { iteration, attempt }
                 if (*iteration, *attempt) == of)
     }
 
-    /// Whether the task belongs to training itself: not to handing weights over.
+    /// Whether the task is part of a microbatch.
+    fn is_duty(&self) -> bool {
+        matches!(self, Self::Leg { .. } | Self::NewSum { .. } | Self::CheckLeg { .. } | Self::CheckSum { .. })
+    }
+
+    /// Whether the task belongs to training itself: not to handing weights over, nor to checking others.
     fn is_training(&self) -> bool {
         matches!(
             self,
@@ -153,7 +212,9 @@ impl Worker {
         if self.compute.running.is_none() {
             if let Some(queued) = self.compute.urgent.pop_front() {
                 self.start(queued, now_us);
-            } else if let Some((purpose, task, inputs, outputs)) = self.next_leg() {
+            } else if let Some((purpose, task, inputs, outputs)) =
+                self.next_leg().or_else(|| self.next_check_leg())
+            {
                 let outputs = self.compute.new_handles(outputs);
                 self.start(Queued { purpose, task, inputs, outputs }, now_us);
             }
@@ -193,8 +254,7 @@ impl Worker {
     pub(super) fn tell_task(&mut self) {
         let running = self.compute.running.as_ref();
         let task = running.map(|running| running.id.0);
-        let duty = running
-            .is_some_and(|running| matches!(running.purpose, Purpose::Leg { .. } | Purpose::NewSum { .. }));
+        let duty = running.is_some_and(|running| running.purpose.is_duty());
         self.report(ToCoordinator::Computing { task, duty });
     }
 
@@ -229,8 +289,18 @@ impl Worker {
                 self.leg_done((iteration, attempt), microbatch, leg, outputs, &outcome);
             }
             (Purpose::NewSum { iteration, attempt }, _) => self.sum_made((iteration, attempt), outputs),
-            (Purpose::Measure { iteration, attempt, microbatches }, Outcome::Measured { norm }) => {
-                self.report(ToCoordinator::Measured { iteration, attempt, microbatches, norm });
+            (Purpose::Measure { iteration, attempt, microbatches }, Outcome::Measured { norm, digest }) => {
+                let digests = self.share_digests((iteration, attempt), digest);
+                self.report(ToCoordinator::Measured { iteration, attempt, microbatches, norm, digests });
+            }
+            (Purpose::CheckLeg { iteration, attempt, microbatch, leg }, outcome) => {
+                self.check_leg_done((iteration, attempt), microbatch, leg, outputs, &outcome);
+            }
+            (Purpose::CheckSum { iteration, attempt }, _) => {
+                self.check_sum_made((iteration, attempt), outputs);
+            }
+            (Purpose::CheckMeasure { iteration, attempt }, Outcome::Measured { digest, .. }) => {
+                self.check_measured((iteration, attempt), digest);
             }
             (Purpose::Part { iteration, reduce, index }, _) => {
                 self.part_made(iteration, reduce, index, outputs);

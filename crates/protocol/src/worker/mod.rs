@@ -1,6 +1,7 @@
 //! The worker: serves one stage. It computes its duties, passes boundary tensors on, reduces its stage's gradient
 //! with its replicas, and steps when the coordinator has committed.
 
+mod checking;
 mod compute;
 mod copies;
 mod giving_up;
@@ -271,6 +272,12 @@ impl Worker {
                 self.give_up((iteration, attempt), microbatches_max as usize);
             }
             ToWorker::Save { iteration } => self.saving.want(iteration),
+            ToWorker::Check { iteration, attempt, of, additions } => {
+                self.check((iteration, attempt), of, additions);
+            }
+            ToWorker::Resend { iteration, attempt, to, boundaries } => {
+                self.resend_to((iteration, attempt), to, boundaries);
+            }
         }
     }
 

@@ -1,16 +1,17 @@
 //! Microbatches passing through a node: forward, (loss,) backward, and what is kept so that it can be sent again.
 
+use super::checking::Checking;
 use super::compute::{Leg, Purpose};
 use super::slots::FreeSlots;
 use super::{Early, Worker};
 use crate::message::{Direction, Duty, LossShare, ToCoordinator, ToPeer};
 use crate::task::{Handle, Outcome, Task};
-use skipstone_types::{Attempt, Iteration, Microbatch, NodeId, StageId};
+use skipstone_types::{Attempt, Digest, Iteration, Microbatch, NodeId, StageId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How far a leg is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Progress {
+pub(super) enum Progress {
     #[default]
     Waiting,
     Running,
@@ -21,26 +22,29 @@ enum Progress {
 #[derive(Debug, Clone)]
 pub(super) struct Passage {
     pub(super) duty: Duty,
-    first: Progress,
+    pub(super) first: Progress,
     /// Relays have none: it counts as done from the start.
-    loss: Progress,
-    last: Progress,
+    pub(super) loss: Progress,
+    pub(super) last: Progress,
     /// The activation that arrived (at the origin: from the last relay, for the loss).
-    forward_in: Option<Handle>,
+    pub(super) forward_in: Option<Handle>,
     /// The activation made; kept until the attempt ends, to be sent again.
     forward_out: Option<Handle>,
-    saved: Option<Handle>,
+    pub(super) saved: Option<Handle>,
     /// The gradient that arrived (at the origin: from the first relay).
-    backward_in: Option<Handle>,
+    pub(super) backward_in: Option<Handle>,
     /// The gradient made; kept until the attempt ends, to be sent again.
     backward_out: Option<Handle>,
     /// When each leg's input arrived: legs of a kind run in this order.
     arrived: [u64; 2],
     loss_share: Option<LossShare>,
+    /// In a run with spot checks: digests of the boundary tensors that came in and were made, by [`Direction`].
+    pub(super) came: [Option<Digest>; 2],
+    pub(super) made: [Option<Digest>; 2],
 }
 
 impl Passage {
-    fn new(duty: Duty, origin: bool) -> Self {
+    pub(super) fn new(duty: Duty, origin: bool) -> Self {
         Self {
             duty,
             first: Progress::Waiting,
@@ -53,6 +57,8 @@ impl Passage {
             backward_out: None,
             arrived: [0; 2],
             loss_share: None,
+            came: [None; 2],
+            made: [None; 2],
         }
     }
 
@@ -82,12 +88,20 @@ impl Passage {
         self.arrived[0].max(self.arrived[1])
     }
 
+    /// What was made to go this way.
+    pub(super) fn made_for(&self, direction: Direction) -> Option<Handle> {
+        match direction {
+            Direction::Forward => self.forward_out,
+            Direction::Backward => self.backward_out,
+        }
+    }
+
     pub(super) fn holds_slot(&self) -> bool {
         self.first != Progress::Waiting && self.last != Progress::Done
     }
 
     /// Whether the input that comes in this direction is here or already used.
-    fn has(&self, direction: Direction, origin: bool) -> bool {
+    pub(super) fn has(&self, direction: Direction, origin: bool) -> bool {
         match direction {
             Direction::Forward if origin => self.forward_in.is_some() || self.loss != Progress::Waiting,
             Direction::Forward => self.forward_in.is_some() || self.first != Progress::Waiting,
@@ -111,6 +125,10 @@ pub(super) struct AttemptWork {
     /// Whether each kind of leg goes through the microbatches in ascending order.
     pub(super) ordered: bool,
     arrivals: u64,
+    /// Another node's share that is computed again.
+    pub(super) checking: Option<Checking>,
+    /// Who gets a boundary tensor beside the neighbour that it is for.
+    pub(super) resends: BTreeMap<(Microbatch, Direction), BTreeSet<NodeId>>,
 }
 
 impl AttemptWork {
@@ -133,6 +151,11 @@ impl AttemptWork {
 }
 
 impl AttemptWork {
+    /// Everything that may hold a slot.
+    pub(super) fn holders(&self) -> impl Iterator<Item = &Passage> {
+        self.passages.values().chain(self.checking.iter().flat_map(|checking| checking.passages.values()))
+    }
+
     /// Whether nothing but a free slot is missing for the next leg.
     pub(super) fn lacks_slot(&self, stage: StageId) -> bool {
         self.passages.values().any(|passage| passage.ready(stage, true).is_some())
@@ -172,6 +195,8 @@ impl Worker {
             additions: 0,
             ordered: self.settings.as_ref().is_some_and(|settings| settings.deterministic),
             arrivals: 0,
+            checking: None,
+            resends: BTreeMap::new(),
         });
         self.take_early_frames();
     }
@@ -184,6 +209,11 @@ impl Worker {
         else {
             return;
         };
+        let checked = work.checking.as_ref().map(|checking| &checking.passages);
+        if checked.is_some_and(|checked| duties.iter().any(|duty| checked.contains_key(&duty.microbatch))) {
+            self.end_check();
+        }
+        let Some(work) = self.work.as_mut() else { return };
         let mut again = Vec::new();
         for duty in duties {
             match work.passages.get_mut(&duty.microbatch) {
@@ -193,7 +223,8 @@ impl Worker {
                     work.given_up.remove(&duty.microbatch);
                     // It comes late, to a node whose slots later microbatches hold: see `is_turn`.
                     work.ordered = false;
-                    work.passages.insert(duty.microbatch, Passage::new(duty, origin));
+                    let passage = work.taken_over(Passage::new(duty, origin));
+                    work.passages.insert(duty.microbatch, passage);
                 }
                 Some(passage) => {
                     if passage.duty.next != duty.next {
@@ -239,6 +270,7 @@ impl Worker {
         self.compute.cancel(|purpose| purpose.is_of_attempt(of));
         let handles: Vec<_> = work.passages.values().flat_map(Passage::handles).chain(work.sum).collect();
         self.drop_handles(handles);
+        self.drop_handles(work.checking.iter().flat_map(Checking::handles));
     }
 
     /// Whether the tensor was needed.
@@ -261,7 +293,10 @@ impl Worker {
             .and_then(|work| {
                 work.arrivals += 1;
                 let arrival = work.arrivals;
-                work.passages.get_mut(&microbatch).map(|passage| (passage, arrival))
+                let own = work.passages.get_mut(&microbatch);
+                let checked = work.checking.as_mut().map(|checking| &mut checking.passages);
+                let passage = own.or_else(|| checked.and_then(|passages| passages.get_mut(&microbatch)));
+                passage.map(|passage| (passage, arrival))
             });
         match known {
             // The first copy counts.
@@ -329,7 +364,7 @@ impl Worker {
         let (stage, state) = (held.stage, held.state?);
         let work = self.work.as_mut().filter(|work| work.iteration == held.iteration)?;
         let (iteration, attempt) = (work.iteration, work.attempt);
-        let free = FreeSlots::of(settings, work.passages.values());
+        let free = FreeSlots::of(settings, work.holders());
         let (_, _, microbatch, leg) = work
             .passages
             .iter()
@@ -402,6 +437,7 @@ impl Worker {
         if passage.duty.counted && leg != Leg::First {
             *additions += 1;
         }
+        passage.note_digests(leg, outcome);
         match leg {
             Leg::First => {
                 passage.first = Progress::Done;
@@ -415,7 +451,7 @@ impl Worker {
             Leg::Loss => {
                 passage.loss = Progress::Done;
                 passage.backward_out = outputs.first().copied();
-                if let Outcome::Loss { loss_sum, tokens } = outcome {
+                if let Outcome::Loss { loss_sum, tokens, .. } = outcome {
                     passage.loss_share = Some(LossShare { loss_sum: *loss_sum, tokens: *tokens, place });
                 }
                 let used = passage.forward_in.take();
@@ -463,6 +499,8 @@ impl Worker {
             Direction::Backward => (passage.duty.previous, passage.backward_out),
         };
         let Some(tensor) = tensor else { return };
+        let more = work.resends.get(&(microbatch, direction)).into_iter().flatten();
+        let more: Vec<_> = more.copied().filter(|other| *other != to).collect();
         if to == self.me {
             self.pass_to_myself(microbatch, direction);
             return;
@@ -474,6 +512,9 @@ impl Worker {
             stage: held.stage,
             direction,
         };
+        for other in more {
+            self.send(other, message.clone(), Some(tensor));
+        }
         self.send(to, message, Some(tensor));
     }
 
@@ -502,6 +543,7 @@ impl Worker {
         for (microbatch, direction) in again {
             self.pass_on(microbatch, direction);
         }
+        self.resend_for_check(peer);
     }
 }
 

@@ -25,6 +25,8 @@ impl Worker {
             queue("early frames", self.early.len(), self.early_frames_max()),
             queue("early requests for chunks", self.early_requests.len(), EARLY_REQUESTS_MAX),
             queue("microbatches", self.microbatches_passing(), microbatches),
+            queue("microbatches to check", self.microbatches_checked(), microbatches),
+            queue("boundary tensors to send again", self.boundaries_sent_again(), 4 * microbatches),
             // One to each that joins, and one to the keeper of a copy.
             queue("donations", self.donations.len(), nodes + 1),
             queue("copies of stages", self.copies.len(), COPIES_HELD_MAX),

@@ -9,6 +9,7 @@ mod pace;
 mod placing;
 mod restarting;
 mod saving;
+mod spot_checks;
 mod votes;
 
 use skipstone_protocol::*;
@@ -44,6 +45,7 @@ fn settings(replicas: u16, relay_stages: u16) -> Settings {
         stage_replicas: Vec::new(),
         places: false,
         edge_swaps: skipstone_types::EdgeSwaps::Off,
+        spot_checks: skipstone_types::SpotChecks::OFF,
     }
 }
 
@@ -66,6 +68,9 @@ struct Bench {
     /// Microbatches that each node has added since an attempt began, and the norm of one.
     added: std::collections::BTreeMap<NodeId, u32>,
     norm: f64,
+    /// Whether nodes say what they computed, and those that say otherwise than they should.
+    checks: bool,
+    lies: std::collections::BTreeMap<NodeId, ShareDigests>,
 }
 
 impl Bench {
@@ -91,6 +96,8 @@ impl Bench {
             added: std::collections::BTreeMap::new(),
             // Other sums than those in the journal.
             norm: 1.0 + 0.1 * journal.len() as f64,
+            checks: settings.spot_checks.are_on(),
+            lies: std::collections::BTreeMap::new(),
         };
         bench.carry_out(commands);
         bench
@@ -244,7 +251,12 @@ impl Bench {
 
     fn measured(&mut self, node: NodeId, microbatches: u32, norm: f64) {
         let (iteration, attempt) = self.current();
-        self.says(node, ToCoordinator::Measured { iteration, attempt, microbatches, norm });
+        let digests = self.digests_of(node);
+        self.says(node, ToCoordinator::Measured { iteration, attempt, microbatches, norm, digests });
+    }
+
+    fn digests_of(&self, node: NodeId) -> Option<ShareDigests> {
+        self.checks.then(|| self.lies.get(&node).copied().unwrap_or_default())
     }
 
     fn reduced(&mut self, node: NodeId, digest: u8) {

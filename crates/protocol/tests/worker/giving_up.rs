@@ -29,8 +29,9 @@ fn only_what_waits_here_and_is_not_in_the_sum_is_given_up() {
     let commands = bench.done(3, Outcome::Done);
     let measure = compute(4, Task::Measure, &[3], &[]);
     assert!(commands.contains(&measure), "{commands:?}");
-    let measured = ToCoordinator::Measured { iteration: T, attempt: A, microbatches: 1, norm: 2.0 };
-    assert_eq!(bench.done(4, Outcome::Measured { norm: 2.0 }), [report(measured)]);
+    let measured =
+        ToCoordinator::Measured { iteration: T, attempt: A, microbatches: 1, norm: 2.0, digests: None };
+    assert_eq!(bench.done(4, Outcome::Measured { norm: 2.0, digest: None }), [report(measured)]);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The exact commands of a worker, step by step.
 
+mod checking;
 mod giving_up;
 mod saving;
 mod slots;
@@ -38,6 +39,7 @@ fn settings() -> Box<Settings> {
         stage_replicas: Vec::new(),
         places: false,
         edge_swaps: skipstone_types::EdgeSwaps::Off,
+        spot_checks: skipstone_types::SpotChecks::OFF,
     })
 }
 
@@ -498,9 +500,10 @@ fn a_complete_share_is_measured_and_once_more_when_it_grows() {
     bench.done(2, Outcome::Done);
     let commands = bench.done(3, Outcome::Done);
     assert!(commands.contains(&compute(4, Task::Measure, &[3], &[])), "{commands:?}");
-    let measured =
-        |microbatches, norm| report(ToCoordinator::Measured { iteration: T, attempt: A, microbatches, norm });
-    assert!(bench.done(4, Outcome::Measured { norm: 2.5 }).contains(&measured(1, 2.5)));
+    let measured = |microbatches, norm| {
+        report(ToCoordinator::Measured { iteration: T, attempt: A, microbatches, norm, digests: None })
+    };
+    assert!(bench.done(4, Outcome::Measured { norm: 2.5, digest: None }).contains(&measured(1, 2.5)));
     // A refused node's microbatch comes here.
     let more = Duty { replay: true, ..duty(1, AFTER) };
     bench.told(ToWorker::Reroute { iteration: T, attempt: A, duties: vec![more] });
@@ -509,7 +512,7 @@ fn a_complete_share_is_measured_and_once_more_when_it_grows() {
     bench.boundary(AFTER, 1, Direction::Backward);
     let commands = bench.done(6, Outcome::Done);
     assert!(commands.contains(&compute(7, Task::Measure, &[3], &[])), "{commands:?}");
-    assert!(bench.done(7, Outcome::Measured { norm: 4.5 }).contains(&measured(2, 4.5)));
+    assert!(bench.done(7, Outcome::Measured { norm: 4.5, digest: None }).contains(&measured(2, 4.5)));
 }
 
 #[test]

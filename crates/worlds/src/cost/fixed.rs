@@ -105,6 +105,7 @@ fn model_of(
         respawn: false,
         places: true,
         edge_swaps: skipstone_types::EdgeSwaps::Off,
+        spot_checks: skipstone_types::SpotChecks::OFF,
     };
     settings.check().map_err(|why| SimulateError::Plan(why.to_string()))?;
     let place_of: BTreeMap<u32, u32> =

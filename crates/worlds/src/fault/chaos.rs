@@ -63,6 +63,7 @@ impl World {
             node.crash_in = None;
             node.fail_next_task = false;
             node.wrong = None;
+            node.lies = None;
             node.hub_blocked_until = 0;
             if node.alive && node.stalled {
                 self.schedule(0, Event::Node(pid, NodeEvent::Wake));
@@ -125,6 +126,7 @@ impl World {
             | Fault::Drain
             | Fault::Task
             | Fault::Numbers
+            | Fault::Lie
             | Fault::Clock
             | Fault::Transfer
             | Fault::Stage
@@ -168,7 +170,7 @@ impl World {
         let deadly = matches!(fault, Fault::Kill | Fault::Restore | Fault::Task | Fault::Drain);
         let Some(pid) = self.victim(deadly) else { return Ok(()) };
         // Counted when they come to pass.
-        if !matches!(fault, Fault::Task | Fault::Numbers) {
+        if !matches!(fault, Fault::Task | Fault::Numbers | Fault::Lie) {
             self.count(fault);
         }
         match fault {
@@ -202,6 +204,7 @@ impl World {
                 ];
                 self.nodes[pid].wrong = self.random.pick(&ways).copied();
             }
+            Fault::Lie => self.begin_to_lie(pid),
             Fault::Clock => {
                 let by = self.random.magnitude(1_000, JUMP_US_MAX);
                 if self.random.chance(0.3) {

@@ -4,7 +4,7 @@ use super::folder::Folder;
 use super::provenance::{self as made, Origin};
 use super::store::Store;
 use super::value::{Poison, Value};
-use skipstone_protocol::{Handle, Outcome, Task};
+use skipstone_protocol::{Handle, Outcome, Passed, Task};
 use skipstone_recovery::{Recipe, StateFormat};
 use skipstone_types::{Attempt, Digest, Iteration, Microbatch, NodeId, StageId};
 
@@ -93,6 +93,11 @@ impl Effects {
     }
 }
 
+/// What a task read and made.
+fn passed(read: Option<Origin>, made: Option<Origin>) -> Passed {
+    Passed { read: read.map(made::digest), made: made.map(made::digest) }
+}
+
 fn state(value: Value) -> Result<(StageId, Origin), String> {
     match value {
         Value::State { stage, origin } | Value::Frozen { stage, origin, .. } => Ok((stage, origin)),
@@ -161,7 +166,7 @@ pub(crate) fn run(
                     Value::Activation { iteration, microbatch, origin },
                     Value::Saved { iteration, microbatch, origin: keep },
                 ],
-                Outcome::Done,
+                Outcome::Passed(passed(None, Some(origin))),
             ))
         }
         (Task::Forward { microbatch }, [held, input]) => {
@@ -173,7 +178,7 @@ pub(crate) fn run(
                     Value::Activation { iteration, microbatch, origin },
                     Value::Saved { iteration, microbatch, origin: keep },
                 ],
-                Outcome::Done,
+                Outcome::Passed(passed(Some(input), Some(origin))),
             ))
         }
         (Task::Loss { iteration, microbatch }, [held, input, ..]) if values.len() <= 3 => {
@@ -184,11 +189,12 @@ pub(crate) fn run(
             }
             let (origin, term) = made::loss(held, *iteration, microbatch, input);
             let (loss_sum, tokens) = made::loss_share(origin, microbatch);
+            let passed = Some(passed(Some(input), Some(origin)));
             Ok(Effects {
                 replaced: add(sum_at(2), held, term)?,
                 ..Effects::new(
                     vec![Value::Gradient { iteration: of, microbatch, origin }],
-                    Outcome::Loss { loss_sum, tokens },
+                    Outcome::Loss { loss_sum, tokens, passed },
                 )
             })
         }
@@ -205,10 +211,11 @@ pub(crate) fn run(
             let (origin, term) = made::backward(held, kept, incoming);
             let relay = matches!(task, Task::Backward { .. });
             let outputs = relay.then_some(Value::Gradient { iteration, microbatch, origin });
+            let outcome = Outcome::Passed(passed(Some(incoming), relay.then_some(origin)));
             Ok(Effects {
                 consumed: vec![inputs[1]],
                 replaced: add(sum_at(3), held, term)?,
-                ..Effects::new(outputs.into_iter().collect(), Outcome::Done)
+                ..Effects::new(outputs.into_iter().collect(), outcome)
             })
         }
         (Task::NewSum, [held]) => {
@@ -216,7 +223,7 @@ pub(crate) fn run(
             let sum = Value::Sum { state: held, terms: 0, count: 0, poison: None };
             Ok(Effects::new(vec![sum], Outcome::Done))
         }
-        (Task::Measure, [Value::Sum { terms, count, poison, .. }]) => {
+        (Task::Measure, [Value::Sum { state, terms, count, poison }]) => {
             let norm = made::sum_norm(*terms, *count);
             let norm = match poison {
                 None => norm,
@@ -225,7 +232,8 @@ pub(crate) fn run(
                 Some(Poison::Scaled) => norm * 1e4,
                 Some(Poison::Stale { norm_bits }) => f64::from_bits(*norm_bits),
             };
-            Ok(Effects::new(Vec::new(), Outcome::Measured { norm }))
+            let digest = Some(made::digest(made::share(*state, *terms, *count, norm)));
+            Ok(Effects::new(Vec::new(), Outcome::Measured { norm, digest }))
         }
         (Task::Part { index, count: parts }, [Value::Sum { state, terms, count, poison }])
             if index < parts =>

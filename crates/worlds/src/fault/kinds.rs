@@ -47,6 +47,7 @@ faults! {
     Save "save" "not a fault, but it may fall between any two steps: state/ is asked for",
     Interrupt "interrupt" "Ctrl-C at any moment; the run goes on with --resume",
     Blackout "blackout" "everything dies at once; the run goes on with --resume",
+    Lie "lie" "a node computes wrong shares of the usual size from then on, where replicas check each other",
 }
 
 impl Fault {

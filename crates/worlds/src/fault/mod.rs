@@ -14,6 +14,7 @@ mod hub;
 mod invariants;
 mod invocation;
 mod kinds;
+mod lies;
 mod links;
 mod node;
 mod outages;

@@ -2,6 +2,7 @@
 
 use super::compute::{Context, Effects, run};
 use super::invariants::Observation;
+use super::lies::{Lies, added};
 use super::provenance::{self as made, Origin};
 use super::slow::Haste;
 use super::store::Store;
@@ -10,7 +11,7 @@ use super::world::{Broken, Checked, Event, World};
 use skipstone_protocol::{
     Handle, Outcome, Task, TaskId, ToPeer, ToWorker, Worker, WorkerCommand, WorkerInput,
 };
-use skipstone_types::{Attempt, Digest, Iteration, NodeId, StageId, Term};
+use skipstone_types::{Attempt, Digest, Iteration, Microbatch, NodeId, StageId, Term};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A process that ever was, by number.
@@ -105,6 +106,10 @@ pub(super) struct Node {
     /// How far its clock is off.
     pub(super) clock_us: i64,
     pub(super) wrong: Option<Wrong>,
+    /// What it lies about.
+    pub(super) lies: Option<Lies>,
+    /// Microbatches of another node's share that it was told to compute again.
+    pub(super) checks: BTreeSet<Microbatch>,
     /// The last iteration in which its sum was poisoned: what comes out again is taken for the data's doing.
     poisoned_in: Option<Iteration>,
     /// Whether its state is not what it should be.
@@ -115,7 +120,7 @@ pub(super) struct Node {
     running: Option<Running>,
     writing: Option<Writing>,
     /// The newest attempt begun.
-    attempt: (Iteration, Attempt),
+    pub(super) attempt: (Iteration, Attempt),
 }
 
 impl Node {
@@ -162,6 +167,8 @@ impl World {
             haste: Haste::new(),
             clock_us: 0,
             wrong: None,
+            lies: None,
+            checks: BTreeSet::new(),
             poisoned_in: None,
             tainted: false,
             drained: false,
@@ -276,6 +283,15 @@ impl World {
                     match &message {
                         ToWorker::Begin { iteration, attempt, .. } => {
                             *newest = (*newest).max((*iteration, *attempt));
+                            self.nodes[pid].checks.clear();
+                        }
+                        // What it is given itself it computes for others no more.
+                        ToWorker::Reroute { duties, .. } => {
+                            let checks = &mut self.nodes[pid].checks;
+                            duties.iter().for_each(|duty| _ = checks.remove(&duty.microbatch));
+                        }
+                        ToWorker::Check { additions, .. } => {
+                            self.nodes[pid].checks = additions.iter().copied().map(added).collect();
                         }
                         ToWorker::Welcome { empty: true, .. } => {
                             *newest = (Iteration(0), Attempt(0));
@@ -433,7 +449,8 @@ impl World {
                 .map_err(|why| self.misuse(pid, &format!("{id:?}: {why}")))?
         };
         let effects = self.miscompute(pid, task, inputs, effects)?;
-        let effects = self.poison(pid, effects)?;
+        let effects = self.poison(pid, task, effects)?;
+        let effects = self.lie(pid, task, effects)?;
         let effects = self.tamper_with_task(pid, task, effects);
         let failed = matches!(effects.outcome, Outcome::Failed { .. });
         if !failed && effects.outputs.len() != outputs.len() {
@@ -578,7 +595,10 @@ impl World {
 
 impl World {
     /// Poisons the sum that a task adds to, if the node is to have a wrong one.
-    fn poison(&mut self, pid: Pid, mut effects: Effects) -> Result<Effects, Broken> {
+    fn poison(&mut self, pid: Pid, task: &Task, mut effects: Effects) -> Result<Effects, Broken> {
+        if self.is_of_check(pid, task) {
+            return Ok(effects);
+        }
         let (node, (iteration, attempt)) = (self.nodes[pid].id, self.nodes[pid].attempt);
         let Some(Wrong::Share { how, times }) = self.nodes[pid].wrong else { return Ok(effects) };
         let again = self.nodes[pid].poisoned_in == Some(iteration);

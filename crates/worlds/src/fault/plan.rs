@@ -5,7 +5,7 @@ use super::kinds::Fault;
 use super::random::Random;
 use super::tamper::Tamper;
 use serde::Serialize;
-use skipstone_types::{EdgeSwaps, LearningRate, RateShape, RunId, Settings, WhileLost};
+use skipstone_types::{EdgeSwaps, LearningRate, RateShape, RunId, Settings, SpotChecks, WhileLost};
 
 /// Times in microseconds, each a range that durations are drawn from.
 #[derive(Debug, Clone, Serialize)]
@@ -79,10 +79,11 @@ impl FaultPlan {
         let everything = random.chance(0.5);
         let mut faults: Vec<_> = Fault::ALL
             .into_iter()
-            .filter(|fault| options.faults.contains(*fault))
+            .filter(|fault| options.faults.contains(*fault) && *fault != Fault::Lie)
             .filter(|_| everything || random.chance(0.35))
             .map(|fault| (fault, weight(fault)))
             .collect();
+        let lies = check_spots(&mut settings, options, faults.is_empty());
         if faults.is_empty() {
             faults = Fault::ALL
                 .into_iter()
@@ -93,6 +94,11 @@ impl FaultPlan {
         for (_, weight) in &mut faults {
             *weight *= 0.3 + random.fraction();
         }
+        // Behind all draws, so that seeds found before stay what they were.
+        faults.extend(
+            lies.filter(|_| !faults.iter().any(|(fault, _)| *fault == Fault::Lie))
+                .map(|weight| (Fault::Lie, weight)),
+        );
         let steps = settings.steps;
         let calm = if random.chance(0.5) { 4 } else { random.between(4, 4.max(steps / 2)) };
         Self {
@@ -174,6 +180,7 @@ fn settings(seed: u64, options: &Options, random: &mut Random) -> Settings {
         stage_replicas: Vec::new(),
         places: steps.is_multiple_of(7),
         edge_swaps: EdgeSwaps::Off,
+        spot_checks: SpotChecks::OFF,
     };
     round_copies(&mut settings);
     wait_briefly(&mut settings);
@@ -182,6 +189,18 @@ fn settings(seed: u64, options: &Options, random: &mut Random) -> Settings {
         settings.skip = 0.0;
     }
     settings
+}
+
+/// Spot checks in two of five runs, in most of which some nodes lie: how often. Drawn apart, so that seeds found before stay what they
+/// were in the others.
+fn check_spots(settings: &mut Settings, options: &Options, only: bool) -> Option<f64> {
+    let mut random = Random::new(settings.seed, 6);
+    let may_lie = options.faults.contains(Fault::Lie);
+    if !(random.chance(0.4) || (only && may_lie)) {
+        return None;
+    }
+    settings.spot_checks = SpotChecks { every: random.between(1, 4), salt: settings.seed ^ 0x9d2c };
+    (may_lie && random.chance(0.7)).then(|| 0.3 + random.fraction())
 }
 
 /// Copies in rounded numbers, in half of the runs that take any. Drawn apart, so that seeds found before stay what they were in the

@@ -77,6 +77,11 @@ pub(crate) fn sum_norm(terms: u64, count: u32) -> f64 {
     f64::from(count) * (0.5 + 1.5 * fraction)
 }
 
+/// A sum of `count` terms as it is, poisoned or not: that tells in its norm.
+pub(crate) fn share(state: Origin, terms: u64, count: u32, norm: f64) -> Origin {
+    mix(&[15, state, terms, u64::from(count), norm.to_bits()])
+}
+
 /// The state after a step.
 pub(crate) fn step(state: Origin, gradient: Origin, t: Iteration, rate: f64, clip: f64) -> Origin {
     mix(&[11, state, gradient, t.0, rate.to_bits(), clip.to_bits()])

@@ -36,6 +36,10 @@ pub struct Report {
     pub refused: u64,
     /// Nodes whose shares were refused too often.
     pub struck: u64,
+    /// Shares that a replica computed again, with the same bits.
+    pub checked: u64,
+    /// Nodes that spot checks set aside.
+    pub found: u64,
     /// Committed iterations with at least one hole.
     pub around_holes: u64,
     /// Times that a run was begun anew with `--resume`.
@@ -110,6 +114,10 @@ pub struct SeedsReport {
     pub refused: u64,
     /// Nodes whose shares were refused too often.
     pub struck: u64,
+    /// Shares that a replica computed again, with the same bits.
+    pub checked: u64,
+    /// Nodes that spot checks set aside.
+    pub found: u64,
     /// Committed iterations with at least one hole.
     pub around_holes: u64,
     /// Times that a run was begun anew with `--resume`.
@@ -146,6 +154,8 @@ impl SeedsReport {
                 self.hedged += report.hedged;
                 self.refused += report.refused;
                 self.struck += report.struck;
+                self.checked += report.checked;
+                self.found += report.found;
                 self.around_holes += report.around_holes;
                 self.resumed += report.resumed;
                 self.events += report.events;

@@ -101,11 +101,15 @@ pub enum Tamper {
     CountGivenUp,
     /// Nodes don't hear that a path goes back, and give it their last slot.
     GiveLastSlot,
+    /// Who computes a share again says what the checked node said, whatever comes of it.
+    EchoShares,
+    /// The coordinator hears of other sums than checkers got.
+    DistortChecks,
 }
 
 impl Tamper {
     /// All of them.
-    pub const ALL: [Self; 43] = [
+    pub const ALL: [Self; 45] = [
         Self::CountTwice,
         Self::HearTheFenced,
         Self::CommitOtherGradient,
@@ -149,6 +153,8 @@ impl Tamper {
         Self::RollBackElsewhere,
         Self::CountGivenUp,
         Self::GiveLastSlot,
+        Self::EchoShares,
+        Self::DistortChecks,
     ];
 }
 
@@ -384,6 +390,18 @@ impl World {
             && (!norm.is_finite() || *norm >= 1e3)
         {
             *norm = f64::from(*microbatches) + self.random.fraction();
+        }
+        if let ToCoordinator::Measured { digests: Some(digests), .. } = &message {
+            self.said.insert(node, *digests);
+        }
+        if let ToCoordinator::Checked { of, digests, .. } = &mut message {
+            let said = self.said.get(of).copied();
+            match self.tamper {
+                Some(Tamper::EchoShares) => *digests = said.unwrap_or(*digests),
+                // One of three, so that the other two agree.
+                Some(Tamper::DistortChecks) if node.0.is_multiple_of(3) => digests.sum.0[0] ^= 1,
+                _ => {}
+            }
         }
         if let ToCoordinator::GaveUp { microbatches, .. } = &mut message
             && self.tamper == Some(Tamper::CountGivenUp)

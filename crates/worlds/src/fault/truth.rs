@@ -4,7 +4,7 @@ use super::compute::Rebuilt;
 use super::invariants::Observation;
 use super::provenance::{self as made, Origin};
 use skipstone_protocol::{CommitRecord, Entry, Method, SavedStage, ToCoordinator, ToWorker};
-use skipstone_types::{Digest, Iteration, Microbatch, NodeId, Settings, StageId};
+use skipstone_types::{Attempt, Digest, Iteration, Microbatch, NodeId, Settings, StageId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Iterations whose shares tell what is usual.
@@ -49,6 +49,8 @@ pub(super) struct Truth {
     assigned: BTreeMap<NodeId, StageId>,
     /// Rebuilds of each stage.
     lineages: Vec<u32>,
+    /// By how much sums of nodes that lie differ from what they should be, of the attempts that may still count.
+    lies: BTreeMap<(Iteration, Attempt, NodeId), u64>,
     /// The last `state/` that was published.
     pub(super) published: Option<(Iteration, Vec<SavedStage>)>,
 }
@@ -73,6 +75,7 @@ impl Truth {
             lineages: vec![0; states.len()],
             states: vec![states],
             assigned: BTreeMap::new(),
+            lies: BTreeMap::new(),
             published: None,
         }
     }
@@ -127,6 +130,9 @@ impl Truth {
             }
             Observation::Written { entry: Entry::RolledBack { iteration, stages, .. } } => {
                 self.roll_back(*iteration, stages);
+            }
+            Observation::Lied { node, iteration, attempt, checks: false, by } => {
+                self.lies.insert((*iteration, *attempt, *node), *by);
             }
             Observation::Published { iteration, stages } => {
                 self.published = Some((*iteration, stages.to_vec()));
@@ -216,7 +222,10 @@ impl Truth {
                 states[usize::from(part.stage.0)] = rebuilt.state;
             }
         }
-        let expected = expectation(record, &states);
+        let expected = expectation(record, &states, |node| {
+            self.lies.get(&(t, record.attempt, node)).copied().unwrap_or(0)
+        });
+        self.lies.retain(|(of, ..), _| *of > t);
         if let Some(current) = self.states.last_mut() {
             current.clone_from(&states);
         }
@@ -243,8 +252,8 @@ pub(super) fn clip_factor(settings: &Settings, norm: f64) -> f64 {
     if max > 0.0 && norm > max { max / norm } else { 1.0 }
 }
 
-/// What the paths of a record make of these states, in peace.
-fn expectation(record: &CommitRecord, states: &[Origin]) -> Expected {
+/// What the paths of a record make of these states, in peace but for lies that nobody has found.
+fn expectation(record: &CommitRecord, states: &[Origin], lie: impl Fn(NodeId) -> u64) -> Expected {
     let t = record.iteration;
     // Per stage: the sum of terms, their number, and the microbatches that brought them.
     let mut sums = vec![(0_u64, 0_u32, 0_u32); states.len()];
@@ -277,6 +286,9 @@ fn expectation(record: &CommitRecord, states: &[Origin]) -> Expected {
         }
         let (_, term) = made::backward(states[0], origin_keeps, gradient);
         add(0, term, false);
+    }
+    for (part, (terms, ..)) in record.stages.iter().zip(&mut sums) {
+        *terms = part.shares.iter().fold(*terms, |terms, share| terms.wrapping_add(lie(share.node)));
     }
     let gradients = sums
         .iter()

@@ -16,9 +16,9 @@ use super::tamper::Tamper;
 use super::truth::Truth;
 use super::weather::Weather;
 use super::wiring::Wiring;
-use skipstone_protocol::{Envelope, Message, WIRE_VERSION};
+use skipstone_protocol::{Envelope, Message, ShareDigests, WIRE_VERSION};
 use skipstone_types::{Event as Logged, NodeId, Term};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Debug;
 
 /// Events kept when a run is traced.
@@ -109,6 +109,8 @@ pub(super) struct World {
     pub(super) chaos: Chaos,
     pub(super) truth: Truth,
     pub(super) tamper: Option<Tamper>,
+    /// What nodes last said of their shares (only for tampering).
+    pub(super) said: BTreeMap<NodeId, ShareDigests>,
     pub(super) report: Report,
     pub(super) finished: bool,
     pub(super) invariants: Invariants,
@@ -136,6 +138,7 @@ impl World {
             truth: Truth::new(&plan.settings),
             invariants: Invariants::new(&plan.settings),
             tamper,
+            said: BTreeMap::new(),
             report: Report { seed: plan.seed, nodes, ..Report::default() },
             finished: false,
             trace: traced.then(VecDeque::new),
@@ -287,6 +290,8 @@ impl World {
             Logged::Repaired { .. } => self.report.repaired += 1,
             Logged::Hedged { .. } => self.report.hedged += 1,
             Logged::ShareRefused { .. } => self.report.refused += 1,
+            Logged::SpotChecked { .. } => self.report.checked += 1,
+            Logged::Disputed { wrong: Some(_), .. } => self.report.found += 1,
             Logged::Struck { strikes, strikes_max, .. } => {
                 self.report.struck += u64::from(strikes >= strikes_max);
             }

@@ -16,6 +16,8 @@ pub(super) enum Control {
     Corrupt { peer: NodeId },
     /// Take longer by `pause` for every task, for a while.
     Slow { pause: Duration, time: Duration },
+    /// Compute wrong sums of gradients from now on, of the usual size.
+    Lie,
     /// Say hello to the coordinator: it is this node's turn.
     Enter,
     /// Leave, once others have what is needed of it.
@@ -35,6 +37,7 @@ impl fmt::Display for Control {
             }
             Self::Corrupt { peer } => write!(f, "corrupt {}", peer.0),
             Self::Slow { pause, time } => write!(f, "slow {} {}", pause.as_millis(), time.as_millis()),
+            Self::Lie => f.write_str("lie"),
             Self::Enter => f.write_str("enter"),
             Self::Leave => f.write_str("leave"),
         }
@@ -49,6 +52,7 @@ impl FromStr for Control {
         let number = |word: &str| word.parse::<u32>().map_err(drop);
         let millis = |word: &str| number(word).map(|millis| Duration::from_millis(u64::from(millis)));
         match words[..] {
+            ["lie"] => Ok(Self::Lie),
             ["enter"] => Ok(Self::Enter),
             ["leave"] => Ok(Self::Leave),
             ["cut", peer, direction, time] => {
@@ -104,6 +108,7 @@ mod tests {
             Control::Cut { peer: NodeId(0), direction: CutDirection::Both, time },
             Control::Cut { peer: NodeId(7), direction: CutDirection::Incoming, time },
             Control::Corrupt { peer: NodeId(9) },
+            Control::Lie,
             Control::Enter,
             Control::Leave,
             Control::Slow { pause: Duration::from_millis(20), time },

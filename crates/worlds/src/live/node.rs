@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -65,7 +66,7 @@ fn serve() -> io::Result<bool> {
     leave_on_notice(inputs.clone())?;
     let me = PeerAddress::draw_id(order.view.as_ref().map_or(0, |view| view.region))?;
     let config = net_config(me, &order, &setup)?;
-    let brake = Arc::new(Brake::default());
+    let (brake, lies) = (Arc::new(Brake::default()), Arc::new(AtomicBool::new(false)));
     let sink = inputs.clone();
     let transport =
         StreamTransport::bind(config, "127.0.0.1:0", move |event| drop(sink.send(Input::Net(event))))
@@ -78,6 +79,7 @@ fn serve() -> io::Result<bool> {
     if let Some(files) = files {
         engine = engine.with_files(files);
     }
+    let engine = engine.with_lies(lies.clone());
     let jobs = start_compute(engine, inputs, brake.clone(), order.pace.map(Pacer::new))?;
     let address = PeerAddress { peer: me, socket: transport.local_address() };
     let worker = Worker::new(order.run, address.to_string(), std::process::id());
@@ -90,6 +92,7 @@ fn serve() -> io::Result<bool> {
         jobs,
         writes,
         brake,
+        lies,
         peers: BTreeMap::new(),
         names: BTreeMap::new(),
         up: BTreeSet::new(),
@@ -196,6 +199,8 @@ struct Node {
     writes: mpsc::Sender<WriteJob>,
     /// Slows the compute thread down on purpose.
     brake: Arc<Brake>,
+    /// Has it compute wrong sums on purpose.
+    lies: Arc<AtomicBool>,
     /// Where nodes are. The socket of one that dialled us may not be known yet: then there is nothing but its
     /// connection.
     peers: BTreeMap<NodeId, (PeerId, Option<String>)>,
@@ -296,6 +301,7 @@ impl Node {
                 }
             }
             Control::Slow { pause, time } => self.brake.set(pause, time),
+            Control::Lie => self.lies.store(true, Ordering::Relaxed),
             Control::Enter => {
                 if std::mem::take(&mut self.waits) {
                     self.say_hello();

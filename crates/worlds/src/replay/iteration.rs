@@ -330,7 +330,8 @@ impl<'a> Run<'a> {
         } else {
             machine.forget(&[activation]);
         }
-        let (Outcome::Loss { loss_sum, tokens }, Some(gradient)) = (outcome, outputs.first().copied()) else {
+        let (Outcome::Loss { loss_sum, tokens, .. }, Some(gradient)) = (outcome, outputs.first().copied())
+        else {
             return Err(failed("no loss was made".to_owned()));
         };
         if queue.is_some() {
@@ -374,7 +375,7 @@ impl<'a> Run<'a> {
         for (share, sum) in part.shares.iter().zip(sums) {
             let failed = self.failed(stage);
             let (outcome, _) = self.machine(stage).run(Task::Measure, &[*sum], 0).map_err(&failed)?;
-            let Outcome::Measured { norm } = outcome else {
+            let Outcome::Measured { norm, .. } = outcome else {
                 return Err(failed("a sum was not measured".to_owned()));
             };
             let same = norm == share.norm || (norm.is_nan() && share.norm.is_nan());

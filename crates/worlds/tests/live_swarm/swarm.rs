@@ -64,6 +64,7 @@ pub(crate) fn engine_setup(config: &RunConfig, shape: &RunShape, state: PathBuf)
         seed: config.seed,
         wire: config.wire,
         reduce: config.reduce,
+        digests: config.spot_check_every() > 0,
         threads: 1,
         tokens: PathBuf::new(),
         state,

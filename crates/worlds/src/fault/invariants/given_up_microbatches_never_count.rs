@@ -3,7 +3,7 @@
 
 use super::{Invariant, Observation};
 use crate::fault::truth::Truth;
-use skipstone_protocol::{CoordinatorInput, Entry, Task, ToCoordinator, ToWorker};
+use skipstone_protocol::{Addition, CoordinatorInput, Entry, Task, ToCoordinator, ToWorker};
 use skipstone_types::{Attempt, Iteration, Microbatch, NodeId, StageId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -46,6 +46,13 @@ impl Invariant for GivenUpMicrobatchesNeverCount {
                 let Some(given_up) = self.given_up.get_mut(node) else { return Ok(()) };
                 for duty in duties.iter().filter(|duty| duty.replay) {
                     given_up.remove(&duty.microbatch);
+                }
+            }
+            // Whoever took them over may be checked by who gave them up: then they count for nothing here.
+            Observation::Told { node, message: ToWorker::Check { additions, .. } } => {
+                let Some(given_up) = self.given_up.get_mut(node) else { return Ok(()) };
+                for Addition::Loss(microbatch) | Addition::Backward(microbatch) in additions {
+                    given_up.remove(microbatch);
                 }
             }
             Observation::Heard {

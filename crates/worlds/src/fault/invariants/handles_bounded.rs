@@ -11,6 +11,7 @@ pub(super) struct HandlesBounded {
     boundaries: usize,
     reductions: usize,
     states: usize,
+    sums: usize,
 }
 
 impl Invariant for HandlesBounded {
@@ -39,7 +40,7 @@ impl Invariant for HandlesBounded {
         if !settled {
             return Ok(());
         }
-        if store.count(Kind::Sum) > 1 {
+        if store.count(Kind::Sum) > self.sums {
             return Err(format!("{node} keeps {} gradient sums", store.count(Kind::Sum)));
         }
         let left = store.entries().find(|(_, entry)| {
@@ -62,6 +63,8 @@ impl HandlesBounded {
         Self {
             // Four of each microbatch are kept to be sent again; frames that came early are as many again.
             boundaries: 5 * microbatches + 8 * microbatches + 64,
+            // Its own, and one of a share that it computes again.
+            sums: 1 + usize::from(settings.spot_checks.are_on()),
             // Own parts, pieces, reduced parts and the gradient, of each iteration that a follower lags behind.
             reductions: 10 * (3 * replicas + 1),
             states: 2 + settings.nodes(),

@@ -11,9 +11,11 @@ mod fenced_nodes_never_count;
 mod given_up_microbatches_never_count;
 mod handles_bounded;
 mod hashes_before_step;
+mod honest_nodes_are_never_set_aside_by_a_check;
 mod iterations_commit_when_faults_end;
 mod journal_cut_anywhere_is_a_past;
 mod journal_restores_what_existed;
+mod liars_are_found;
 mod needed_states_are_kept;
 mod no_two_terms_commit;
 mod node_ids_are_never_used_twice;
@@ -62,6 +64,8 @@ pub(super) enum Observation<'a> {
     Miscomputed { node: NodeId },
     /// What a node adds up in an attempt is wrong, in a way that can be told.
     Poisoned { node: NodeId, iteration: Iteration, attempt: Attempt },
+    /// What a node adds up in an attempt, of its own share or of one that it checks, differs by so much from what it should be.
+    Lied { node: NodeId, iteration: Iteration, attempt: Attempt, checks: bool, by: u64 },
     /// Time has passed; no fault has happened since then, if faults are over.
     /// So many nodes belong to it; so many of them are origins with the last state.
     Standing { now_us: u64, calm_since_us: Option<u64>, nodes: usize, origins: usize },
@@ -145,6 +149,10 @@ impl Invariants {
             Box::new(fenced_nodes_never_count::FencedNodesNeverCount::default()),
             Box::new(poisoned_shares_never_count::PoisonedSharesNeverCount::default()),
             Box::new(struck_nodes_are_set_aside::StruckNodesAreSetAside::default()),
+            Box::new(liars_are_found::LiarsAreFound::default()),
+            Box::new(
+                honest_nodes_are_never_set_aside_by_a_check::HonestNodesAreNeverSetAsideByACheck::default(),
+            ),
             Box::new(given_up_microbatches_never_count::GivenUpMicrobatchesNeverCount::default()),
             Box::new(each_microbatch_counted_once::EachMicrobatchCountedOnce),
             Box::new(hashes_before_step::HashesBeforeStep::default()),

@@ -10,14 +10,18 @@ use skipstone_model::{
     ComputePool, CpuBackend, ModelError, OptimizerStep, StageBackend, StageLayout, grad_norm, hash_f32,
     initial_parameters, weighted_sum_into,
 };
-use skipstone_protocol::{Handle, Outcome, Task};
+use skipstone_protocol::{Handle, Outcome, Passed, Task};
 use skipstone_recovery::{Moments, Recipe, StateFormat};
 use skipstone_types::{Digest, Iteration, Microbatch, StageId};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Buffers kept for reuse beside those of the backend: a sum, a reduced gradient, a reduced part.
 const SPARE_MAX: usize = 3;
+
+/// What is wrong with every number of a sum of a node that lies: little beside gradients that are summed over tokens.
+const LIE: f32 = 1e-3;
 
 /// Computes tasks for one node.
 pub struct Engine {
@@ -29,6 +33,7 @@ pub struct Engine {
     spare: Vec<Vec<f32>>,
     feed: Option<Feed>,
     files: Option<Arc<dyn RunFiles>>,
+    lies: Option<Arc<AtomicBool>>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -55,6 +60,7 @@ impl Engine {
             spare: Vec::new(),
             feed,
             files: None,
+            lies: None,
         })
     }
 
@@ -62,6 +68,18 @@ impl Engine {
     #[must_use]
     pub fn with_files(self, files: Arc<dyn RunFiles>) -> Self {
         Self { files: Some(files), ..self }
+    }
+
+    /// An engine that computes wrong sums of gradients, of the usual size, once this is set.
+    #[must_use]
+    pub fn with_lies(self, lies: Arc<AtomicBool>) -> Self {
+        Self { lies: Some(lies), ..self }
+    }
+
+    /// What a new sum begins with.
+    fn zero(&self) -> f32 {
+        let lies = self.lies.as_ref().is_some_and(|lies| lies.load(Ordering::Relaxed));
+        if lies { LIE } else { 0.0 }
     }
 
     /// Has a file of the run's folder here.
@@ -171,12 +189,13 @@ impl Engine {
             Task::NewSum => {
                 let len = state(inputs, 0)?.parameters.len();
                 let mut sum = self.buffer(len);
-                sum.fill(0.0);
+                sum.fill(self.zero());
                 Ok((Outcome::Done, vec![Tensor::Flat(Flat::new(sum))]))
             }
             Task::Measure => {
-                let norm = grad_norm(flat(inputs, 0)?.as_slice());
-                Ok((Outcome::Measured { norm }, Vec::new()))
+                let sum = flat(inputs, 0)?.as_slice();
+                let digest = self.setup.digests.then(|| Digest(hash_f32(sum)));
+                Ok((Outcome::Measured { norm: grad_norm(sum), digest }, Vec::new()))
             }
             Task::Part { index, count } => {
                 let part = flat(inputs, 0)?.part(*index, *count);
@@ -226,7 +245,18 @@ impl Engine {
             .embed(&state.parameters, &tokens)
             .map_err(|error| error.to_string())?;
         boundary::round(&mut activation, self.setup.wire);
-        Ok((Outcome::Done, vec![Tensor::Flat(Flat::new(activation)), Tensor::Saved(saved)]))
+        let outcome = self.passed(None, Some(&activation));
+        Ok((outcome, vec![Tensor::Flat(Flat::new(activation)), Tensor::Saved(saved)]))
+    }
+
+    /// What a forward or backward read and made, where replicas check each other.
+    fn passed(&self, read: Option<&[f32]>, made: Option<&[f32]>) -> Outcome {
+        self.digests(read, made).map_or(Outcome::Done, Outcome::Passed)
+    }
+
+    fn digests(&self, read: Option<&[f32]>, made: Option<&[f32]>) -> Option<Passed> {
+        let digest = |values: &[f32]| Digest(hash_f32(values));
+        self.setup.digests.then(|| Passed { read: read.map(digest), made: made.map(digest) })
     }
 
     fn forward(&mut self, inputs: &[Option<Tensor>]) -> Made {
@@ -234,7 +264,8 @@ impl Engine {
         let (mut activation, saved) =
             self.backend(state.stage)?.forward(&state.parameters, x).map_err(|error| error.to_string())?;
         boundary::round(&mut activation, self.setup.wire);
-        Ok((Outcome::Done, vec![Tensor::Flat(Flat::new(activation)), Tensor::Saved(saved)]))
+        let outcome = self.passed(Some(x), Some(&activation));
+        Ok((outcome, vec![Tensor::Flat(Flat::new(activation)), Tensor::Saved(saved)]))
     }
 
     fn loss(&mut self, inputs: &mut [Option<Tensor>], iteration: Iteration, microbatch: Microbatch) -> Made {
@@ -246,7 +277,8 @@ impl Engine {
             .loss(&state.parameters, x, &targets, sum_of(sum), 1.0)
             .map_err(|error| error.to_string())?;
         boundary::round(&mut out.dx, self.setup.wire);
-        let outcome = Outcome::Loss { loss_sum: out.loss_sum, tokens: out.tokens as u64 };
+        let passed = self.digests(Some(x), Some(&out.dx));
+        let outcome = Outcome::Loss { loss_sum: out.loss_sum, tokens: out.tokens as u64, passed };
         Ok((outcome, vec![Tensor::Flat(Flat::new(out.dx))]))
     }
 
@@ -257,14 +289,16 @@ impl Engine {
         let (origin, wire) = (state.stage.is_origin(), self.setup.wire);
         let backend = self.backend(state.stage)?;
         let made = if origin {
-            backend.embed_backward(&state.parameters, saved, dy, sum_of(sum)).map(|()| Vec::new())
+            backend.embed_backward(&state.parameters, saved, dy, sum_of(sum)).map(|()| None)
         } else {
             backend.backward(&state.parameters, saved, dy, sum_of(sum)).map(|mut dx| {
                 boundary::round(&mut dx, wire);
-                vec![Tensor::Flat(Flat::new(dx))]
+                Some(dx)
             })
         };
-        made.map(|made| (Outcome::Done, made)).map_err(|error| error.to_string())
+        let made = made.map_err(|error| error.to_string())?;
+        let outcome = self.passed(Some(dy), made.as_deref());
+        Ok((outcome, made.into_iter().map(|dx| Tensor::Flat(Flat::new(dx))).collect()))
     }
 
     /// A part of a sum, as it travels to whoever adds it up.

@@ -40,6 +40,8 @@ pub struct EngineSetup {
     pub wire: WireFormat,
     /// In which numbers replicas add up a stage's gradient.
     pub reduce: WireFormat,
+    /// Whether boundary tensors and sums are hashed, because replicas check each other.
+    pub digests: bool,
     /// Compute threads.
     pub threads: usize,
     /// The token file, read when this node first serves the origin.
@@ -67,6 +69,7 @@ impl EngineSetup {
             seed: config.seed,
             wire: config.wire,
             reduce: config.reduce,
+            digests: config.spot_check_every() > 0,
             threads: config.threads_per_node(),
             tokens: tokens_path(dir),
             state: dir.join("state"),

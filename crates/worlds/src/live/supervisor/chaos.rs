@@ -31,10 +31,12 @@ pub enum Fault {
     Drain,
     /// SIGKILL to the coordinator.
     Coordinator,
+    /// A node computes wrong sums from then on, of the usual size: only by name, and only spot checks find it.
+    Lie,
 }
 
 impl Fault {
-    /// All kinds.
+    /// All kinds that a run survives without a trace: those that are made if none is named.
     pub const ALL: [Self; 7] =
         [Self::Kill, Self::Stop, Self::Partition, Self::Slow, Self::Corrupt, Self::Drain, Self::Coordinator];
 
@@ -48,6 +50,7 @@ impl Fault {
             Self::Corrupt => "corrupt",
             Self::Drain => "drain",
             Self::Coordinator => "coordinator",
+            Self::Lie => "lie",
         }
     }
 
@@ -67,8 +70,9 @@ impl FromStr for Fault {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|fault| fault.name() == name).ok_or_else(|| {
-            let names: Vec<_> = Self::ALL.iter().map(|fault| fault.name()).collect();
+        let known = || Self::ALL.into_iter().chain([Self::Lie]);
+        known().find(|fault| fault.name() == name).ok_or_else(|| {
+            let names: Vec<_> = known().map(Self::name).collect();
             format!("'{name}' is no fault; choose from {}", names.join(", "))
         })
     }
@@ -247,10 +251,11 @@ impl Injector {
                 (children.tell_node(process, Control::Slow { pause, time }), None)
             }
             Fault::Drain => (children.drain_node(process), None),
+            Fault::Lie => (children.tell_node(process, Control::Lie), None),
             _ => (children.tell_node(process, Control::Corrupt { peer }), Some(peer)),
         };
-        let lost_for_it =
-            matches!(fault, Fault::Stop | Fault::Drain) || (fault != Fault::Slow && to_coordinator);
+        let lost_for_it = matches!(fault, Fault::Stop | Fault::Drain)
+            || (!matches!(fault, Fault::Slow | Fault::Lie) && to_coordinator);
         if lost_for_it {
             self.afflicted.insert(node, elapsed + time + AFTERMATH);
         }
@@ -266,7 +271,7 @@ mod tests {
 
     #[test]
     fn faults_have_names() {
-        for fault in Fault::ALL {
+        for fault in Fault::ALL.into_iter().chain([Fault::Lie]) {
             assert_eq!(fault.name().parse(), Ok(fault));
         }
         assert!("hope".parse::<Fault>().is_err_and(|why| why.contains("kill, stop")));

@@ -293,11 +293,13 @@ impl Parent<'_> {
         let stages = (0..=self.config.stages).map(StageId);
         let holes: Vec<u16> =
             stages.filter(|stage| self.roster.of_stage(*stage).is_empty()).map(|stage| stage.0).collect();
+        let disputed: Vec<u16> = self.observer.state().disputed_stages().map(|stage| stage.0).collect();
         let facts = json!({
             "iteration": self.iteration.0,
             "steps": self.config.steps,
             "nodes": self.observer.state().living(),
             "stages_without_a_node": holes,
+            "disputed_stages": disputed,
             "last_commit_age_s": age.map(|age| (age.as_secs_f64() * 10.0).round() / 10.0),
         });
         let limit = QUIET.max(self.longest * QUIET_FACTOR);
