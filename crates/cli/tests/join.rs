@@ -300,7 +300,15 @@ fn run_and_machine_say_how_they_are_and_what_was_sent() {
     let ticket = fs::read_to_string(host.dir.path().join("ticket")).unwrap();
     assert_eq!(ticket.trim(), host.ticket);
     let run = health(&host.lines);
-    let (status, facts) = run();
+    // At first it only says that it starts.
+    let until = Instant::now() + PATIENCE;
+    let (status, facts) = loop {
+        let (status, facts) = run();
+        if !facts["iteration"].is_null() || Instant::now() >= until {
+            break (status, facts);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
     assert_eq!((status, facts["iteration"].as_u64()), (503, Some(0)), "{facts}");
     let (mut guest, lines) = host.join_with("guest", &["--health", "127.0.0.1:0"]);
     let machine = health(&lines);
