@@ -204,30 +204,7 @@ impl Worker {
         }
         let sum = checking.sum;
         let passage = checking.passages.get_mut(&microbatch)?;
-        let (task, inputs, outputs) = match leg {
-            Leg::First => {
-                passage.first = Progress::Running;
-                match passage.forward_in {
-                    Some(input) if !origin => (Task::Forward { microbatch }, vec![state, input], 2),
-                    _ => (Task::Embed { iteration, microbatch }, vec![state], 2),
-                }
-            }
-            Leg::Loss => {
-                passage.loss = Progress::Running;
-                let inputs = [Some(state), passage.forward_in, sum].into_iter().flatten().collect();
-                (Task::Loss { iteration, microbatch }, inputs, 1)
-            }
-            Leg::Last => {
-                passage.last = Progress::Running;
-                let saved = passage.saved.take();
-                let inputs = [Some(state), saved, passage.backward_in, sum].into_iter().flatten().collect();
-                if origin {
-                    (Task::EmbedBackward { iteration, microbatch }, inputs, 0)
-                } else {
-                    (Task::Backward { microbatch }, inputs, 1)
-                }
-            }
-        };
+        let (task, inputs, outputs) = passage.begin(leg, iteration, origin, (state, sum));
         Some((Purpose::CheckLeg { iteration, attempt, microbatch, leg }, task, inputs, outputs))
     }
 

@@ -380,31 +380,7 @@ impl Worker {
         }
         let sum = work.sum.filter(|_| counted);
         let purpose = Purpose::Leg { iteration, attempt, microbatch, leg, replay: passage.duty.replay };
-        let origin = stage.is_origin();
-        let (task, inputs, outputs) = match leg {
-            Leg::First => {
-                passage.first = Progress::Running;
-                match passage.forward_in {
-                    Some(input) if !origin => (Task::Forward { microbatch }, vec![state, input], 2),
-                    _ => (Task::Embed { iteration, microbatch }, vec![state], 2),
-                }
-            }
-            Leg::Loss => {
-                passage.loss = Progress::Running;
-                let inputs = [Some(state), passage.forward_in, sum].into_iter().flatten().collect();
-                (Task::Loss { iteration, microbatch }, inputs, 1)
-            }
-            Leg::Last => {
-                passage.last = Progress::Running;
-                let saved = passage.saved.take();
-                let inputs = [Some(state), saved, passage.backward_in, sum].into_iter().flatten().collect();
-                if origin {
-                    (Task::EmbedBackward { iteration, microbatch }, inputs, 0)
-                } else {
-                    (Task::Backward { microbatch }, inputs, 1)
-                }
-            }
-        };
+        let (task, inputs, outputs) = passage.begin(leg, iteration, stage.is_origin(), (state, sum));
         Some((purpose, task, inputs, outputs))
     }
 
@@ -548,6 +524,41 @@ impl Worker {
 }
 
 impl Passage {
+    /// A leg begins: its task, what it reads, and how much it makes. `sum`: none if its gradient does not count.
+    pub(super) fn begin(
+        &mut self,
+        leg: Leg,
+        iteration: Iteration,
+        origin: bool,
+        (state, sum): (Handle, Option<Handle>),
+    ) -> (Task, Vec<Handle>, usize) {
+        let microbatch = self.duty.microbatch;
+        match leg {
+            Leg::First => {
+                self.first = Progress::Running;
+                match self.forward_in {
+                    Some(input) if !origin => (Task::Forward { microbatch }, vec![state, input], 2),
+                    _ => (Task::Embed { iteration, microbatch }, vec![state], 2),
+                }
+            }
+            Leg::Loss => {
+                self.loss = Progress::Running;
+                let inputs = [Some(state), self.forward_in, sum].into_iter().flatten().collect();
+                (Task::Loss { iteration, microbatch }, inputs, 1)
+            }
+            Leg::Last => {
+                self.last = Progress::Running;
+                let saved = self.saved.take();
+                let inputs = [Some(state), saved, self.backward_in, sum].into_iter().flatten().collect();
+                if origin {
+                    (Task::EmbedBackward { iteration, microbatch }, inputs, 0)
+                } else {
+                    (Task::Backward { microbatch }, inputs, 1)
+                }
+            }
+        }
+    }
+
     /// The leg that can run now, with its class (lower is more urgent) and arrival.
     fn ready(&self, stage: StageId, slot_free: bool) -> Option<(u8, u64, Leg)> {
         let origin = stage.is_origin();
