@@ -20,6 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 struct Host {
     dir: TempDir,
     train: Child,
+    /// What it said up to its ticket, and since.
+    said: Vec<String>,
     lines: Receiver<String>,
     ticket: String,
 }
@@ -46,16 +48,19 @@ fn listen(child: &mut Child) -> Receiver<String> {
 
 /// The first line that contains `what`; all up to it are shown if it does not come.
 fn wait_for_line(lines: &Receiver<String>, what: &str) -> String {
+    wait_for_lines(lines, what).pop().unwrap()
+}
+
+/// The lines up to the first that contains `what`.
+fn wait_for_lines(lines: &Receiver<String>, what: &str) -> Vec<String> {
     let until = Instant::now() + PATIENCE;
-    let mut seen = Vec::new();
-    loop {
+    let mut seen: Vec<String> = Vec::new();
+    while !seen.last().is_some_and(|line| line.contains(what)) {
         let left = until.saturating_duration_since(Instant::now());
         let Ok(line) = lines.recv_timeout(left) else { panic!("no '{what}' in {seen:#?}") };
-        if line.contains(what) {
-            return line;
-        }
         seen.push(line);
     }
+    seen
 }
 
 fn wait(child: &mut Child) -> ExitStatus {
@@ -85,12 +90,12 @@ impl Host {
         );
         fs::write(dir.path().join("run.toml"), text).unwrap();
         let workers = workers.to_string();
-        let (train, lines, ticket) =
-            Self::train(&dir, &[&["run.toml", "--workers", &workers], flags].concat());
-        Self { dir, train, lines, ticket }
+        let (train, said, lines) = Self::train(&dir, &[&["run.toml", "--workers", &workers], flags].concat());
+        let ticket = said.last().unwrap().trim().strip_prefix("skipstone join ").unwrap().to_owned();
+        Self { dir, train, said, lines, ticket }
     }
 
-    fn train(dir: &TempDir, flags: &[&str]) -> (Child, Receiver<String>, String) {
+    fn train(dir: &TempDir, flags: &[&str]) -> (Child, Vec<String>, Receiver<String>) {
         let mut train = command(&["train", "--json", "--listen", "--relay", "none"])
             .args(flags)
             .current_dir(dir.path())
@@ -99,16 +104,15 @@ impl Host {
             .spawn()
             .unwrap();
         let lines = listen(&mut train);
-        let line = wait_for_line(&lines, "skipstone join ");
-        let ticket = line.trim().strip_prefix("skipstone join ").unwrap().to_owned();
-        (train, lines, ticket)
+        let said = wait_for_lines(&lines, "skipstone join ");
+        (train, said, lines)
     }
 
     /// The machine of the run is switched off, and on again.
     fn die_and_resume(&mut self, flags: &[&str]) {
         self.train.kill().unwrap();
         self.train.wait().unwrap();
-        (self.train, self.lines, _) =
+        (self.train, self.said, self.lines) =
             Self::train(&self.dir, &[&["--resume", "--out", "run"], flags].concat());
     }
 
@@ -280,8 +284,7 @@ fn machines_say_where_they_are_and_paths_are_planned_by_it() {
 }
 
 /// What a process that says where it listens answers to `GET /health`: the status, and the object.
-fn health(lines: &Receiver<String>) -> impl Fn() -> (u16, Value) + use<> {
-    let line = wait_for_line(lines, "how it is: http://");
+fn health(line: &str) -> impl Fn() -> (u16, Value) + use<> {
     let address = line.split("http://").nth(1).unwrap().strip_suffix("/health").unwrap().to_owned();
     move || {
         let mut stream = TcpStream::connect(&address).unwrap();
@@ -299,7 +302,7 @@ fn run_and_machine_say_how_they_are_and_what_was_sent() {
     let mut host = Host::start_with(100_000, 2, more, &["--health", "0", "--ticket-file", "ticket"]);
     let ticket = fs::read_to_string(host.dir.path().join("ticket")).unwrap();
     assert_eq!(ticket.trim(), host.ticket);
-    let run = health(&host.lines);
+    let run = health(host.said.iter().find(|line| line.contains("how it is: http://")).unwrap());
     // At first it only says that it starts.
     let until = Instant::now() + PATIENCE;
     let (status, facts) = loop {
@@ -311,7 +314,7 @@ fn run_and_machine_say_how_they_are_and_what_was_sent() {
     };
     assert_eq!((status, facts["iteration"].as_u64()), (503, Some(0)), "{facts}");
     let (mut guest, lines) = host.join_with("guest", &["--health", "127.0.0.1:0"]);
-    let machine = health(&lines);
+    let machine = health(&wait_for_line(&lines, "how it is: http://"));
     wait_for_line(&lines, "works on");
     host.wait_for("committed", 5);
     let (status, facts) = machine();

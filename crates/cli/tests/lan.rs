@@ -7,6 +7,7 @@
 mod namespaces;
 
 use namespaces::{Namespaces, run};
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::Child;
 use std::sync::mpsc::{self, Receiver};
@@ -14,6 +15,9 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What takes longer has waited for something: a relay was waited for for 10 s once.
+const AT_ONCE: Duration = Duration::from_secs(5);
 
 /// Namespaces `net` (a switch), `a` and `b` (machines).
 struct Network(Namespaces);
@@ -46,6 +50,15 @@ impl Network {
         assert!(run(&format!("ip -n {p}a route replace default dev eth0")));
     }
 
+    fn set_default_route(&self, at: &str, way: &str) -> bool {
+        let machine = format!("{}{at}", self.0.prefix);
+        run(&format!("ip -n {machine} route del default"))
+            && run(&match way {
+                "unreachable" => format!("ip -n {machine} route add unreachable default"),
+                way => format!("ip -n {machine} route add default {way}"),
+            })
+    }
+
     fn start(&self, at: &str, arguments: &[&str]) -> Process {
         let mut child = self.0.start(at, arguments);
         let lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
@@ -74,6 +87,13 @@ impl Process {
         Err(heard)
     }
 
+    /// The processes of its nodes die.
+    fn kill_nodes(&self) {
+        let parent = self.child.id();
+        let nodes = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
+        assert!(!nodes.is_empty() && run(&format!("kill -KILL {nodes}")));
+    }
+
     /// As Ctrl-C does.
     fn stop(mut self) {
         assert!(run(&format!("kill -INT {}", self.child.id())));
@@ -88,18 +108,49 @@ impl Drop for Process {
     }
 }
 
-/// A run of three nodes on machine a; its ticket.
-fn host(network: &Network, dir: &TempDir, more: &[&str]) -> (Process, String) {
+/// A run of three nodes on machine a.
+fn train(network: &Network, dir: &TempDir, more: &[&str]) -> Process {
     let run = dir.path().join("run");
     let options = "--story-bytes 200000 --tokenizer bytes --layers 2 --width 32 --heads 2 --stages 2 --context 32 \
-                   --batch 2 --microbatches 4 --steps 1000000 --plain --listen --relay none";
+                   --batch 2 --microbatches 4 --steps 1000000 --plain --listen";
     let mut arguments = vec!["train", "--out", run.to_str().unwrap()];
     arguments.extend(options.split_whitespace());
     arguments.extend(more);
-    let host = network.start("a", &arguments);
+    network.start("a", &arguments)
+}
+
+/// The ticket of a run.
+fn ticket(host: &Process) -> String {
     let line = host.hear("skipstone join ", PATIENCE).unwrap();
-    let ticket = line.trim().strip_prefix("skipstone join ").unwrap().to_owned();
+    line.trim().strip_prefix("skipstone join ").unwrap().to_owned()
+}
+
+/// A run without relays; its ticket.
+fn host(network: &Network, dir: &TempDir, more: &[&str]) -> (Process, String) {
+    let host = train(network, dir, &[&["--relay", "none"], more].concat());
+    let ticket = ticket(&host);
     (host, ticket)
+}
+
+#[test]
+fn machines_that_reach_each_other_wait_for_no_relay() {
+    let Some(network) = Network::build() else { return };
+    // The public relays are out of reach: nothing comes back from them, or the system says at once that there is no way.
+    for way in ["dev eth0", "unreachable"] {
+        for machine in ["a", "b"] {
+            assert!(network.set_default_route(machine, way));
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let host = train(&network, &dir, &["--workers", "3"]);
+        // Only the ticket waits for a relay.
+        host.hear("training starts", PATIENCE).unwrap();
+        let ticket = ticket(&host);
+        let guest = dir.path().join("guest");
+        let guest = network.start("b", &["join", &ticket, "--dir", guest.to_str().unwrap()]);
+        guest.hear("is node", AT_ONCE).unwrap();
+        guest.kill_nodes();
+        guest.hear("is node", AT_ONCE).unwrap();
+    }
 }
 
 #[test]

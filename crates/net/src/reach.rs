@@ -6,7 +6,7 @@ use std::{fmt, str::FromStr};
 const TEXT_BYTES_MAX: usize = 2048;
 
 /// Most ways of one process.
-const WAYS_MAX: usize = 24;
+pub(crate) const WAYS_MAX: usize = 24;
 
 /// The public key that a process is known by on the internet.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,7 +1,7 @@
 //! A bare iroh stream between two endpoints.
 
 use super::{BenchError, timed};
-use crate::internet::{Door, EndpointKey, Relays};
+use crate::internet::{Door, EndpointKey, Relays, settle};
 use iroh::{Endpoint, EndpointAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +29,7 @@ impl BarePair {
             let door = Door::new(EndpointKey::generate(), Relays::None);
             let endpoint = runtime.block_on(async {
                 let endpoint = door.open().await?;
-                door.settle(&endpoint).await;
+                settle(&endpoint).await;
                 Ok::<_, BenchError>(endpoint)
             })?;
             Ok((runtime, endpoint))

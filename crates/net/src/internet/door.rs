@@ -1,7 +1,7 @@
 //! How a process is found on the internet, and whom it lets in.
 
 use super::{EndpointKey, FRAMES, Lan, REQUESTS, RequestHandler};
-use crate::{BindError, InternetReach, PeerKey};
+use crate::{BindError, InternetReach, PeerKey, reach::WAYS_MAX};
 use iroh::endpoint::{QuicTransportConfig, VarInt, presets};
 use iroh::{Endpoint, EndpointAddr, RelayMode, RelayUrl, TransportAddr};
 use serde::{Deserialize, Serialize};
@@ -12,6 +12,9 @@ const IDLE: Duration = Duration::from_secs(60);
 
 /// What may be under way on one stream, in bytes: 200 Mb/s over 300 ms.
 const STREAM_WINDOW: u32 = 8 << 20;
+
+/// How long a machine that has no network yet is waited for to get an address.
+const ADDRESS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Most relays of one's own.
 const RELAYS_MAX: usize = 8;
@@ -43,6 +46,13 @@ impl Relays {
                 Ok(RelayMode::custom(urls.iter().map(parse).collect::<Result<Vec<_>, _>>()?))
             }
         }
+    }
+
+    /// The ways to a process that may be at any of them.
+    fn ways(&self) -> Vec<String> {
+        // Relays that are none keep the door shut.
+        let urls: Vec<RelayUrl> = self.mode().map(|mode| mode.relay_map().urls()).unwrap_or_default();
+        urls.into_iter().map(|url| TransportAddr::Relay(url).to_string()).collect()
     }
 }
 
@@ -91,8 +101,6 @@ pub struct Door {
     pub lan: Lan,
     /// The UDP port; 0 takes any free one, and one that is taken is passed over for any other.
     pub port: u16,
-    /// How long it may take until a relay is found, before the transport is handed out without.
-    pub patience: Duration,
     /// Whom it takes frames from; the run's secret is asked for besides.
     pub admits: Gate,
     /// Who answers requests; none: there are none.
@@ -102,15 +110,7 @@ pub struct Door {
 impl Door {
     /// A door that admits everyone who knows the run's secret, and answers no requests.
     pub fn new(key: EndpointKey, relays: Relays) -> Self {
-        Self {
-            key,
-            relays,
-            lan: Lan::Off,
-            port: 0,
-            patience: Duration::from_secs(10),
-            admits: Arc::new(|_| true),
-            requests: None,
-        }
+        Self { key, relays, lan: Lan::Off, port: 0, admits: Arc::new(|_| true), requests: None }
     }
 
     /// Opens it.
@@ -147,21 +147,18 @@ impl Door {
         self.lan.begin(&endpoint);
         Ok(endpoint)
     }
+}
 
-    /// Waits until others can be told where it is: a relay, if there are to be any, and an address.
-    pub(crate) async fn settle(&self, endpoint: &Endpoint) {
-        let found = async {
-            // One's own relays can be told of before they have answered.
-            if self.relays == Relays::Public {
-                endpoint.online().await;
-            }
-            while endpoint.addr().addrs.is_empty() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        // Without, it is reached on the addresses that it knows.
-        drop(tokio::time::timeout(self.patience, found).await);
-    }
+/// Waits until an address of this machine is known, which takes a moment. A relay is not waited for: others are told of all
+/// on which it may come to be found, and who can be reached directly must not wait for one that does not answer.
+pub(crate) async fn settle(endpoint: &Endpoint) {
+    let found = async {
+        while !endpoint.addr().addrs.iter().any(TransportAddr::is_ip) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    // A machine without a network has none, and may get one later.
+    drop(tokio::time::timeout(ADDRESS_PATIENCE, found).await);
 }
 
 impl fmt::Debug for Door {
@@ -170,15 +167,18 @@ impl fmt::Debug for Door {
     }
 }
 
-/// Where an endpoint says that it is. With relays of one's own it can be found there even before it has said so.
+/// Where an endpoint is found. Until it has chosen one of its relays nobody knows on which it will be, or whether any answers:
+/// all are named, and who dials tries them at once, beside the direct ways.
 pub(crate) fn reach_of(addr: &EndpointAddr, relays: &Relays) -> InternetReach {
-    let ways = addr.addrs.iter().filter(|way| way.is_ip() || way.is_relay()).map(ToString::to_string);
-    let mut ways: Vec<String> = ways.collect();
-    if let Relays::Own(urls) = relays
-        && !addr.addrs.iter().any(TransportAddr::is_relay)
-    {
-        ways.extend(urls.iter().map(|url| format!("relay:{url}")));
-    }
+    let (at_relays, direct): (Vec<_>, Vec<_>) = addr
+        .addrs
+        .iter()
+        .filter(|way| way.is_ip() || way.is_relay())
+        .map(ToString::to_string)
+        .partition(|way| way.starts_with("relay:"));
+    let mut ways = if at_relays.is_empty() { relays.ways() } else { at_relays };
+    // With more ways than may be told it would not be found at all.
+    ways.extend(direct.into_iter().take(WAYS_MAX - ways.len().min(WAYS_MAX)));
     InternetReach { key: PeerKey(*addr.id.as_bytes()), ways }
 }
 
@@ -198,6 +198,36 @@ pub(super) fn address_of(reach: &InternetReach) -> Option<EndpointAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn endpoint(relay: Option<&str>, sockets: usize) -> EndpointAddr {
+        let relay = relay.map(|url| TransportAddr::Relay(url.parse().unwrap()));
+        let sockets =
+            (0..sockets as u16).map(|at| TransportAddr::Ip((Ipv4Addr::LOCALHOST, 4000 + at).into()));
+        let id = EndpointKey::generate().inner().public();
+        EndpointAddr::from_parts(id, relay.into_iter().chain(sockets))
+    }
+
+    #[test]
+    fn until_a_relay_is_chosen_all_are_named_and_then_that_one() {
+        let relays =
+            |reach: &InternetReach| reach.ways.iter().filter(|way| way.starts_with("relay:")).count();
+        let own = "https://a.example./,https://b.example./".parse().unwrap();
+        for (from, all) in [(Relays::None, 0), (own, 2), (Relays::Public, 4)] {
+            let early = reach_of(&endpoint(None, 2), &from);
+            assert_eq!((relays(&early), early.ways.len()), (all, all + 2), "{from}: {early}");
+            let chosen = reach_of(&endpoint(Some("https://b.example./"), 2), &from);
+            assert_eq!((relays(&chosen), chosen.ways.len()), (1, 3), "{from}: {chosen}");
+            let address = address_of(&early).unwrap();
+            assert_eq!((address.relay_urls().count(), address.ip_addrs().count()), (all, 2), "{early}");
+        }
+    }
+
+    #[test]
+    fn a_machine_with_very_many_addresses_can_still_be_told_of() {
+        let reach = reach_of(&endpoint(None, 100), &Relays::Public);
+        assert_eq!(reach.ways.iter().filter(|way| way.starts_with("relay:")).count(), 4);
+        assert_eq!(reach.to_string().parse(), Ok(reach));
+    }
 
     #[test]
     fn relays_are_read_as_they_were_written() {

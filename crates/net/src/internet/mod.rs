@@ -15,8 +15,8 @@ mod requester;
 mod requests;
 
 pub(crate) use connect::dial;
-pub(crate) use door::reach_of;
 pub use door::{Door, Relays, RelaysError};
+pub(crate) use door::{reach_of, settle};
 pub use key::EndpointKey;
 pub use lan::Lan;
 pub(crate) use listen::accept_loop;

@@ -2,7 +2,7 @@
 
 use super::{
     BODY_BYTES_MAX, Door, EndpointKey, Lan, REQUESTS, Relays,
-    door::{address_of, reach_of},
+    door::{address_of, reach_of, settle},
     requests::{ANSWERED, read_parts, write_parts},
 };
 use crate::{BindError, InternetReach, PeerKey};
@@ -67,8 +67,7 @@ impl Requester {
             .map_err(BindError::Threads)?;
         let endpoint = runtime.block_on(async {
             let endpoint = Door { lan: Lan::Look, ..Door::new(key, relays) }.open().await?;
-            // Its own addresses are known within a moment.
-            drop(time::timeout(Duration::from_secs(1), addresses(&endpoint)).await);
+            settle(&endpoint).await;
             Ok::<_, BindError>(endpoint)
         })?;
         let handle = runtime.handle().clone();
@@ -180,13 +179,6 @@ fn in_full(why: &io::Error) -> String {
         cause = inner.source();
     }
     text
-}
-
-/// Waits until an address of this machine is known.
-async fn addresses(endpoint: &Endpoint) {
-    while !endpoint.addr().addrs.iter().any(iroh::TransportAddr::is_ip) {
-        time::sleep(Duration::from_millis(5)).await;
-    }
 }
 
 type Answer = Result<(Vec<u8>, Vec<u8>), RequestError>;

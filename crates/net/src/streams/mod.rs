@@ -65,7 +65,7 @@ impl StreamTransport {
             Some(door) => {
                 let endpoint = runtime.block_on(async {
                     let endpoint = door.open().await?;
-                    door.settle(&endpoint).await;
+                    crate::internet::settle(&endpoint).await;
                     Ok::<_, BindError>(endpoint)
                 })?;
                 shared.with_endpoint(endpoint)
@@ -90,6 +90,20 @@ impl StreamTransport {
     #[cfg(feature = "iroh")]
     pub fn requester(&self) -> Option<crate::Requester> {
         self.shared.endpoint().map(|endpoint| crate::Requester::of(endpoint, self.shared.handle.clone()))
+    }
+
+    /// Looks for a relay meanwhile, and calls `tell` once with whether one answers: as soon as it does, or after `patience`.
+    /// Where there are to be none, none answers.
+    #[cfg(feature = "iroh")]
+    pub fn look_for_relay(&self, patience: Duration, tell: impl FnOnce(bool) + Send + 'static) {
+        let endpoint = self.shared.endpoint();
+        self.shared.handle.spawn(async move {
+            let found = match endpoint {
+                Some(endpoint) => tokio::time::timeout(patience, endpoint.online()).await.is_ok(),
+                None => false,
+            };
+            tell(found);
+        });
     }
 
     /// Cuts the link to `peer` for a while, on purpose: nothing goes through in that direction, heartbeats and handshakes

@@ -6,7 +6,7 @@ use super::journal_file::JournalFile;
 use super::planner::{Found, Planner};
 use super::publish::{StateManifest, discard, publish};
 use super::roll::Roll;
-use super::start::{CoordinatorReady, CoordinatorStart, follow_parent, read_start};
+use super::start::{CoordinatorFindable, CoordinatorReady, CoordinatorStart, follow_parent, read_start};
 use crate::wan::{RegionView, region_of_name};
 use serde::Serialize;
 use skipstone_net::{
@@ -47,6 +47,8 @@ enum Input {
     Found(Found),
     /// Another machine says so.
     Told(Told),
+    /// A relay was looked for; whether one is there.
+    LookedForRelay(bool),
     Save,
     Stop,
 }
@@ -157,6 +159,10 @@ impl Driver {
         let address = transport.local_address();
         desk.set_address(&address);
         tell(&CoordinatorReady { address })?;
+        let looked = inputs.clone();
+        Desk::look_for_relay(&order, &transport, move |found| {
+            drop(looked.send(Input::LookedForRelay(found)));
+        })?;
         let chooser = order.swarm.clone().map(SwarmChooser::new).transpose().map_err(io::Error::other)?;
         let chooser = chooser.map(|chooser| chooser.with_domain_price(order.domain_price_s));
         let found = inputs.clone();
@@ -223,6 +229,11 @@ impl Driver {
                         self.queue.extend(plan.map(|plan| CoordinatorInput::Planned { plan }));
                     }
                     Ok(Input::Told(what)) => self.hear(what),
+                    Ok(Input::LookedForRelay(by_relay)) => {
+                        let address = self.transport.local_address();
+                        self.desk.set_address(&address);
+                        tell(&CoordinatorFindable { address, by_relay })?;
+                    }
                     Ok(Input::Save) => self.queue.push_back(CoordinatorInput::Save),
                     Ok(Input::Stop) => self.queue.push_back(CoordinatorInput::Stop),
                     Err(RecvTimeoutError::Timeout) => {}

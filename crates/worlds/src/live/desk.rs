@@ -1,7 +1,7 @@
 //! The coordinator's way to other machines, where it has one: its door on the internet, and who is let in.
 
 use super::start::CoordinatorStart;
-use skipstone_net::{NetConfig, PeerKey};
+use skipstone_net::{NetConfig, PeerKey, StreamTransport};
 use skipstone_types::NodeId;
 use std::io;
 
@@ -18,13 +18,13 @@ pub(super) use listening::Desk;
 
 #[cfg(feature = "iroh")]
 mod listening {
-    use super::{CoordinatorStart, NetConfig, NodeId, PeerKey, Told, io};
+    use super::{CoordinatorStart, NetConfig, NodeId, PeerKey, StreamTransport, Told, io};
     use crate::live::remote::{Places, Reception, RunPass, Tickets};
-    use skipstone_net::{Door, Lan};
+    use skipstone_net::{Door, Lan, Relays};
     use std::sync::Arc;
     use std::time::Duration;
 
-    /// How long a relay is looked for before the run goes on without one.
+    /// How long a relay is looked for before tickets are issued without having found one.
     const RELAY_PATIENCE: Duration = Duration::from_secs(5);
 
     /// Lets nodes of other machines in.
@@ -67,10 +67,27 @@ mod listening {
             door.admits = Arc::new(move |key| guests.admits(key));
             door.requests = Some(reception.clone());
             door.lan = if listen.lan { Lan::Announce } else { Lan::Off };
-            (door.port, door.patience) = (listen.port, RELAY_PATIENCE);
+            door.port = listen.port;
             config.machine = listen.machine;
             config.door = Some(door);
             Ok(Self(Some(reception)))
+        }
+
+        /// Calls `tell` with whether other machines may find the coordinator by a relay, once that is known; never, where
+        /// there are none. Nothing waits for it but tickets, which last: with the public relays they name the one that was
+        /// found, and the address that it saw. Those of one's own are named before they have answered.
+        pub(in crate::live) fn look_for_relay(
+            order: &CoordinatorStart,
+            transport: &StreamTransport,
+            tell: impl FnOnce(bool) + Send + 'static,
+        ) -> io::Result<()> {
+            let Some(listen) = &order.listen else { return Ok(()) };
+            match listen.relays.parse().map_err(io::Error::other)? {
+                Relays::Public => transport.look_for_relay(RELAY_PATIENCE, tell),
+                Relays::Own(_) => tell(true),
+                Relays::None => tell(false),
+            }
+            Ok(())
         }
 
         /// Says where the coordinator is.
@@ -111,6 +128,15 @@ impl Desk {
             None => Ok(Self),
             Some(_) => Err(io::Error::other("this build has no way to other machines (feature iroh)")),
         }
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "as with the feature")]
+    pub(super) fn look_for_relay(
+        _: &CoordinatorStart,
+        _: &StreamTransport,
+        _: impl FnOnce(bool) + Send + 'static,
+    ) -> io::Result<()> {
+        Ok(())
     }
 
     pub(super) fn set_address(&self, _: &str) {}

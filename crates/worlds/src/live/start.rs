@@ -158,6 +158,15 @@ pub(super) struct CoordinatorReady {
     pub(super) address: String,
 }
 
+/// Told once by a coordinator that listens, when it has looked for a relay: a line among its events.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct CoordinatorFindable {
+    /// Where other machines find it.
+    pub(super) address: String,
+    /// Whether they may also find it by a relay.
+    pub(super) by_relay: bool,
+}
+
 /// Writes a child's first line.
 ///
 /// # Errors

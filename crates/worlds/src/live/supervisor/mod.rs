@@ -148,9 +148,6 @@ pub fn run(config: &RunConfig, options: RunOptions) -> Result<RunOutcome, RunErr
     observer.note(&config.memory_plan(folder.facts.vocabulary)?.to_string());
     let mut children =
         Children::start(config, &folder, settings, resume, options.port, options.listen.clone())?;
-    if let Some(note) = children.invitation()? {
-        observer.note(&note);
-    }
     if let Some(health) = &health {
         observer.note(&format!("how it is: http://{}/health", health.address()));
     }
@@ -321,6 +318,7 @@ impl Parent<'_> {
     fn on_news(&mut self, news: News) {
         let event = match news {
             News::Event(event) => event,
+            News::Invitation(text) => return self.observer.note(&text),
             News::Respawned(target) => Event::Respawned { target: target.to_owned() },
         };
         self.roster.apply(&event);

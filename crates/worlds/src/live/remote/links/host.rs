@@ -54,6 +54,7 @@ pub fn measure_as_host(
         wan: options.wan.clone(),
     };
     let mut machine = Machine::open(&machine)?;
+    machine.look_for_relay(&options.relays);
     let invitation = LinksInvitation {
         host: machine.me.0,
         address: machine.member().address,

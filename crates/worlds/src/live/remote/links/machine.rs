@@ -27,6 +27,9 @@ const LOAD_S: f64 = 0.7;
 /// A load that takes longer than this is given up, and so is who sends nothing.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// How long a relay is looked for before others are invited.
+const RELAY_PATIENCE: Duration = Duration::from_secs(5);
+
 /// How an end is to be.
 #[derive(Debug, Clone)]
 pub(super) struct MachineOptions {
@@ -79,6 +82,18 @@ impl Machine {
         let transport = StreamTransport::bind(config, "127.0.0.1:0", move |event| drop(sink.send(event)))?;
         let (up, whys, words) = (BTreeMap::new(), BTreeMap::new(), VecDeque::new());
         Ok(Self { me, region: options.region.clone(), transport, events, up, whys, words })
+    }
+
+    /// Waits until a relay answers, where that is one of the public ones: an invitation names it, and the address that it saw.
+    pub(super) fn look_for_relay(&self, relays: &Relays) {
+        if *relays == Relays::Public {
+            let (looked, answer) = mpsc::channel();
+            self.transport.look_for_relay(RELAY_PATIENCE, move |found| {
+                let _ = looked.send(found);
+            });
+            // Where none answers, guests reach this machine directly or not at all.
+            let _ = answer.recv();
+        }
     }
 
     /// As others are told of it.

@@ -61,7 +61,7 @@ pub(super) fn note_host(_: &Path, _: &str, _: &ListenOptions) -> Result<(), RunE
 pub(super) fn invitation(
     dir: &Path,
     run: skipstone_types::RunId,
-    address: &str,
+    by_relay: bool,
     listen: &ListenOptions,
 ) -> Result<String, RunError> {
     let ticket = crate::live::remote::invite(dir, run, listen.ticket_life_s)
@@ -71,7 +71,7 @@ pub(super) fn invitation(
         skipstone_files::write(file, &[text.as_bytes()])
             .map_err(|why| RunError::Listen(format!("--ticket-file {}: {why}", file.display())))?;
     }
-    let way = match (address.contains("relay:"), listen.relays.as_str()) {
+    let way = match (by_relay, listen.relays.as_str()) {
         (true, _) => "",
         (false, "none") => "\n(no relay: machines must reach an address of this one directly)",
         (false, _) => "\n(no relay answers: machines must reach an address of this one directly)",
@@ -83,7 +83,7 @@ pub(super) fn invitation(
 pub(super) fn invitation(
     _: &Path,
     _: skipstone_types::RunId,
-    _: &str,
+    _: bool,
     _: &ListenOptions,
 ) -> Result<String, RunError> {
     Err(RunError::Listen("this build has no way to other machines (feature iroh)".to_owned()))

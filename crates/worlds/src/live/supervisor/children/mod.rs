@@ -11,7 +11,8 @@ use crate::live::control::Control;
 use crate::live::folder::RunFolder;
 use crate::live::spawner::Spawner;
 use crate::live::start::{
-    CoordinatorReady, CoordinatorStart, DoorStart, ListenStart, NodeCount, NodeStart, PlacesStart,
+    CoordinatorFindable, CoordinatorReady, CoordinatorStart, DoorStart, ListenStart, NodeCount, NodeStart,
+    PlacesStart,
 };
 use crate::wan::{PaceCount, RegionView, TaskTimes, WanTable, describe};
 use host::{for_others, invitation, machine_number, note_host, port_before, udp_port_of};
@@ -35,6 +36,8 @@ const DYING_WINDOW: Duration = Duration::from_secs(10);
 pub(super) enum News {
     /// From the coordinator.
     Event(Event),
+    /// How other machines join, in words.
+    Invitation(String),
     /// A process was replaced.
     Respawned(&'static str),
 }
@@ -68,6 +71,8 @@ pub(super) struct Children {
     /// The UDP port of the coordinator.
     udp_port: u16,
     address: String,
+    /// Whether it has been said how other machines join.
+    invited: bool,
     resume: Option<SavedState>,
     coordinator: Option<Process>,
     coordinator_exit: Option<bool>,
@@ -130,6 +135,7 @@ impl Children {
             listen,
             udp_port,
             address: String::new(),
+            invited: false,
             resume,
             coordinator: None,
             coordinator_exit: None,
@@ -240,15 +246,21 @@ impl Children {
                 "--udp-port {asked}: another program of this machine has that UDP port; end it, or take another port"
             )));
         }
-        self.address = ready.address;
         // A coordinator that comes again may have another port.
+        self.note_address(ready.address)
+    }
+
+    fn note_address(&mut self, address: String) -> Result<(), RunError> {
+        self.address = address;
         self.listen.as_ref().map_or(Ok(()), |listen| note_host(&self.dir, &self.address, listen))
     }
 
-    /// How other machines join, in words, if they may.
-    pub(super) fn invitation(&self) -> Result<Option<String>, RunError> {
-        let Some(listen) = &self.listen else { return Ok(None) };
-        invitation(&self.dir, self.settings.run, &self.address, listen).map(Some)
+    /// Other machines may join from now on; how they do, in words, the first time.
+    fn invite(&mut self, findable: CoordinatorFindable) -> Result<Option<String>, RunError> {
+        self.note_address(findable.address)?;
+        let Some(listen) = self.listen.as_ref().filter(|_| !self.invited) else { return Ok(None) };
+        self.invited = true;
+        invitation(&self.dir, self.settings.run, findable.by_relay, listen).map(Some)
     }
 
     /// Links as they are seen from a region; held back where that is asked for.
@@ -274,12 +286,7 @@ impl Children {
             door: self.listen.as_ref().map(|listen| DoorStart {
                 machine: self.machine,
                 key: None,
-                // Where the coordinator found no relay its nodes need not look for one.
-                relays: if self.address.contains("relay:") {
-                    listen.relays.clone()
-                } else {
-                    "none".to_owned()
-                },
+                relays: listen.relays.clone(),
                 host: None,
             }),
         };
@@ -326,6 +333,7 @@ impl Children {
         while let Some(said) = word {
             match said {
                 Word::Ready(ready) => self.take_address(ready)?,
+                Word::Findable(findable) => news.extend(self.invite(findable)?.map(News::Invitation)),
                 Word::Node(count) => self.count(count),
                 Word::Event(event) => {
                     self.note(&event);
@@ -412,7 +420,8 @@ impl Children {
                     news.push(News::Event(event));
                 }
                 Word::Node(count) => self.count(count),
-                Word::Ready(_) => {}
+                // Its successor tells anew where it is.
+                Word::Ready(_) | Word::Findable(_) => {}
             }
         }
         if self.over {

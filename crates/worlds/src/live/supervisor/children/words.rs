@@ -1,6 +1,6 @@
 //! What children say on their standard output, a line each.
 
-use crate::live::start::{CoordinatorReady, NodeCount};
+use crate::live::start::{CoordinatorFindable, CoordinatorReady, NodeCount};
 use skipstone_types::Event;
 use std::io::{BufRead, BufReader, Read};
 use std::sync::mpsc::Sender;
@@ -8,6 +8,7 @@ use std::sync::mpsc::Sender;
 /// Something that a child says.
 pub(super) enum Word {
     Ready(CoordinatorReady),
+    Findable(CoordinatorFindable),
     Event(Event),
     Node(NodeCount),
 }
@@ -29,7 +30,8 @@ pub(super) fn hear_coordinator(stdout: impl Read, speaker: &Sender<Word>) {
         let word = if number == 0 {
             serde_json::from_str(&line).ok().map(Word::Ready)
         } else {
-            serde_json::from_str(&line).ok().map(Word::Event)
+            let event = serde_json::from_str(&line).map(Word::Event);
+            event.or_else(|_| serde_json::from_str(&line).map(Word::Findable)).ok()
         };
         if let Some(word) = word
             && speaker.send(word).is_err()
