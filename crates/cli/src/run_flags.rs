@@ -82,7 +82,7 @@ pub(crate) struct RunFlags {
     device: Option<String>,
     /// How a stage without a living replica is made again: neighbour-snapshot (from a copy that a node of another stage
     /// keeps, the origin too, for a few per cent more bytes), checkfree (from its neighbours, without any bytes in calm
-    /// times), checkfree+, uniform, copy, random or checkpoint, with options as in neighbour-snapshot:every=10 or
+    /// times), match (the same, and then it learns from what its neighbours kept), checkfree+, uniform, copy, random or checkpoint, with options as in neighbour-snapshot:every=10 or
     /// checkfree:norm=l2-squared,moments=mix [default: neighbour-snapshot:every=auto,dtype=int8]
     #[arg(long, value_name = "NAME", help_heading = "Recovery")]
     recovery: Option<String>,

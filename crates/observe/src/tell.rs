@@ -86,9 +86,14 @@ impl RunState {
                     }
                 }
             }
-            Event::RebuildStarted { stage, node, sources } => {
+            Event::RebuildStarted { stage, node, sources, lessons } => {
                 let sources: Vec<StageId> = sources.iter().map(|(source, _)| *source).collect();
-                let text = format!("{node} rebuilds it{}", from(*stage, &sources));
+                let learns = match lessons {
+                    0 => String::new(),
+                    1 => ", and learns from 1 microbatch".to_owned(),
+                    more => format!(", and learns from {more} microbatches"),
+                };
+                let text = format!("{node} rebuilds it{}{learns}", from(*stage, &sources));
                 self.stories.pending(Subject::Stage(*stage), text);
             }
             Event::StageRebuilt { stage, kind, sources, .. } => {

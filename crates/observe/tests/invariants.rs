@@ -91,7 +91,7 @@ fn event() -> impl Strategy<Value = Event> {
         }),
         1 => (stage(), iteration()).prop_map(|(stage, iteration)| Event::StageLost { stage, iteration }),
         1 => (stage(), node()).prop_map(|(stage, node)| {
-            Event::RebuildStarted { stage, node, sources: vec![(StageId(0), 0.5)] }
+            Event::RebuildStarted { stage, node, sources: vec![(StageId(0), 0.5)], lessons: 2 }
         }),
         1 => (stage(), text(), any::<u64>()).prop_map(|(stage, kind, took_ms)| {
             Event::StageRebuilt { stage, kind, sources: vec![], took_ms, iteration: Iteration(1) }

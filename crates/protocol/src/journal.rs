@@ -12,7 +12,7 @@ use skipstone_types::{Digest, Iteration, NodeId, RunId, StageId, Term};
 use thiserror::Error;
 
 /// First bytes of a journal: name and version.
-pub const JOURNAL_HEADER: &[u8; 12] = b"SKIPJRNL\x06\0\0\0";
+pub const JOURNAL_HEADER: &[u8; 12] = b"SKIPJRNL\x07\0\0\0";
 
 /// Length and digest, before each entry's body.
 const HEAD_BYTES: usize = 20;
@@ -112,7 +112,7 @@ pub struct Rebuild {
 pub enum JournalError {
     /// Not a journal, or of another version.
     #[error(
-        "not a journal of this version (6); go on with the build that wrote it, or start a run in a new folder"
+        "not a journal of this version (7); go on with the build that wrote it, or start a run in a new folder"
     )]
     Header,
     /// An entry in the middle is damaged.

@@ -36,7 +36,7 @@ pub use journal::{
     encode_entry,
 };
 pub use message::{
-    COPIES_HELD_MAX, Direction, Duty, Holding, KeptCopy, LossShare, Method, NAMES_MAX, ReduceId,
+    Activation, COPIES_HELD_MAX, Direction, Duty, Holding, KeptCopy, LossShare, Method, NAMES_MAX, ReduceId,
     ShareDigests, Spent, ToCoordinator, ToPeer, ToWorker, TransferId,
 };
 pub use record::{Addition, CommitRecord, LossAdded, SavedStage, SavedState, Share, StageRecord};

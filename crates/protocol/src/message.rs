@@ -2,7 +2,7 @@
 
 use crate::record::{Addition, CommitRecord};
 use serde::{Deserialize, Serialize};
-use skipstone_recovery::{Recipe, StateFormat};
+use skipstone_recovery::{Lesson, Recipe, StateFormat};
 use skipstone_types::{Attempt, Digest, Iteration, Microbatch, NodeId, RunId, Settings, StageId, Term};
 use std::sync::Arc;
 
@@ -68,6 +68,8 @@ pub enum Method {
         recipe: Recipe,
         /// One donor a source, in the order of the recipe's sources; none: the driver remembers what the stage was.
         donors: Vec<NodeId>,
+        /// For each of the recipe's lessons, in its order, who was before the stage on the microbatch's path, and who after it.
+        teachers: Vec<(NodeId, NodeId)>,
     },
     /// The node has it already.
     Keep,
@@ -553,6 +555,33 @@ pub enum ToPeer {
         /// Bytes of all of them together.
         bytes: u64,
     },
+    /// Asks for an activation of an iteration that has committed; no payload.
+    LessonRequest {
+        /// The transfer that it is for.
+        transfer: TransferId,
+        /// The microbatch.
+        lesson: Lesson,
+        /// Which of the two that the node had.
+        which: Activation,
+    },
+    /// What was asked for; without a payload: it is not kept.
+    Lesson {
+        /// The transfer.
+        transfer: TransferId,
+        /// The microbatch.
+        lesson: Lesson,
+        /// Which of the two.
+        which: Activation,
+    },
+}
+
+/// An activation of a microbatch that passed through a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Activation {
+    /// The one that the node was sent.
+    Came,
+    /// The one that it made of it.
+    Made,
 }
 
 /// Which way a boundary tensor goes.

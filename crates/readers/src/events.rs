@@ -87,7 +87,12 @@ fn every_kind() -> Vec<Event> {
         Event::NodeEmptied { node: NodeId(9), stage },
         Event::CopyKept { stage, iteration, node },
         Event::RolledBack { stage, from: Iteration(9), iteration, generation: 1 },
-        Event::RebuildStarted { stage, node: NodeId(9), sources: vec![(StageId(0), 0.5), (StageId(2), 0.5)] },
+        Event::RebuildStarted {
+            stage,
+            node: NodeId(9),
+            sources: vec![(StageId(0), 0.5), (StageId(2), 0.5)],
+            lessons: 3,
+        },
         Event::StageRebuilt {
             stage,
             kind: "checkfree".to_owned(),

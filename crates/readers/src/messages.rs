@@ -2,10 +2,10 @@
 
 use crate::{Broken, Reader, Seed, SeedError, Verdict, journal, lost, refused, same, within};
 use skipstone_protocol::{
-    Addition, Direction, Duty, Envelope, Holding, KeptCopy, LossShare, Message, Method, ReduceId,
+    Activation, Addition, Direction, Duty, Envelope, Holding, KeptCopy, LossShare, Message, Method, ReduceId,
     ShareDigests, Spent, ToCoordinator, ToPeer, ToWorker, TransferId, WIRE_VERSION, decode, encode,
 };
-use skipstone_recovery::{Moments, Recipe, Source, StateFormat};
+use skipstone_recovery::{Lesson, Matching, Moments, Recipe, Source, StateFormat};
 use skipstone_types::{
     Attempt, Digest, Iteration, LearningRate, Microbatch, NodeId, RateShape, RunId, Settings, StageId, Term,
     WhileLost,
@@ -68,7 +68,12 @@ pub(crate) fn recipe() -> Recipe {
         moments: Moments::Mix,
         learning_rate_factor: 1.1,
         format: StateFormat::F32,
+        matching: Some(Matching { steps: 40, rate: 5e-3, lessons: vec![lesson(), lesson()] }),
     }
+}
+
+fn lesson() -> Lesson {
+    Lesson { iteration: Iteration(3), microbatch: Microbatch(1) }
 }
 
 fn settings() -> Settings {
@@ -124,7 +129,8 @@ fn to_worker() -> Result<Vec<Seed>, SeedError> {
         method,
         addresses: addresses.clone(),
     };
-    let rebuild = Method::Rebuild { recipe: recipe(), donors: vec![NodeId(3), NodeId(4)] };
+    let teachers = vec![(NodeId(3), NodeId(4)), (NodeId(3), NodeId(5))];
+    let rebuild = Method::Rebuild { recipe: recipe(), donors: vec![NodeId(3), NodeId(4)], teachers };
     all(vec![
         ("welcome", ToWorker::Welcome { node: NodeId(5), settings: Box::new(settings()), empty: false }),
         ("refuse", ToWorker::Refuse { why: "another run".to_owned() }),
@@ -298,6 +304,11 @@ fn to_peer() -> Result<Vec<Seed>, SeedError> {
         ("part", ToPeer::Part { iteration, attempt, reduce: reduce(), index: 1 }),
         ("reduced", ToPeer::Reduced { iteration, attempt, reduce: reduce(), index: 1, count: 2 }),
         ("chunk-request", ToPeer::ChunkRequest { transfer: transfer(), index: 1 }),
+        (
+            "lesson-request",
+            ToPeer::LessonRequest { transfer: transfer(), lesson: lesson(), which: Activation::Made },
+        ),
+        ("lesson", ToPeer::Lesson { transfer: transfer(), lesson: lesson(), which: Activation::Came }),
         ("chunk", ToPeer::Chunk { transfer: transfer(), index: 1, count: 2, bytes: 9 << 20 }),
     ])
 }

@@ -11,13 +11,14 @@
 //!
 //! let served = StageView { living: true, gradient_norm: 1.0, like_relay: true };
 //! let lost = StageView { living: false, ..served };
-//! let view = LossView { lost: StageId(2), stages: &[served, served, lost, served], copy_age: None, checkpoint_age: None };
+//! let view = LossView { lost: StageId(2), stages: &[served, served, lost, served], copy_age: None, checkpoint_age: None, learning_rate_peak: 1e-3 };
 //! let Decision::Rebuild(recipe) = strategy("uniform").unwrap().on_loss(&view) else { panic!() };
 //! assert_eq!(recipe.sources.len(), 2);
 //! assert_eq!(recipe.sources[0].coefficient, 0.5);
 //! ```
 
 mod format;
+mod matching;
 mod neighbours;
 mod partners;
 mod recipe;
@@ -27,6 +28,7 @@ mod spec;
 mod strategies;
 
 pub use format::StateFormat;
+pub use matching::{LESSONS_MAX, Lesson, Matching};
 pub use recipe::{Decision, LossView, Moments, Recipe, Source, StageView};
 pub use snapshots::{is_every_open, with_every};
 pub use spec::SpecError;

@@ -1,6 +1,6 @@
 //! What a strategy sees and what it answers.
 
-use crate::StateFormat;
+use crate::{Lesson, Matching, StateFormat};
 use serde::{Deserialize, Serialize};
 use skipstone_types::StageId;
 
@@ -26,6 +26,8 @@ pub struct LossView<'a> {
     pub copy_age: Option<u64>,
     /// Iterations since the last checkpoint of the whole model; none: there is none.
     pub checkpoint_age: Option<u64>,
+    /// The run's learning rate at its peak.
+    pub learning_rate_peak: f64,
 }
 
 /// One ingredient of a recipe.
@@ -60,13 +62,20 @@ pub struct Recipe {
     pub learning_rate_factor: f64,
     /// In what numbers the copy is that a stage is restored from; of other sources nothing is rounded.
     pub format: StateFormat,
+    /// How the stage that its sources give learns from what its neighbours kept, before it enters.
+    pub matching: Option<Matching>,
 }
 
 impl Recipe {
     /// The stage as a copy of it was, weights, moments, counters and rate, in the copy's numbers.
     pub fn restore(stage: StageId, format: StateFormat) -> Self {
         let sources = vec![Source { stage, coefficient: 1.0 }];
-        Self { sources, moments: Moments::Mix, learning_rate_factor: 1.0, format }
+        Self { sources, moments: Moments::Mix, learning_rate_factor: 1.0, format, matching: None }
+    }
+
+    /// What it is learned from, in order.
+    pub fn lessons(&self) -> &[Lesson] {
+        self.matching.as_ref().map_or(&[], |matching| &matching.lessons)
     }
 
     /// In what numbers the states of the sources travel.

@@ -177,17 +177,18 @@ impl<'a> Spec<'a> {
         self.parsed(option, "none, or a number", range)
     }
 
-    /// A whole number in a range, or `none`, which is the default.
+    /// A whole number in a range, or `none`; `usual` where nothing is said.
     pub(crate) fn whole_or_none(
         &mut self,
         option: &'static str,
+        usual: Option<u64>,
         range: &RangeInclusive<u64>,
     ) -> Result<Option<u64>, SpecError> {
         if self.options.contains(&(option, Some("none"))) {
             self.take(option);
             return Ok(None);
         }
-        self.parsed(option, "none, or a whole number", range)
+        self.parsed(option, "none, or a whole number", range).map(|number| number.or(usual))
     }
 
     /// Nothing may be left.

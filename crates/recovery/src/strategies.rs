@@ -1,5 +1,6 @@
 //! The strategies at hand. All refuse the origin, unless a copy of it is kept: another origin must be alive.
 
+use crate::matching::{self, MatchingOptions};
 use crate::neighbours::{Neighbour, nearest};
 use crate::partners::Partners;
 use crate::redundant::Redundant;
@@ -44,6 +45,11 @@ pub trait Strategy: Send + Sync {
         None
     }
 
+    /// Iterations of which every node keeps the activations that it was sent and those that it made, for others to learn from; 0: none.
+    fn keeps_activations(&self) -> u64 {
+        0
+    }
+
     /// Whether it takes for granted what only a simulation has: a lost stage as it was when it was lost.
     fn is_oracle(&self) -> bool {
         false
@@ -57,9 +63,10 @@ pub trait Strategy: Send + Sync {
 }
 
 /// The names that [`strategy`] knows.
-pub const STRATEGY_NAMES: [&str; 9] = [
+pub const STRATEGY_NAMES: [&str; 10] = [
     "checkfree",
     "checkfree+",
+    "match",
     "uniform",
     "copy",
     "random",
@@ -93,6 +100,7 @@ const RATE_DECAY_ITERATIONS_MAX: u64 = 1_000_000;
 /// |---|---|---|
 /// | `checkfree` | CheckFree (arXiv 2506.15461): the average of its neighbours, weighted with the norms of their last gradients; at an edge the only neighbour's copy | `norm=l2`, `l2-squared`; `clip=none` or the norm that gradients are clipped to before they are compared (the authors' code: 1); `moments`; `rate_factor=1.1` |
 /// | `checkfree+` | CheckFree+ (the same paper): the first and the last relay stage are copies of their swap partners, the second and the one before the last; the others, and those whose partner is lost too, are made as by `checkfree`. Odd microbatches visit partners swapped, so that they have learned each other's place ([`Strategy::edge_swaps`]). A neighbour keeps a copy of the origin, with embedding and head | `origin_every=1` iterations between copies of the origin, 0 for none; `partners=average`, or `copy`: partners are copies of the first and the last stage too, as in the authors' code; those of `checkfree` |
+/// | `match` | as by `checkfree`; then it takes a few steps of Adam towards what it answered to the last microbatches, of which its neighbours on the paths have kept what it was sent and what came from it ([`Strategy::keeps_activations`]) | `steps=160` such steps, each over a sequence; `kept=4` iterations whose activations are kept; `rate=5`, the highest learning rate, as a multiple of the run's peak; those of `checkfree`, but `rate_factor=0.3`, `rate_decay=10` |
 /// | `uniform` | the plain average of its neighbours | `moments`; `rate_factor=1` |
 /// | `copy` | its nearest neighbour, the one below if there are two | `moments`; `rate_factor=1` |
 /// | `random` | what it was at the start | |
@@ -126,7 +134,7 @@ pub fn strategy(text: &str) -> Result<Box<dyn Strategy>, SpecError> {
     let saves = (name == "checkpoint").then(|| spec.whole("every", CHECKPOINT_ITERATIONS, &(1..=1_000_000)));
     let saves_every = saves.transpose()?.and_then(NonZeroU64::new);
     let weighting = match name {
-        "checkfree" | "checkfree+" | "neighbour-snapshot" | "checkpoint" => {
+        "checkfree" | "checkfree+" | "match" | "neighbour-snapshot" | "checkpoint" => {
             let squared = spec.choice("norm", &["l2", "l2-squared"])? == "l2-squared";
             Weighting::GradientNorm { squared, clip: spec.number_or_none("clip", &(1e-9..=1e9))? }
         }
@@ -134,15 +142,20 @@ pub fn strategy(text: &str) -> Result<Box<dyn Strategy>, SpecError> {
         "copy" => Weighting::Nearest,
         _ => Weighting::Fresh,
     };
+    let matching = (name == "match").then(|| MatchingOptions::of(&mut spec)).transpose()?;
     let swapped = (name == "checkfree+").then(|| Partners::of(&mut spec)).transpose()?;
     let (moments, learning_rate_factor, rate_decay) = if weighting == Weighting::Fresh {
         (Moments::Zero, 1.0, None)
     } else {
         let mix = spec.choice("moments", &["zero", "mix"])? == "mix";
         let averages = matches!(weighting, Weighting::GradientNorm { .. });
-        let usual = if averages { CHECKFREE_LEARNING_RATE_FACTOR } else { 1.0 };
+        let (usual, usual_decay) = match averages {
+            _ if matching.is_some() => (matching::RATE_FACTOR, Some(matching::RATE_DECAY_ITERATIONS)),
+            true => (CHECKFREE_LEARNING_RATE_FACTOR, None),
+            false => (1.0, None),
+        };
         let factor = spec.number("rate_factor", usual, &RATE_FACTORS)?;
-        let decay = spec.whole_or_none("rate_decay", &(1..=RATE_DECAY_ITERATIONS_MAX))?;
+        let decay = spec.whole_or_none("rate_decay", usual_decay, &(1..=RATE_DECAY_ITERATIONS_MAX))?;
         (if mix { Moments::Mix } else { Moments::Zero }, factor, decay.and_then(NonZeroU64::new))
     };
     spec.finish()?;
@@ -155,6 +168,7 @@ pub fn strategy(text: &str) -> Result<Box<dyn Strategy>, SpecError> {
         rate_decay,
         snapshots,
         saves_every,
+        matching,
     }))
 }
 
@@ -169,6 +183,7 @@ pub fn checkfree() -> Box<dyn Strategy> {
         rate_decay: None,
         snapshots: None,
         saves_every: None,
+        matching: None,
     })
 }
 
@@ -196,6 +211,7 @@ struct Neighbours {
     rate_decay: Option<NonZeroU64>,
     snapshots: Option<Snapshots>,
     saves_every: Option<NonZeroU64>,
+    matching: Option<MatchingOptions>,
 }
 
 impl Strategy for Neighbours {
@@ -221,6 +237,7 @@ impl Strategy for Neighbours {
                 moments,
                 learning_rate_factor,
                 format: StateFormat::F32,
+                matching: None,
             });
         }
         let neighbours = nearest(view);
@@ -235,7 +252,14 @@ impl Strategy for Neighbours {
             .filter(|(_, weight)| *weight > 0.0)
             .map(|(neighbour, weight)| Source { stage: neighbour.stage, coefficient: weight / total })
             .collect();
-        Decision::Rebuild(Recipe { sources, moments, learning_rate_factor, format: StateFormat::F32 })
+        let matching = self.matching.map(|options| options.matching(view.learning_rate_peak));
+        Decision::Rebuild(Recipe {
+            sources,
+            moments,
+            learning_rate_factor,
+            format: StateFormat::F32,
+            matching,
+        })
     }
 
     fn edge_swaps(&self) -> EdgeSwaps {
@@ -252,6 +276,10 @@ impl Strategy for Neighbours {
 
     fn saves_every(&self) -> Option<NonZeroU64> {
         self.saves_every
+    }
+
+    fn keeps_activations(&self) -> u64 {
+        self.matching.map_or(0, |options| options.kept)
     }
 
     fn rate_decay(&self) -> Option<NonZeroU64> {
@@ -311,6 +339,7 @@ fn fresh() -> Recipe {
         moments: Moments::Zero,
         learning_rate_factor: 1.0,
         format: StateFormat::F32,
+        matching: None,
     }
 }
 

@@ -363,6 +363,9 @@ pub enum Event {
         node: NodeId,
         /// Stages that it is made from, with their coefficients; none = fresh weights.
         sources: Vec<(StageId, f64)>,
+        /// Microbatches that it learns from, of which its neighbours have kept what came to it and what it made.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        lessons: u32,
     },
     /// A lost stage is served again.
     StageRebuilt {
@@ -524,6 +527,13 @@ pub enum Event {
     },
 }
 
+/// Whether there is nothing to tell of.
+// serde hands over a reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -604,7 +614,7 @@ mod tests {
             Event::StageLost { stage, iteration },
             Event::CopyKept { stage, iteration, node },
             Event::RolledBack { stage, from: iteration, iteration, generation: 1 },
-            Event::RebuildStarted { stage, node, sources: Vec::new() },
+            Event::RebuildStarted { stage, node, sources: Vec::new(), lessons: 1 },
             Event::StageRebuilt { stage, kind: String::new(), sources: Vec::new(), took_ms, iteration },
             Event::RebuildRefused { stage, why: why.clone() },
             Event::AttemptStarted { iteration, attempt, holes: Vec::new(), expected_ms: Some(1) },

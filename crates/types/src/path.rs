@@ -23,6 +23,15 @@ impl Path {
     pub fn reaches(&self, stage: StageId) -> bool {
         self.0.iter().any(|visit| visit.stage == stage)
     }
+
+    /// Who sends a relay stage its activation on this path, and who gets what it makes of it: after the last relay the origin. None:
+    /// the path doesn't visit it, or it is the origin.
+    pub fn neighbours(&self, stage: StageId) -> Option<(Visit, Visit)> {
+        let place = self.0.iter().position(|visit| visit.stage == stage)?;
+        let before = self.0.get(place.checked_sub(1)?)?;
+        let after = self.0.get(place + 1).or(self.0.first())?;
+        Some((*before, *after))
+    }
 }
 
 /// Which orders of stages a path may take (SkipPipe, arXiv 2502.19913; the limits are its code's).

@@ -40,7 +40,7 @@ fn guards(tamper: Tamper) -> &'static [&'static str] {
         Tamper::AskForFutureSaves | Tamper::KeepDroppedCopies => &["queues_bounded"],
         Tamper::LoseMicrobatch => &["each_microbatch_counted_once"],
         Tamper::CommitBeforeWrite => &["commit_is_journalled_first"],
-        Tamper::RebuildOtherwise => &["recovery_is_the_configured_one"],
+        Tamper::RebuildOtherwise | Tamper::TeachOtherwise => &["recovery_is_the_configured_one"],
         Tamper::StepOtherwise => &["replicas_bitwise_equal"],
         Tamper::WriteInOldTerm => &["no_two_terms_commit"],
         // Nodes wait for each other's slots.

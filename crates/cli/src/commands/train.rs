@@ -21,6 +21,7 @@ Examples:
   skipstone train --recovery checkfree --edge-swaps odd the swaps alone
   skipstone train --recovery neighbour-snapshot:every=25        copies in float32, every 25 iterations (default: a byte a number, as often as 4 % more bytes allow)
   skipstone train --recovery checkfree                  no copies: a lost stage is the average of its neighbours
+  skipstone train --recovery match                      no copies either; then it learns from activations that its neighbours kept
   skipstone train --recovery checkpoint:every=50        a lost stage sends the whole run back to its last checkpoint
   skipstone train --replicas 2 --notice-command \\
     'until curl -fs http://169.254.169.254/latest/meta-data/spot/instance-action; do sleep 5; done'

@@ -227,7 +227,12 @@ impl Script {
             if t == lost + 1 {
                 let node = self.join(stage, "rebuild");
                 let sources = sources.map(|source| (StageId(source), 0.5)).to_vec();
-                self.push(Event::RebuildStarted { stage: StageId(stage), node: NodeId(node), sources });
+                self.push(Event::RebuildStarted {
+                    stage: StageId(stage),
+                    node: NodeId(node),
+                    sources,
+                    lessons: 0,
+                });
             }
             if t == lost + 4 {
                 self.enter(self.next - 1, stage, t);

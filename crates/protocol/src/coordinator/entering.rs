@@ -2,7 +2,10 @@
 
 use super::attempt::ReducePhase;
 use super::roster::{Join, JoinKind, Node, Role};
-use super::{Base, Coordinator, FOLLOWER_WAIT_US_MAX, FOLLOWER_WAITS_MAX, HOLE_PATIENCE_PART, Phase};
+use super::{
+    Base, Coordinator, FOLLOWER_WAIT_US_MAX, FOLLOWER_WAITS_MAX, HOLE_PATIENCE_PART, LEARNING_ITERATIONS_MAX,
+    Phase,
+};
 use crate::journal::{Entry, Rebuild};
 use crate::message::{Holding, Method, ToWorker, TransferId};
 use skipstone_recovery::Decision;
@@ -266,7 +269,7 @@ impl Coordinator {
 
     /// A node that gets another stage gives no states any more: who waits for one of it starts anew.
     fn cancel_transfers_from(&mut self, donor: NodeId) {
-        let waits = |join: &Join| join.ready.is_none() && join.donors.contains(&donor);
+        let waits = |join: &Join| join.ready.is_none() && join.depends_on(donor);
         let waiting: Vec<_> = self.nodes.joins().filter(|(_, join)| waits(join)).map(|(id, _)| id).collect();
         for node in waiting {
             self.cancel_transfer(node);
@@ -280,7 +283,7 @@ impl Coordinator {
         let mut broken = Vec::new();
         for id in self.nodes.joiners() {
             let Some(join) = self.nodes.join_mut(id) else { continue };
-            if !join.donors.contains(&lost) {
+            if !join.depends_on(lost) {
                 continue;
             }
             let follows = join.kind == JoinKind::Copy && join.followed >= iteration;
@@ -426,7 +429,8 @@ impl Coordinator {
     }
 
     /// Until when the next attempt is held up for stages that may be back soon, where the run waits for them briefly: for a quarter
-    /// of what the last iteration took, and not long. An attempt that begins without a stage costs it a whole iteration.
+    /// of what the last iteration took, and not long; longer for one that learns from its neighbours, as those would learn to do
+    /// without it meanwhile. An attempt that begins without a stage costs it a whole iteration.
     pub(super) fn hole_patience_until_us(&self) -> Option<u64> {
         if self.settings.while_lost != WhileLost::Briefly {
             return None;
@@ -437,7 +441,14 @@ impl Coordinator {
             let known = &self.stages[usize::from(stage.0)];
             known.lost_since_us.filter(|_| may_come && !known.refused)
         };
-        let until_us = self.holes().iter().filter_map(lost_since_us).max()? + patience_us;
+        let learning_us = self.last_commit_us.1.saturating_mul(LEARNING_ITERATIONS_MAX);
+        let until = |stage: &StageId| {
+            let learns =
+                |(_, join): (NodeId, &Join)| join.stage == *stage && join.teachers().next().is_some();
+            let patience_us = if self.nodes.joins().any(learns) { learning_us } else { patience_us };
+            Some(lost_since_us(stage)? + patience_us)
+        };
+        let until_us = self.holes().iter().filter_map(until).max()?;
         (self.now_us < until_us).then_some(until_us)
     }
 

@@ -66,9 +66,10 @@ impl Coordinator {
 
     fn may_go(&self, id: NodeId) -> bool {
         let Some(Role::Serving { stage }) = self.nodes.get(&id).map(|node| &node.role) else { return false };
-        let needed = self.nodes.joins().any(|(_, join)| {
-            join.donors.contains(&id) || (join.stage == *stage && join.kind == JoinKind::Copy)
-        });
+        let needed = self
+            .nodes
+            .joins()
+            .any(|(_, join)| join.depends_on(id) || (join.stage == *stage && join.kind == JoinKind::Copy));
         let writes = self.saving.as_ref().is_some_and(|saving| saving.waits_for(id));
         !needed && !writes && !self.staying(*stage).is_empty()
     }

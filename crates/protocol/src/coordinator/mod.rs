@@ -74,6 +74,9 @@ const FOLLOWER_WAIT_US_MAX: u64 = 5_000_000;
 /// The part of the last iteration's time for which a lost stage is waited for, where it is briefly.
 const HOLE_PATIENCE_PART: u64 = 4;
 
+/// For how many times what the last iteration took a stage is waited for that learns from its neighbours.
+const LEARNING_ITERATIONS_MAX: u64 = 8;
+
 /// Node ids reserved with one journal entry.
 const NODE_IDS_RESERVED: u32 = 64;
 

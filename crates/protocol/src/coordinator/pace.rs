@@ -6,7 +6,7 @@
 
 use super::Coordinator;
 use super::attempt::AttemptState;
-use super::roster::{Node, Role};
+use super::roster::{JoinKind, Node, Role};
 use crate::message::{Spent, ToWorker};
 use crate::statistics::Durations;
 use skipstone_types::{Event, Iteration, NodeId, Pace, StageId};
@@ -203,7 +203,8 @@ impl Coordinator {
             let unknown = if duty { 1.0 } else { PATIENCE };
             if alone { unknown * PATIENCE } else { unknown }
         } else {
-            f64::from(1_u32 << self.stages[usize::from(stage.0)].stuck_joiners.min(STUCK_JOINERS_MAX))
+            let stuck_joiners = self.stages[usize::from(stage.0)].stuck_joiners.min(STUCK_JOINERS_MAX);
+            f64::from(1_u32 << stuck_joiners) * self.microbatches_of_joining(id)
         };
         let limit_us = (STUCK_FACTOR * late_us).max(STUCK_US_MIN) * patience;
         let waited_us = (answers * POLL_US) as f64;
@@ -214,6 +215,16 @@ impl Coordinator {
                 self.stages[usize::from(stage.0)].stuck_joiners += 1;
             }
             self.lose(id, "stuck");
+        }
+    }
+
+    /// In how many microbatches' time a joiner's longest task ends: one that learns its stage computes a microbatch in each step.
+    fn microbatches_of_joining(&self, joiner: NodeId) -> f64 {
+        match self.nodes.join(joiner).map(|join| &join.kind) {
+            Some(JoinKind::Rebuild(making)) if !making.recipe.lessons().is_empty() => {
+                1.0 + making.recipe.matching.as_ref().map_or(0.0, |matching| f64::from(matching.steps))
+            }
+            _ => 1.0,
         }
     }
 

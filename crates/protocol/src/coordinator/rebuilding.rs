@@ -3,8 +3,8 @@
 use super::Coordinator;
 use super::roster::{JoinKind, Making};
 use crate::message::Method;
-use skipstone_recovery::{Decision, LossView, Recipe, StageView, StateFormat};
-use skipstone_types::{Event, Iteration, NodeId, StageId};
+use skipstone_recovery::{Decision, LESSONS_MAX, Lesson, LossView, Recipe, StageView, StateFormat};
+use skipstone_types::{Event, Iteration, Microbatch, NodeId, StageId, Visit};
 
 impl Coordinator {
     /// A node gets a stage that has no replica.
@@ -36,10 +36,12 @@ impl Coordinator {
                 like_relay: !other.is_origin() || self.settings.origin_like_relay,
             })
             .collect();
-        self.strategy.on_loss(&LossView { lost: stage, stages: &stages, copy_age, checkpoint_age })
+        let learning_rate_peak = self.settings.learning_rate.peak;
+        let view = LossView { lost: stage, stages: &stages, copy_age, checkpoint_age, learning_rate_peak };
+        self.strategy.on_loss(&view)
     }
 
-    fn rebuild_with(&mut self, node: NodeId, stage: StageId, recipe: Recipe) {
+    fn rebuild_with(&mut self, node: NodeId, stage: StageId, mut recipe: Recipe) {
         if recipe.restores(stage) {
             self.restore(node, stage, recipe);
             return;
@@ -52,15 +54,51 @@ impl Coordinator {
         if donors.len() < recipe.sources.len() {
             return;
         }
+        let teachers = self.find_lessons(node, stage, &mut recipe);
         let sources: Vec<_> =
             recipe.sources.iter().map(|source| (source.stage, source.coefficient)).collect();
         let source_lineages =
             sources.iter().map(|(stage, _)| self.stages[usize::from(stage.0)].lineage).collect();
-        let making = Making { recipe: recipe.clone(), from: self.iteration, source_lineages, gives: None };
+        let making = Making {
+            recipe: recipe.clone(),
+            from: self.iteration,
+            source_lineages,
+            teachers: teachers.clone(),
+            gives: None,
+        };
         let kind = JoinKind::Rebuild(Box::new(making));
-        self.log(Event::RebuildStarted { stage, node, sources });
-        let method = Method::Rebuild { recipe, donors: donors.clone() };
+        let lessons = recipe.lessons().len() as u32;
+        self.log(Event::RebuildStarted { stage, node, sources, lessons });
+        let method = Method::Rebuild { recipe, donors: donors.clone(), teachers };
         self.assign(node, stage, kind, method, donors, "rebuild");
+    }
+
+    /// Names in a recipe that matches what there is to learn the stage from: microbatches of the last iterations whose neighbours on
+    /// the path still serve as they did, which are returned in the order of the lessons. A node that has failed once gets none, so
+    /// that what can't be had is not asked for again.
+    fn find_lessons(&self, node: NodeId, stage: StageId, recipe: &mut Recipe) -> Vec<(NodeId, NodeId)> {
+        let kept = self.strategy.keeps_activations() as usize;
+        let Some(matching) = recipe.matching.as_mut() else { return Vec::new() };
+        if self.nodes.get(&node).is_some_and(|node| node.failures > 0) {
+            return Vec::new();
+        }
+        let serves = |visit: &Visit| {
+            visit.node != node && self.nodes.serving(visit.stage).binary_search(&visit.node).is_ok()
+        };
+        let mut found: Vec<(Lesson, (NodeId, NodeId))> = Vec::new();
+        for (iteration, record) in self.records.iter().rev().take(kept) {
+            for (microbatch, path) in (0..).map(Microbatch).zip(&record.paths) {
+                let Some((before, after)) = path.neighbours(stage).filter(|(a, b)| serves(a) && serves(b))
+                else {
+                    continue;
+                };
+                found.push((Lesson { iteration: *iteration, microbatch }, (before.node, after.node)));
+            }
+        }
+        found.truncate(LESSONS_MAX);
+        found.sort_unstable();
+        matching.lessons = found.iter().map(|(lesson, _)| *lesson).collect();
+        found.into_iter().map(|(_, teachers)| teachers).collect()
     }
 
     /// The stage becomes again what its copy is.
@@ -71,11 +109,12 @@ impl Coordinator {
             recipe: recipe.clone(),
             from: copy.iteration,
             source_lineages: vec![copy.lineage],
+            teachers: Vec::new(),
             gives: Some(copy.state),
         };
         let kind = JoinKind::Rebuild(Box::new(making));
-        self.log(Event::RebuildStarted { stage, node, sources });
-        let method = Method::Rebuild { recipe, donors: vec![keeper] };
+        self.log(Event::RebuildStarted { stage, node, sources, lessons: 0 });
+        let method = Method::Rebuild { recipe, donors: vec![keeper], teachers: Vec::new() };
         self.assign(node, stage, kind, method, vec![keeper], "rebuild");
     }
 
@@ -86,11 +125,12 @@ impl Coordinator {
             recipe: recipe.clone(),
             from: self.iteration,
             source_lineages: vec![self.stages[usize::from(stage.0)].lineage],
+            teachers: Vec::new(),
             gives: None,
         };
         let kind = JoinKind::Rebuild(Box::new(making));
-        self.log(Event::RebuildStarted { stage, node, sources: vec![(stage, 1.0)] });
-        let method = Method::Rebuild { recipe, donors: Vec::new() };
+        self.log(Event::RebuildStarted { stage, node, sources: vec![(stage, 1.0)], lessons: 0 });
+        let method = Method::Rebuild { recipe, donors: Vec::new(), teachers: Vec::new() };
         self.assign(node, stage, kind, method, Vec::new(), "rebuild");
     }
 

@@ -30,6 +30,8 @@ pub(super) struct Making {
     pub(super) from: Iteration,
     /// Of the recipe's sources, in its order.
     pub(super) source_lineages: Vec<u32>,
+    /// Who gives its lessons, in their order.
+    pub(super) teachers: Vec<(NodeId, NodeId)>,
     /// What must come of it, where that is known: a copy gives the bits that were copied.
     pub(super) gives: Option<Digest>,
 }
@@ -61,6 +63,23 @@ pub(super) enum Role {
     Joining(Box<Join>),
     /// A stage.
     Serving { stage: StageId },
+}
+
+impl Join {
+    /// Whether it waits for something that this node is to send.
+    pub(super) fn depends_on(&self, node: NodeId) -> bool {
+        let teaches = || self.teachers().any(|teacher| teacher == node);
+        self.donors.contains(&node) || (self.ready.is_none() && teaches())
+    }
+
+    /// Who gives it lessons, each as often as it does.
+    pub(super) fn teachers(&self) -> impl Iterator<Item = NodeId> {
+        let teachers = match &self.kind {
+            JoinKind::Rebuild(making) => making.teachers.as_slice(),
+            JoinKind::First | JoinKind::Copy | JoinKind::Keep => &[],
+        };
+        teachers.iter().flat_map(|(before, after)| [*before, *after])
+    }
 }
 
 impl Role {

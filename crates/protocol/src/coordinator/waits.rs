@@ -63,8 +63,8 @@ impl Coordinator {
             wait("an origin to come back", left(since_us + ORIGIN_GRACE_US));
         }
         for (node, join) in self.nodes.joins() {
-            let donors = join.donors.iter().filter(|_| join.ready.is_none());
-            let nodes = std::iter::once(node).chain(donors.copied()).collect();
+            let givers = join.donors.iter().copied().chain(join.teachers());
+            let nodes = std::iter::once(node).chain(givers.filter(|_| join.ready.is_none())).collect();
             wait("a state on its way to a node", Owner::Nodes(nodes));
         }
         let (since_us, took_us) = self.last_commit_us;

@@ -330,13 +330,12 @@ impl Worker {
     fn on_failed(&mut self, purpose: Purpose, why: String) {
         match purpose {
             Purpose::Join { transfer, .. } | Purpose::Obtain { transfer } => {
-                self.report(ToCoordinator::TransferFailed { transfer, why });
-                if self.stop_copy_by(transfer) {
+                if self.obtaining.as_ref().is_some_and(|obtaining| obtaining.transfer == transfer) {
+                    self.fail_obtaining(transfer, why);
                     return;
                 }
-                if let Some(obtaining) = self.obtaining.take_if(|obtaining| obtaining.transfer == transfer) {
-                    self.drop_obtaining(obtaining);
-                }
+                self.report(ToCoordinator::TransferFailed { transfer, why });
+                self.stop_copy_by(transfer);
             }
             _ => self.broken(why),
         }

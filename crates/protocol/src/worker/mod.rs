@@ -5,6 +5,7 @@ mod checking;
 mod compute;
 mod copies;
 mod giving_up;
+mod lessons;
 mod passage;
 mod pull;
 mod queues;
@@ -20,6 +21,7 @@ use crate::record::CommitRecord;
 use crate::task::{Handle, Task};
 use compute::{Compute, Purpose};
 use copies::Copies;
+use lessons::KeptActivations;
 use passage::AttemptWork;
 pub use queues::Queue;
 use reduction::Reduction;
@@ -82,6 +84,9 @@ pub struct Worker {
     keeping: Option<(TransferId, Iteration)>,
     donations: BTreeMap<TransferId, Donation>,
     copies: Copies,
+    /// Iterations of which activations are kept, and those that are.
+    iterations_kept: u64,
+    kept: KeptActivations,
     early_requests: Vec<(NodeId, TransferId, u32)>,
     /// The newest transfer that we were told of as a donor; requests for older ones come too late.
     newest_donation: Option<TransferId>,
@@ -121,6 +126,8 @@ impl Worker {
             keeping: None,
             donations: BTreeMap::new(),
             copies: Copies::default(),
+            iterations_kept: 0,
+            kept: KeptActivations::default(),
             early_requests: Vec::new(),
             newest_donation: None,
             saving: Saving::default(),
@@ -221,6 +228,9 @@ impl Worker {
         match message {
             ToWorker::Welcome { node, settings, empty } => {
                 self.me = node;
+                // A strategy that is not known here keeps nothing, and its stages are made without lessons.
+                self.iterations_kept = skipstone_recovery::strategy(&settings.recovery)
+                    .map_or(0, |strategy| strategy.keeps_activations());
                 self.settings = Some(settings);
                 if empty {
                     self.forget_everything();
@@ -298,6 +308,12 @@ impl Worker {
             (ToPeer::Chunk { transfer, index, count, bytes }, Some(payload)) => {
                 self.on_chunk(from, transfer, index, (count, bytes), payload);
             }
+            (ToPeer::LessonRequest { transfer, lesson, which }, None) => {
+                self.on_lesson_request(from, transfer, lesson, which);
+            }
+            (ToPeer::Lesson { transfer, lesson, which }, payload) => {
+                self.on_lesson(from, transfer, (lesson, which), payload);
+            }
             // A payload where none belongs, or none where one does: a malformed frame counts for nothing.
             (_, payload) => self.drop_handles(payload),
         }
@@ -312,6 +328,7 @@ impl Worker {
         self.resend_boundaries(peer);
         self.resend_reductions(peer);
         self.request_again(peer);
+        self.request_lessons(Some(peer));
     }
 
     fn fence(&mut self, nodes: Vec<NodeId>) {
@@ -341,6 +358,7 @@ impl Worker {
     fn commit(&mut self, record: Arc<CommitRecord>) {
         let iteration = record.iteration;
         if self.work.as_ref().is_some_and(|work| work.iteration <= iteration) {
+            self.keep_activations((iteration, record.attempt));
             self.end_attempt();
         }
         self.newest = self.newest.max((iteration.next(), Attempt(0)));
@@ -456,6 +474,8 @@ impl Worker {
             self.drop_handles([state]);
         }
         self.drop_all_copies();
+        let kept = self.kept.take();
+        self.drop_handles(kept);
         let early = std::mem::take(&mut self.early);
         self.drop_handles(early.into_iter().map(|early| early.payload));
         self.commits.clear();

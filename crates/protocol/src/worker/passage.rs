@@ -62,6 +62,11 @@ impl Passage {
         }
     }
 
+    /// What came and what was made on the way forward, which it then no longer has.
+    pub(super) fn take_activations(&mut self) -> (Option<Handle>, Option<Handle>) {
+        (self.forward_in.take(), self.forward_out.take())
+    }
+
     pub(super) fn handles(&self) -> impl Iterator<Item = Handle> {
         [self.forward_in, self.forward_out, self.saved, self.backward_in, self.backward_out]
             .into_iter()
@@ -399,7 +404,7 @@ impl Worker {
         outputs: Vec<Handle>,
         outcome: &Outcome,
     ) {
-        let origin = self.is_origin();
+        let (origin, keeps) = (self.is_origin(), self.keeps_activations());
         let Some((passage, additions)) = self
             .work
             .as_mut()
@@ -420,7 +425,7 @@ impl Worker {
                 passage.forward_out = outputs.first().copied();
                 passage.saved = outputs.get(1).copied();
                 // The origin's forward input is the loss's, and may be here already.
-                let used = if origin { None } else { passage.forward_in.take() };
+                let used = if origin || keeps { None } else { passage.forward_in.take() };
                 self.drop_handles(used);
                 self.pass_on(microbatch, Direction::Forward);
             }
@@ -430,7 +435,7 @@ impl Worker {
                 if let Outcome::Loss { loss_sum, tokens, .. } = outcome {
                     passage.loss_share = Some(LossShare { loss_sum: *loss_sum, tokens: *tokens, place });
                 }
-                let used = passage.forward_in.take();
+                let used = if keeps { None } else { passage.forward_in.take() };
                 self.drop_handles(used);
                 self.pass_on(microbatch, Direction::Backward);
             }

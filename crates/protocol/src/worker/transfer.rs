@@ -5,6 +5,7 @@
 //! meanwhile; the joiner follows the reduced gradients.
 
 use super::compute::Purpose;
+use super::lessons::Lessons;
 use super::pull::Pull;
 use super::{EARLY_REQUESTS_MAX, Held, Worker};
 use crate::message::{Method, ToCoordinator, ToPeer, TransferId};
@@ -38,6 +39,7 @@ pub(super) struct Obtaining {
     pub(super) iteration: Iteration,
     recipe: Option<Recipe>,
     sources: Vec<Pull>,
+    pub(super) lessons: Lessons,
     finishing: bool,
 }
 
@@ -65,8 +67,15 @@ impl Worker {
         }
         // A node that changes its stage starts empty.
         self.forget_everything();
-        let mut obtaining =
-            Obtaining { transfer, stage, iteration, recipe: None, sources: Vec::new(), finishing: false };
+        let mut obtaining = Obtaining {
+            transfer,
+            stage,
+            iteration,
+            recipe: None,
+            sources: Vec::new(),
+            lessons: Lessons::default(),
+            finishing: false,
+        };
         match method {
             Method::Initialise => {
                 let task = Task::Initialise { stage };
@@ -77,7 +86,8 @@ impl Worker {
                 self.compute.enqueue(Purpose::Obtain { transfer }, task, Vec::new(), 1);
             }
             Method::Copy { donors } => obtaining.sources.push(Pull::new(stage, StateFormat::F32, donors)),
-            Method::Rebuild { recipe, donors } => {
+            Method::Rebuild { recipe, donors, teachers } => {
+                obtaining.lessons = Lessons::new(recipe.lessons(), &teachers);
                 let format = recipe.travels_as(stage);
                 obtaining.sources = recipe
                     .sources
@@ -99,6 +109,7 @@ impl Worker {
         if pulls {
             self.request_chunks(None);
         }
+        self.request_lessons(None);
     }
 
     /// Goes on with what is held, once the step that was missed is done. Nobody stepped the stage after that: what is
@@ -246,16 +257,17 @@ impl Worker {
         }
     }
 
-    fn rebuild_if_complete(&mut self) {
+    pub(super) fn rebuild_if_complete(&mut self) {
         let Some(obtaining) = &mut self.obtaining else { return };
         let joined: Vec<_> = obtaining.sources.iter().filter_map(|source| source.joined).collect();
         let Some(recipe) = obtaining.recipe.clone().filter(|_| !obtaining.finishing) else { return };
-        if joined.len() < obtaining.sources.len() {
+        if joined.len() < obtaining.sources.len() || !obtaining.lessons.is_complete() {
             return;
         }
         obtaining.finishing = true;
+        let inputs = joined.into_iter().chain(obtaining.lessons.handles()).collect();
         let (transfer, task) = (obtaining.transfer, Task::Rebuild { stage: obtaining.stage, recipe });
-        self.compute.enqueue(Purpose::Obtain { transfer }, task, joined, 1);
+        self.compute.enqueue(Purpose::Obtain { transfer }, task, inputs, 1);
     }
 
     pub(super) fn obtained(&mut self, transfer: TransferId, outputs: Vec<Handle>, digest: Digest) {
@@ -272,7 +284,16 @@ impl Worker {
 
     pub(super) fn drop_obtaining(&mut self, obtaining: Obtaining) {
         self.compute.cancel(|purpose| purpose.is_of_transfer(obtaining.transfer));
+        self.drop_handles(obtaining.lessons.handles());
         self.drop_handles(obtaining.sources.into_iter().flat_map(Pull::handles));
+    }
+
+    /// What was on its way can't be had; the coordinator decides what comes next.
+    pub(super) fn fail_obtaining(&mut self, transfer: TransferId, why: String) {
+        if let Some(obtaining) = self.obtaining.take_if(|obtaining| obtaining.transfer == transfer) {
+            self.report(ToCoordinator::TransferFailed { transfer, why });
+            self.drop_obtaining(obtaining);
+        }
     }
 
     /// The first iteration whose commit we need while a state is on its way. A stage that is being rebuilt takes no

@@ -52,7 +52,10 @@ fn the_last_origin_comes_back_from_its_copy_and_nothing_else_will_do() {
     let heir = bench.hello(None);
     let (transfer, stage, method) = bench.last_assignment(heir);
     let recipe = Recipe::restore(StageId(0), F32);
-    assert_eq!((stage, method), (StageId(0), Method::Rebuild { recipe, donors: vec![nodes[1]] }));
+    assert_eq!(
+        (stage, method),
+        (StageId(0), Method::Rebuild { recipe, donors: vec![nodes[1]], teachers: vec![] })
+    );
     let donate = ToWorker::Donate { transfer, stage, iteration: Iteration(1), to: heir, format: F32 };
     assert!(was_told(&bench, nodes[1], &donate));
     bench.wait(20_000_000);
@@ -78,11 +81,14 @@ fn what_comes_of_a_copy_must_have_its_bits() {
     lose(&mut bench, nodes[2]);
     let heir = bench.hello(None);
     let (transfer, stage, method) = bench.last_assignment(heir);
-    assert_eq!(method, Method::Rebuild { recipe: Recipe::restore(stage, F32), donors: vec![nodes[3]] });
+    assert_eq!(
+        method,
+        Method::Rebuild { recipe: Recipe::restore(stage, F32), donors: vec![nodes[3]], teachers: vec![] }
+    );
     let (iteration, digest) = (Iteration(1), Digest([9; 32]));
     bench.says(heir, ToCoordinator::Holds { transfer: Some(transfer), stage, iteration, digest });
     let (_, _, method) = bench.last_assignment(heir);
-    let Method::Rebuild { recipe, donors } = method else { panic!("{method:?}") };
+    let Method::Rebuild { recipe, donors, .. } = method else { panic!("{method:?}") };
     assert_eq!((recipe.sources.len(), donors), (2, vec![nodes[1], nodes[3]]), "made from its neighbours");
     assert!(was_told(&bench, nodes[3], &ToWorker::DropCopy { stage }));
 }
@@ -136,7 +142,7 @@ fn of_a_rounded_copy_the_donor_says_what_comes_of_it_and_its_replicas_of_what_it
             let heir = bench.hello(None);
             let (transfer, _, method) = bench.last_assignment(heir);
             let recipe = Recipe::restore(stage, Bf16);
-            assert_eq!(method, Method::Rebuild { recipe, donors: vec![keeper] });
+            assert_eq!(method, Method::Rebuild { recipe, donors: vec![keeper], teachers: vec![] });
             let donate = ToWorker::Donate { transfer, stage, iteration, to: heir, format: Bf16 };
             assert!(was_told(&bench, keeper, &donate));
         }
@@ -288,7 +294,7 @@ fn a_keeper_stays_where_another_replica_can_fill_a_hole() {
     lose(&mut bench, nodes[2]);
     lose(&mut bench, nodes[3]);
     let moved = bench.sent.iter().rev().find_map(|(to, message)| match message {
-        ToWorker::Assign { stage: StageId(1), method: Method::Rebuild { recipe, donors }, .. } => {
+        ToWorker::Assign { stage: StageId(1), method: Method::Rebuild { recipe, donors, .. }, .. } => {
             Some((*to, recipe.restores(StageId(1)), donors.clone()))
         }
         _ => None,

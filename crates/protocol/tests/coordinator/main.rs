@@ -5,6 +5,7 @@ mod entering;
 mod guard;
 mod hedging;
 mod leaving;
+mod lessons;
 mod pace;
 mod placing;
 mod restarting;
@@ -395,7 +396,7 @@ fn a_stage_without_replica_is_routed_around_and_rebuilt_from_its_neighbours() {
     // A new node rebuilds it, and serves it from the next attempt on.
     let heir = bench.hello(None);
     let (_, stage, method) = bench.last_assignment(heir);
-    let Method::Rebuild { recipe, donors } = method else { panic!("{method:?}") };
+    let Method::Rebuild { recipe, donors, .. } = method else { panic!("{method:?}") };
     assert_eq!((stage, donors), (StageId(2), vec![nodes[1], nodes[3]]));
     assert_eq!(recipe.sources.iter().map(|source| source.coefficient).sum::<f64>(), 1.0);
     bench.holds(heir);

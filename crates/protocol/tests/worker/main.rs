@@ -2,6 +2,7 @@
 
 mod checking;
 mod giving_up;
+mod lessons;
 mod saving;
 mod slots;
 mod transfers;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::StageView;
+use crate::{Matching, StageView};
 use crate::{is_every_open, with_every};
 
 fn stages(living: &[bool], norms: &[f64]) -> Vec<StageView> {
@@ -21,6 +21,7 @@ fn sources(name: &str, lost: u16, stages: &[StageView]) -> Vec<(u16, f64)> {
         stages,
         copy_age: None,
         checkpoint_age: None,
+        learning_rate_peak: 1e-3,
     }) {
         Decision::Rebuild(recipe) => {
             recipe.sources.iter().map(|source| (source.stage.0, source.coefficient)).collect()
@@ -97,7 +98,13 @@ fn without_relays_weights_are_fresh_and_the_origin_is_refused() {
     let stages = stages(&[true, false, false], &[1.0; 3]);
     for name in STRATEGY_NAMES.into_iter().filter(|name| !strategy(name).unwrap().is_oracle()) {
         assert!(sources(name, 1, &stages).is_empty());
-        let view = LossView { lost: StageId(0), stages: &stages, copy_age: None, checkpoint_age: None };
+        let view = LossView {
+            lost: StageId(0),
+            stages: &stages,
+            copy_age: None,
+            checkpoint_age: None,
+            learning_rate_peak: 1e-3,
+        };
         assert!(matches!(strategy(name).unwrap().on_loss(&view), Decision::Refuse(_)));
     }
     assert!(strategy("hope").is_err());
@@ -110,6 +117,7 @@ fn recipe(text: &str, norms: &[f64]) -> Recipe {
         stages: &stages,
         copy_age: None,
         checkpoint_age: None,
+        learning_rate_peak: 1e-3,
     }) {
         Decision::Rebuild(recipe) => recipe,
         other => panic!("{other:?}"),
@@ -135,7 +143,13 @@ fn a_copy_of_a_stage_is_taken_as_it_is() {
     let stages = stages(&[true, true, false, true], &[1.0; 4]);
     let decide = |text: &str, lost, copy_age| {
         let strategy = strategy(text).unwrap();
-        strategy.on_loss(&LossView { lost: StageId(lost), stages: &stages, copy_age, checkpoint_age: None })
+        strategy.on_loss(&LossView {
+            lost: StageId(lost),
+            stages: &stages,
+            copy_age,
+            checkpoint_age: None,
+            learning_rate_peak: 1e-3,
+        })
     };
     let restored = |lost| Decision::Rebuild(Recipe::restore(StageId(lost), StateFormat::F32));
     assert_eq!(decide("neighbour-snapshot", 2, Some(3)), restored(2));
@@ -163,7 +177,13 @@ fn a_copy_of_a_stage_is_taken_as_it_is() {
 fn with_a_checkpoint_the_run_goes_back_whatever_is_lost() {
     let stages = stages(&[false, true, false, true], &[1.0; 4]);
     let decide = |text: &str, lost, checkpoint_age| {
-        let view = LossView { lost: StageId(lost), stages: &stages, copy_age: None, checkpoint_age };
+        let view = LossView {
+            lost: StageId(lost),
+            stages: &stages,
+            copy_age: None,
+            checkpoint_age,
+            learning_rate_peak: 1e-3,
+        };
         strategy(text).unwrap().on_loss(&view)
     };
     for lost in [0, 2] {
@@ -191,7 +211,13 @@ fn an_oracle_gives_back_any_stage() {
     let oracle = strategy("oracle").unwrap();
     assert!(oracle.is_oracle() && !checkfree().is_oracle());
     for lost in [0, 2] {
-        let view = LossView { lost: StageId(lost), stages: &stages, copy_age: None, checkpoint_age: None };
+        let view = LossView {
+            lost: StageId(lost),
+            stages: &stages,
+            copy_age: None,
+            checkpoint_age: None,
+            learning_rate_peak: 1e-3,
+        };
         assert_eq!(oracle.on_loss(&view), Decision::Return);
     }
 }
@@ -207,6 +233,7 @@ fn redundant_computation_keeps_a_stage_with_the_one_before_it() {
             stages: &stages,
             copy_age: None,
             checkpoint_age: None,
+            learning_rate_peak: 1e-3,
         })
     };
     assert_eq!(decide(&[true, false, true, true], 1), Decision::Return);
@@ -222,7 +249,13 @@ fn checkfree_is_what_its_name_gives() {
     let parsed = strategy("checkfree").unwrap();
     for lost in 0..5 {
         let (copy_age, checkpoint_age) = (Some(1), Some(2));
-        let view = LossView { lost: StageId(lost), stages: &stages, copy_age, checkpoint_age };
+        let view = LossView {
+            lost: StageId(lost),
+            stages: &stages,
+            copy_age,
+            checkpoint_age,
+            learning_rate_peak: 1e-3,
+        };
         assert_eq!(checkfree().on_loss(&view), parsed.on_loss(&view));
     }
     assert_eq!(checkfree().name(), parsed.name());
@@ -255,5 +288,29 @@ fn what_is_not_known_is_refused_with_the_nearest_that_is() {
     ] {
         let why = strategy(text).map(|_| ()).unwrap_err().to_string();
         assert!(why.contains(says), "{text}: {why}");
+    }
+}
+
+#[test]
+fn matching_takes_steps_after_the_average_and_keeps_activations() {
+    let matching = |text: &str| recipe(text, &[1.0, 1.0, 1.0, 1.0]);
+    let averaged = matching("checkfree:rate_factor=0.3");
+    let matched = matching("match:steps=7,kept=3,rate=2");
+    assert_eq!(matched.sources, averaged.sources);
+    assert_eq!((matched.moments, matched.learning_rate_factor), (averaged.moments, 0.3));
+    let wanted = Matching { steps: 7, rate: 2e-3, lessons: Vec::new() };
+    assert_eq!(
+        matched.matching,
+        Some(wanted),
+        "twice the run's peak; which lessons there are, the coordinator knows"
+    );
+    assert_eq!(averaged.matching, None);
+    let decay = |text: &str| strategy(text).unwrap().rate_decay().map(std::num::NonZeroU64::get);
+    let decays = ["match", "match:rate_decay=none", "match:rate_decay=7", "checkfree"].map(decay);
+    assert_eq!(decays, [Some(10), None, Some(7), None]);
+    let kept = |text: &str| strategy(text).unwrap().keeps_activations();
+    assert_eq!((kept("match:kept=3"), kept("checkfree"), kept("neighbour-snapshot")), (3, 0, 0));
+    for wrong in ["match:steps=0", "match:kept=17", "match:rate=0", "match:rate=nan", "checkfree:steps=3"] {
+        assert!(strategy(wrong).is_err(), "{wrong}");
     }
 }

@@ -62,5 +62,6 @@ fn times(swarm: &SwarmDescription, place: usize) -> TaskTimes {
         embed_us: us(swarm.origin.forward_s),
         embed_backward_us: us(swarm.origin.backward_s),
         loss_us: us(swarm.origin.loss_s),
+        sequences: 1,
     }
 }

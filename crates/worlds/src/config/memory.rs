@@ -84,7 +84,8 @@ impl MemoryPlan {
                 gradients: estimate.gradients,
                 moments: estimate.moments,
                 slots: slots * estimate.saved_per_slot,
-                retained: 2 * microbatches * estimate.boundary,
+                // And the activations, both ways, of the iterations that lost stages are learned from.
+                retained: (2 + 2 * strategy.keeps_activations()) * microbatches * estimate.boundary,
                 reduce: estimate.gradients + exchanged,
                 workspace: estimate.workspace,
                 copies: 0,

@@ -5,7 +5,7 @@ use super::provenance::{self as made, Origin};
 use super::store::Store;
 use super::value::{Poison, Value};
 use skipstone_protocol::{Handle, Outcome, Passed, Task};
-use skipstone_recovery::{Recipe, StateFormat};
+use skipstone_recovery::{Lesson, Recipe, StateFormat};
 use skipstone_types::{Attempt, Digest, Iteration, Microbatch, NodeId, StageId};
 
 /// What a task does to its store when it ends.
@@ -27,6 +27,8 @@ pub(crate) struct Rebuilt {
     pub(crate) stage: StageId,
     pub(crate) recipe: Recipe,
     pub(crate) sources: Vec<Origin>,
+    /// Of each lesson, what came to the stage and what it made of it.
+    pub(crate) lessons: Vec<(Origin, Origin)>,
     pub(crate) state: Origin,
 }
 
@@ -285,7 +287,11 @@ pub(crate) fn run(
             let copy = Value::Frozen { stage, origin, chunks, format };
             Ok(Effects::new(vec![copy], Outcome::State { digest: made::digest(origin) }))
         }
-        (Task::Rebuild { stage, recipe }, sources) if sources.len() == recipe.sources.len() => {
+        (Task::Rebuild { stage, recipe }, given)
+            if given.len() == recipe.sources.len() + 2 * recipe.lessons().len() =>
+        {
+            let (sources, activations) = given.split_at(recipe.sources.len());
+            let lessons = lessons(recipe, activations)?;
             let found = sources.iter().map(|source| state(*source)).collect::<Result<Vec<_>, _>>()?;
             if found.iter().zip(&recipe.sources).any(|((of, _), source)| *of != source.stage) {
                 return Err(wrong());
@@ -294,13 +300,27 @@ pub(crate) fn run(
             let origin = match sources[..] {
                 // A copy gives the same bits again.
                 [only] if recipe.restores(*stage) => only,
-                _ => made::rebuild(*stage, recipe, &sources),
+                _ => made::rebuild(*stage, recipe, &sources, &lessons),
             };
-            let rebuilt = Rebuilt { stage: *stage, recipe: recipe.clone(), sources, state: origin };
+            let rebuilt = Rebuilt { stage: *stage, recipe: recipe.clone(), sources, lessons, state: origin };
             Ok(Effects { rebuilt: Some(rebuilt), ..Effects::state(*stage, origin) })
         }
         _ => Err(wrong()),
     }
+}
+
+/// What came to a lost stage and what it made of it, of each lesson in turn.
+fn lessons(recipe: &Recipe, activations: &[Value]) -> Result<Vec<(Origin, Origin)>, String> {
+    let of = |lesson: &Lesson, value: Value| match activation(value, lesson.microbatch)? {
+        (iteration, origin) if iteration == lesson.iteration => Ok(origin),
+        (iteration, _) => Err(format!("an activation of {} is needed, not of {iteration}", lesson.iteration)),
+    };
+    recipe
+        .lessons()
+        .iter()
+        .zip(activations.chunks_exact(2))
+        .map(|(lesson, both)| Ok((of(lesson, both[0])?, of(lesson, both[1])?)))
+        .collect()
 }
 
 /// The sum of equal parts of several contributors' sums.

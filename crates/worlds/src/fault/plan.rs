@@ -273,10 +273,12 @@ fn draw_recovery(random: &mut Random) -> String {
         .into_iter()
         .filter(|name| !["checkfree+", "redundant", "oracle"].contains(name))
         .collect();
-    let name = *random.pick(&names).unwrap_or(&"checkfree");
+    // The one whose stages take the most messages to be made is drawn more often.
+    let name = if random.chance(0.2) { "match" } else { *random.pick(&names).unwrap_or(&"checkfree") };
     match name {
         "neighbour-snapshot" => format!("{name}:every={}", random.between(1, 7)),
         "checkpoint" => format!("{name}:every={}", random.between(3, 20)),
+        "match" => format!("{name}:kept={}", random.between(1, 4)),
         _ => name.to_owned(),
     }
 }

@@ -87,8 +87,13 @@ pub(crate) fn step(state: Origin, gradient: Origin, t: Iteration, rate: f64, cli
     mix(&[11, state, gradient, t.0, rate.to_bits(), clip.to_bits()])
 }
 
-/// A rebuilt state.
-pub(crate) fn rebuild(stage: StageId, recipe: &Recipe, sources: &[Origin]) -> Origin {
+/// A rebuilt state; of each lesson, what came to the stage and what it made of it.
+pub(crate) fn rebuild(
+    stage: StageId,
+    recipe: &Recipe,
+    sources: &[Origin],
+    lessons: &[(Origin, Origin)],
+) -> Origin {
     let mut words = vec![
         12,
         u64::from(stage.0),
@@ -97,6 +102,10 @@ pub(crate) fn rebuild(stage: StageId, recipe: &Recipe, sources: &[Origin]) -> Or
     ];
     for (source, state) in recipe.sources.iter().zip(sources) {
         words.extend([u64::from(source.stage.0), source.coefficient.to_bits(), *state]);
+    }
+    if let Some(matching) = recipe.matching.as_ref().filter(|_| !lessons.is_empty()) {
+        words.extend([u64::from(matching.steps), matching.rate.to_bits()]);
+        words.extend(lessons.iter().flat_map(|(came, made)| [*came, *made]));
     }
     mix(&words)
 }

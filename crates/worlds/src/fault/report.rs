@@ -26,6 +26,8 @@ pub struct Report {
     pub copies: u64,
     /// Rebuilds from such a copy that began.
     pub restored: u64,
+    /// Stages that were made of others and learned from what neighbours had kept.
+    pub learned: u64,
     /// Times that a run went back to its last checkpoint.
     pub rolled_back: u64,
     /// Shares of lost nodes that replicas replayed.
@@ -104,6 +106,8 @@ pub struct SeedsReport {
     pub copies: u64,
     /// Rebuilds from such a copy that began.
     pub restored: u64,
+    /// Stages that were made of others and learned from what neighbours had kept.
+    pub learned: u64,
     /// Times that a run went back to its last checkpoint.
     pub rolled_back: u64,
     /// Shares of lost nodes that replicas replayed.
@@ -149,6 +153,7 @@ impl SeedsReport {
                 self.rebuilt += report.rebuilt;
                 self.copies += report.copies;
                 self.restored += report.restored;
+                self.learned += report.learned;
                 self.rolled_back += report.rolled_back;
                 self.repaired += report.repaired;
                 self.hedged += report.hedged;

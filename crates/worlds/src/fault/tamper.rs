@@ -105,11 +105,13 @@ pub enum Tamper {
     EchoShares,
     /// The coordinator hears of other sums than checkers got.
     DistortChecks,
+    /// Who makes a stage again is sent other activations than were kept.
+    TeachOtherwise,
 }
 
 impl Tamper {
     /// All of them.
-    pub const ALL: [Self; 45] = [
+    pub const ALL: [Self; 46] = [
         Self::CountTwice,
         Self::HearTheFenced,
         Self::CommitOtherGradient,
@@ -155,6 +157,7 @@ impl Tamper {
         Self::GiveLastSlot,
         Self::EchoShares,
         Self::DistortChecks,
+        Self::TeachOtherwise,
     ];
 }
 
@@ -237,6 +240,9 @@ impl World {
         message: ToPeer,
         payload: Option<Value>,
     ) -> Vec<(ToPeer, Option<Value>)> {
+        if matches!(message, ToPeer::Lesson { .. }) && self.tamper == Some(Tamper::TeachOtherwise) {
+            return vec![(message, payload.map(altered))];
+        }
         if !matches!(message, ToPeer::Boundary { .. }) {
             return vec![(message, payload)];
         }

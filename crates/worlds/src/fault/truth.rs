@@ -4,6 +4,7 @@ use super::compute::Rebuilt;
 use super::invariants::Observation;
 use super::provenance::{self as made, Origin};
 use skipstone_protocol::{CommitRecord, Entry, Method, SavedStage, ToCoordinator, ToWorker};
+use skipstone_recovery::Lesson;
 use skipstone_types::{Attempt, Digest, Iteration, Microbatch, NodeId, Settings, StageId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -51,6 +52,10 @@ pub(super) struct Truth {
     lineages: Vec<u32>,
     /// By how much sums of nodes that lie differ from what they should be, of the attempts that may still count.
     lies: BTreeMap<(Iteration, Attempt, NodeId), u64>,
+    /// What came to a stage and what it made of it, of every microbatch that passed through it in a committed iteration; none are
+    /// kept where the strategy has nobody learn from them.
+    passed: BTreeMap<(StageId, Lesson), (Origin, Origin)>,
+    keeps_passed: bool,
     /// The last `state/` that was published.
     pub(super) published: Option<(Iteration, Vec<SavedStage>)>,
 }
@@ -76,6 +81,9 @@ impl Truth {
             states: vec![states],
             assigned: BTreeMap::new(),
             lies: BTreeMap::new(),
+            passed: BTreeMap::new(),
+            keeps_passed: skipstone_recovery::strategy(&settings.recovery)
+                .is_ok_and(|strategy| strategy.keeps_activations() > 0),
             published: None,
         }
     }
@@ -83,6 +91,11 @@ impl Truth {
     /// Iterations committed.
     pub(super) fn committed(&self) -> u64 {
         self.records.len() as u64
+    }
+
+    /// Whether a microbatch came to a stage so in a committed iteration, and left it so.
+    pub(super) fn has_passed(&self, stage: StageId, lesson: Lesson, (came, made): (Origin, Origin)) -> bool {
+        self.passed.get(&(stage, lesson)) == Some(&(came, made))
     }
 
     /// The stage that a node was last given.
@@ -226,6 +239,9 @@ impl Truth {
             self.lies.get(&(t, record.attempt, node)).copied().unwrap_or(0)
         });
         self.lies.retain(|(of, ..), _| *of > t);
+        if self.keeps_passed {
+            self.passed.extend(passed(record, &states));
+        }
         if let Some(current) = self.states.last_mut() {
             current.clone_from(&states);
         }
@@ -250,6 +266,21 @@ impl Truth {
 pub(super) fn clip_factor(settings: &Settings, norm: f64) -> f64 {
     let max = settings.clip_norm_max;
     if max > 0.0 && norm > max { max / norm } else { 1.0 }
+}
+
+/// What came to each stage, and what it made of it, along the paths of a record.
+fn passed(record: &CommitRecord, states: &[Origin]) -> Vec<((StageId, Lesson), (Origin, Origin))> {
+    let iteration = record.iteration;
+    let mut passed = Vec::new();
+    for (microbatch, path) in (0..).map(Microbatch).zip(&record.paths) {
+        let (mut activation, _) = made::embed(states[0], iteration, microbatch);
+        for visit in path.0.iter().skip(1) {
+            let (next, _) = made::forward(states[usize::from(visit.stage.0)], microbatch, activation);
+            passed.push(((visit.stage, Lesson { iteration, microbatch }), (activation, next)));
+            activation = next;
+        }
+    }
+    passed
 }
 
 /// What the paths of a record make of these states, in peace but for lies that nobody has found.

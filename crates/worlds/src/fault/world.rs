@@ -283,7 +283,8 @@ impl World {
             Logged::StageRebuilt { .. } => self.report.rebuilt += 1,
             Logged::RolledBack { .. } => self.report.rolled_back += 1,
             Logged::CopyKept { .. } => self.report.copies += 1,
-            Logged::RebuildStarted { stage, sources, .. } => {
+            Logged::RebuildStarted { stage, sources, lessons, .. } => {
+                self.report.learned += u64::from(*lessons > 0);
                 let restores = sources.iter().any(|(source, _)| source == stage);
                 self.report.restored += u64::from(restores);
             }

@@ -9,7 +9,9 @@
 
 use super::error::ReplayError;
 use super::machine::Machine;
+use super::needs::Needs;
 use skipstone_protocol::{Addition, CommitRecord, Handle, Outcome, StageRecord, Task};
+use skipstone_recovery::Lesson;
 use skipstone_types::{Digest, Microbatch, StageId};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -45,13 +47,18 @@ struct Passing {
 pub(super) struct Run<'a> {
     record: &'a CommitRecord,
     machines: &'a mut [Machine],
+    needs: &'a mut Needs,
     passing: Vec<Passing>,
     queues: Vec<Queue>,
     losses: BTreeMap<Microbatch, (f64, u64)>,
 }
 
 impl<'a> Run<'a> {
-    pub(super) fn new(record: &'a CommitRecord, machines: &'a mut [Machine]) -> Result<Self, ReplayError> {
+    pub(super) fn new(
+        record: &'a CommitRecord,
+        machines: &'a mut [Machine],
+        needs: &'a mut Needs,
+    ) -> Result<Self, ReplayError> {
         let mut queues = Vec::new();
         for part in &record.stages {
             for share in &part.shares {
@@ -79,7 +86,7 @@ impl<'a> Run<'a> {
                 })
             })
             .collect::<Result<_, _>>()?;
-        Ok(Self { record, machines, passing, queues, losses: BTreeMap::new() })
+        Ok(Self { record, machines, needs, passing, queues, losses: BTreeMap::new() })
     }
 
     /// Runs it to its end.
@@ -289,10 +296,16 @@ impl<'a> Run<'a> {
                 Some(input) => (Task::Forward { microbatch }, vec![state, input]),
             };
             let (_, outputs) = machine.run(task, &inputs, 2).map_err(&failed)?;
-            if let Some(input) = input {
-                machine.forget(&[input]);
-            }
             let [made, saved] = outputs[..] else { return Err(failed("no activation was made".to_owned())) };
+            if let Some(input) = input {
+                let lesson = Lesson { iteration, microbatch };
+                let machine = &self.machines[usize::from(stage.0)];
+                if self.needs.wants_lesson(stage, lesson) {
+                    let both = machine.payload(input).and_then(|came| Ok((came, machine.payload(made)?)));
+                    self.needs.keep_lesson(stage, lesson, both.map_err(&failed)?);
+                }
+                self.machine(stage).forget(&[input]);
+            }
             *kept = Some(saved);
             activation = Some((stage, made));
         }

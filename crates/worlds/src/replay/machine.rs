@@ -1,6 +1,7 @@
 //! One stage in a replay: its state, and the engine that every node of a live run computes with.
 
 use crate::live::store::{Engine, EngineSetup, Feed, StageState, TensorStore};
+use skipstone_net::Payload;
 use skipstone_protocol::{Handle, Outcome, Task, TaskId};
 use skipstone_types::{Digest, StageId};
 use std::sync::Arc;
@@ -92,6 +93,16 @@ impl Machine {
     /// Takes in a state as a task's input.
     pub(super) fn adopt(&mut self, state: Arc<StageState>) -> Handle {
         self.store.adopt(state)
+    }
+
+    /// A boundary tensor, as a frame would carry it.
+    pub(super) fn payload(&self, tensor: Handle) -> Result<Payload, String> {
+        self.store.payload(tensor).ok_or_else(|| "a boundary tensor is missing; this is a bug".to_owned())
+    }
+
+    /// Takes a boundary tensor in.
+    pub(super) fn receive(&mut self, payload: Payload) -> Result<Handle, String> {
+        self.store.receive(payload).ok_or_else(|| "a boundary tensor is empty; this is a bug".to_owned())
     }
 
     pub(super) fn forget(&mut self, handles: &[Handle]) {

@@ -21,6 +21,7 @@ use machine::Machine;
 use needs::Needs;
 use serde::Serialize;
 use skipstone_protocol::{CommitRecord, Entry, Rebuild, SavedStage, Task};
+use skipstone_recovery::Lesson;
 use skipstone_types::{Digest, Iteration, StageId};
 
 /// What a replay starts from.
@@ -219,8 +220,21 @@ impl<'a> Replay<'a> {
             })?;
             sources.push(state);
         }
+        let mut lessons = Vec::new();
+        for lesson in rebuild.recipe.lessons() {
+            let (came, made) = self.needs.take_lesson(stage, *lesson).ok_or_else(|| {
+                let Lesson { iteration: of, microbatch } = lesson;
+                let why = format!("it was learned from {microbatch} of {of}, which never passed through it");
+                ReplayError::Impossible { iteration, stage, why }
+            })?;
+            lessons.extend([came, made]);
+        }
         let machine = self.machine(stage)?;
-        let inputs: Vec<_> = sources.into_iter().map(|state| machine.adopt(state)).collect();
+        let mut inputs: Vec<_> = sources.into_iter().map(|state| machine.adopt(state)).collect();
+        for payload in lessons {
+            let tensor = machine.receive(payload);
+            inputs.push(tensor.map_err(|why| ReplayError::Computation { iteration, stage, why })?);
+        }
         let task = Task::Rebuild { stage, recipe: rebuild.recipe.clone() };
         machine.make_state(task, &inputs).map_err(|why| ReplayError::Computation {
             iteration,
@@ -251,7 +265,7 @@ impl<'a> Replay<'a> {
                 self.check_state(part.stage, "state before the step", state)?;
             }
         }
-        let computed = Run::new(record, &mut self.machines)?.compute()?;
+        let computed = Run::new(record, &mut self.machines, &mut self.needs)?.compute()?;
         self.compare(record, &computed)?;
         self.step(record, computed)?;
         self.chain.push((record.iteration, record.digest()));

@@ -29,6 +29,8 @@ pub struct TaskTimes {
     pub embed_backward_us: u64,
     /// Head and loss.
     pub loss_us: u64,
+    /// Sequences of a microbatch, at least 1.
+    pub sequences: u32,
 }
 
 impl TaskTimes {
@@ -45,6 +47,7 @@ impl TaskTimes {
             embed_us: us(origin),
             embed_backward_us: us(origin * backward),
             loss_us: us(loss),
+            sequences: 1,
         }
     }
 
@@ -61,14 +64,18 @@ impl TaskTimes {
         let relay_layers = config.layers_per_relay()?;
         let origin = config.origin_layers as f64 / relay_layers as f64;
         if pace_s != PACE_FROM_TABLE {
-            return Ok(Some(Self::new(pace_s, origin, table)));
+            return Ok(Some(Self::new(pace_s, origin, table).with_sequences(config.batch)));
         }
         let speeds = table.map(|table| table.node_speeds.as_slice()).unwrap_or_default();
         if speeds.is_empty() {
             return Err(ConfigError::PaceUnknown);
         }
         let forward_s = speeds[place % speeds.len()] * relay_layers as f64 * config.batch as f64;
-        Ok(Some(Self::new(forward_s, origin, table)))
+        Ok(Some(Self::new(forward_s, origin, table).with_sequences(config.batch)))
+    }
+
+    fn with_sequences(self, batch: usize) -> Self {
+        Self { sequences: u32::try_from(batch).unwrap_or(u32::MAX).max(1), ..self }
     }
 
     /// Of a node that also computes the forward of the next stage for each microbatch (of a relay's, also after the last relay, whose
@@ -87,6 +94,14 @@ impl TaskTimes {
             Task::Embed { .. } => self.embed_us,
             Task::EmbedBackward { .. } => self.embed_backward_us,
             Task::Loss { .. } => self.loss_us,
+            // A forward and a backward of a sequence a step.
+            Task::Rebuild { recipe, .. } if !recipe.lessons().is_empty() => {
+                let steps = recipe.matching.as_ref().map_or(0, |matching| u64::from(matching.steps));
+                // And how far off it is, before and after.
+                let looks = 2 * recipe.lessons().len() as u64;
+                steps * (self.forward_us + self.backward_us) / u64::from(self.sequences.max(1))
+                    + looks * self.forward_us
+            }
             _ => return None,
         };
         Some(Duration::from_micros(us))
@@ -150,6 +165,7 @@ mod tests {
             embed_us: 0,
             embed_backward_us: 0,
             loss_us: 125_000,
+            sequences: 1,
         };
         assert_eq!(times, want);
         assert_eq!(times.of(&Task::NewSum), None);

@@ -73,6 +73,26 @@ fn every_bit_comes_out_again_after_rebuilds() {
     }
 }
 
+#[test]
+fn every_bit_comes_out_again_after_stages_learned_from_their_neighbours() {
+    let recovery = "match:steps=3,kept=2".to_owned();
+    let config = RunConfig { steps: 4, spares: 1, recovery, ..small(3, 0, 1) };
+    let (mut learned, mut lessons) = (0, 0);
+    kills(&config, 11, |swarm| {
+        let report = again(&config, &swarm.journal, swarm).unwrap();
+        assert_eq!(report.records as usize, swarm.records().len());
+        let rebuilds = swarm.journal.iter().filter_map(|entry| match entry {
+            Entry::Rebuilt(rebuild) => Some(rebuild.recipe.lessons().len()),
+            _ => None,
+        });
+        for count in rebuilds.filter(|count| *count > 0) {
+            learned += 1;
+            lessons += count;
+        }
+    });
+    assert!(learned > 10 && lessons > learned, "{learned} stages, {lessons} lessons");
+}
+
 /// Two of five microbatches meet the other three at the nodes of stages 1 and 2, in two slots.
 #[test]
 fn every_bit_comes_out_again_after_repairs_of_swapped_paths() {

@@ -4,8 +4,8 @@ use super::swarm::{VOCABULARY, engine_setup, feed, small};
 use skipstone_model::StageLayout;
 use skipstone_protocol::{Handle, Outcome, Task, TaskId};
 use skipstone_recovery::StateFormat::{self, F32};
-use skipstone_recovery::{Moments, Recipe, Source};
-use skipstone_types::{Iteration, StageId};
+use skipstone_recovery::{Lesson, Matching, Moments, Recipe, Source};
+use skipstone_types::{Iteration, Microbatch, StageId};
 use skipstone_worlds::live::store::{
     CHUNK_VALUES, Engine, Flat, StageState, StateWriter, Tensor, TensorStore, WriteJob, stage_path,
 };
@@ -225,6 +225,7 @@ fn a_stage_is_rebuilt_from_neighbours_and_from_the_origin_s_layers() {
         moments: Moments::Zero,
         learning_rate_factor: 1.1,
         format: F32,
+        matching: None,
     };
     bench.run(Task::Rebuild { stage: StageId(1), recipe }, &[0, 2], &[9]);
     let [origin, above, rebuilt] = [0, 2, 9].map(|handle| bench.store.state(Handle(handle)).unwrap());
@@ -253,4 +254,62 @@ fn parts_cover_a_sum_without_overlap() {
     }
     let sum = Flat::new(vec![0.0]);
     assert!(matches!(Tensor::Flat(sum), Tensor::Flat(_)));
+}
+
+/// A stage is made of another one's weights, and learns from what a third, which is the lost one, made of two activations.
+#[test]
+fn a_rebuilt_stage_learns_to_answer_as_the_lost_one_did() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::new(dir.path());
+    let config = small(2, 1, 1);
+    let shape = config.shape(VOCABULARY).unwrap();
+    let (lost, other) = (StageId(1), StageId(2));
+    bench.run(Task::Initialise { stage: lost }, &[], &[0]);
+    bench.run(Task::Initialise { stage: other }, &[], &[1]);
+    let values = shape.tokens() * shape.model.hidden_size;
+    for microbatch in 0..2_u32 {
+        let came: Vec<f32> =
+            (0..values).map(|at| ((at as f32 + 91.0 * microbatch as f32) * 0.37).sin()).collect();
+        let handle = bench.store.receive(skipstone_net::Payload::F32(came.into())).unwrap();
+        assert_eq!(handle.0, Handle::RECEIVED + u64::from(microbatch));
+        let forward = Task::Forward { microbatch: Microbatch(microbatch) };
+        let made = 10 + u64::from(microbatch);
+        bench.run(forward, &[0, handle.0], &[made, 20 + made]);
+    }
+    let lessons = |count: u32| {
+        (0..count)
+            .map(|microbatch| Lesson { iteration: Iteration(3), microbatch: Microbatch(microbatch) })
+            .collect()
+    };
+    let recipe = |steps, rate, count| Recipe {
+        sources: vec![Source { stage: other, coefficient: 1.0 }],
+        moments: Moments::Zero,
+        learning_rate_factor: 1.0,
+        format: F32,
+        matching: Some(Matching { steps, rate, lessons: lessons(count) }),
+    };
+    let activations = [Handle::RECEIVED, 10, Handle::RECEIVED + 1, 11];
+    let mut rebuild = |to: u64, recipe: Recipe| {
+        let given = 2 * recipe.lessons().len();
+        let inputs: Vec<u64> = std::iter::once(1).chain(activations[..given].iter().copied()).collect();
+        let made = bench.run(Task::Rebuild { stage: lost, recipe }, &inputs, &[to]);
+        assert!(matches!(made, Outcome::State { .. }), "{made:?}");
+        // How far its answer to the first activation is from the lost stage's.
+        bench.run(Task::Forward { microbatch: Microbatch(0) }, &[to, Handle::RECEIVED], &[to + 1, to + 2]);
+        let [answer, wanted] = [to + 1, 10].map(|handle| bench.store.values(Handle(handle)).unwrap());
+        let distance: f32 = answer.iter().zip(wanted.iter()).map(|(a, b)| (a - b).powi(2)).sum();
+        (made, distance)
+    };
+    let (untaught, far) = rebuild(100, recipe(60, 1e-2, 0));
+    let (taught, near) = rebuild(200, recipe(60, 1e-2, 2));
+    assert!(near < far / 20.0, "{far} {near}");
+    assert_ne!(taught, untaught);
+    assert_eq!(rebuild(300, recipe(60, 1e-2, 2)), (taught, near), "the same bits again");
+    // What gets it no nearer is not taken.
+    assert_eq!(rebuild(400, recipe(60, 1e30, 2)).0, untaught);
+    // A neighbour that sends something else spoils the transfer, not the process.
+    let short = bench.store.receive(skipstone_net::Payload::F32(vec![1.0; values - 1].into())).unwrap();
+    let recipe = recipe(3, 1e-3, 1);
+    let made = bench.run(Task::Rebuild { stage: lost, recipe }, &[1, Handle::RECEIVED, short.0], &[500]);
+    assert!(matches!(&made, Outcome::Failed { why } if why.contains("no activation")), "{made:?}");
 }

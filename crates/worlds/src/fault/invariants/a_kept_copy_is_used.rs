@@ -66,7 +66,7 @@ impl Invariant for AKeptCopyIsUsed {
                 ToCoordinator::TransferFailed { .. } => self.forget_node(*node),
                 _ => {}
             },
-            Observation::Log { event: Event::RebuildStarted { stage, node, sources } } => {
+            Observation::Log { event: Event::RebuildStarted { stage, node, sources, .. } } => {
                 let restores = matches!(sources[..], [(source, _)] if source == *stage);
                 let keeper = self.keepers.get(stage).filter(|keeper| *keeper != node);
                 if let Some(keeper) = keeper.filter(|_| !restores) {

@@ -1,8 +1,9 @@
-//! A node keeps a bounded number of tensors, and nothing of an attempt that is over.
+//! A node keeps a bounded number of tensors, and nothing of an attempt that is over but the activations that others may learn from.
 
 use super::{Invariant, Observation};
 use crate::fault::truth::Truth;
-use crate::fault::value::Kind;
+use crate::fault::value::{Kind, Value};
+use skipstone_recovery::LESSONS_MAX;
 use skipstone_types::Settings;
 
 /// See the file's name.
@@ -12,6 +13,8 @@ pub(super) struct HandlesBounded {
     reductions: usize,
     states: usize,
     sums: usize,
+    /// Activations of past attempts.
+    lessons: usize,
 }
 
 impl Invariant for HandlesBounded {
@@ -43,9 +46,14 @@ impl Invariant for HandlesBounded {
         if store.count(Kind::Sum) > self.sums {
             return Err(format!("{node} keeps {} gradient sums", store.count(Kind::Sum)));
         }
+        let mut lessons = 0;
         let left = store.entries().find(|(_, entry)| {
             let of_attempt = matches!(entry.value.kind(), Kind::Boundary | Kind::Saved | Kind::Sum);
-            of_attempt && entry.birth < *attempt
+            let is_past = of_attempt && entry.birth < *attempt;
+            let is_lesson =
+                is_past && matches!(entry.value, Value::Activation { .. }) && lessons < self.lessons;
+            lessons += usize::from(is_lesson);
+            is_past && !is_lesson
         });
         match left {
             None => Ok(()),
@@ -60,14 +68,19 @@ impl HandlesBounded {
     pub(super) fn new(settings: &Settings) -> Self {
         let microbatches = settings.microbatches as usize;
         let replicas = usize::from(settings.replicas).max(settings.nodes());
+        let kept = skipstone_recovery::strategy(&settings.recovery)
+            .map_or(0, |strategy| strategy.keeps_activations() as usize);
+        // One each way of every microbatch of the iterations that are kept; or, of who makes a stage again, what it is sent for that.
+        let lessons = if kept == 0 { 0 } else { (2 * kept * microbatches).max(2 * LESSONS_MAX) };
         Self {
             // Four of each microbatch are kept to be sent again; frames that came early are as many again.
-            boundaries: 5 * microbatches + 8 * microbatches + 64,
+            boundaries: 5 * microbatches + 8 * microbatches + 64 + lessons,
             // Its own, and one of a share that it computes again.
             sums: 1 + usize::from(settings.spot_checks.are_on()),
             // Own parts, pieces, reduced parts and the gradient, of each iteration that a follower lags behind.
             reductions: 10 * (3 * replicas + 1),
             states: 2 + settings.nodes(),
+            lessons,
         }
     }
 }

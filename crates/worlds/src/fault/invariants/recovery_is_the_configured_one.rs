@@ -5,7 +5,7 @@ use crate::fault::compute::Rebuilt;
 use crate::fault::provenance as made;
 use crate::fault::truth::Truth;
 use skipstone_protocol::Entry;
-use skipstone_recovery::{Decision, LossView, Recipe, StageView};
+use skipstone_recovery::{Decision, LESSONS_MAX, LossView, Matching, Recipe, StageView};
 use skipstone_types::{Digest, Iteration, StageId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -60,7 +60,16 @@ impl Invariant for RecoveryIsTheConfiguredOne {
 }
 
 fn check(rebuilt: &Rebuilt, truth: &Truth, until: usize) -> Result<(), String> {
-    let Rebuilt { stage, recipe, sources, .. } = rebuilt;
+    let Rebuilt { stage, recipe, sources, lessons, .. } = rebuilt;
+    let mut learned = recipe.lessons().iter().zip(lessons);
+    if let Some((lesson, _)) =
+        learned.find(|(lesson, activations)| !truth.has_passed(*stage, **lesson, **activations))
+    {
+        return Err(format!("{stage} is learned from {lesson:?}, which never passed through it so"));
+    }
+    if recipe.lessons().len() > LESSONS_MAX {
+        return Err(format!("{stage} is learned from {} lessons", recipe.lessons().len()));
+    }
     // States repeat while a stage stands still, so several iterations may fit.
     let fits = |t: &usize| {
         let mut found = recipe.sources.iter().zip(sources);
@@ -80,6 +89,13 @@ fn check(rebuilt: &Rebuilt, truth: &Truth, until: usize) -> Result<(), String> {
     }
 }
 
+/// Which lessons there are depends on who lives.
+fn without_lessons(recipe: &Recipe) -> Recipe {
+    let matching = recipe.matching.as_ref();
+    let matching = matching.map(|matching| Matching { lessons: Vec::new(), ..matching.clone() });
+    Recipe { matching, ..recipe.clone() }
+}
+
 /// Whether the strategy gives this recipe for any set of living stages: only the nearest ones matter.
 fn is_configured(stage: StageId, recipe: &Recipe, truth: &Truth, norms: &[f64]) -> bool {
     let Ok(strategy) = skipstone_recovery::strategy(&truth.settings.recovery) else { return false };
@@ -97,8 +113,15 @@ fn is_configured(stage: StageId, recipe: &Recipe, truth: &Truth, norms: &[f64]) 
                 })
                 .collect();
             [None, Some(1)].into_iter().any(|copy_age| {
-                let view = LossView { lost: stage, stages: &views, copy_age, checkpoint_age: None };
-                strategy.on_loss(&view) == Decision::Rebuild(recipe.clone())
+                let learning_rate_peak = truth.settings.learning_rate.peak;
+                let view = LossView {
+                    lost: stage,
+                    stages: &views,
+                    copy_age,
+                    checkpoint_age: None,
+                    learning_rate_peak,
+                };
+                strategy.on_loss(&view) == Decision::Rebuild(without_lessons(recipe))
             })
         })
     })

@@ -3,6 +3,7 @@
 use super::boundary;
 use super::files::{StateFile, stage_path};
 use super::inputs::{flat, state, sum_of, take_flats, take_saved};
+use super::learn::learn;
 use super::tensor::{Flat, Tensor};
 use super::{Done, EngineSetup, Feed, Job, PackedState, RunFiles, StageState};
 use skipstone_data::{SampleOrder, TokenDataset};
@@ -364,12 +365,12 @@ impl Engine {
             return restore(inputs, stage, recipe.format);
         }
         let mut new = self.initial(stage);
-        let sources = (0..inputs.len())
-            .map(|index| state(inputs, index).map(Arc::as_ref))
-            .collect::<Result<Vec<_>, _>>()?;
-        if sources.len() != recipe.sources.len() {
-            return Err(format!("{} states for {} sources", sources.len(), recipe.sources.len()));
+        let (needed, lessons) = (recipe.sources.len(), recipe.lessons().len());
+        if inputs.len() != needed + 2 * lessons {
+            return Err(format!("{} tensors for {needed} sources and {lessons} lessons", inputs.len()));
         }
+        let sources =
+            (0..needed).map(|index| state(inputs, index).map(Arc::as_ref)).collect::<Result<Vec<_>, _>>()?;
         new.learning_rate_factor = recipe.learning_rate_factor as f32;
         if !sources.is_empty() {
             let layout = self.layout(stage);
@@ -397,6 +398,22 @@ impl Engine {
                 mix(&mut new.second_moments, |source| &source.second_moments)?;
                 new.optimizer_step = sources.iter().map(|source| source.optimizer_step).min().unwrap_or(0);
             }
+        }
+        if let Some(matching) = &recipe.matching {
+            let values = self.setup.shape.tokens() * self.setup.shape.model.hidden_size;
+            let activation = |at: usize| {
+                let activation = flat(inputs, at)?.as_slice();
+                let fits = activation.len() == values;
+                fits.then_some(activation).ok_or_else(|| format!("input {at} is no activation of this run"))
+            };
+            let lesson = |index: usize| {
+                let at = needed + 2 * index;
+                Ok((activation(at)?, activation(at + 1)?))
+            };
+            let lessons = (0..lessons).map(lesson).collect::<Result<Vec<_>, String>>()?;
+            let optimizer = self.setup.optimizer;
+            learn(self.backend(stage)?, optimizer, &mut new.parameters, matching, &lessons)
+                .map_err(|error| error.to_string())?;
         }
         Ok(held(new))
     }

@@ -8,6 +8,7 @@ mod engine;
 mod feed;
 mod files;
 mod inputs;
+mod learn;
 mod packed;
 mod recycle;
 mod run_files;
