@@ -119,9 +119,9 @@ pub enum Task {
         /// and its digest is that of the state which comes of it then.
         format: StateFormat,
     },
-    /// A lost stage from other stages' states, in the order of the recipe's sources, and two activations for each of its lessons: what
-    /// the stage was sent, and what it made of it. `[state, …, activation, activation, …] → [state]`, [`Outcome::State`]. A recipe that restores the stage, without an input: what the stage was, which only a simulation
-    /// remembers.
+    /// A lost stage from other stages' states, in the order of the recipe's sources, and two activations for each of its lessons:
+    /// what the stage was sent, and what it made of it. `[state, …, activation, activation, …] → [state]`, [`Outcome::State`].
+    /// A recipe that restores the stage, without an input: what the stage was, which only a simulation remembers.
     Rebuild {
         /// The stage to make.
         stage: StageId,

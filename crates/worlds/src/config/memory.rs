@@ -84,8 +84,9 @@ impl MemoryPlan {
                 gradients: estimate.gradients,
                 moments: estimate.moments,
                 slots: slots * estimate.saved_per_slot,
-                // And the activations, both ways, of the iterations that lost stages are learned from.
-                retained: (2 + 2 * strategy.keeps_activations()) * microbatches * estimate.boundary,
+                retained: boundaries_retained(strategy.keeps_activations())
+                    * microbatches
+                    * estimate.boundary,
                 reduce: estimate.gradients + exchanged,
                 workspace: estimate.workspace,
                 copies: 0,
@@ -151,6 +152,12 @@ impl fmt::Display for MemoryPlan {
         }
         write!(f, "{:<12} {:>10}", "all nodes", bytes_in_units(self.total()))
     }
+}
+
+/// Boundary tensors that are kept of each microbatch: what was made each way, until the commit; and, where lost stages are learned from
+/// what passed in so many iterations, what came as well, and both of those iterations.
+fn boundaries_retained(iterations_kept: u64) -> u64 {
+    if iterations_kept == 0 { 2 } else { 3 + 2 * iterations_kept }
 }
 
 /// What copies take at most: of other stages' states as many as a node holds (`COPIES_HELD_MAX`: the copy that it keeps, and the

@@ -26,8 +26,16 @@ fn defaults_are_a_run() {
     assert_eq!(origin.copies, state(origin) + 2 * state(relay));
     let largest = state(origin).max(state(relay));
     assert_eq!(relay.copies, state(relay) + 2 * largest);
-    let bare = RunConfig { recovery: "checkfree".to_owned(), ..config };
-    let bare = bare.memory_plan(300).unwrap();
+    let of = |recovery: &str| {
+        let config = RunConfig { recovery: recovery.to_owned(), ..config.clone() };
+        config.memory_plan(300).unwrap()
+    };
+    let bare = of("checkfree");
+    // Two boundary tensors of each microbatch; who keeps three iterations has one more, and six.
+    for (taught, bare) in of("match:kept=3").nodes.iter().zip(&bare.nodes) {
+        assert_eq!(2 * taught.retained, 9 * bare.retained);
+        assert_eq!(taught.total() - taught.retained, bare.total() - bare.retained);
+    }
     assert_eq!(bare.nodes[0].copies + bare.nodes[1].copies, 0);
 }
 
