@@ -14,18 +14,46 @@ pub(super) type Key = (StageId, u32, Iteration);
 /// The two activations of a lesson, as they were sent.
 pub(super) type LessonPayloads = (Payload, Payload);
 
-/// States needed later, and those of them that are there.
+/// What is needed later, and what of it is there.
+struct Wanted<K, V> {
+    /// How often each is still asked for.
+    wanted: BTreeMap<K, u32>,
+    kept: BTreeMap<K, V>,
+}
+
+impl<K, V> Default for Wanted<K, V> {
+    fn default() -> Self {
+        Self { wanted: BTreeMap::new(), kept: BTreeMap::new() }
+    }
+}
+
+impl<K: Ord + Copy, V: Clone> Wanted<K, V> {
+    fn want(&mut self, key: K) {
+        *self.wanted.entry(key).or_default() += 1;
+    }
+
+    /// What was kept; it is forgotten when nobody asks again.
+    fn take(&mut self, key: K) -> Option<V> {
+        let value = self.kept.get(&key).cloned();
+        if let Some(left) = self.wanted.get_mut(&key) {
+            *left -= 1;
+            if *left == 0 {
+                self.wanted.remove(&key);
+                self.kept.remove(&key);
+            }
+        }
+        value
+    }
+}
+
+/// States needed later, and those of them that are there; the same of lessons: what came to a stage, and what it made of it.
 ///
 /// A rollback may bring the same key about again, with other bits: then the newer one counts, as whoever asks next is
 /// of the newer generation.
 #[derive(Default)]
 pub(super) struct Needs {
-    /// How often each is still asked for.
-    wanted: BTreeMap<Key, u32>,
-    kept: BTreeMap<Key, Arc<StageState>>,
-    /// The same of lessons: what came to a stage, and what it made of it.
-    lessons_wanted: BTreeMap<(StageId, Lesson), u32>,
-    lessons: BTreeMap<(StageId, Lesson), LessonPayloads>,
+    states: Wanted<Key, Arc<StageState>>,
+    lessons: Wanted<(StageId, Lesson), LessonPayloads>,
 }
 
 impl Needs {
@@ -34,7 +62,7 @@ impl Needs {
         for entry in entries {
             if let Entry::Rebuilt(rebuild) = entry {
                 for lesson in rebuild.recipe.lessons() {
-                    *needs.lessons_wanted.entry((rebuild.stage, *lesson)).or_default() += 1;
+                    needs.lessons.want((rebuild.stage, *lesson));
                 }
             }
             let keys: Vec<Key> = match entry {
@@ -51,7 +79,7 @@ impl Needs {
                 _ => Vec::new(),
             };
             for key in keys {
-                *needs.wanted.entry(key).or_default() += 1;
+                needs.states.want(key);
             }
         }
         needs
@@ -59,46 +87,29 @@ impl Needs {
 
     /// Whether this state is needed later.
     pub(super) fn wants(&self, key: Key) -> bool {
-        self.wanted.contains_key(&key)
+        self.states.wanted.contains_key(&key)
+    }
+
+    pub(super) fn keep(&mut self, key: Key, state: Arc<StageState>) {
+        self.states.kept.insert(key, state);
+    }
+
+    /// A state that was kept.
+    pub(super) fn take(&mut self, key: Key) -> Option<Arc<StageState>> {
+        self.states.take(key)
     }
 
     /// Whether what came to a stage, and what it made of it, is needed later.
     pub(super) fn wants_lesson(&self, stage: StageId, lesson: Lesson) -> bool {
-        self.lessons_wanted.contains_key(&(stage, lesson))
+        self.lessons.wanted.contains_key(&(stage, lesson))
     }
 
     pub(super) fn keep_lesson(&mut self, stage: StageId, lesson: Lesson, payloads: LessonPayloads) {
-        self.lessons.insert((stage, lesson), payloads);
+        self.lessons.kept.insert((stage, lesson), payloads);
     }
 
-    /// A lesson that was kept; it is forgotten when nobody asks again.
+    /// A lesson that was kept.
     pub(super) fn take_lesson(&mut self, stage: StageId, lesson: Lesson) -> Option<LessonPayloads> {
-        let key = (stage, lesson);
-        let payloads = self.lessons.get(&key).cloned();
-        if let Some(left) = self.lessons_wanted.get_mut(&key) {
-            *left -= 1;
-            if *left == 0 {
-                self.lessons_wanted.remove(&key);
-                self.lessons.remove(&key);
-            }
-        }
-        payloads
-    }
-
-    pub(super) fn keep(&mut self, key: Key, state: Arc<StageState>) {
-        self.kept.insert(key, state);
-    }
-
-    /// A state that was kept; it is forgotten when nobody asks again.
-    pub(super) fn take(&mut self, key: Key) -> Option<Arc<StageState>> {
-        let state = self.kept.get(&key).cloned();
-        if let Some(left) = self.wanted.get_mut(&key) {
-            *left -= 1;
-            if *left == 0 {
-                self.wanted.remove(&key);
-                self.kept.remove(&key);
-            }
-        }
-        state
+        self.lessons.take((stage, lesson))
     }
 }
