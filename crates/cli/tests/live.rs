@@ -391,6 +391,36 @@ fn interrupted_runs_are_saved_and_resumed() {
 }
 
 #[test]
+fn what_a_neighbour_keeps_of_a_stage_without_a_node_is_saved_when_the_run_stops() {
+    // The default rounds its copies; the origin has embedding and head.
+    for (lost, recovery) in [(2_u64, ""), (1, "recovery = \"neighbour-snapshot:every=9\"\n"), (0, "")] {
+        let run = Run::new(&format!("respawn = false\nwhile_lost = \"wait\"\n{recovery}"));
+        let child = run.start(100_000);
+        // Two of each stage: the copy is of a model that has learned something.
+        let copies = |record: &&Value| record["event"] == "copy_kept" && record["stage"] == lost;
+        let start = Instant::now();
+        while run.events().iter().filter(copies).count() < 2 {
+            assert!(start.elapsed() < Duration::from_secs(120), "nobody keeps a copy of stage {lost}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        signal(run.process_of_stage(lost), "KILL");
+        run.wait_for("stage_lost", 1);
+        signal(child.id(), "INT");
+        let steps = summary(&child.wait_with_output().unwrap())["steps"].as_u64().unwrap();
+        assert_eq!(state_files(&run.out(), steps), 3, "nothing is missing");
+        summary(&run.train(&["--resume", "--steps", &(steps + 10).to_string()]));
+        let rebuilt: Vec<Value> =
+            run.events().into_iter().filter(|record| record["event"] == "stage_rebuilt").collect();
+        let [saved] = &rebuilt[..] else { panic!("stage {lost}: {rebuilt:?}") };
+        assert_eq!((&saved["stage"], &saved["kind"]), (&lost.into(), &"saved".into()));
+        run.assert_sound();
+        let replay = run.command(&["replay", "run", "--json"]).output().unwrap();
+        let report: Value = serde_json::from_slice(&replay.stdout).unwrap();
+        assert_eq!((replay.status.code(), &report["agrees"]), (Some(0), &true.into()), "{report}");
+    }
+}
+
+#[test]
 fn children_end_with_their_parent_and_the_folder_is_free_again() {
     let run = Run::new("save_every_s = 0.2\n");
     let mut child = run.start(100_000);

@@ -127,6 +127,7 @@ impl Summary {
             let what = match kind {
                 "copy" => format!("{} replaced by copying", words::plural(count, "replica")),
                 "return" => format!("{} came back as it was", words::plural(count, "stage")),
+                "saved" => format!("{} without a node saved from a copy", words::plural(count, "stage")),
                 kind => format!("{} rebuilt by {}", words::plural(count, "stage"), words::clean(kind, 40)),
             };
             let slowest = recoveries.iter().map(|recovery| recovery.seconds).fold(0.0, f64::max);

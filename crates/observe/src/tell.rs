@@ -101,6 +101,7 @@ impl RunState {
                     "return" => "back with what its node had".to_owned(),
                     "checkpoint" => "back as it was then".to_owned(),
                     "copy" => "served by a node that had just copied it".to_owned(),
+                    "saved" => "without a node at the end, and saved as its copy was,".to_owned(),
                     _ => format!("rebuilt{}", from(*stage, sources)),
                 };
                 // As it was taken in: a coordinator that came back counts from its own start.

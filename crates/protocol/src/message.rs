@@ -243,6 +243,17 @@ pub enum ToWorker {
         /// Which, of those that you make.
         boundaries: Vec<(Microbatch, Direction)>,
     },
+    /// The run ends while nobody serves this stage: write what your copy of it gives.
+    SaveCopy {
+        /// The stage.
+        stage: StageId,
+        /// The iteration that is saved.
+        iteration: Iteration,
+        /// The iteration before which the copy was taken.
+        copied: Iteration,
+        /// How the stage is made of its copy.
+        recipe: Recipe,
+    },
 }
 
 /// From a worker to the coordinator.
@@ -372,6 +383,15 @@ pub enum ToCoordinator {
         bytes_total: u64,
         /// Nodes that they come from now.
         donors: u32,
+    },
+    /// A copy that the sender was to save can't be had from it.
+    CopyUnusable {
+        /// The stage.
+        stage: StageId,
+        /// The iteration before which the copy was taken.
+        iteration: Iteration,
+        /// Why.
+        why: String,
     },
     /// The sender has frozen its own state, rounded, for a copy.
     CopyFrozen {

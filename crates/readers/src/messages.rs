@@ -193,6 +193,10 @@ fn to_worker() -> Result<Vec<Seed>, SeedError> {
                 boundaries: vec![(Microbatch(1), Direction::Forward), (Microbatch(2), Direction::Backward)],
             },
         ),
+        (
+            "save-copy",
+            ToWorker::SaveCopy { stage: StageId(1), iteration, copied: Iteration(2), recipe: recipe() },
+        ),
         ("give-up", ToWorker::GiveUp { iteration, attempt, microbatches_max: 2 }),
         ("finish", ToWorker::Finish),
     ])
@@ -271,6 +275,10 @@ fn to_coordinator() -> Result<Vec<Seed>, SeedError> {
                 bytes_total: 10 << 20,
                 donors: 2,
             },
+        ),
+        (
+            "copy-unusable",
+            ToCoordinator::CopyUnusable { stage: StageId(1), iteration, why: "no copy is kept".to_owned() },
         ),
         (
             "copy-frozen",

@@ -18,6 +18,13 @@ pub trait Strategy: Send + Sync {
     /// What to do about the loss in `view`.
     fn on_loss(&self, view: &LossView<'_>) -> Decision;
 
+    /// The name of the strategy whose way `recipe` makes the stage `lost` again: another one's, where what this one goes by was not
+    /// at hand (no copy, nothing to learn from).
+    fn made_by(&self, lost: StageId, recipe: &Recipe) -> &'static str {
+        _ = (lost, recipe);
+        self.name()
+    }
+
     /// The swaps of stages, in calm times, that make the strategy what it is.
     fn edge_swaps(&self) -> EdgeSwaps {
         EdgeSwaps::Off
@@ -260,6 +267,14 @@ impl Strategy for Neighbours {
             format: StateFormat::F32,
             matching,
         })
+    }
+
+    fn made_by(&self, lost: StageId, recipe: &Recipe) -> &'static str {
+        match self.name {
+            "neighbour-snapshot" | "checkpoint" if !recipe.restores(lost) => "checkfree",
+            "match" if recipe.lessons().is_empty() => "checkfree",
+            name => name,
+        }
     }
 
     fn edge_swaps(&self) -> EdgeSwaps {

@@ -371,7 +371,7 @@ pub enum Event {
     StageRebuilt {
         /// The stage.
         stage: StageId,
-        /// The strategy's name.
+        /// The strategy whose way it was made, or how else it is there again.
         kind: String,
         /// Stages that it was made from.
         sources: Vec<StageId>,

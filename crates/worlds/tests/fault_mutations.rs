@@ -64,7 +64,7 @@ fn guards(tamper: Tamper) -> &'static [&'static str] {
         Tamper::ForgetNames => &["needed_states_are_kept"],
         Tamper::KeepStruckNode => &["struck_nodes_are_set_aside"],
         Tamper::CountGivenUp => &["given_up_microbatches_never_count"],
-        Tamper::ForgetCopies => &["a_kept_copy_is_used"],
+        Tamper::ForgetCopies | Tamper::LeaveOutSavedCopies => &["a_kept_copy_is_used"],
         Tamper::EchoShares => &["liars_are_found"],
         Tamper::DistortChecks => &["honest_nodes_are_never_set_aside_by_a_check"],
         Tamper::EndEarly | Tamper::LoseStop => &["runs_end_as_they_should"],

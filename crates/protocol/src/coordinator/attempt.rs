@@ -164,7 +164,11 @@ impl Coordinator {
 
     /// Whether something comes first: an origin that may come back, the end, or a stage that is waited for.
     fn attempt_must_wait(&mut self) -> bool {
-        if !self.is_served(StageId::ORIGIN) {
+        let ends =
+            self.failure.is_some() || self.stop_since_us.is_some() || self.iteration.0 >= self.settings.steps;
+        let origin = StageId::ORIGIN;
+        let saves_copy = ends && !self.is_coming(origin) && self.copy_to_save(origin).is_some();
+        if !self.is_served(origin) && !saves_copy {
             let now_us = self.now_us;
             self.stages[0].lost_since_us.get_or_insert(now_us);
             let away_since_us = *self.origin_away_since_us.get_or_insert(now_us);
@@ -177,8 +181,6 @@ impl Coordinator {
             return true;
         }
         self.origin_away_since_us = None;
-        let ends =
-            self.failure.is_some() || self.stop_since_us.is_some() || self.iteration.0 >= self.settings.steps;
         if ends {
             self.save_last();
             return true;

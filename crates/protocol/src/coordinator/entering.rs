@@ -526,7 +526,8 @@ impl Coordinator {
         if let Some(since_us) = lost_since_us {
             let (kind, sources) = match join.kind {
                 JoinKind::Rebuild(making) => {
-                    (self.strategy.name(), making.recipe.sources.iter().map(|source| source.stage).collect())
+                    let sources = making.recipe.sources.iter().map(|source| source.stage).collect();
+                    (self.strategy.made_by(stage, &making.recipe), sources)
                 }
                 JoinKind::Keep => ("return", Vec::new()),
                 JoinKind::Copy => ("copy", Vec::new()),

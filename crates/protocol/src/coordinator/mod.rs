@@ -345,6 +345,9 @@ impl Coordinator {
             ToCoordinator::Obtained { transfer, chunks, chunks_total, bytes_total, donors } => {
                 self.on_obtained(node, transfer, (chunks, chunks_total), bytes_total, donors);
             }
+            ToCoordinator::CopyUnusable { stage, iteration, why } => {
+                self.on_copy_unusable(node, (stage, iteration), &why);
+            }
             ToCoordinator::CopyFrozen { transfer, digest, rounded } => {
                 self.on_copy_frozen(transfer, Frozen { of: digest, rounded });
             }

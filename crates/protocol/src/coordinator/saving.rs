@@ -1,9 +1,14 @@
 //! Saving `state/`: one replica of every served stage writes its state of the same iteration.
+//!
+//! A stage that nobody serves when the run ends is written by the keeper of its copy, where the strategy would make it again from
+//! that: journalled like any rebuild, as the stage is from then on what its copy was.
 
 use super::{Coordinator, LAST_REBUILD_GRACE_US, Phase};
 use crate::command::{CoordinatorCommand, End};
+use crate::journal::{Entry, Rebuild, StageCopy};
 use crate::message::ToWorker;
 use crate::record::SavedStage;
+use skipstone_recovery::{Decision, Recipe};
 use skipstone_types::{Digest, Event, Iteration, NodeId, StageId};
 use std::collections::BTreeMap;
 
@@ -20,12 +25,20 @@ pub(super) struct Retry {
     pause_us: u64,
 }
 
+/// Who writes a stage.
+#[derive(Debug)]
+struct Writer {
+    node: NodeId,
+    lineage: u32,
+    /// Nobody serves the stage: the node keeps a copy of it, and writes what the recipe makes of that.
+    copy: Option<(StageCopy, Recipe)>,
+}
+
 /// A save under way.
 #[derive(Debug)]
 pub(super) struct Saving {
     iteration: Iteration,
-    /// Who writes which stage, and the stage's lineage.
-    writers: BTreeMap<StageId, (NodeId, u32)>,
+    writers: BTreeMap<StageId, Writer>,
     done: BTreeMap<StageId, SavedStage>,
     /// Whether the run ends with it.
     pub(super) last: bool,
@@ -40,12 +53,18 @@ impl Saving {
     /// Who has not written yet.
     pub(super) fn owing(&self) -> Vec<NodeId> {
         let owing = self.writers.iter().filter(|(stage, _)| !self.done.contains_key(stage));
-        owing.map(|(_, (writer, _))| *writer).collect()
+        owing.map(|(_, writer)| writer.node).collect()
     }
 
     /// Whether this node is still to write.
     pub(super) fn waits_for(&self, node: NodeId) -> bool {
-        self.writers.iter().any(|(stage, (writer, _))| *writer == node && !self.done.contains_key(stage))
+        self.writers.iter().any(|(stage, writer)| writer.node == node && !self.done.contains_key(stage))
+    }
+
+    /// The copy that this node is to write the stage from.
+    fn copy_by(&self, node: NodeId, stage: StageId) -> Option<&StageCopy> {
+        let writer = self.writers.get(&stage).filter(|writer| writer.node == node)?;
+        writer.copy.as_ref().map(|(copy, _)| copy)
     }
 }
 
@@ -74,20 +93,31 @@ impl Coordinator {
 
     fn start_save(&mut self, last: bool) {
         let iteration = self.iteration;
-        let writers: BTreeMap<_, _> = self
-            .stage_ids()
-            .filter_map(|stage| {
-                let lineage = self.stages[usize::from(stage.0)].lineage;
-                self.serving(stage).first().map(|node| (stage, (*node, lineage)))
-            })
-            .collect();
-        for (node, _) in writers.values() {
-            self.send(*node, ToWorker::Save { iteration });
+        let mut writers = BTreeMap::new();
+        for stage in self.stage_ids() {
+            let lineage = self.stages[usize::from(stage.0)].lineage;
+            let serving = self.serving(stage).first().copied();
+            if let Some(node) = serving {
+                self.send(node, ToWorker::Save { iteration });
+                writers.insert(stage, Writer { node, lineage, copy: None });
+            } else if let Some((node, copy, recipe)) = self.copy_to_save(stage).filter(|_| last) {
+                let (copied, made_by) = (copy.iteration, recipe.clone());
+                self.send(node, ToWorker::SaveCopy { stage, iteration, copied, recipe: made_by });
+                writers.insert(stage, Writer { node, lineage: lineage + 1, copy: Some((copy, recipe)) });
+            }
         }
         self.saving = Some(Saving { iteration, writers, done: BTreeMap::new(), last });
     }
 
-    /// The last save: the run ends when it is complete. Waits for a stage that is being rebuilt.
+    /// Of a stage that nobody serves: who keeps a copy that the strategy would make it from, and how.
+    pub(super) fn copy_to_save(&mut self, stage: StageId) -> Option<(NodeId, StageCopy, Recipe)> {
+        let Decision::Rebuild(recipe) = self.decide(stage, None) else { return None };
+        let (keeper, copy) = self.copy_of(stage, None).filter(|_| recipe.restores(stage))?;
+        Some((keeper, copy, recipe))
+    }
+
+    /// The last save: the run ends when it is complete. A lost stage is saved as its copy is, unless a node is about to serve
+    /// it; one without a copy is waited for if a node may come.
     pub(super) fn save_last(&mut self) {
         let pauses = self.save_retry.is_some_and(|retry| self.now_us < retry.at_us);
         let under_way = self.saving.as_ref().is_some_and(|saving| saving.last);
@@ -95,10 +125,11 @@ impl Coordinator {
             return;
         }
         let ends_since_us = *self.ends_since_us.get_or_insert(self.now_us);
-        let wait = self
-            .holes()
-            .iter()
-            .any(|stage| self.may_be_rebuilt(*stage) && (self.is_coming(*stage) || self.settings.respawn));
+        let mut wait = false;
+        for stage in self.holes() {
+            let may_come = self.settings.respawn && self.copy_to_save(stage).is_none();
+            wait |= self.may_be_rebuilt(stage) && (self.is_coming(stage) || may_come);
+        }
         if wait && self.now_us < ends_since_us + LAST_REBUILD_GRACE_US {
             return;
         }
@@ -113,10 +144,15 @@ impl Coordinator {
         let Some(saving) = self.saving.as_mut().filter(|saving| saving.iteration == iteration) else {
             return;
         };
-        let Some((_, lineage)) = saving.writers.get(&stage).filter(|(writer, _)| *writer == node) else {
+        let Some(writer) = saving.writers.get(&stage).filter(|writer| writer.node == node) else {
             return;
         };
-        saving.done.insert(stage, SavedStage { stage, state: digest, lineage: *lineage });
+        if let Some((copy, _)) = writer.copy.as_ref().filter(|(copy, _)| copy.state != digest) {
+            let copied = copy.iteration;
+            self.on_copy_unusable(node, (stage, copied), "it gives other bits than its stage had");
+            return;
+        }
+        saving.done.insert(stage, SavedStage { stage, state: digest, lineage: writer.lineage });
         self.publish_if_written();
     }
 
@@ -137,7 +173,9 @@ impl Coordinator {
         }
         let differs = |saved: &SavedStage| {
             let known = self.stages[usize::from(saved.stage.0)].digests.get(&iteration);
-            known.is_some_and(|known| *known != saved.state)
+            // What a copy gives is older than what was lost.
+            let is_copy = saving.writers.get(&saved.stage).is_some_and(|writer| writer.copy.is_some());
+            !is_copy && known.is_some_and(|known| *known != saved.state)
         };
         if saving.done.values().any(differs) {
             self.save_wanted |= !saving.last;
@@ -146,6 +184,10 @@ impl Coordinator {
         }
         let stages: Vec<_> = saving.done.values().copied().collect();
         let (last, origin) = (saving.last, saving.done.contains_key(&StageId::ORIGIN));
+        let copies: Vec<_> = saving.writers.values().filter_map(|writer| writer.copy.clone()).collect();
+        for (copy, recipe) in copies {
+            self.note_saved_copy(&copy, recipe);
+        }
         // A state without the origin would shadow an older one that is whole.
         if origin {
             self.note_checkpoint(iteration, &stages);
@@ -156,6 +198,40 @@ impl Coordinator {
         self.save_retry = None;
         if last {
             self.finish();
+        }
+    }
+
+    /// A stage is made again by being saved: what goes on from here goes on from its copy.
+    fn note_saved_copy(&mut self, copy: &StageCopy, recipe: Recipe) {
+        let StageCopy { stage, iteration: from, lineage: copied, state } = *copy;
+        let (iteration, now_us) = (self.iteration, self.now_us);
+        let known = &mut self.stages[usize::from(stage.0)];
+        known.lineage += 1;
+        known.votes.clear();
+        known.digests.clear();
+        known.digests.insert(iteration, state);
+        let (lineage, since_us) = (known.lineage, known.lost_since_us.take().unwrap_or(now_us));
+        let rebuild = Rebuild { stage, lineage, from, recipe, source_lineages: vec![copied], state };
+        self.journal(Entry::Rebuilt(Box::new(rebuild)));
+        let (kind, took_ms) = ("saved".to_owned(), now_us.saturating_sub(since_us) / 1000);
+        self.log(Event::StageRebuilt { stage, kind, sources: vec![stage], took_ms, iteration });
+    }
+
+    /// A copy that was to be saved can't be had: the last save begins again, with what else there is.
+    pub(super) fn on_copy_unusable(
+        &mut self,
+        node: NodeId,
+        (stage, iteration): (StageId, Iteration),
+        why: &str,
+    ) {
+        let saving = self.saving.as_ref();
+        let is_awaited = saving
+            .and_then(|saving| saving.copy_by(node, stage))
+            .is_some_and(|copy| copy.iteration == iteration);
+        if is_awaited {
+            self.log(Event::Refused { node: Some(node), why: format!("copy of {stage}: {why}") });
+            self.forget_copy(stage, iteration);
+            self.saving = None;
         }
     }
 
@@ -177,7 +253,7 @@ impl Coordinator {
             saving
                 .writers
                 .iter()
-                .any(|(stage, (writer, _))| *writer == node && !saving.done.contains_key(stage))
+                .any(|(stage, writer)| writer.node == node && !saving.done.contains_key(stage))
         };
         // The last one begins again by itself, once there is an origin to save.
         self.save_wanted |= self.saving.take_if(owes).is_some_and(|saving| !saving.last);

@@ -4,7 +4,7 @@ use super::Worker;
 use crate::command::WorkerCommand;
 use crate::message::{ReduceId, ToCoordinator, TransferId};
 use crate::task::{Handle, Outcome, Task, TaskId};
-use skipstone_types::{Attempt, Iteration, Microbatch, NodeId};
+use skipstone_types::{Attempt, Iteration, Microbatch, NodeId, StageId};
 use std::collections::VecDeque;
 
 /// Which of a microbatch's tasks on a node.
@@ -82,6 +82,10 @@ pub(super) enum Purpose {
     },
     Obtain {
         transfer: TransferId,
+    },
+    SaveCopy {
+        stage: StageId,
+        copied: Iteration,
     },
 }
 
@@ -323,6 +327,9 @@ impl Worker {
             (Purpose::Obtain { transfer }, Outcome::State { digest }) => {
                 self.obtained(transfer, outputs, digest);
             }
+            (Purpose::SaveCopy { stage, copied }, Outcome::State { digest }) => {
+                self.copy_made((stage, copied), outputs, digest);
+            }
             (purpose, outcome) => self.broken(format!("{purpose:?} ended with {outcome:?}")),
         }
     }
@@ -337,6 +344,7 @@ impl Worker {
                 self.report(ToCoordinator::TransferFailed { transfer, why });
                 self.stop_copy_by(transfer);
             }
+            Purpose::SaveCopy { stage, .. } => self.give_up_saving_copy(stage, why),
             _ => self.broken(why),
         }
     }

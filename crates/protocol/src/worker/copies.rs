@@ -91,6 +91,7 @@ impl Worker {
             return;
         };
         self.drop_handles(pull.handles());
+        self.give_up_saving_copy(stage, "a newer one has come".to_owned());
         let before = self.copies.kept.insert(stage, Kept { iteration, digest, state });
         self.drop_handles(before.map(|kept| kept.state));
         self.report(ToCoordinator::CopyKept { transfer, stage, iteration, digest });
@@ -131,6 +132,7 @@ impl Worker {
     /// Keeps no copy of this stage any longer.
     pub(super) fn drop_copy(&mut self, stage: StageId) {
         self.stop_copy(stage);
+        self.give_up_saving_copy(stage, "the copy is kept no longer".to_owned());
         let kept = self.copies.kept.remove(&stage);
         self.drop_handles(kept.map(|kept| kept.state));
     }

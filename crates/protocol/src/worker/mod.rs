@@ -187,6 +187,7 @@ impl Worker {
             WorkerInput::Written { id, written } => self.on_written(id, written),
         }
         self.settle();
+        self.write_copies();
         self.dispatch(now_us);
         std::mem::take(&mut self.out)
     }
@@ -287,6 +288,9 @@ impl Worker {
             }
             ToWorker::Resend { iteration, attempt, to, boundaries } => {
                 self.resend_to((iteration, attempt), to, boundaries);
+            }
+            ToWorker::SaveCopy { stage, iteration, copied, recipe } => {
+                self.save_copy(stage, iteration, copied, recipe);
             }
         }
     }

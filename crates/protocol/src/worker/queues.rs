@@ -38,6 +38,7 @@ impl Worker {
             queue("reductions", self.reductions.len(), LAG_ITERATIONS_MAX + 1),
             queue("reduced gradients", self.gradients.len(), LAG_ITERATIONS_MAX + 1),
             queue("saves asked for", self.saving.wanted(), LAG_ITERATIONS_MAX),
+            queue("copies to save", self.saving.copies_to_save(), COPIES_HELD_MAX),
             // Per part of a reduction one task, per donation its window of chunks and a freeze, and a few of their own.
             queue("urgent tasks", self.compute.queued(), 2 * nodes + 16 * nodes + 8),
         ]

@@ -340,3 +340,102 @@ fn a_stage_that_is_back_soon_is_in_the_next_attempt_if_it_is_waited_for_briefly(
         assert!(served);
     }
 }
+
+/// The run is told to stop while `lost` has no node, one iteration after the copy of it was taken; what its keeper was told to save.
+fn stopped_without(lost: u16) -> (Bench, Vec<NodeId>, NodeId) {
+    let (mut bench, nodes) = copied(3, lost, 100 + lost as u8);
+    run_iteration(&mut bench, &nodes);
+    all_step(&mut bench, &nodes);
+    bench.input(CoordinatorInput::Stop);
+    lose(&mut bench, nodes[usize::from(lost)]);
+    let (_, _, keeper, _) = asked(&bench, lost).expect("a copy was asked for");
+    (bench, nodes, keeper)
+}
+
+/// Whoever serves a stage writes it as it is before the third iteration.
+fn those_who_serve_save(bench: &mut Bench, nodes: &[NodeId], lost: u16) {
+    let iteration = Iteration(2);
+    for (stage, node) in (0..).zip(nodes).filter(|(stage, _)| *stage != lost) {
+        let digest = Digest([100 + stage as u8; 32]);
+        bench.says(*node, ToCoordinator::Saved { stage: StageId(stage), iteration, digest });
+    }
+}
+
+fn save_copy(lost: u16) -> ToWorker {
+    let (stage, copied) = (StageId(lost), Iteration(1));
+    ToWorker::SaveCopy { stage, iteration: Iteration(2), copied, recipe: Recipe::restore(stage, F32) }
+}
+
+#[test]
+fn a_run_that_stops_while_a_stage_has_no_node_saves_the_copy_of_it() {
+    // An inner stage, the last, and the origin, without which nothing could be gone on with.
+    for lost in [2, 3, 0] {
+        let (mut bench, nodes, keeper) = stopped_without(lost);
+        assert!(was_told(&bench, keeper, &save_copy(lost)), "{lost}");
+        those_who_serve_save(&mut bench, &nodes, lost);
+        assert_eq!((&bench.end, bench.published.len()), (&None, 0), "the copy is not written yet");
+        let (stage, iteration) = (StageId(lost), Iteration(2));
+        let state = Digest([100 + lost as u8; 32]);
+        bench.says(keeper, ToCoordinator::Saved { stage, iteration, digest: state });
+        assert_eq!(bench.end, Some(End::Stopped));
+        let [saved] = &bench.published[..] else { panic!("{:?}", bench.published) };
+        assert_eq!((saved.iteration, saved.stages.len()), (iteration, 4), "nothing is missing");
+        assert_eq!(saved.stages[usize::from(lost)], SavedStage { stage, state, lineage: 1 });
+        let Some(Entry::Rebuilt(rebuild)) = bench.journal.last() else {
+            panic!("{:?}", bench.journal.last())
+        };
+        assert_eq!((rebuild.stage, rebuild.from, rebuild.lineage), (stage, Iteration(1), 1));
+        assert_eq!((&rebuild.recipe, rebuild.state), (&Recipe::restore(stage, F32), state));
+        let told = |event: &Event| matches!(event, Event::StageRebuilt { kind, .. } if kind == "saved");
+        assert!(bench.events.iter().any(told), "{:?}", bench.events);
+
+        // The run goes on from it.
+        let mut second = Bench::resume(&with_copies(3), &bench.journal, Some(saved.clone()));
+        let heirs: Vec<_> = (0..4).map(|_| second.hello(None)).collect();
+        let loads = |heir: &NodeId| second.last_assignment(*heir).2 == Method::Load { state };
+        assert!(heirs.iter().any(loads));
+    }
+}
+
+#[test]
+fn a_copy_that_gives_other_bits_or_is_not_there_any_more_is_not_saved() {
+    let (stage, iteration) = (StageId(2), Iteration(2));
+    let why = "no copy is kept".to_owned();
+    let answers = [
+        ToCoordinator::Saved { stage, iteration, digest: Digest([9; 32]) },
+        ToCoordinator::CopyUnusable { stage, iteration: Iteration(1), why },
+    ];
+    for answer in answers {
+        let (mut bench, nodes, keeper) = stopped_without(2);
+        bench.says(keeper, answer);
+        assert!(was_told(&bench, keeper, &ToWorker::DropCopy { stage }));
+        assert!(bench.events.iter().any(|event| matches!(event, Event::Refused { .. })), "it is told");
+        bench.wait(30_000_000);
+        those_who_serve_save(&mut bench, &nodes, 2);
+        assert_eq!(bench.end, Some(End::Stopped), "the end does not wait for what nobody has");
+        let saved: Vec<_> =
+            bench.published.iter().flat_map(|saved| &saved.stages).map(|part| part.stage).collect();
+        assert_eq!(saved, [StageId(0), StageId(1), StageId(3)]);
+    }
+}
+
+#[test]
+fn a_node_that_is_about_to_serve_a_lost_stage_is_waited_for_at_the_end() {
+    let (mut bench, nodes) = copied(3, 2, 102);
+    run_iteration(&mut bench, &nodes);
+    all_step(&mut bench, &nodes);
+    lose(&mut bench, nodes[2]);
+    let heir = bench.hello(None);
+    assert_eq!(bench.last_assignment(heir).1, StageId(2));
+    let others = [nodes[0], nodes[1], nodes[3]];
+    run_iteration(&mut bench, &others);
+    all_step(&mut bench, &others);
+    bench.wait(1_000_000);
+    let saves = |message: &ToWorker| matches!(message, ToWorker::Save { .. } | ToWorker::SaveCopy { .. });
+    assert!(!bench.sent.iter().any(|(_, message)| saves(message)));
+    // It is lost on its way: the copy is still there.
+    lose(&mut bench, heir);
+    let (stage, copied, iteration) = (StageId(2), Iteration(1), Iteration(3));
+    let recipe = Recipe::restore(stage, F32);
+    assert!(was_told(&bench, nodes[3], &ToWorker::SaveCopy { stage, iteration, copied, recipe }));
+}

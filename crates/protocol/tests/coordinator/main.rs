@@ -57,6 +57,8 @@ struct Bench {
     sent: Vec<(NodeId, ToWorker)>,
     events: Vec<Event>,
     end: Option<End>,
+    /// What was published as `state/`, in order.
+    published: Vec<SavedState>,
     now_us: u64,
     connections: u64,
     /// Where the n-th that says hello is.
@@ -87,6 +89,7 @@ impl Bench {
             sent: vec![],
             events: vec![],
             end: None,
+            published: vec![],
             now_us: 0,
             connections: 0,
             regions: vec![],
@@ -142,11 +145,13 @@ impl Bench {
                         plan: Plan { epoch: problem.epoch, paths, expected_us: None },
                     });
                 }
+                CoordinatorCommand::Publish { iteration, stages, .. } => {
+                    self.published.push(SavedState { iteration, stages });
+                }
                 CoordinatorCommand::Place { problem } => self.questions.push(problem),
                 CoordinatorCommand::Bind { .. }
                 | CoordinatorCommand::Reject { .. }
                 | CoordinatorCommand::Disconnect { .. }
-                | CoordinatorCommand::Publish { .. }
                 | CoordinatorCommand::Discard { .. } => {}
             }
         }

@@ -314,3 +314,27 @@ fn matching_takes_steps_after_the_average_and_keeps_activations() {
         assert!(strategy(wrong).is_err(), "{wrong}");
     }
 }
+
+#[test]
+fn a_rebuild_bears_the_name_of_the_way_that_was_taken() {
+    let stages = stages(&[true, true, false, true], &[1.0; 4]);
+    let made_by = |name: &str, copy_age| {
+        let strategy = strategy(name).unwrap();
+        let view = LossView {
+            lost: StageId(2),
+            stages: &stages,
+            copy_age,
+            checkpoint_age: None,
+            learning_rate_peak: 1e-3,
+        };
+        let Decision::Rebuild(recipe) = strategy.on_loss(&view) else { panic!("{name} refuses") };
+        strategy.made_by(StageId(2), &recipe)
+    };
+    assert_eq!(made_by("neighbour-snapshot", Some(3)), "neighbour-snapshot");
+    for without in ["neighbour-snapshot", "checkpoint", "match", "checkfree"] {
+        assert_eq!(made_by(without, None), "checkfree", "{without} has nothing to go by");
+    }
+    for own in ["uniform", "copy", "random", "checkfree+"] {
+        assert_eq!(made_by(own, None), own);
+    }
+}

@@ -28,6 +28,8 @@ pub struct Report {
     pub restored: u64,
     /// Stages that were made of others and learned from what neighbours had kept.
     pub learned: u64,
+    /// Stages that nobody served at the end, and that were saved as their copies were.
+    pub saved_copies: u64,
     /// Times that a run went back to its last checkpoint.
     pub rolled_back: u64,
     /// Shares of lost nodes that replicas replayed.
@@ -108,6 +110,8 @@ pub struct SeedsReport {
     pub restored: u64,
     /// Stages that were made of others and learned from what neighbours had kept.
     pub learned: u64,
+    /// Stages that nobody served at the end, and that were saved as their copies were.
+    pub saved_copies: u64,
     /// Times that a run went back to its last checkpoint.
     pub rolled_back: u64,
     /// Shares of lost nodes that replicas replayed.
@@ -154,6 +158,7 @@ impl SeedsReport {
                 self.copies += report.copies;
                 self.restored += report.restored;
                 self.learned += report.learned;
+                self.saved_copies += report.saved_copies;
                 self.rolled_back += report.rolled_back;
                 self.repaired += report.repaired;
                 self.hedged += report.hedged;

@@ -107,11 +107,13 @@ pub enum Tamper {
     DistortChecks,
     /// Who makes a stage again is sent other activations than were kept.
     TeachOtherwise,
+    /// At the end `state/` is published without stages that no node serves, whoever has a copy of them.
+    LeaveOutSavedCopies,
 }
 
 impl Tamper {
     /// All of them.
-    pub const ALL: [Self; 46] = [
+    pub const ALL: [Self; 47] = [
         Self::CountTwice,
         Self::HearTheFenced,
         Self::CommitOtherGradient,
@@ -158,6 +160,7 @@ impl Tamper {
         Self::EchoShares,
         Self::DistortChecks,
         Self::TeachOtherwise,
+        Self::LeaveOutSavedCopies,
     ];
 }
 
@@ -337,6 +340,12 @@ impl World {
             CoordinatorCommand::Disconnect { node } => self.hub.last_lost = Some(*node),
             CoordinatorCommand::Publish { stages, .. } if self.tamper == Some(Tamper::PublishOtherBits) => {
                 stages[0].state.0[0] ^= 1;
+            }
+            CoordinatorCommand::Publish { stages, .. }
+                if self.tamper == Some(Tamper::LeaveOutSavedCopies) =>
+            {
+                let nodes: Vec<_> = self.wiring.bound().map(|(node, _)| node).collect();
+                stages.retain(|saved| self.truth.is_with_one_of(&nodes, saved.stage));
             }
             CoordinatorCommand::Journal { entry: Entry::NodesBelow { node } }
                 if self.tamper == Some(Tamper::ForgetNodeIds) =>

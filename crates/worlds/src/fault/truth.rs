@@ -133,6 +133,11 @@ impl Truth {
         self.served.contains(&(stage, t.0, state))
     }
 
+    /// Whether one of these nodes was given the stage.
+    pub(super) fn is_with_one_of(&self, nodes: &[NodeId], stage: StageId) -> bool {
+        nodes.iter().any(|node| self.assigned.get(node) == Some(&stage))
+    }
+
     /// Takes in what was seen.
     pub(super) fn observe(&mut self, seen: &Observation<'_>) {
         match seen {

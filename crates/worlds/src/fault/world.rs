@@ -280,7 +280,10 @@ impl World {
             Logged::CoordinatorStarted { .. } => self.invocation.resume = None,
             Logged::Finished { .. } => self.invocation.over = true,
             Logged::StageLost { .. } => self.report.stages_lost += 1,
-            Logged::StageRebuilt { .. } => self.report.rebuilt += 1,
+            Logged::StageRebuilt { kind, .. } => {
+                self.report.rebuilt += 1;
+                self.report.saved_copies += u64::from(kind == "saved");
+            }
             Logged::RolledBack { .. } => self.report.rolled_back += 1,
             Logged::CopyKept { .. } => self.report.copies += 1,
             Logged::RebuildStarted { stage, sources, lessons, .. } => {

@@ -1,9 +1,10 @@
-//! While a living node keeps the newest copy of a lost stage, the stage is made again from it, and from nothing else.
+//! While a living node keeps the newest copy of a lost stage, the stage is made again from it, and from nothing else; a run that ends
+//! without a node for the stage saves the copy.
 
 use super::{Invariant, Observation};
 use crate::fault::truth::Truth;
 use skipstone_protocol::{Entry, KeptCopy, Method, StageCopy, ToCoordinator, ToWorker};
-use skipstone_types::{Event, NodeId, StageId};
+use skipstone_types::{Event, Iteration, NodeId, StageId};
 use std::collections::BTreeMap;
 
 /// See the file's name.
@@ -12,6 +13,8 @@ pub(super) struct AKeptCopyIsUsed {
     /// The newest that were journalled.
     newest: BTreeMap<StageId, StageCopy>,
     keepers: BTreeMap<StageId, NodeId>,
+    /// What was last published as `state/`.
+    published: Option<(Iteration, Vec<StageId>)>,
 }
 
 impl AKeptCopyIsUsed {
@@ -33,7 +36,7 @@ impl Invariant for AKeptCopyIsUsed {
         "§5"
     }
 
-    fn observe(&mut self, seen: &Observation<'_>, _truth: &Truth) -> Result<(), String> {
+    fn observe(&mut self, seen: &Observation<'_>, truth: &Truth) -> Result<(), String> {
         match seen {
             Observation::Written { entry: Entry::CopyKept(copy) } => {
                 self.newest.insert(copy.stage, copy.clone());
@@ -51,6 +54,18 @@ impl Invariant for AKeptCopyIsUsed {
                     if is_newest && !self.keepers.contains_key(stage) {
                         self.keepers.insert(*stage, *node);
                     }
+                }
+            }
+            Observation::Published { iteration, stages } => {
+                self.published = Some((*iteration, stages.iter().map(|saved| saved.stage).collect()));
+            }
+            Observation::Ended { bound, .. } => {
+                let saved = self.published.as_ref().filter(|(iteration, _)| iteration.0 == truth.committed());
+                let left_out = |(stage, keeper): &(&StageId, &NodeId)| {
+                    bound.contains(keeper) && saved.is_some_and(|(_, stages)| !stages.contains(stage))
+                };
+                if let Some((stage, keeper)) = self.keepers.iter().find(left_out) {
+                    return Err(format!("the run ends without {stage}, of which {keeper} keeps a copy"));
                 }
             }
             Observation::Disconnected { node } => self.forget_node(*node),
