@@ -93,7 +93,7 @@ impl RunState {
                 self.running = None;
                 self.finished = Some(why.clone());
             }
-            _ => {} // Repaired, Hedged, StateSaved, SaveSkipped, SaveFailed, StateStored, StoreFailed, Refused, Managed, Respawned: told, not counted
+            _ => {} // Repaired, Hedged, StateSaved, SaveSkipped, SaveFailed, EndWaits, StateStored, StoreFailed, Refused, Managed, Respawned: told, not counted
         }
         self.tell(&record.event);
     }

@@ -162,6 +162,11 @@ impl RunState {
                 "not saved after {}: the state after {writing} is still being written",
                 words::plural(iteration.0, "iteration")
             ),
+            Event::EndWaits { for_ms, what } => format!(
+                "still ending after {}: waits for {}",
+                words::delay(*for_ms),
+                words::clean(&what.join("; "), 200)
+            ),
             Event::SaveFailed { why } => {
                 format!("can't save the state: {}; it will be tried again", words::clean(why, 120))
             }

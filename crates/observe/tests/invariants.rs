@@ -110,6 +110,8 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (iteration(), any::<f64>()).prop_map(|(iteration, loss)| Event::Validated { iteration, loss }),
         1 => (iteration(), iteration())
             .prop_map(|(iteration, writing)| Event::SaveSkipped { iteration, writing }),
+        1 => (any::<u64>(), prop::collection::vec(text(), 0..4))
+            .prop_map(|(for_ms, what)| Event::EndWaits { for_ms, what }),
         1 => text().prop_map(|why| Event::SaveFailed { why }),
         1 => (iteration(), any::<u64>(), any::<u64>())
             .prop_map(|(iteration, bytes, took_ms)| Event::StateStored { iteration, bytes, took_ms }),

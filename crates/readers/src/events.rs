@@ -124,6 +124,7 @@ fn every_kind() -> Vec<Event> {
         Event::Injected { fault: "partition".to_owned(), node, peer: Some(NodeId(0)), for_ms: 500 },
         Event::StateSaved { iteration },
         Event::SaveSkipped { iteration, writing: iteration },
+        Event::EndWaits { for_ms: 5000, what: vec!["shares of a gradient from node 4".to_owned()] },
         Event::SaveFailed { why: "the disk is full".to_owned() },
         Event::StateStored { iteration, bytes: 5 << 20, took_ms: 900 },
         Event::StoreFailed { iteration, why: "s3://bucket/run: no answer".to_owned() },

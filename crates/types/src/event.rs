@@ -449,6 +449,13 @@ pub enum Event {
         /// The iteration whose state is still being written.
         writing: Iteration,
     },
+    /// The run is to end, and something is still waited for; told every few seconds.
+    EndWaits {
+        /// Milliseconds since it was to end.
+        for_ms: u64,
+        /// What is waited for, from whom and for how much longer, in words.
+        what: Vec<String>,
+    },
     /// A save failed; the next one will be tried as usual.
     SaveFailed {
         /// Why.
@@ -641,6 +648,7 @@ mod tests {
             },
             Event::StateSaved { iteration },
             Event::SaveSkipped { iteration, writing: iteration },
+            Event::EndWaits { for_ms: 1, what: vec![String::new()] },
             Event::SaveFailed { why: why.clone() },
             Event::StateStored { iteration, bytes: 1, took_ms },
             Event::StoreFailed { iteration, why: why.clone() },
@@ -687,6 +695,7 @@ mod tests {
             | Event::Committed { .. }
             | Event::StateSaved { .. }
             | Event::SaveSkipped { .. }
+            | Event::EndWaits { .. }
             | Event::SaveFailed { .. }
             | Event::StateStored { .. }
             | Event::StoreFailed { .. }
@@ -696,7 +705,7 @@ mod tests {
             | Event::Injected { .. }
             | Event::Respawned { .. }
             | Event::Validated { .. }
-            | Event::Finished { .. } => 40,
+            | Event::Finished { .. } => 41,
         }
     }
 

@@ -162,10 +162,14 @@ impl Coordinator {
         }
     }
 
+    /// Whether the run is to end: it was asked to stop, all iterations are done, or it is given up.
+    pub fn is_to_end(&self) -> bool {
+        self.failure.is_some() || self.stop_since_us.is_some() || self.iteration.0 >= self.settings.steps
+    }
+
     /// Whether something comes first: an origin that may come back, the end, or a stage that is waited for.
     fn attempt_must_wait(&mut self) -> bool {
-        let ends =
-            self.failure.is_some() || self.stop_since_us.is_some() || self.iteration.0 >= self.settings.steps;
+        let ends = self.is_to_end();
         let origin = StageId::ORIGIN;
         let saves_copy = ends && !self.is_coming(origin) && self.copy_to_save(origin).is_some();
         if !self.is_served(origin) && !saves_copy {

@@ -5,6 +5,10 @@ use super::spot_check::SpotCheck;
 use super::{Coordinator, ORIGIN_GRACE_US, Phase};
 use skipstone_types::{NodeId, StageId, WhileLost};
 use std::collections::BTreeSet;
+use std::fmt;
+
+/// Nodes that are named in words.
+const NODES_TOLD_MAX: usize = 4;
 
 /// Who ends a wait.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,7 +35,46 @@ pub struct Wait {
     pub owner: Owner,
 }
 
+impl fmt::Display for Wait {
+    /// What, from whom, and for how much longer.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.what)?;
+        match &self.owner {
+            Owner::Time { left_us } => write!(f, ", for {} s at most", left_us.div_ceil(1_000_000)),
+            Owner::Nodes(nodes) => {
+                let mut word = " from";
+                for node in nodes.iter().take(NODES_TOLD_MAX) {
+                    write!(f, "{word} {node}")?;
+                    word = ",";
+                }
+                match nodes.len().saturating_sub(NODES_TOLD_MAX) {
+                    0 => Ok(()),
+                    more => write!(f, " and {more} more"),
+                }
+            }
+            Owner::Planner | Owner::Outside => Ok(()),
+        }
+    }
+}
+
 impl Coordinator {
+    /// What [`Self::waits`] says, in words for people: what is wanted of several nodes is one thing.
+    pub fn waits_in_words(&self) -> Vec<String> {
+        let mut waits: Vec<Wait> = Vec::new();
+        for wait in self.waits() {
+            let alike = waits.iter_mut().find(|other| other.what == wait.what).map(|other| &mut other.owner);
+            match (alike, &wait.owner) {
+                (Some(Owner::Nodes(known)), Owner::Nodes(nodes)) => {
+                    known.extend(nodes);
+                    known.sort_unstable();
+                    known.dedup();
+                }
+                _ => waits.push(wait),
+            }
+        }
+        waits.iter().map(ToString::to_string).collect()
+    }
+
     /// Everything that is waited for now; empty only once the run is over.
     pub fn waits(&self) -> Vec<Wait> {
         let mut waits = Vec::new();
@@ -77,8 +120,13 @@ impl Coordinator {
         if let Some(until_us) = self.hole_patience_until_us() {
             wait("a stage that may be back soon", left(until_us));
         }
-        if self.ends_since_us.is_some() && self.saving.is_none() && self.attempt.is_none() {
-            wait("a stage to be rebuilt before the end", left(self.now_us + super::LAST_REBUILD_GRACE_US));
+        if let Some(since_us) = self.ends_since_us
+            && self.saving.is_none()
+            && self.attempt.is_none()
+        {
+            // Saving begins by itself with the next input.
+            let until_us = since_us + super::LAST_REBUILD_GRACE_US;
+            wait("a stage to be rebuilt before the end", left(until_us.max(self.now_us + 1)));
         }
         waits
     }

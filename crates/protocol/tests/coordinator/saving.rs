@@ -110,3 +110,21 @@ fn a_save_that_is_due_while_the_one_before_is_still_written_is_left_out_and_told
     all_step(&mut bench, &nodes);
     assert_eq!((savers(&mut bench), skipped(&bench)), (nodes, vec![(2, 1)]));
 }
+
+#[test]
+fn a_run_that_is_to_end_can_say_what_it_waits_for() {
+    let told = |bench: &Bench| bench.coordinator.waits_in_words();
+    let (mut bench, nodes) = Bench::started(&settings(1, 2));
+    assert!(!bench.coordinator.is_to_end());
+    bench.input(CoordinatorInput::Stop);
+    assert!(bench.coordinator.is_to_end());
+    let all = format!("shares of a gradient from {}, {}, {}", nodes[0], nodes[1], nodes[2]);
+    assert_eq!(told(&bench), [all]);
+    // The stage may be made again, as a node may come.
+    lose(&mut bench, nodes[1]);
+    assert_eq!(told(&bench), ["a stage to be rebuilt before the end, for 20 s at most"]);
+    bench.wait(15_000_000);
+    assert_eq!(told(&bench), ["a stage to be rebuilt before the end, for 5 s at most"]);
+    bench.wait(6_000_000);
+    assert_eq!(told(&bench), [format!("state/ to be written from {}, {}", nodes[0], nodes[2])]);
+}

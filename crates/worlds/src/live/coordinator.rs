@@ -39,6 +39,9 @@ const DISK_RETRY: Duration = Duration::from_millis(200);
 /// How often it is looked who may no longer stay.
 const TURN_OUT: Duration = Duration::from_secs(2);
 
+/// How often a run that is to end says what it waits for.
+const END_TOLD_EVERY: Duration = Duration::from_secs(5);
+
 /// Exit code of a coordinator that can't start.
 const START_EXIT: u8 = 2;
 
@@ -130,6 +133,8 @@ struct Driver {
     desk: Desk,
     /// When it was looked last who may no longer stay.
     turned_out: Instant,
+    /// Since when the run is to end, and when what that waits for was last told.
+    ends: Option<(Instant, Instant)>,
     start: Instant,
     /// The failure detector's time.
     running: RunningClock,
@@ -190,6 +195,7 @@ impl Driver {
             roll: Roll::new(config.heartbeat_interval),
             desk,
             turned_out: start,
+            ends: None,
             start,
             running: RunningClock::new(STRIDE_US, 0),
             queue: VecDeque::new(),
@@ -211,6 +217,7 @@ impl Driver {
                 next_tick = now + TICK;
                 self.note_silence();
                 self.turn_out(now);
+                self.tell_what_the_end_waits_for(now);
                 if let Some(plan) = self.planner.overdue(now) {
                     self.queue.push_back(CoordinatorInput::Planned { plan });
                 }
@@ -328,6 +335,20 @@ impl Driver {
     #[expect(clippy::unused_self, reason = "as with the feature")]
     fn hear(&mut self, what: Told) {
         match what {}
+    }
+
+    /// A run that is to end, and does not, says why.
+    fn tell_what_the_end_waits_for(&mut self, now: Instant) {
+        if !self.core.is_to_end() {
+            self.ends = None;
+            return;
+        }
+        let (since, told) = *self.ends.get_or_insert((now, now));
+        if now.duration_since(told) >= END_TOLD_EVERY {
+            self.ends = Some((since, now));
+            let for_ms = now.duration_since(since).as_millis() as u64;
+            log(&Event::EndWaits { for_ms, what: self.core.waits_in_words() });
+        }
     }
 
     /// Cuts nodes off whose ticket was revoked.
