@@ -17,6 +17,10 @@ use std::collections::{BTreeMap, BTreeSet};
 const ORIGIN_LOST: &str = "stage 0 has lost its last origin, and with it the embedding and the head; go on from state/ \
                            with --resume, and use --replicas 2 or more";
 
+/// The same, where a neighbour keeps a copy of it, which is saved.
+const ORIGIN_AWAY: &str = "stage 0 has lost its last origin, and no node comes for it; state/ has it as a neighbour's copy \
+                           was: go on with --resume";
+
 /// How far a stage's reduction is.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum ReducePhase {
@@ -154,7 +158,9 @@ impl Coordinator {
 
     /// The last origin comes back after all, while what else lives is being saved: the run is not given up.
     fn take_heart(&mut self) {
-        if self.failure.as_deref() == Some(ORIGIN_LOST) && self.is_coming(StageId::ORIGIN) {
+        let is_given_up =
+            self.failure.as_deref().is_some_and(|why| [ORIGIN_LOST, ORIGIN_AWAY].contains(&why));
+        if is_given_up && self.is_coming(StageId::ORIGIN) {
             self.failure = None;
             self.saving = None;
             self.ends_since_us = None;
@@ -179,7 +185,8 @@ impl Coordinator {
             if self.is_coming(StageId::ORIGIN) {
                 self.origin_away_since_us = None;
             } else if now_us >= away_since_us + ORIGIN_GRACE_US {
-                self.fail(ORIGIN_LOST.to_owned());
+                let is_kept = self.copy_to_save(origin).is_some();
+                self.fail(if is_kept { ORIGIN_AWAY } else { ORIGIN_LOST }.to_owned());
                 self.save_last();
             }
             return true;

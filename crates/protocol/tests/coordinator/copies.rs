@@ -398,6 +398,23 @@ fn a_run_that_stops_while_a_stage_has_no_node_saves_the_copy_of_it() {
 }
 
 #[test]
+fn a_run_that_loses_its_last_origin_for_good_saves_the_copy_and_says_so() {
+    let (mut bench, nodes) = copied(3, 0, 100);
+    run_iteration(&mut bench, &nodes);
+    all_step(&mut bench, &nodes);
+    lose(&mut bench, nodes[0]);
+    bench.wait(10_000_000);
+    let (_, _, keeper, _) = asked(&bench, 0).expect("a copy was asked for");
+    assert!(was_told(&bench, keeper, &save_copy(0)), "nobody came");
+    those_who_serve_save(&mut bench, &nodes, 0);
+    let (stage, iteration) = (StageId(0), Iteration(2));
+    bench.says(keeper, ToCoordinator::Saved { stage, iteration, digest: Digest([100; 32]) });
+    let Some(End::Failed { why }) = &bench.end else { panic!("{:?}", bench.end) };
+    assert!(why.contains("copy") && why.contains("--resume"), "{why}");
+    assert_eq!(bench.published.last().map(|saved| saved.stages.len()), Some(4));
+}
+
+#[test]
 fn a_copy_that_gives_other_bits_or_is_not_there_any_more_is_not_saved() {
     let (stage, iteration) = (StageId(2), Iteration(2));
     let why = "no copy is kept".to_owned();
