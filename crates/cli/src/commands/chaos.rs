@@ -41,7 +41,7 @@ pub(crate) struct Chaos {
     #[arg(long, value_name = "TIME", default_value = "3s", value_parser = parse_seconds)]
     mtbf: f64,
     /// Kinds of faults: kill, stop, partition, slow, corrupt, drain, coordinator [default: all these]; and lie: a node computes
-    /// wrong sums of the usual size, which counts until it is checked, so that the weights that are computed again differ
+    /// wrong sums of the usual size, which counts until it is checked, so that from then on weights that are computed again differ
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     faults: Vec<Fault>,
     /// Relay stages

@@ -185,11 +185,11 @@ impl Coordinator {
         let stages: Vec<_> = saving.done.values().copied().collect();
         let (last, origin) = (saving.last, saving.done.contains_key(&StageId::ORIGIN));
         let copies: Vec<_> = saving.writers.values().filter_map(|writer| writer.copy.clone()).collect();
-        for (copy, recipe) in copies {
-            self.note_saved_copy(&copy, recipe);
-        }
         // A state without the origin would shadow an older one that is whole.
         if origin {
+            for (copy, recipe) in copies {
+                self.note_saved_copy(&copy, recipe);
+            }
             self.note_checkpoint(iteration, &stages);
             self.out.push(CoordinatorCommand::Publish { iteration, generation: self.generation, stages });
             self.log(Event::StateSaved { iteration });

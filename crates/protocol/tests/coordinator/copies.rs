@@ -456,3 +456,23 @@ fn a_node_that_is_about_to_serve_a_lost_stage_is_waited_for_at_the_end() {
     let recipe = Recipe::restore(stage, F32);
     assert!(was_told(&bench, nodes[3], &ToWorker::SaveCopy { stage, iteration, copied, recipe }));
 }
+
+#[test]
+fn what_is_not_published_is_not_told_to_be_saved() {
+    let (mut bench, nodes) = copied(3, 2, 102);
+    run_iteration(&mut bench, &nodes);
+    all_step(&mut bench, &nodes);
+    bench.input(CoordinatorInput::Stop);
+    // Of the origin nobody keeps a copy: an older state/ that is whole stays.
+    lose(&mut bench, nodes[2]);
+    lose(&mut bench, nodes[0]);
+    bench.wait(40_000_000);
+    let (iteration, digest) = (Iteration(2), |stage: u8| Digest([100 + stage; 32]));
+    for (stage, node) in [(1, nodes[1]), (2, nodes[3]), (3, nodes[3])] {
+        let saved = ToCoordinator::Saved { stage: StageId(stage), iteration, digest: digest(stage as u8) };
+        bench.says(node, saved);
+    }
+    assert!(bench.end.is_some());
+    assert_eq!(bench.published, []);
+    assert!(!bench.journal.iter().any(|entry| matches!(entry, Entry::Rebuilt(_))));
+}

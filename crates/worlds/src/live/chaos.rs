@@ -1,5 +1,6 @@
 //! What a chaos run is judged by: its event log, its journal, and its weights computed again.
 
+use super::liars::counted_liar;
 use super::{ChaosTrace, Ended, MemorySample};
 use crate::audit::AuditReport;
 use crate::replay::{DecisionsReport, OtherDecision, ReplayError, ReplayReport};
@@ -141,7 +142,7 @@ pub fn judge(evidence: &Evidence<'_>) -> ChaosReport {
         counted_once(evidence.audit),
         equal_replicas(events),
         never_changed(events, evidence.entries),
-        same_weights(evidence.replay),
+        same_weights(evidence),
         same_decisions(evidence.decisions),
     ];
     checks.extend(memory.as_ref().map(steady_memory));
@@ -233,8 +234,18 @@ fn never_changed(events: &[EventRecord], entries: &[Entry]) -> Check {
     Check { name: "committed iterations never changed", pass, detail }
 }
 
-fn same_weights(replay: &Result<ReplayReport, ReplayError>) -> Check {
-    let (pass, detail) = match replay {
+fn same_weights(evidence: &Evidence<'_>) -> Check {
+    // What a liar made counted until it was found, and is not what a sound node makes.
+    let liar = match evidence.replay {
+        Err(ReplayError::Differs { iteration, stage, .. }) => {
+            let node = counted_liar(evidence.events, evidence.entries, *iteration, *stage);
+            node.map(|node| {
+                format!("until {iteration}, where {stage} has sums of {node}, which was made to lie")
+            })
+        }
+        _ => None,
+    };
+    let (pass, detail) = match evidence.replay {
         Ok(report) if report.saved_state_checked => (
             true,
             format!(
@@ -243,7 +254,10 @@ fn same_weights(replay: &Result<ReplayReport, ReplayError>) -> Check {
             ),
         ),
         Ok(_) => (false, "the saved state was never reached by the replay".to_owned()),
-        Err(error) => (false, error.to_string()),
+        Err(error) => match liar {
+            Some(until) => (true, until),
+            None => (false, error.to_string()),
+        },
     };
     Check { name: "the weights come out again by replay", pass, detail }
 }

@@ -17,6 +17,7 @@ pub mod folder;
 mod health;
 pub mod inputs_file;
 pub mod journal_file;
+mod liars;
 mod node;
 mod offsite;
 mod pacer;
