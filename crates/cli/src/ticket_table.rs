@@ -19,19 +19,15 @@ pub(crate) fn ticket_table(tickets: &[Invitation]) -> String {
     text
 }
 
-/// The command that a ticket is for.
-pub(crate) fn command_of(capability: Capability) -> &'static str {
-    match capability {
-        Capability::Worker => "join",
-        Capability::Viewer => "watch",
-        Capability::Admin => "manage",
-    }
-}
-
 /// What `--for` takes.
 pub(crate) fn parse_capability(text: &str) -> Result<Capability, String> {
     [Capability::Worker, Capability::Viewer, Capability::Admin]
         .into_iter()
         .find(|capability| capability.name() == text)
         .ok_or_else(|| "choose worker, viewer or admin".to_owned())
+}
+
+/// What `--revoke` takes.
+pub(crate) fn parse_number(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "pass a ticket's number, as the list of tickets has them".to_owned())
 }

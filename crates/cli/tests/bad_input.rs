@@ -165,6 +165,10 @@ fn options_that_cannot_work() {
     train(&["--layers", "12", "--stages", "12", "--skip", "0.9"], &["--skip 0.9", "no path can meet"]);
     train(&["--skip", "1"], &["--skip", "not including, 1"]);
     train(&["--recovery", "prayer"], &["prayer", "checkfree"]);
+    let options = ["match:OPTION=VALUE,OPTION=VALUE", "norm, clip, steps, kept, rate, moments, rate_factor"];
+    train(&["--recovery", "match:nonsense=1"], &[&["no option 'nonsense'"][..], &options].concat());
+    train(&["--recovery", "match:"], &[&["no option ''"][..], &options].concat());
+    train(&["--recovery", "random:seed=1"], &["no option 'seed'", "it has none"]);
     train(&["--recovery", "oracle"], &["only `lab` and `simulate`", "neighbour-snapshot"]);
     train(&["--recovery", "redundant"], &["--recovery redundant", "only `lab` and `simulate`"]);
     train(&["--recovery", "checkfree+", "--slots", "1"], &["--slots 2 or more", "--edge-swaps off"]);
@@ -291,12 +295,39 @@ fn models_that_cannot_be_used() {
 }
 
 #[test]
+#[cfg(feature = "iroh")]
+fn tickets_that_are_of_no_use() {
+    use skipstone_net::{EndpointKey, InternetReach, Relays};
+    use skipstone_types::RunId;
+    use skipstone_worlds::live::remote::{Capability, Ticket};
+    let dir = folder();
+    let key = EndpointKey::generate();
+    let ticket = |capability, expires_unix_s| {
+        let host = InternetReach { key: key.public(), ways: vec!["ip:127.0.0.1:9".to_owned()] };
+        Ticket::issue(&key, RunId(1), capability, 5, expires_unix_s, host, Relays::None).to_string()
+    };
+    let (worker, viewer) = (ticket(Capability::Worker, u64::MAX), ticket(Capability::Viewer, u64::MAX));
+    // Nobody has to be asked for that.
+    refused(&dir, 2, &["join", &viewer], &["a viewer's ticket", "skipstone watch", "tickets DIR --new`"]);
+    refused(&dir, 2, &["manage", &viewer], &["a viewer's ticket", "an admin's", "--new --for admin"]);
+    refused(&dir, 2, &["manage", &worker, "--stop"], &["a worker's ticket", "--new --for admin"]);
+    refused(&dir, 2, &["join", &ticket(Capability::Worker, 1)], &["expired", "days ago", "--new`"]);
+    refused(&dir, 2, &["join", "skipstonelinks1abc"], &["invitation to measure links", "skipstone doctor"]);
+    refused(&dir, 2, &["manage", &worker, "--revoke", "expired"], &["tickets DIR --revoke expired"]);
+    refused(&dir, 2, &["manage", &worker, "--revoke", "all"], &["a ticket's number"]);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "something was left behind");
+}
+
+#[test]
 fn folders_that_hold_no_run() {
     let dir = folder();
     fs::create_dir(dir.path().join("empty")).unwrap();
     for at in ["nowhere", "empty"] {
         refused(&dir, 2, &["show", at], &[at, "run.toml"]);
-        refused(&dir, 2, &["audit", at], &[at, "journal"]);
+    }
+    for command in ["audit", "replay"] {
+        refused(&dir, 2, &[command, "nowhere"], &["there is no folder nowhere", "--out"]);
+        refused(&dir, 2, &[command, "empty"], &["empty holds no run", "journal.bin", "--out"]);
     }
     fs::create_dir_all(dir.path().join("damaged/journal")).unwrap();
     fs::write(dir.path().join("damaged/journal/journal.bin"), b"not a journal at all, but long enough")

@@ -430,6 +430,37 @@ fn an_admins_ticket_invites_turns_out_saves_and_stops_from_elsewhere() {
 }
 
 #[test]
+fn ctrl_c_ends_the_search_for_a_run_that_is_gone() {
+    let key = skipstone_net::EndpointKey::generate();
+    // Nobody answers at an address that is for documents alone.
+    let host = skipstone_net::InternetReach { key: key.public(), ways: vec!["ip:192.0.2.1:7000".to_owned()] };
+    let (run, relays) = (skipstone_types::RunId(1), skipstone_net::Relays::None);
+    let ticket = skipstone_worlds::live::remote::Ticket::issue(
+        &key,
+        run,
+        skipstone_worlds::live::remote::Capability::Worker,
+        5,
+        u64::MAX,
+        host,
+        relays,
+    );
+    let dir = tempfile::tempdir().unwrap();
+    for signal in ["-INT", "-TERM"] {
+        let mut join = command(&["join", &ticket.to_string(), "--dir", dir.path().to_str().unwrap()])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = listen(&mut join);
+        wait_for_line(&lines, "looking for the run");
+        let told = Instant::now();
+        assert!(Command::new("kill").args([signal, &join.id().to_string()]).status().unwrap().success());
+        assert_eq!(wait(&mut join).code(), Some(1));
+        assert!(told.elapsed() < Duration::from_secs(5), "{:?}", told.elapsed());
+        wait_for_line(&lines, "error: told to end before the run had answered");
+    }
+}
+
+#[test]
 fn who_has_no_valid_ticket_is_told_why() {
     let mut host = Host::start(100_000, 3, "");
     let run = host.out();
@@ -452,14 +483,21 @@ fn who_has_no_valid_ticket_is_told_why() {
     assert!(refused(&short).contains("expired"));
     // A machine that is in is cut off when its ticket is revoked, and does not come again.
     let (mut guest, lines) = host.join("guest", 1);
-    wait_for_line(&lines, "is node");
+    let welcome = wait_for_lines(&lines, "is node");
     let lost = host.count("node_lost");
     let listed = issue(&["--revoke", "1"]);
     assert_eq!(listed["tickets"][0]["revoked"], true);
     host.wait_for("node_lost", lost + 1);
     assert!(refused(&host.ticket).contains("revoked"));
-    guest.kill().unwrap();
-    let _ = guest.wait();
+    let (told, revoked) = (wait_for_lines(&lines, "error: "), Instant::now());
+    assert!(told.last().unwrap().contains("this ticket was revoked"), "{told:#?}");
+    assert_eq!(wait(&mut guest).code(), Some(2));
+    assert!(revoked.elapsed() < Duration::from_secs(20), "a no that can't change is believed at once");
+    // It knocked several times a second; that is told once.
+    assert_eq!(host.count("refused"), 1);
+    let machine = welcome[0].split("is called ").nth(1).unwrap();
+    let joined = host.lines.try_iter().find(|line| line.contains("joins from machine")).unwrap();
+    assert!(joined.contains(machine) && joined.ends_with("with ticket 1"), "{joined}");
     assert!(Command::new("kill").args(["-INT", &host.train.id().to_string()]).status().unwrap().success());
     host.end();
 }

@@ -385,6 +385,11 @@ fn interrupted_runs_are_saved_and_resumed() {
     assert_eq!(lost, [Some(0), Some(0)], "{resumed}");
     assert_eq!(resumed["coordinator_restarts"], serde_json::json!([]));
     run.assert_sound();
+    let done = run.train(&["--resume", "--steps", "10"]);
+    assert!(done.status.success());
+    let said = String::from_utf8_lossy(&done.stderr);
+    let iterations = format!("the run is done already: it has {} iterations", steps + 30);
+    assert!(said.contains(&iterations) && said.contains("--resume --out run --steps"), "{said}");
     let other = run.train(&["--resume", "--seed", "77"]);
     assert_eq!(other.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&other.stderr).contains("--seed"));

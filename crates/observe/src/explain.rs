@@ -153,10 +153,7 @@ impl Found {
         if self.stories.is_empty() {
             text.push_str("  Nothing: no node came, went or failed.\n");
         }
-        for story in &self.stories {
-            text.push_str(&format!("  {:>7}  {}\n", words::clock(story.at_ms / 1000), story.text()));
-        }
-        text
+        text + &told(self.stories.iter())
     }
 
     /// Where the node time between the two commits went.
@@ -176,6 +173,14 @@ impl Found {
             .map(|(name, share)| format!("{} {}", words::percent(*share), name.replace('_', " ")));
         format!("  Node time: {} good; {}.\n", words::percent(good), words::list(causes))
     }
+}
+
+/// A line a story, in the order in which they began; a state has them as they went on.
+fn told<'a>(stories: impl Iterator<Item = &'a Story>) -> String {
+    let mut stories: Vec<&Story> = stories.collect();
+    stories.sort_by_key(|story| (story.at_ms, story.number));
+    let line = |story: &Story| format!("  {:>7}  {}\n", words::clock(story.at_ms / 1000), story.text());
+    stories.into_iter().map(line).collect()
 }
 
 fn row(stage: &CommittedStage, replicas: usize) -> String {
@@ -204,9 +209,7 @@ fn missing(t: u64, state: &RunState, before: &Before) -> String {
                     .finished()
                     .map_or("goes on".to_owned(), |why| format!("ended: {}", words::clean(why, 200)))
             );
-            for story in state.stories().filter(|story| before.tells(story)) {
-                text.push_str(&format!("  {:>7}  {}\n", words::clock(story.at_ms / 1000), story.text()));
-            }
+            text.push_str(&told(state.stories().filter(|story| before.tells(story))));
             text
         }
         (steps, _) => {

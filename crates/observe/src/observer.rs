@@ -94,6 +94,11 @@ impl Observer {
         self.view.note(text, &self.state);
     }
 
+    /// Says something that has just happened and that no event tells.
+    pub fn remark(&mut self, text: &str) {
+        self.view.remark(text, &self.state);
+    }
+
     /// Ends the view, writes `report.html` and gives the numbers. Call it after the run's `Finished` event.
     pub fn finish(mut self) -> Outcome {
         self.view.close(&self.state);

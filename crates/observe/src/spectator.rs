@@ -32,7 +32,8 @@ impl Spectator {
     /// Of a run of which nothing has been heard yet.
     pub fn new(info: RunInfo, progress: Progress) -> Self {
         let state = RunState::new(info);
-        let view = View::new(progress, &state);
+        let mut view = View::new(progress, &state);
+        view.name_nodes();
         Self { state, view, torn: Vec::new() }
     }
 

@@ -281,8 +281,10 @@ impl RunState {
         let mut nodes = self.stories.absorb_nodes_of(stage);
         nodes.sort_unstable();
         let replicas = self.stages.get(&stage).map_or(0, |state| state.unreplaced_ms.len());
-        let mut text =
-            format!("{} lost {}", words::the_stage(stage), all_replicas(replicas.min(self.replicas())));
+        let replicas = replicas.min(self.replicas()).max(1);
+        // It may have had more than it should have, or one of them was only about to serve it.
+        let whom = if nodes.len() > replicas { "all its nodes".to_owned() } else { all_replicas(replicas) };
+        let mut text = format!("{} lost {whom}", words::the_stage(stage));
         if !nodes.is_empty() {
             let noun = if nodes.len() == 1 { "node" } else { "nodes" };
             let numbers = words::list(nodes.iter().map(|node| node.0.to_string()));

@@ -62,6 +62,22 @@ impl View {
         }
     }
 
+    /// Says something that has just happened and that no event tells.
+    pub(crate) fn remark(&mut self, text: &str, state: &RunState) {
+        match self {
+            Self::Terminal(view) => view.note(text, state),
+            Self::Plain(view) => view.remark(text, state),
+            Self::Quiet => {}
+        }
+    }
+
+    /// Has plain lines say which nodes there are, which the live view shows anyway.
+    pub(crate) fn name_nodes(&mut self) {
+        if let Self::Plain(view) = self {
+            view.name_nodes();
+        }
+    }
+
     /// The last of it.
     pub(crate) fn close(&mut self, state: &RunState) {
         match std::mem::replace(self, Self::Quiet) {

@@ -38,6 +38,112 @@ fn incidents_are_told_as_one() {
     }
 }
 
+/// A state after these events, each at its time in seconds.
+fn after(events: &[(u64, Event)]) -> RunState {
+    let mut state = RunState::new(skipstone_observe::RunInfo {
+        relay_stages: 2,
+        replicas: 1,
+        steps: 9,
+        ..skipstone_observe::RunInfo::default()
+    });
+    for (s, event) in events {
+        state.apply(&EventRecord { schema: EVENT_SCHEMA, time_ms: s * 1000, event: event.clone() });
+    }
+    state
+}
+
+fn begins(iteration: u64) -> Event {
+    Event::AttemptStarted {
+        iteration: Iteration(iteration),
+        attempt: Attempt(0),
+        holes: Vec::new(),
+        expected_ms: None,
+    }
+}
+
+fn committed(iteration: u8) -> Event {
+    Event::Committed {
+        iteration: Iteration(iteration.into()),
+        attempt: Attempt(0),
+        loss: 1.0,
+        tokens: 1,
+        learning_rate: 1.0,
+        stages: Vec::new(),
+        busy_us: 1,
+        replay_us: 0,
+        memory_wait_us: 0,
+        link_us: 0,
+        took_ms: 1,
+        record: Digest([iteration; 32]),
+    }
+}
+
+fn serves(node: u32) -> Event {
+    Event::NodeEntered { node: NodeId(node), stage: StageId(1), iteration: Iteration(0), took_ms: 1 }
+}
+
+fn lost(node: u32) -> Event {
+    let why = "connection".to_owned();
+    Event::NodeLost { node: NodeId(node), stage: Some(StageId(1)), why, wasted_us: 0 }
+}
+
+#[test]
+fn a_stage_that_had_more_nodes_than_it_should_have_loses_all_of_them() {
+    let hole = Event::StageLost { stage: StageId(1), iteration: Iteration(0) };
+    let one = after(&[(0, serves(11)), (1, begins(0)), (2, lost(11)), (2, hole.clone())]);
+    assert_eq!(told(&one).last().unwrap(), "stage 1 lost its only replica (node 11)");
+    let two = [(0, serves(11)), (0, serves(12)), (1, begins(0)), (2, lost(12)), (2, lost(11)), (2, hole)];
+    assert_eq!(told(&after(&two)).last().unwrap(), "stage 1 lost all its nodes (nodes 11 and 12)");
+}
+
+#[test]
+fn what_happened_around_an_iteration_is_told_in_the_order_in_which_it_began() {
+    let events: Vec<EventRecord> = [
+        (0, serves(11)),
+        (0, serves(12)),
+        (1, begins(0)),
+        (2, lost(11)),
+        (3, Event::StateSaved { iteration: Iteration(0) }),
+        (4, Event::Repaired { stage: StageId(1), lost: NodeId(11), microbatches: 2 }),
+        (5, committed(0)),
+    ]
+    .into_iter()
+    .map(|(s, event)| EventRecord { schema: EVENT_SCHEMA, time_ms: s * 1000, event })
+    .collect();
+    let text = explain(&script::info(STEPS), &events, Iteration(0));
+    let (lost, saved) = (text.find("node 11").unwrap(), text.find("saved after").unwrap());
+    assert!(lost < saved && text.contains("replayed by node 12"), "{text}");
+}
+
+#[test]
+fn plain_lines_of_a_run_elsewhere_name_its_nodes_and_only_when_others_are_there() {
+    let joined = |node| Event::NodeJoined { node: NodeId(node), process: 0, was: None };
+    let commit = |s: u64, state: &mut RunState, view: &mut PlainView<&mut Vec<u8>>, iteration| {
+        let event = committed(iteration);
+        state.apply(&EventRecord { schema: EVENT_SCHEMA, time_ms: s * 1000, event });
+        view.tick(state);
+    };
+    let mut out = Vec::new();
+    let mut view = PlainView::new(&mut out).every(Duration::ZERO);
+    view.name_nodes();
+    let mut state = after(&[(0, joined(4)), (0, serves(11)), (0, serves(12)), (1, begins(0))]);
+    commit(1, &mut state, &mut view, 0);
+    commit(2, &mut state, &mut view, 1);
+    state.apply(&EventRecord { schema: EVENT_SCHEMA, time_ms: 3000, event: lost(12) });
+    commit(3, &mut state, &mut view, 2);
+    let text = String::from_utf8(out).unwrap();
+    let nodes: Vec<&str> =
+        text.lines().filter_map(|line| line.split_once("nodes by stage  ")).map(|(_, nodes)| nodes).collect();
+    assert_eq!(
+        nodes,
+        [
+            "origin: nobody; stage 1: 11 and 12; stage 2: nobody; without a stage: 4",
+            "origin: nobody; stage 1: 11; stage 2: nobody; without a stage: 4",
+        ],
+        "{text}"
+    );
+}
+
 #[test]
 fn the_summary_counts_what_happened() {
     let state = folded();

@@ -23,14 +23,14 @@ pub enum SpecError {
         known: String,
     },
     /// Not an option of the strategy.
-    #[error("--recovery {name} has no option {option}{nearest}")]
+    #[error("--recovery {name} has no option '{option}'{instead}")]
     Option {
         /// The strategy.
         name: String,
         /// As given.
         option: String,
-        /// What may have been meant.
-        nearest: String,
+        /// What may have been meant, those that there are, and how they are written.
+        instead: String,
     },
     /// Not a value of the option.
     #[error("--recovery {name}: {option}={value} is not possible; write {option}={expected}")]
@@ -198,10 +198,22 @@ impl<'a> Spec<'a> {
             Some((option, _)) => Err(SpecError::Option {
                 name: self.name.to_owned(),
                 option: (*option).to_owned(),
-                nearest: nearest(option, &self.asked),
+                instead: format!(
+                    "{}; {}",
+                    nearest(option, &self.asked),
+                    how_to_write(self.name, &self.asked)
+                ),
             }),
         }
     }
+}
+
+/// `write match:OPTION=VALUE,OPTION=VALUE, with any of norm, clip`: the rest of a sentence about an option that there is not.
+fn how_to_write(name: &str, options: &[&str]) -> String {
+    if options.is_empty() {
+        return format!("it has none: write {name}");
+    }
+    format!("write {name}, or {name}:OPTION=VALUE,OPTION=VALUE with any of {}", options.join(", "))
 }
 
 /// The known word that is most like this one, as the end of a sentence.

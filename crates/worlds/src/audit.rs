@@ -12,6 +12,7 @@ use skipstone_data::SampleOrder;
 use skipstone_protocol::{CommitRecord, Entry, JournalError, decode_journal};
 use skipstone_types::{Digest, Iteration, Microbatch, StageId};
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -99,6 +100,12 @@ impl AuditReport {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum AuditError {
+    /// There is no such folder.
+    #[error("there is no folder {}; name a run's, the one given to --out", .0.display())]
+    NoFolder(PathBuf),
+    /// It is not a run's.
+    #[error("{} holds no run: it has no journal/journal.bin; name the folder given to --out", .0.display())]
+    NoRun(PathBuf),
     /// The journal can't be read.
     #[error("{} can't be read ({source}); name a run's folder, the one given to --out", path.display())]
     Read {
@@ -123,7 +130,11 @@ pub enum AuditError {
 /// See [`AuditError`].
 pub fn read_journal(dir: &Path) -> Result<Vec<Entry>, AuditError> {
     let path = dir.join("journal").join("journal.bin");
-    let bytes = std::fs::read(&path).map_err(|source| AuditError::Read { path: path.clone(), source })?;
+    let bytes = std::fs::read(&path).map_err(|source| match source.kind() {
+        ErrorKind::NotFound if !dir.exists() => AuditError::NoFolder(dir.to_owned()),
+        ErrorKind::NotFound => AuditError::NoRun(dir.to_owned()),
+        _ => AuditError::Read { path: path.clone(), source },
+    })?;
     let (entries, _) = decode_journal(&bytes).map_err(|source| AuditError::Journal { path, source })?;
     Ok(entries)
 }

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 const EXAMPLES: &str = "\
 Examples:
   skipstone doctor                          memory, disk, compute speed, relays and addresses of this machine
-  skipstone doctor skipstone1abc…           and whether the run of this ticket is reached, how fast, and whether clocks agree
+  skipstone doctor skipstone1abc…           and whether the run of this ticket is reached, how fast, and takes the ticket
   skipstone doctor --relay none             without asking anybody on the internet
   skipstone doctor --links links.json --machines 3 --region home
                                             how long and fast the links between three machines are: prints an invitation

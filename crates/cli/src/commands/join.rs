@@ -17,9 +17,9 @@ Examples:
 The ticket comes from `skipstone train --listen`, or `skipstone tickets DIR --new`. No port has to be open: the node looks for
 the run through the relays that the ticket names, and talks to the others directly wherever that can be.
 
-It stays until the run is over. Ctrl-C or SIGTERM: its nodes hand over what they do, and leave; twice: at once. A node that
-dies is replaced by an empty one. A run that was killed and goes on with --resume gets its machines back by itself. DIR holds
-logs, and the run's data once a node here serves the origin.";
+It stays until the run is over, or refuses it. Ctrl-C or SIGTERM: its nodes hand over what they do, and leave; twice, or while the
+run can't be found: at once. A node that dies is replaced by an empty one. A run that was killed and goes on with --resume gets its machines
+back by itself. DIR holds logs, and the run's data once a node here serves the origin.";
 
 /// Options of `join`.
 #[derive(Debug, Args)]
@@ -64,7 +64,7 @@ impl Join {
             Ok(Joined::Left) => say("left"),
             Err(
                 why @ (JoinError::Ticket(_)
-                | JoinError::Expired(_)
+                | JoinError::Unfit(_)
                 | JoinError::Workers(_)
                 | JoinError::Refused(_)
                 | JoinError::Health(_)

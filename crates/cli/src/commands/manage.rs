@@ -3,7 +3,7 @@
 use crate::failure::{Failure, Outcome};
 use crate::output::{print, print_json, say};
 use crate::run_flags::parse_seconds;
-use crate::ticket_table::{command_of, parse_capability, ticket_table};
+use crate::ticket_table::{parse_capability, parse_number, ticket_table};
 use clap::Args;
 use serde_json::json;
 use skipstone_types::NodeId;
@@ -38,7 +38,7 @@ pub(crate) struct Manage {
     #[arg(long = "for", value_name = "worker|viewer", value_parser = parse_capability, default_value = "worker", requires = "new")]
     capability: Capability,
     /// Take a ticket back, by its number
-    #[arg(long, value_name = "NUMBER", group = "order")]
+    #[arg(long, value_name = "NUMBER", value_parser = parse_revoked, group = "order")]
     revoke: Option<u64>,
     /// Save after this iteration
     #[arg(long, group = "order")]
@@ -52,6 +52,14 @@ pub(crate) struct Manage {
     /// One JSON document on stdout
     #[arg(long)]
     json: bool,
+}
+
+/// What `--revoke` takes from elsewhere.
+fn parse_revoked(text: &str) -> Result<u64, String> {
+    if text == "expired" {
+        return Err("expired tickets let nobody in; `skipstone tickets DIR --revoke expired` forgets them, where the run is".to_owned());
+    }
+    parse_number(text)
 }
 
 impl Manage {
@@ -71,7 +79,7 @@ impl Manage {
     pub(crate) fn run(self) -> Outcome {
         let order = self.order();
         let managed = manage(&self.ticket, order).map_err(|why| match why {
-            ManageError::Ticket(_) | ManageError::Expired(_) | ManageError::Refused(_) => Failure::input(why),
+            ManageError::Ticket(_) | ManageError::Unfit(_) | ManageError::Refused(_) => Failure::input(why),
             why => Failure::failed(why),
         })?;
         match managed {
@@ -79,7 +87,7 @@ impl Manage {
             Managed::Tickets(tickets) => print(&ticket_table(&tickets)),
             Managed::Issued { id, ticket } if self.json => print_json(&json!({ "ticket": ticket, "id": id })),
             Managed::Issued { ticket, .. } => {
-                print(&format!("skipstone {} {ticket}\n", command_of(self.capability)))
+                print(&format!("skipstone {} {ticket}\n", self.capability.command()))
             }
             Managed::Done if self.json => print_json(&json!({ "done": true })),
             Managed::Done => {

@@ -1,13 +1,13 @@
 //! `skipstone tickets`.
 
 use crate::failure::{Failure, Outcome};
-use crate::output::{print, print_json};
+use crate::output::{print, print_json, say};
 use crate::run_flags::parse_seconds;
-use crate::ticket_table::{command_of, parse_capability, ticket_table};
+use crate::ticket_table::{parse_capability, parse_number, ticket_table};
 use clap::Args;
 use serde_json::json;
 use skipstone_worlds::live::folder::read_facts;
-use skipstone_worlds::live::remote::{Capability, Tickets as Book};
+use skipstone_worlds::live::remote::{Capability, Dropped, Tickets as Book};
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
@@ -18,7 +18,7 @@ Examples:
   skipstone tickets --new --for viewer       one that shows the run, and lets nobody join: skipstone watch TICKET
   skipstone tickets --new --for admin        one to issue and revoke tickets, save and stop from elsewhere: skipstone manage TICKET
   skipstone tickets --revoke 2               lets nobody in any more, and cuts off who came with it
-  skipstone tickets --revoke expired         forgets those whose time is over; cuts off who came with them
+  skipstone tickets --revoke expired         forgets those whose time is over, or that were revoked; cuts off who came with them
 
 Whoever has a ticket can join the run, and takes part in everything until the ticket is revoked: hand it to people you trust.
 The end of its time only keeps others from coming.";
@@ -39,7 +39,7 @@ pub(crate) struct Tickets {
     /// What it is for: worker joins with nodes, viewer only watches, admin manages the run from elsewhere
     #[arg(long = "for", value_name = "worker|viewer|admin", value_parser = parse_capability, default_value = "worker", requires = "new")]
     capability: Capability,
-    /// Take one back, by its number, or all that have expired
+    /// Take one back, by its number; or forget all that have expired or were taken back
     #[arg(long, value_name = "NUMBER|expired")]
     revoke: Option<String>,
     /// One JSON document on stdout
@@ -56,15 +56,18 @@ impl Tickets {
             return if self.json {
                 print_json(&json!({ "ticket": ticket.to_string(), "id": ticket.id }))
             } else {
-                print(&format!("skipstone {} {ticket}\n", command_of(self.capability)))
+                print(&format!("skipstone {} {ticket}\n", self.capability.command()))
             };
         }
         match self.revoke.as_deref() {
             None => {}
-            Some("expired") => drop(book.drop_old().map_err(Failure::failed)?),
+            Some("expired") => {
+                let Dropped { expired, revoked } = book.drop_old().map_err(Failure::failed)?;
+                say(&format!("forgotten: {expired} expired, {revoked} revoked before"));
+            }
             Some(number) => {
-                let number =
-                    number.parse().map_err(|_| Failure::input("--revoke takes a number, or expired"))?;
+                let number = parse_number(number)
+                    .map_err(|why| Failure::input(format!("--revoke {number}: {why}; or expired")))?;
                 book.revoke(number).map_err(Failure::input)?;
             }
         }

@@ -9,7 +9,7 @@ use skipstone_worlds::live::remote::{WatchError, Watched, watch};
 const EXAMPLES: &str = "\
 Examples:
   skipstone watch skipstone1abc…                 the live view of a run on another machine
-  skipstone watch skipstone1abc… --plain         plain lines
+  skipstone watch skipstone1abc… --plain         plain lines, which nodes serve which stage among them
 
 The ticket comes from `skipstone tickets DIR --new --for viewer`: it shows the run's events, and lets nobody join. A ticket to join with
 shows them too. Watching disturbs nobody; Ctrl-C ends it.";
@@ -33,7 +33,7 @@ impl Watch {
                 say("the run does not answer any more: it has ended, or its computer is away");
                 print(&summary.render(stdout_width()))
             }
-            Err(why @ (WatchError::Ticket(_) | WatchError::Expired(_) | WatchError::Refused(_))) => {
+            Err(why @ (WatchError::Ticket(_) | WatchError::Unfit(_) | WatchError::Refused(_))) => {
                 Err(Failure::input(why))
             }
             Err(why) => Err(Failure::failed(why)),

@@ -1,6 +1,7 @@
 //! Progress as plain lines, for files, pipes and `--plain`.
 
 use crate::{RunState, words};
+use skipstone_types::NodeId;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -23,12 +24,22 @@ pub struct PlainView<W> {
     /// Stories that aren't over, by number, and whether their beginning has been told. No more than there are
     /// stories.
     open: BTreeMap<u64, bool>,
+    /// What was said of the nodes last, if that is wanted.
+    nodes: Option<String>,
 }
 
 impl<W: Write> PlainView<W> {
     /// Writes to `out`, which should be stderr.
     pub fn new(out: W) -> Self {
-        Self { out, every: LINE_EVERY, said: None, said_steps: 0, next: 0, open: BTreeMap::new() }
+        Self {
+            out,
+            every: LINE_EVERY,
+            said: None,
+            said_steps: 0,
+            next: 0,
+            open: BTreeMap::new(),
+            nodes: None,
+        }
     }
 
     /// Sets how often progress is told; never more often than there is any.
@@ -36,6 +47,11 @@ impl<W: Write> PlainView<W> {
     pub fn every(mut self, every: Duration) -> Self {
         self.every = every;
         self
+    }
+
+    /// Has it say with the progress which nodes there are, whenever others are.
+    pub fn name_nodes(&mut self) {
+        self.nodes.get_or_insert_default();
     }
 
     /// Passes over what has happened before the view was there.
@@ -52,12 +68,22 @@ impl<W: Write> PlainView<W> {
             self.said_steps = state.steps();
             let text = progress(state);
             self.line(state, &text);
+            let names = nodes(state);
+            if let Some(said) = self.nodes.as_mut().filter(|said| **said != names) {
+                said.clone_from(&names);
+                self.line(state, &names);
+            }
         }
     }
 
     /// Says how the stories stand that aren't over: nothing will follow.
     pub fn close(&mut self, state: &RunState) {
         self.stories(state, 0);
+    }
+
+    /// Something that has just happened and that no event tells.
+    pub fn remark(&mut self, text: &str, state: &RunState) {
+        self.line(state, text);
     }
 
     /// A line of somebody else's.
@@ -95,6 +121,23 @@ impl<W: Write> PlainView<W> {
         let _ = writeln!(self.out, "{:>7}  {text}", words::clock(state.now_ms() / 1000));
         let _ = self.out.flush();
     }
+}
+
+/// `nodes by stage  origin: 1 and 5; stage 1: 2 and 4; stage 2: nobody; without a stage: 7`
+fn nodes(state: &RunState) -> String {
+    let numbers = |nodes: Vec<NodeId>| words::list(nodes.iter().map(|node| node.0.to_string()));
+    let mut parts: Vec<String> = Vec::new();
+    for stage in state.stages() {
+        let there: Vec<NodeId> = stage.nodes.keys().copied().collect();
+        let who = if there.is_empty() { "nobody".to_owned() } else { numbers(there) };
+        parts.push(format!("{}: {who}", words::stage(stage.stage)));
+    }
+    let spares: Vec<NodeId> =
+        state.nodes.iter().filter(|(_, stage)| stage.is_none()).map(|(node, _)| *node).collect();
+    if !spares.is_empty() {
+        parts.push(format!("without a stage: {}", numbers(spares)));
+    }
+    format!("nodes by stage  {}", parts.join("; "))
 }
 
 /// `iteration 312/600  loss 2.314  12.3 k tokens/s  14 nodes  goodput 71 %`

@@ -5,8 +5,11 @@ use super::inputs_file::InputsFile;
 use super::journal_file::JournalFile;
 use super::planner::{Found, Planner};
 use super::publish::{StateManifest, discard, publish};
+use super::refusals::Refusals;
 use super::roll::Roll;
-use super::start::{CoordinatorFindable, CoordinatorReady, CoordinatorStart, follow_parent, read_start};
+use super::start::{
+    CoordinatorFindable, CoordinatorReady, CoordinatorStart, CoordinatorWelcomed, follow_parent, read_start,
+};
 use crate::wan::{RegionView, region_of_name};
 use serde::Serialize;
 use skipstone_net::{
@@ -131,6 +134,8 @@ struct Driver {
     planner: Planner,
     roll: Roll,
     desk: Desk,
+    /// Who was turned away lately.
+    refusals: Refusals,
     /// When it was looked last who may no longer stay.
     turned_out: Instant,
     /// Since when the run is to end, and when what that waits for was last told.
@@ -194,6 +199,7 @@ impl Driver {
             journal,
             roll: Roll::new(config.heartbeat_interval),
             desk,
+            refusals: Refusals::default(),
             turned_out: start,
             ends: None,
             start,
@@ -215,6 +221,9 @@ impl Driver {
             let now = Instant::now();
             if now >= next_tick {
                 next_tick = now + TICK;
+                for why in self.refusals.due(now) {
+                    log(&Event::Refused { node: None, why });
+                }
                 self.note_silence();
                 self.turn_out(now);
                 self.tell_what_the_end_waits_for(now);
@@ -274,8 +283,8 @@ impl Driver {
             }
             NetEvent::Frame { peer, connection, frame, .. } => self.take_frame(peer, connection, &frame),
             NetEvent::Refused { address, why, .. } => {
-                let why = format!("{address}: {why}");
-                log(&Event::Refused { node: None, why });
+                let told = self.refusals.note(&address, &why, Instant::now());
+                told.into_iter().for_each(|why| log(&Event::Refused { node: None, why }));
             }
             NetEvent::Listening { .. } | NetEvent::Unreachable { .. } => {}
         }
@@ -389,6 +398,11 @@ impl Driver {
                 CoordinatorCommand::Bind { connection, node } => {
                     self.roll.bind(connection, node);
                     self.desk.note_node(node, true);
+                    if let Some((machine, ticket)) =
+                        self.roll.key(node).and_then(|key| self.desk.origin(&key))
+                    {
+                        tell(&CoordinatorWelcomed { node, machine, ticket })?;
+                    }
                     let region = self.roll.peer(node).and_then(region_of_name);
                     let name = region.and_then(|region| self.order.regions.get(usize::from(region)));
                     if let Some(name) = name {

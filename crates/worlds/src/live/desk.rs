@@ -105,6 +105,12 @@ mod listening {
             self.0.as_ref().is_none_or(|reception| reception.admits(key))
         }
 
+        /// From which machine the owner of this key came, as that calls itself, and with the ticket of which number.
+        pub(in crate::live) fn origin(&self, key: &PeerKey) -> Option<(String, u64)> {
+            let (machine, ticket) = self.0.as_ref()?.origin(key)?;
+            Some((machine.short(), ticket))
+        }
+
         /// Turns out who came with a ticket that was revoked since; whether there was anybody.
         pub(in crate::live) fn turn_out(&self) -> bool {
             self.0.as_ref().is_some_and(|reception| reception.turn_out())
@@ -145,6 +151,10 @@ impl Desk {
 
     pub(super) fn admits(&self, _: &PeerKey) -> bool {
         true
+    }
+
+    pub(super) fn origin(&self, _: &PeerKey) -> Option<(String, u64)> {
+        None
     }
 
     pub(super) fn turn_out(&self) -> bool {

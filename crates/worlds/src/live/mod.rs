@@ -24,6 +24,7 @@ mod pacer;
 mod plan_file;
 mod planner;
 pub mod publish;
+mod refusals;
 #[cfg(feature = "iroh")]
 pub mod remote;
 mod reporter;

@@ -76,6 +76,11 @@ impl Roll {
         self.nodes.get(&node).copied()
     }
 
+    /// The node's key, if it is on another machine.
+    pub(crate) fn key(&self, node: NodeId) -> Option<PeerKey> {
+        self.lines.get(self.nodes.get(&node)?)?.key
+    }
+
     pub(crate) fn peer_of_connection(&self, connection: u64) -> Option<PeerId> {
         self.lines.iter().find(|(_, line)| line.connection == connection).map(|(peer, _)| *peer)
     }
@@ -168,6 +173,7 @@ mod tests {
             !roll.silent((10 + s) * 1_000_000, |_| Some(Duration::from_secs(s))).is_empty()
         };
         assert!(!lost(&roll, 24) && lost(&roll, 26));
+        assert_eq!((roll.key(NodeId(5)), roll.key(NodeId(6))), (Some(key), None));
         assert_eq!(roll.peers_with(|other| other == key), [peer]);
         assert_eq!(roll.peers_with(|other| other != key), []);
     }

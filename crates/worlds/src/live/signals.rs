@@ -34,6 +34,14 @@ impl Signals {
         Ok(Self { count: Arc::new(AtomicUsize::new(0)) })
     }
 
+    /// As after so many signals, whatever comes.
+    #[cfg(all(test, unix, feature = "iroh"))]
+    pub(super) fn counted(count: usize) -> io::Result<Self> {
+        let signals = Self::listen()?;
+        signals.count.store(count, Ordering::Relaxed);
+        Ok(signals)
+    }
+
     pub(super) fn count(&self) -> usize {
         self.count.load(Ordering::Relaxed)
     }

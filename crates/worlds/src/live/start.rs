@@ -167,6 +167,17 @@ pub(super) struct CoordinatorFindable {
     pub(super) by_relay: bool,
 }
 
+/// Told by a coordinator for each node of another machine that it welcomes: a line among its events.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct CoordinatorWelcomed {
+    /// The node.
+    pub(super) node: NodeId,
+    /// The machine, as it calls itself: the beginning of its key.
+    pub(super) machine: String,
+    /// The number of the ticket that it came with.
+    pub(super) ticket: u64,
+}
+
 /// Writes a child's first line.
 ///
 /// # Errors

@@ -1,13 +1,14 @@
 //! What machines ask of a run's coordinator, and its answers: JSON heads, with a file's bytes as bodies.
 
-use super::Invitation;
 use super::manage::Order;
 use super::places::GuestPlace;
+use super::{Invitation, Ticket};
 use crate::config::RunConfig;
 use serde::{Deserialize, Serialize};
 use skipstone_net::{BODY_BYTES_MAX, InternetReach, RequestError, Requester};
 use skipstone_observe::RunInfo;
 use skipstone_types::RunId;
+use thiserror::Error;
 
 /// Bytes of a file in one request.
 pub(super) const PIECE_BYTES: usize = BODY_BYTES_MAX;
@@ -127,6 +128,42 @@ pub(in crate::live) struct RunPass {
     pub(in crate::live) vocabulary: usize,
     /// Where each of its nodes is; empty where links are not known.
     pub(in crate::live) places: Vec<GuestPlace>,
+}
+
+/// Ways to a run that are named, if it can't be reached.
+const WAYS_NAMED: usize = 3;
+
+/// A run does not answer. Its owner knows it by the ticket, not by its key.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error(
+    "the run of this ticket (number {ticket}{}) can't be reached: {why}; it has ended, its machine is away, or there is no network between the two. `skipstone train --resume --listen` goes on with it, where it was started",
+    at(.addresses)
+)]
+pub struct Unreachable {
+    /// The ticket's number.
+    ticket: u64,
+    /// Where it was seen last.
+    addresses: Vec<String>,
+    /// Why, as far as the network tells.
+    why: String,
+}
+
+impl Unreachable {
+    /// The ticket's run was asked, and this came of it.
+    pub(super) fn new(ticket: &Ticket, why: RequestError) -> Self {
+        let why = match why {
+            RequestError::Unreachable { why, .. } => why,
+            why => why.to_string(),
+        };
+        let addresses = ticket.host.ways.iter().filter_map(|way| way.strip_prefix("ip:"));
+        let addresses = addresses.take(WAYS_NAMED).map(str::to_owned).collect();
+        Self { ticket: ticket.id, addresses, why }
+    }
+}
+
+/// `, seen last at 192.0.2.1:7000`.
+fn at(addresses: &[String]) -> String {
+    if addresses.is_empty() { String::new() } else { format!(", seen last at {}", addresses.join(" and ")) }
 }
 
 /// Asks, and reads the answer; tries again where a connection is lost on the way.

@@ -1,13 +1,13 @@
 //! `skipstone doctor`: whether this machine can take part in a run, and what to do if it can't.
 
-use super::Ticket;
-use super::ask::{Answer, Ask, ask_once};
+use super::ask::{Answer, Ask, Unreachable, ask_once};
 use super::tickets::now_unix_s;
+use super::{Capability, Ticket, UnfitTicket};
 use crate::config::bytes_in_units;
 use crate::live::supervisor::capacity;
 use serde::{Deserialize, Serialize};
 use skipstone_model::{BenchShape, bench_stage};
-use skipstone_net::{EndpointKey, Relays, Requester};
+use skipstone_net::{EndpointKey, Relays, RequestError, Requester};
 use skipstone_protocol::WIRE_VERSION;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -185,20 +185,28 @@ fn network(options: &DoctorOptions, note: &mut dyn FnMut(Check)) {
     requester.close();
 }
 
+/// Looks at the ticket's run, if it answers, and at the ticket.
 fn run(requester: &Requester, ticket: &Ticket, note: &mut dyn FnMut(Check)) {
+    let standing = if reach(requester, ticket, note) { ask_standing(requester, ticket) } else { None };
+    note(ticket_check(ticket, standing, now_unix_s()));
+}
+
+/// Whether the run answers, and speaks as this machine does.
+fn reach(requester: &Requester, ticket: &Ticket, note: &mut dyn FnMut(Check)) -> bool {
     let ping = || ask_once(requester, &ticket.host, &Ask::Time);
     let first = match ping() {
         Ok(Answer::Time { unix_s, wire }) => (unix_s, wire),
         Ok(_) => {
             let advice = "install the version of the machine that trains";
             note(check("run", Health::Broken, "it answers something else".to_owned(), advice));
-            return;
+            return false;
         }
         Err(why) => {
             let advice =
                 "check that `skipstone train --listen` still runs, and that both sides use the same --relay";
-            note(check("run", Health::Broken, why.to_string(), advice));
-            return;
+            let found = Unreachable::new(ticket, why).to_string();
+            note(check("run", Health::Broken, found, advice));
+            return false;
         }
     };
     let began = Instant::now();
@@ -225,16 +233,63 @@ fn run(requester: &Requester, ticket: &Ticket, note: &mut dyn FnMut(Check)) {
     };
     let advice = "set this machine's clock (NTP): tickets seem to expire at other times";
     note(check("clock", health, format!("{apart_s:.0} s from the run's"), advice));
-    let late_s = now_unix_s().saturating_sub(ticket.expires_unix_s);
-    let health = if late_s > 0 { Health::Broken } else { Health::Ok };
-    let found = if late_s > 0 { "has expired".to_owned() } else { "lets machines in".to_owned() };
-    note(check("ticket", health, found, "ask for a new one: `skipstone tickets DIR --new`"));
+    wire == WIRE_VERSION
+}
+
+/// Whether the run still takes the ticket, or why not; none: it could not be asked. Every ticket shows the run's log, and past its
+/// end there is nothing to send.
+fn ask_standing(requester: &Requester, ticket: &Ticket) -> Option<Result<(), String>> {
+    let question = Ask::Watch { ticket: ticket.to_string(), offset: u64::MAX };
+    match ask_once(requester, &ticket.host, &question) {
+        Ok(_) => Some(Ok(())),
+        Err(RequestError::Refused(why)) => Some(Err(why)),
+        Err(_) => None,
+    }
+}
+
+/// What the ticket lets its owner do, and whether the run (if it could be asked) still takes it.
+fn ticket_check(ticket: &Ticket, standing: Option<Result<(), String>>, now_unix_s: u64) -> Check {
+    let allows = match ticket.capability {
+        Capability::Worker => "lets machines in",
+        Capability::Viewer => "only shows the run, and lets no machine in",
+        Capability::Admin => "lets machines in, and manages the run",
+    };
+    let fit = ticket.fits(Capability::Worker, now_unix_s);
+    let left_min = ticket.expires_unix_s.saturating_sub(now_unix_s) / 60;
+    let (taken, stands) = match standing {
+        Some(Ok(())) => {
+            (true, format!("the run takes it, for {} h {} min more", left_min / 60, left_min % 60))
+        }
+        Some(Err(why)) => (false, format!("the run does not take it: {why}")),
+        None => {
+            let stands = match &fit {
+                Err(why @ UnfitTicket::Expired { .. }) => why.to_string(),
+                _ => "the run was not asked whether it still takes it".to_owned(),
+            };
+            (fit.is_ok(), stands)
+        }
+    };
+    let joins = ticket.capability.includes(Capability::Worker);
+    let health = if taken && joins { Health::Ok } else { Health::Broken };
+    let advice = match (taken, joins) {
+        (false, _) => "`skipstone tickets DIR --new`, where the run is, issues one",
+        (true, false) => {
+            "`skipstone watch TICKET` shows the run; to join, ask for another ticket: `skipstone tickets DIR --new`"
+        }
+        (true, true) => "",
+    };
+    check("ticket", health, format!("{allows}; {stands}"), advice)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Capability;
+    use super::super::scene::scene;
     use super::*;
+    use skipstone_net::{
+        Door, InternetReach, NetConfig, PeerId, Reach, RunSecret, StreamTransport, Transport,
+    };
+    use skipstone_types::RunId;
+    use std::sync::Arc;
 
     #[test]
     fn a_machine_without_relays_is_looked_at_in_every_respect() {
@@ -270,5 +325,45 @@ mod tests {
         let run = checks.iter().find(|check| check.name == "run").unwrap();
         assert_eq!(run.health, Health::Broken);
         assert!(run.advice.contains("--listen") && run.found.contains("can't be reached"), "{run:?}");
+        let said = checks.iter().find(|check| check.name == "ticket").unwrap();
+        assert!(said.found.contains("the run was not asked"), "{said:?}");
+    }
+
+    #[test]
+    fn a_ticket_is_told_as_the_run_sees_it() {
+        let mut scene = scene();
+        std::fs::write(scene.dir.path().join("events.jsonl"), "{}\n").unwrap();
+        let mut config = NetConfig::new(PeerId(0), 4, RunSecret::generate());
+        let mut door = Door::new(scene.tickets.key().clone(), Relays::None);
+        door.admits = Arc::new(|_| false);
+        door.requests = Some(scene.reception.clone());
+        config.door = Some(door);
+        let host = StreamTransport::bind(config, "127.0.0.1:0", |_| {}).unwrap();
+        let reach: Reach = host.local_address().parse().unwrap();
+        let host_reach: InternetReach = reach.internet.unwrap();
+        scene.tickets.set_host(&host_reach, &Relays::None).unwrap();
+        let requester = Requester::open(EndpointKey::generate(), Relays::None).unwrap();
+        let told = |ticket: &Ticket| {
+            let mut checks = Vec::new();
+            run(&requester, ticket, &mut |check| checks.push(check));
+            let check = checks.pop().unwrap();
+            assert_eq!(check.name, "ticket", "{checks:?}");
+            check
+        };
+        let mut issue = |capability, life_s| scene.tickets.issue(RunId(4), capability, life_s).unwrap();
+        let (worker, viewer, admin) =
+            (issue(Capability::Worker, 7300), issue(Capability::Viewer, 60), issue(Capability::Admin, 60));
+        let good = told(&worker);
+        assert_eq!(good.health, Health::Ok, "{good:?}");
+        assert_eq!(good.found, "lets machines in; the run takes it, for 2 h 1 min more");
+        assert!(told(&admin).found.contains("manages the run; the run takes it"));
+        let watches = told(&viewer);
+        assert_eq!(watches.health, Health::Broken);
+        assert!(watches.found.contains("lets no machine in") && watches.advice.contains("skipstone watch"));
+        scene.tickets.revoke(worker.id).unwrap();
+        let revoked = told(&worker);
+        assert_eq!(revoked.health, Health::Broken);
+        assert!(revoked.found.contains("does not take it: this ticket was revoked"), "{revoked:?}");
+        assert!(revoked.advice.contains("--new"), "{revoked:?}");
     }
 }

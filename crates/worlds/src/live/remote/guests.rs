@@ -52,6 +52,9 @@ impl Guests {
         }
         let before = Some(self.before(&machine));
         let guest = Guest { ticket, machine: machine.to_string(), before };
+        if nodes.iter().chain([&machine]).all(|key| self.guests.get(key) == Some(&guest)) {
+            return Ok(()); // a disk that is full keeps nobody out who is in
+        }
         self.guests.extend(nodes.iter().chain([&machine]).map(|key| (*key, guest.clone())));
         self.write()
     }
@@ -77,6 +80,12 @@ impl Guests {
     /// Nodes of other machines that were let in before this machine's, or are now.
     pub(super) fn before(&self, machine: &PeerKey) -> usize {
         self.get(machine).and_then(|guest| guest.before).unwrap_or_else(|| self.nodes())
+    }
+
+    /// Whether this machine came with this ticket, and all of these nodes with it.
+    pub(super) fn came(&self, machine: &PeerKey, nodes: &[PeerKey], ticket: u64) -> bool {
+        let came = |guest: &Guest| guest.ticket == ticket && guest.machine == machine.to_string();
+        nodes.iter().chain([machine]).all(|key| self.guests.get(key).is_some_and(came))
     }
 
     /// How the owner of a key came in.

@@ -1,8 +1,8 @@
 //! `skipstone manage`: what the owner of an admin's ticket does to a run on another machine.
 
-use super::ask::{Answer, Ask, ask_once};
+use super::ask::{Answer, Ask, Unreachable, ask_once};
 use super::tickets::now_unix_s;
-use super::{Capability, Invitation, Ticket, TicketError, Tickets};
+use super::{Capability, Invitation, Ticket, TicketError, Tickets, UnfitTicket};
 use serde::{Deserialize, Serialize};
 use skipstone_net::{BindError, EndpointKey, RequestError, Requester};
 use skipstone_types::{NodeId, RunId};
@@ -78,15 +78,15 @@ pub enum ManageError {
     /// Not a ticket.
     #[error(transparent)]
     Ticket(#[from] TicketError),
-    /// Its time is over.
-    #[error("this ticket has expired {} minutes ago; ask for a new one: `skipstone tickets DIR --new --for admin`", .0 / 60)]
-    Expired(u64),
+    /// It is not an admin's, or its time is over.
+    #[error(transparent)]
+    Unfit(#[from] UnfitTicket),
     /// The network can't be used at all.
     #[error(transparent)]
     Bind(#[from] BindError),
     /// The coordinator was not reached.
-    #[error("{0}")]
-    Unreachable(RequestError),
+    #[error(transparent)]
+    Unreachable(#[from] Unreachable),
     /// It says no.
     #[error("the run does not do that: {0}")]
     Refused(String),
@@ -98,10 +98,7 @@ pub enum ManageError {
 /// See [`ManageError`].
 pub fn manage(ticket: &str, order: Order) -> Result<Managed, ManageError> {
     let ticket: Ticket = ticket.parse()?;
-    let late_s = now_unix_s().saturating_sub(ticket.expires_unix_s);
-    if late_s > 0 {
-        return Err(ManageError::Expired(late_s));
-    }
+    ticket.fits(Capability::Admin, now_unix_s())?;
     let requester = Requester::open(EndpointKey::generate(), ticket.relays.clone())?.with_patience(PATIENCE);
     let question = Ask::Manage { ticket: ticket.to_string(), order };
     let answer = ask_once(&requester, &ticket.host, &question);
@@ -112,7 +109,7 @@ pub fn manage(ticket: &str, order: Order) -> Result<Managed, ManageError> {
         Ok(Answer::Done) => Ok(Managed::Done),
         Ok(_) => Err(ManageError::Refused("it answers something else".to_owned())),
         Err(RequestError::Refused(why)) => Err(ManageError::Refused(why)),
-        Err(why) => Err(ManageError::Unreachable(why)),
+        Err(why) => Err(Unreachable::new(&ticket, why).into()),
     }
 }
 

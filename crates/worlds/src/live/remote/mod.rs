@@ -14,12 +14,14 @@ mod links;
 mod manage;
 mod places;
 mod reception;
+#[cfg(test)]
+mod scene;
 mod ticket;
 mod tickets;
 mod watch;
 
-pub use ask::Ask;
 pub(in crate::live) use ask::RunPass;
+pub use ask::{Ask, Unreachable};
 pub use doctor::{Check, DoctorOptions, Health, examine};
 pub(in crate::live) use files::RemoteFiles;
 pub(in crate::live) use invite::{invite, note_host};
@@ -30,6 +32,6 @@ pub use links::{
 pub use manage::{ManageError, Managed, Order, manage};
 pub(in crate::live) use places::Places;
 pub(in crate::live) use reception::{Reception, Told};
-pub use ticket::{Capability, Ticket, TicketError};
-pub use tickets::{Invitation, Tickets, TicketsError};
+pub use ticket::{Capability, Ticket, TicketError, UnfitTicket};
+pub use tickets::{Dropped, Invitation, Tickets, TicketsError};
 pub use watch::{WatchError, Watched, watch};

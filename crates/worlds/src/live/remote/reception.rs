@@ -18,6 +18,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// Most nodes of one machine.
 pub(super) const WORKERS_MAX: usize = 64;
 
+/// Nodes that are named to an admin who asks for one that is not there.
+const NODES_NAMED: usize = 64;
+
 /// Bytes of a saved state's file beside its tensors.
 const STATE_OVERHEAD_BYTES: u64 = 1 << 20;
 
@@ -91,13 +94,33 @@ impl Reception {
         };
     }
 
-    fn has_node(&self, node: NodeId) -> bool {
-        self.nodes.lock().unwrap_or_else(PoisonError::into_inner).contains(&node)
+    /// The nodes that there are, in words, if this is none of them.
+    fn others_than(&self, node: NodeId) -> Option<String> {
+        let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        if nodes.contains(&node) {
+            return None;
+        }
+        let named: Vec<String> = nodes.iter().take(NODES_NAMED).map(|node| node.0.to_string()).collect();
+        let more = match nodes.len().saturating_sub(NODES_NAMED) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        Some(match named.as_slice() {
+            [] => "none".to_owned(),
+            [one] => format!("node {one}"),
+            named => format!("nodes {}{more}", named.join(", ")),
+        })
     }
 
     /// Whether the owner of this key was let in.
     pub(in crate::live) fn admits(&self, key: &PeerKey) -> bool {
         self.guests().get(key).is_some()
+    }
+
+    /// From which machine the owner of this key came, and with which ticket.
+    pub(in crate::live) fn origin(&self, key: &PeerKey) -> Option<(PeerKey, u64)> {
+        let guest = self.guests().get(key)?.clone();
+        Some((guest.machine.parse().ok()?, guest.ticket))
     }
 
     /// Turns out who came with a ticket that was revoked since; whether there was anybody.
@@ -106,25 +129,40 @@ impl Reception {
         Tickets::standing(&self.dir).is_some_and(|standing| self.guests().keep_only(&standing))
     }
 
-    /// The ticket, if it holds.
-    fn check(&self, ticket: &str) -> Result<Ticket, String> {
+    /// The ticket, if it holds for this purpose.
+    fn check(&self, ticket: &str, wanted: Capability) -> Result<Ticket, String> {
+        self.check_but(ticket, wanted, |_| false)
+    }
+
+    /// The ticket, if it holds for this purpose, or `came_before` says that who shows it came with it: the end of its time
+    /// only keeps others from coming, and a list that can't be read just now turns nobody out.
+    fn check_but(
+        &self,
+        ticket: &str,
+        wanted: Capability,
+        came_before: impl FnOnce(&Ticket) -> bool,
+    ) -> Result<Ticket, String> {
         let ticket: Ticket = ticket.parse().map_err(|why: super::TicketError| why.to_string())?;
         if ticket.run != self.pass().run || !ticket.is_of(&self.key) {
             return Err("this ticket is of another run".to_owned());
         }
-        match Tickets::known(&self.dir, ticket.id) {
-            None => Err("this ticket is not known here; ask for a new one".to_owned()),
-            Some(known) if known.revoked => Err("this ticket was revoked; ask for a new one".to_owned()),
-            Some(known) if known.expires_unix_s <= now_unix_s() => {
-                Err("this ticket has expired; ask for a new one".to_owned())
+        // What it is for comes before its time: a new one like it would be of no use.
+        ticket.fits(wanted, 0).map_err(|why| why.to_string())?;
+        let why = match Tickets::known(&self.dir, &ticket) {
+            Ok(None) => return Err("this ticket is not known here; ask for a new one".to_owned()),
+            Ok(Some(known)) if known.revoked => {
+                return Err("this ticket was revoked; ask for a new one".to_owned());
             }
-            Some(_) => Ok(ticket),
-        }
+            Ok(Some(known)) if known.expires_unix_s > now_unix_s() => return Ok(ticket),
+            Ok(Some(_)) => "this ticket has expired; ask for a new one",
+            Err(_) => "the run can't read its list of tickets; look at join/tickets.json in its folder",
+        };
+        if came_before(&ticket) { Ok(ticket) } else { Err(why.to_owned()) }
     }
 
     /// The event log from a byte on, for whoever has a ticket of any kind.
     fn watch(&self, ticket: &str, offset: u64) -> Result<(Answer, Vec<u8>), String> {
-        self.check(ticket)?;
+        self.check(ticket, Capability::Viewer)?;
         let failed = |why: std::io::Error| format!("the run's log can't be read: {why}");
         let (piece, total) = read_piece(&self.dir.join("events.jsonl"), offset).map_err(failed)?;
         let info = self.info().map_err(|why| why.to_string())?;
@@ -133,17 +171,14 @@ impl Reception {
 
     /// Carries an order out, for whoever has an admin's ticket.
     fn manage(&self, ticket: &str, order: Order) -> Result<Answer, String> {
-        let ticket = self.check(ticket)?;
-        if ticket.capability != Capability::Admin {
-            return Err("this ticket is not for that: one is issued where the run is, by `skipstone tickets --new --for admin`".to_owned());
-        }
+        let ticket = self.check(ticket, Capability::Admin)?;
         let _alone = self.managing.lock().unwrap_or_else(PoisonError::into_inner);
         let run = self.pass().run;
         if let Order::Drain { node } = order
-            && !self.has_node(node)
+            && let Some(others) = self.others_than(node)
         {
             return Err(format!(
-                "there is no node {}; `skipstone watch` with the same ticket tells which there are",
+                "there is no node {}: the run has {others}; `skipstone watch` with the same ticket tells what each does",
                 node.0
             ));
         }
@@ -183,10 +218,10 @@ impl Reception {
         workers: &[String],
         region: Option<&str>,
     ) -> Result<RunPass, String> {
-        let ticket = self.check(ticket)?;
-        if ticket.capability == Capability::Viewer {
-            return Err("this ticket is for watching only: `skipstone watch TICKET`".to_owned());
-        }
+        let keys = workers.iter().map(|key| key.parse()).collect::<Result<Vec<PeerKey>, _>>();
+        let came_before =
+            |ticket: &Ticket| keys.as_ref().is_ok_and(|keys| self.guests().came(&from, keys, ticket.id));
+        let ticket = self.check_but(ticket, Capability::Worker, came_before)?;
         let mut pass = self.pass().clone();
         if wire != WIRE_VERSION {
             let ours = env!("CARGO_PKG_VERSION");
@@ -197,7 +232,6 @@ impl Reception {
         if workers.is_empty() || workers.len() > WORKERS_MAX {
             return Err(format!("a machine joins with 1 to {WORKERS_MAX} nodes, not {}", workers.len()));
         }
-        let keys = workers.iter().map(|key| key.parse()).collect::<Result<Vec<PeerKey>, _>>();
         let keys = keys.map_err(|why| why.to_string())?;
         let mut guests = self.guests();
         pass.places = match (&self.places, region) {
@@ -281,66 +315,10 @@ impl RequestHandler for Reception {
 
 #[cfg(test)]
 mod tests {
+    use super::super::scene::{GUEST, STRANGER, Scene, WORKER, scene};
     use super::*;
-    use crate::config::RunConfig;
-    use skipstone_net::{InternetReach, Relays};
+    use skipstone_net::Relays;
     use skipstone_types::RunId;
-    use std::sync::Arc;
-
-    struct Scene {
-        dir: tempfile::TempDir,
-        tickets: Tickets,
-        reception: Reception,
-        told: Arc<Mutex<Vec<Told>>>,
-    }
-
-    const GUEST: PeerKey = PeerKey([1; 32]);
-    const WORKER: PeerKey = PeerKey([2; 32]);
-    const STRANGER: PeerKey = PeerKey([9; 32]);
-
-    fn scene() -> Scene {
-        let dir = tempfile::tempdir().unwrap();
-        let mut tickets = Tickets::open(dir.path()).unwrap();
-        let host = InternetReach { key: tickets.key().public(), ways: Vec::new() };
-        tickets.set_host(&host, &Relays::None).unwrap();
-        let told = Arc::new(Mutex::new(Vec::new()));
-        let heard = told.clone();
-        let pass = RunPass {
-            run: RunId(4),
-            secret: "secret".to_owned(),
-            coordinator: String::new(),
-            config: RunConfig::default(),
-            vocabulary: 256,
-            places: Vec::new(),
-        };
-        let reception = Reception::new(
-            dir.path().to_owned(),
-            tickets.key().clone(),
-            pass,
-            1000,
-            Box::new(move |what| heard.lock().unwrap().push(what)),
-            None,
-        );
-        Scene { dir, tickets, reception, told }
-    }
-
-    impl Scene {
-        fn ask(&self, from: PeerKey, question: &Ask, body: &[u8]) -> Result<(Answer, Vec<u8>), String> {
-            let (head, body) = self.reception.answer(from, &serde_json::to_vec(question).unwrap(), body)?;
-            Ok((serde_json::from_slice(&head).unwrap(), body))
-        }
-
-        fn join(&self, ticket: &str, wire: u16, workers: usize) -> Result<(Answer, Vec<u8>), String> {
-            let question = Ask::Join {
-                ticket: ticket.to_owned(),
-                version: "0".to_owned(),
-                wire,
-                workers: vec![WORKER.to_string(); workers],
-                region: None,
-            };
-            self.ask(GUEST, &question, &[])
-        }
-    }
 
     #[test]
     fn who_has_a_ticket_is_let_in_with_its_nodes_and_turned_out_with_it() {
@@ -352,6 +330,35 @@ mod tests {
         scene.tickets.revoke(ticket.id).unwrap();
         assert!(scene.reception.turn_out() && !scene.reception.admits(&WORKER));
         assert!(scene.join(&ticket.to_string(), WIRE_VERSION, 1).unwrap_err().contains("revoked"));
+    }
+
+    #[test]
+    fn the_end_of_a_tickets_time_only_keeps_others_from_coming() {
+        let mut scene = scene();
+        let ticket = scene.tickets.issue(RunId(4), Capability::Worker, 1).unwrap();
+        let text = ticket.to_string();
+        assert!(scene.join(&text, WIRE_VERSION, 1).is_ok());
+        while now_unix_s() <= ticket.expires_unix_s {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        assert!(scene.join(&text, WIRE_VERSION, 1).is_ok(), "it was in before");
+        assert_eq!(scene.reception.origin(&WORKER), Some((GUEST, ticket.id)));
+        let with = |from, worker: PeerKey| {
+            let workers = vec![worker.to_string()];
+            let (ticket, version) = (text.clone(), "0".to_owned());
+            let question = Ask::Join { ticket, version, wire: WIRE_VERSION, workers, region: None };
+            scene.ask(from, &question, &[])
+        };
+        assert!(with(STRANGER, WORKER).unwrap_err().contains("expired"), "another machine");
+        assert!(with(GUEST, STRANGER).unwrap_err().contains("expired"), "another node");
+        let list = scene.dir.path().join("join").join("tickets.json");
+        let before = std::fs::read(&list).unwrap();
+        std::fs::write(&list, "{").unwrap();
+        assert!(with(GUEST, WORKER).is_ok());
+        assert!(with(STRANGER, WORKER).unwrap_err().contains("tickets.json"));
+        std::fs::write(&list, before).unwrap();
+        Tickets::read(scene.dir.path()).unwrap().revoke(ticket.id).unwrap();
+        assert!(with(GUEST, WORKER).unwrap_err().contains("revoked"));
     }
 
     #[test]
@@ -408,7 +415,7 @@ mod tests {
         );
         assert_eq!(piece, b"{}\n");
         assert!(scene.ask(STRANGER, &watch(u64::MAX), &[]).unwrap().1.is_empty());
-        assert!(scene.join(&ticket.to_string(), WIRE_VERSION, 1).unwrap_err().contains("watching only"));
+        assert!(scene.join(&ticket.to_string(), WIRE_VERSION, 1).unwrap_err().contains("a viewer's ticket"));
         assert!(!scene.reception.admits(&GUEST) && !scene.reception.admits(&STRANGER));
         scene.tickets.revoke(ticket.id).unwrap();
         assert!(scene.ask(STRANGER, &watch(0), &[]).unwrap_err().contains("revoked"));
@@ -428,7 +435,7 @@ mod tests {
                 .map(|(answer, _)| answer)
         };
         for other in &tickets[..2] {
-            assert!(manage(other, Order::Stop).unwrap_err().contains("not for that"));
+            assert!(manage(other, Order::Stop).unwrap_err().contains("an admin's"));
         }
         assert!(scene.told.lock().unwrap().is_empty());
         let admin = &tickets[2];
@@ -449,7 +456,10 @@ mod tests {
         scene.reception.note_node(NodeId(7), true);
         assert!(matches!(manage(admin, Order::Drain { node: NodeId(7) }), Ok(Answer::Done)));
         scene.reception.note_node(NodeId(7), false);
-        assert!(manage(admin, Order::Drain { node: NodeId(7) }).unwrap_err().contains("there is no node 7"));
+        let drain = || manage(admin, Order::Drain { node: NodeId(7) }).unwrap_err();
+        assert!(drain().contains("there is no node 7: the run has none;"), "{}", drain());
+        (8..12).for_each(|node| scene.reception.note_node(NodeId(node), true));
+        assert!(drain().contains("there is no node 7: the run has nodes 8, 9, 10, 11;"), "{}", drain());
         let told = scene.told.lock().unwrap().clone();
         let orders: Vec<_> = told
             .iter()

@@ -1,5 +1,6 @@
 //! A ticket: all that a machine needs to find a run and be let in. It is a line of text; whoever has it can join.
 
+use super::LinksInvitation;
 use serde::{Deserialize, Serialize};
 use skipstone_net::{EndpointKey, InternetReach, Relays};
 use skipstone_types::RunId;
@@ -28,6 +29,70 @@ pub enum TicketError {
     /// A later version wrote it.
     #[error("this ticket is of a later version of skipstone; update this machine's")]
     Later,
+    /// It is what `doctor --links` prints.
+    #[error(
+        "this is an invitation to measure links, no ticket of a run: `skipstone doctor` takes it; tickets are printed by `skipstone train --listen`"
+    )]
+    Invitation,
+}
+
+/// Why a ticket is of no use for what its owner wants, by what it says itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum UnfitTicket {
+    /// It is for something else.
+    #[error("{}", other_kind(*.is, *.wanted))]
+    OtherKind {
+        /// What it is.
+        is: Capability,
+        /// What it would have to be, at the least.
+        wanted: Capability,
+    },
+    /// Its time is over.
+    #[error("this ticket expired {}; ask for a new one: `skipstone tickets DIR {}`", ago(*.late_s), new_option(*.is))]
+    Expired {
+        /// For so many seconds.
+        late_s: u64,
+        /// What it is.
+        is: Capability,
+    },
+}
+
+fn other_kind(is: Capability, wanted: Capability) -> String {
+    format!(
+        "this is {}'s ticket, which is for `skipstone {}`; to {} the run, ask for {}'s: `skipstone tickets DIR {}`, where the run is",
+        with_article(is),
+        is.command(),
+        wanted.command(),
+        with_article(wanted),
+        new_option(wanted)
+    )
+}
+
+/// `a worker`, `an admin`.
+fn with_article(capability: Capability) -> String {
+    let article = if capability == Capability::Admin { "an" } else { "a" };
+    format!("{article} {}", capability.name())
+}
+
+/// What `skipstone tickets` issues such a ticket with.
+fn new_option(capability: Capability) -> String {
+    match capability {
+        Capability::Worker => "--new".to_owned(),
+        other => format!("--new --for {}", other.name()),
+    }
+}
+
+/// How long ago something was, as people say it.
+fn ago(seconds: u64) -> String {
+    let (count, unit) = match seconds {
+        0..5 => return "just now".to_owned(),
+        5..120 => (seconds, "seconds"),
+        120..7200 => (seconds / 60, "minutes"),
+        7200..172_800 => (seconds / 3600, "hours"),
+        _ => (seconds / 86_400, "days"),
+    };
+    format!("{count} {unit} ago")
 }
 
 /// What a ticket lets its owner do.
@@ -50,6 +115,24 @@ impl Capability {
             Self::Worker => "worker",
             Self::Viewer => "viewer",
             Self::Admin => "admin",
+        }
+    }
+
+    /// The command that it is for first of all.
+    pub fn command(self) -> &'static str {
+        match self {
+            Self::Worker => "join",
+            Self::Viewer => "watch",
+            Self::Admin => "manage",
+        }
+    }
+
+    /// Whether it lets its owner do all that the other does.
+    pub fn includes(self, other: Self) -> bool {
+        match self {
+            Self::Admin => true,
+            Self::Worker => other != Self::Admin,
+            Self::Viewer => other == Self::Viewer,
         }
     }
 }
@@ -92,6 +175,21 @@ impl Ticket {
         Self { run, capability, id, expires_unix_s, host, relays, signature }
     }
 
+    /// Whether it serves this purpose at this time, by what it says itself; only the run knows whether it was revoked.
+    ///
+    /// # Errors
+    /// See [`UnfitTicket`].
+    pub fn fits(&self, wanted: Capability, now_unix_s: u64) -> Result<(), UnfitTicket> {
+        let is = self.capability;
+        if !is.includes(wanted) {
+            return Err(UnfitTicket::OtherKind { is, wanted });
+        }
+        match now_unix_s.saturating_sub(self.expires_unix_s) {
+            0 => Ok(()),
+            late_s => Err(UnfitTicket::Expired { late_s, is }),
+        }
+    }
+
     /// Whether the owner of the key has issued it. Only where to look for the coordinator may have been changed since:
     /// nobody else can answer there.
     pub(super) fn is_of(&self, key: &EndpointKey) -> bool {
@@ -123,6 +221,9 @@ impl FromStr for Ticket {
 
     fn from_str(text: &str) -> Result<Self, TicketError> {
         let text = text.trim();
+        if LinksInvitation::is_meant(text) {
+            return Err(TicketError::Invitation);
+        }
         let Some(rest) = text.strip_prefix(PREFIX).filter(|_| text.len() <= TEXT_BYTES_MAX) else {
             let later = text.starts_with("skipstone") && text.len() <= TEXT_BYTES_MAX;
             let digit = text.as_bytes().get(PREFIX.len() - 1).is_some_and(u8::is_ascii_digit);
@@ -208,6 +309,36 @@ mod tests {
             assert!(String::from_utf8(bytes).unwrap().parse::<Ticket>().is_err(), "{at}");
         }
         assert_eq!("skipstone2abc".parse::<Ticket>(), Err(TicketError::Later));
+        assert_eq!("skipstonelinks1abc".parse::<Ticket>(), Err(TicketError::Invitation));
         assert_eq!("127.0.0.1:4000".parse::<Ticket>(), Err(TicketError::Damaged));
+    }
+
+    #[test]
+    fn what_a_ticket_is_not_for_and_when_it_ended_is_said_in_words() {
+        let key = EndpointKey::generate();
+        let says = |is, wanted, late_s| {
+            let ticket = ticket_for(&key, is);
+            ticket.fits(wanted, ticket.expires_unix_s + late_s).map_err(|why| why.to_string())
+        };
+        let (worker, viewer, admin) = (Capability::Worker, Capability::Viewer, Capability::Admin);
+        for (is, wanted) in [(admin, worker), (admin, admin), (worker, viewer), (viewer, viewer)] {
+            assert_eq!(says(is, wanted, 0), Ok(()), "{is:?} {wanted:?}");
+        }
+        assert_eq!(
+            says(viewer, worker, 99).unwrap_err(),
+            "this is a viewer's ticket, which is for `skipstone watch`; to join the run, ask for a worker's: `skipstone tickets DIR --new`, where the run is"
+        );
+        let stop = says(worker, admin, 0).unwrap_err();
+        assert!(stop.contains("a worker's ticket") && stop.contains("--new --for admin"), "{stop}");
+        for (late_s, words) in [
+            (1, "just now"),
+            (59, "59 seconds ago"),
+            (150, "2 minutes ago"),
+            (7200, "2 hours ago"),
+            (400_000, "4 days ago"),
+        ] {
+            let why = says(viewer, viewer, late_s).unwrap_err();
+            assert!(why.contains(words) && why.contains("--new --for viewer"), "{why}");
+        }
     }
 }

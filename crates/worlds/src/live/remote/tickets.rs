@@ -44,7 +44,9 @@ pub enum TicketsError {
         why: String,
     },
     /// There is no such ticket.
-    #[error("no ticket has the number {0}; `skipstone tickets` lists them")]
+    #[error(
+        "no ticket has the number {0}; `skipstone tickets` lists them where the run is, `skipstone manage TICKET` from elsewhere"
+    )]
     Unknown(u64),
     /// There are too many.
     #[error("there are {TICKETS_MAX} tickets: drop expired ones with `skipstone tickets --revoke expired`")]
@@ -73,6 +75,18 @@ struct File {
     tickets: Vec<Invitation>,
     /// Where the coordinator was seen last, and its relays: for tickets that are issued later.
     host: Option<(String, Relays)>,
+    /// The highest number so far, be the ticket forgotten: another one with its number would make it hold again.
+    #[serde(default)]
+    last_id: u64,
+}
+
+/// Tickets that were forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dropped {
+    /// Whose time is over.
+    pub expired: usize,
+    /// That were taken back.
+    pub revoked: usize,
 }
 
 /// The tickets of a run.
@@ -165,7 +179,9 @@ impl Tickets {
         if self.file.tickets.len() >= TICKETS_MAX {
             return Err(TicketsError::Many);
         }
-        let id = self.file.tickets.iter().map(|known| known.id).max().unwrap_or(0) + 1;
+        let highest = self.file.tickets.iter().map(|known| known.id).max().unwrap_or(0);
+        let id = highest.max(self.file.last_id).saturating_add(1);
+        self.file.last_id = id;
         let issued_unix_s = now_unix_s();
         let expires_unix_s = issued_unix_s.saturating_add(life_s);
         self.file.tickets.push(Invitation { id, issued_unix_s, expires_unix_s, revoked: false, capability });
@@ -183,15 +199,24 @@ impl Tickets {
         self.write()
     }
 
-    /// Drops those that are expired or revoked; answers with their number. Who came with them is turned out.
+    /// Forgets those that are expired or revoked; answers how many. Who came with them is turned out.
     ///
     /// # Errors
     /// The file system's.
-    pub fn drop_old(&mut self) -> Result<usize, TicketsError> {
-        let (before, now) = (self.file.tickets.len(), now_unix_s());
-        self.file.tickets.retain(|known| !known.revoked && known.expires_unix_s > now);
+    pub fn drop_old(&mut self) -> Result<Dropped, TicketsError> {
+        let now = now_unix_s();
+        let mut dropped = Dropped { expired: 0, revoked: 0 };
+        // A list of before says nothing of the highest number, which may be one of these.
+        let highest = self.file.tickets.iter().map(|known| known.id).max().unwrap_or(0);
+        self.file.last_id = self.file.last_id.max(highest);
+        self.file.tickets.retain(|known| {
+            let expired = known.expires_unix_s <= now;
+            dropped.revoked += usize::from(known.revoked);
+            dropped.expired += usize::from(expired && !known.revoked);
+            !known.revoked && !expired
+        });
         self.write()?;
-        Ok(before - self.file.tickets.len())
+        Ok(dropped)
     }
 
     fn write(&self) -> Result<(), TicketsError> {
@@ -200,9 +225,16 @@ impl Tickets {
         skipstone_files::write(&path, &[&json]).map_err(|source| TicketsError::File { path, source })
     }
 
-    /// What stands now about the ticket with this number.
-    pub(super) fn known(dir: &Path, id: u64) -> Option<Invitation> {
-        read_list(dir).ok()?.tickets.into_iter().find(|known| known.id == id)
+    /// What stands now about a ticket; none: it is forgotten, or was never issued.
+    ///
+    /// # Errors
+    /// A list that can't be read.
+    pub(super) fn known(dir: &Path, ticket: &Ticket) -> Result<Option<Invitation>, TicketsError> {
+        let is_it = |known: &Invitation| {
+            (known.id, known.capability, known.expires_unix_s)
+                == (ticket.id, ticket.capability, ticket.expires_unix_s)
+        };
+        Ok(read_list(dir)?.tickets.into_iter().find(is_it))
     }
 
     /// The numbers of tickets whose guests may stay.
@@ -217,7 +249,7 @@ fn read_list(dir: &Path) -> Result<File, TicketsError> {
     let text = match skipstone_files::read_text(&path, FILE_BYTES_MAX) {
         Ok(text) => text,
         Err(why) if why.kind() == io::ErrorKind::NotFound => {
-            return Ok(File { format: FORMAT, tickets: Vec::new(), host: None });
+            return Ok(File { format: FORMAT, tickets: Vec::new(), host: None, last_id: 0 });
         }
         Err(source) => return Err(TicketsError::File { path, source }),
     };
@@ -262,10 +294,30 @@ mod tests {
         assert_eq!((first.id, second.id, &first.host), (1, 2, &host));
         tickets.revoke(1).unwrap();
         assert!(matches!(tickets.revoke(9), Err(TicketsError::Unknown(9))));
-        assert!(Tickets::known(dir.path(), 1).unwrap().revoked);
+        assert!(Tickets::known(dir.path(), &first).unwrap().unwrap().revoked);
         assert_eq!(Tickets::standing(dir.path()), Some(vec![2]));
-        assert_eq!(tickets.drop_old().unwrap(), 2);
-        assert_eq!(Tickets::known(dir.path(), 2), None);
+        assert_eq!(tickets.drop_old().unwrap(), Dropped { expired: 1, revoked: 1 });
+        assert_eq!(Tickets::known(dir.path(), &second).unwrap(), None);
+    }
+
+    #[test]
+    fn a_ticket_that_was_taken_back_and_forgotten_never_holds_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut tickets = Tickets::open(dir.path()).unwrap();
+        let host = InternetReach { key: tickets.key().public(), ways: Vec::new() };
+        tickets.set_host(&host, &Relays::None).unwrap();
+        let old = tickets.issue(RunId(3), Capability::Worker, 60).unwrap();
+        // As a list was before it said which numbers were given out.
+        tickets.file.last_id = 0;
+        tickets.revoke(old.id).unwrap();
+        tickets.drop_old().unwrap();
+        let mut tickets = Tickets::read(dir.path()).unwrap();
+        let new = tickets.issue(RunId(3), Capability::Worker, 90).unwrap();
+        assert_eq!(new.id, 2, "1 is the old one's");
+        // What an earlier version did.
+        tickets.file.tickets[0].id = old.id;
+        tickets.write().unwrap();
+        assert_eq!(Tickets::known(dir.path(), &old).unwrap(), None);
     }
 
     #[cfg(unix)]

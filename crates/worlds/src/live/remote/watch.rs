@@ -1,8 +1,8 @@
 //! `skipstone watch`: what goes on in a run elsewhere.
 
-use super::ask::{Answer, Ask, ask};
+use super::ask::{Answer, Ask, Unreachable, ask};
 use super::tickets::now_unix_s;
-use super::{Ticket, TicketError};
+use super::{Capability, Ticket, TicketError, UnfitTicket};
 use skipstone_net::{BindError, EndpointKey, RequestError, Requester};
 use skipstone_observe::{Progress, RunInfo, Spectator, SpectatorError, Summary};
 use std::time::{Duration, Instant};
@@ -28,14 +28,14 @@ pub enum WatchError {
     #[error(transparent)]
     Ticket(#[from] TicketError),
     /// Its time is over.
-    #[error("this ticket has expired {} minutes ago; ask for a new one: `skipstone tickets DIR --new --for viewer`", .0 / 60)]
-    Expired(u64),
+    #[error(transparent)]
+    Unfit(#[from] UnfitTicket),
     /// The network can't be used at all.
     #[error(transparent)]
     Bind(#[from] BindError),
     /// The coordinator was not reached.
-    #[error("{0}")]
-    Unreachable(RequestError),
+    #[error(transparent)]
+    Unreachable(#[from] Unreachable),
     /// It says no.
     #[error("the run does not show itself: {0}")]
     Refused(String),
@@ -70,7 +70,7 @@ impl Window<'_> {
             }
             Ok(_) => Err(WatchError::Refused("it answers something else".to_owned())),
             Err(RequestError::Refused(why)) => Err(WatchError::Refused(why)),
-            Err(why) => Err(WatchError::Unreachable(why)),
+            Err(why) => Err(Unreachable::new(self.ticket, why).into()),
         }
     }
 }
@@ -81,10 +81,7 @@ impl Window<'_> {
 /// See [`WatchError`].
 pub fn watch(ticket: &str, progress: Progress) -> Result<Watched, WatchError> {
     let ticket: Ticket = ticket.parse()?;
-    let late_s = now_unix_s().saturating_sub(ticket.expires_unix_s);
-    if late_s > 0 {
-        return Err(WatchError::Expired(late_s));
-    }
+    ticket.fits(Capability::Viewer, now_unix_s())?;
     let requester = Requester::open(EndpointKey::generate(), ticket.relays.clone())?.with_patience(PATIENCE);
     let mut window = Window { ticket: &ticket, requester, offset: 0 };
     let (info, piece, mut more) = window.look()?;

@@ -146,6 +146,9 @@ pub fn run(config: &RunConfig, options: RunOptions) -> Result<RunOutcome, RunErr
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     observer.record(0, Event::SwarmStarted { cores });
     observer.note(&config.memory_plan(folder.facts.vocabulary)?.to_string());
+    if let Some(done) = resume.as_ref().map(|saved| saved.iteration.0).filter(|done| *done >= config.steps) {
+        observer.note(&done_already(config, done));
+    }
     let mut children =
         Children::start(config, &folder, settings, resume, options.port, options.listen.clone())?;
     if let Some(health) = &health {
@@ -187,6 +190,16 @@ fn open_folder(config: &RunConfig, resume: bool) -> Result<RunFolder, RunError> 
         return Ok(RunFolder::resume(config)?);
     }
     Ok(RunFolder::create(config, &mut |line| eprintln!("{line}"))?)
+}
+
+/// What is said where nothing is left to do.
+fn done_already(config: &RunConfig, done: u64) -> String {
+    format!(
+        "the run is done already: it has {done} iterations, and --steps is {}; go on with more: skipstone train --resume --out {} --steps {}",
+        config.steps,
+        config.out.display(),
+        done.saturating_mul(2).max(done.saturating_add(1))
+    )
 }
 
 /// Options for the report.
@@ -319,6 +332,7 @@ impl Parent<'_> {
         let event = match news {
             News::Event(event) => event,
             News::Invitation(text) => return self.observer.note(&text),
+            News::Remark(text) => return self.observer.remark(&text),
             News::Respawned(target) => Event::Respawned { target: target.to_owned() },
         };
         self.roster.apply(&event);

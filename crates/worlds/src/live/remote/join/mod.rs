@@ -3,20 +3,21 @@
 mod admission;
 mod stay;
 
+use super::ask::{RunPass, Unreachable};
 use super::reception::WORKERS_MAX;
 use super::tickets::now_unix_s;
-use super::{Ticket, TicketError};
+use super::{Capability, Ticket, TicketError, UnfitTicket};
 use crate::config::ConfigError;
 use crate::live::health::{Health, HealthError};
 use crate::live::signals::Signals;
 use crate::live::spawner::Spawner;
 use admission::{Admission, Readmission};
-use skipstone_net::{BindError, EndpointKey, RequestError, Requester};
-use stay::{LAST_WORDS, Stay, Worker};
+use skipstone_net::{BindError, EndpointKey, Requester};
+use stay::{LAST_WORDS, LOOK, Stay, Worker};
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::PathBuf;
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use thiserror::Error;
 
 /// What `join` needs.
@@ -43,9 +44,9 @@ pub enum JoinError {
     /// Not a ticket.
     #[error(transparent)]
     Ticket(#[from] TicketError),
-    /// Its time is over.
-    #[error("this ticket has expired {} minutes ago; ask for a new one: `skipstone tickets DIR --new`", .0 / 60)]
-    Expired(u64),
+    /// It is for something else, or its time is over.
+    #[error(transparent)]
+    Unfit(#[from] UnfitTicket),
     /// Too few or too many.
     #[error("--workers takes 1 to {WORKERS_MAX}, not {0}")]
     Workers(usize),
@@ -53,8 +54,11 @@ pub enum JoinError {
     #[error(transparent)]
     Bind(#[from] BindError),
     /// The coordinator was not reached.
-    #[error("{0}")]
-    Unreachable(RequestError),
+    #[error(transparent)]
+    Unreachable(#[from] Unreachable),
+    /// Ctrl-C or SIGTERM came first.
+    #[error("told to end before the run had answered; nothing of this machine is part of it")]
+    Interrupted,
     /// It says no.
     #[error("the run does not let this machine in: {0}")]
     Refused(String),
@@ -116,10 +120,7 @@ pub enum JoinNews {
 /// See [`JoinError`].
 pub fn join(options: &JoinOptions, tell: &mut dyn FnMut(JoinNews)) -> Result<Joined, JoinError> {
     let ticket: Ticket = options.ticket.parse()?;
-    let late_s = now_unix_s().saturating_sub(ticket.expires_unix_s);
-    if late_s > 0 {
-        return Err(JoinError::Expired(late_s));
-    }
+    ticket.fits(Capability::Worker, now_unix_s())?;
     if options.workers == 0 || options.workers > WORKERS_MAX {
         return Err(JoinError::Workers(options.workers));
     }
@@ -133,10 +134,12 @@ pub fn join(options: &JoinOptions, tell: &mut dyn FnMut(JoinNews)) -> Result<Joi
     // What an earlier stay has saved was either brought to the coordinator, or is of no use.
     let _ = fs::remove_dir_all(options.dir.join("state"));
     let keys: Vec<EndpointKey> = (0..options.workers).map(|_| EndpointKey::generate()).collect();
-    let requester = Requester::open(EndpointKey::generate(), ticket.relays.clone())?;
-    tell(JoinNews::Note("looking for the run".to_owned()));
+    let key = EndpointKey::generate();
+    let name = key.public().short();
+    let requester = Requester::open(key, ticket.relays.clone())?;
+    tell(JoinNews::Note(format!("looking for the run; there this machine is called {name}")));
     let admission = Admission::new(requester.clone(), ticket.clone(), &keys, options);
-    let pass = admission.ask()?;
+    let pass = first_pass(&admission, &signals)?;
     let shape = pass.config.shape(pass.vocabulary)?;
     tell(JoinNews::Admitted {
         model: format!(
@@ -179,6 +182,24 @@ pub fn join(options: &JoinOptions, tell: &mut dyn FnMut(JoinNews)) -> Result<Joi
     tell(JoinNews::Note(format!("nodes of this machine sent {sent} bytes of tensors to others")));
     stay.requester.close();
     ended
+}
+
+/// Asks to be let in. Nobody waits for an answer who is told to end: a run that is gone is looked for for a minute.
+fn first_pass(admission: &Admission, signals: &Signals) -> Result<RunPass, JoinError> {
+    let (sender, answers) = mpsc::channel();
+    let asking = admission.clone();
+    std::thread::spawn(move || drop(sender.send(asking.ask())));
+    loop {
+        match answers.recv_timeout(LOOK) {
+            Ok(answer) => return answer,
+            Err(RecvTimeoutError::Timeout) if signals.count() == 0 => {}
+            Err(RecvTimeoutError::Timeout) => return Err(JoinError::Interrupted),
+            Err(RecvTimeoutError::Disconnected) => {
+                let source = io::Error::other("who asked has ended without an answer");
+                return Err(JoinError::System { what: "the run".to_owned(), source });
+            }
+        }
+    }
 }
 
 fn lock(dir: &PathBuf) -> Result<File, JoinError> {

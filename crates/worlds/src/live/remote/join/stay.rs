@@ -20,7 +20,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Time between looks at the nodes.
-const LOOK: Duration = Duration::from_millis(50);
+pub(super) const LOOK: Duration = Duration::from_millis(50);
 
 /// The pause before a dead node is replaced; it doubles while successors die before they are welcome.
 const RESPAWN: Duration = Duration::from_millis(100);
@@ -31,6 +31,9 @@ pub(super) const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// How long nodes that were told to leave may take before they are ended, unless a second signal comes.
 const LEAVE: Duration = Duration::from_secs(120);
+
+/// How long they look for a coordinator that is to hear of it; one that dies is back sooner, where there is one.
+const LEAVE_UNHEARD: Duration = Duration::from_secs(2);
 
 /// One node of this machine.
 pub(super) struct Worker {
@@ -133,14 +136,23 @@ impl Stay<'_> {
                 (0, _) | (1, Some(_)) => {}
                 (_, None) => {
                     leaving = Some(Instant::now());
-                    let text =
-                        "leaving: others take over what these nodes do; press Ctrl-C again to end at once";
+                    let alone = |worker: &Worker| worker.process.is_none() || worker.is_away();
+                    let text = if self.workers.iter().all(alone) {
+                        "leaving: the run is out of reach, so there is nobody to hand over to"
+                    } else {
+                        "leaving: others take over what these nodes do; press Ctrl-C again to end at once"
+                    };
                     tell(JoinNews::Note(text.to_owned()));
                     self.tell_all(Control::Leave);
                 }
                 _ => return Ok(Joined::Left),
             }
-            if leaving.is_some_and(|since| since.elapsed() > LEAVE) {
+            let waited = leaving.map_or(Duration::ZERO, |since| since.elapsed());
+            if waited > LEAVE_UNHEARD {
+                // There is nobody to hand over to.
+                self.workers.iter_mut().filter(|worker| worker.is_away()).for_each(Worker::kill);
+            }
+            if waited > LEAVE {
                 return Ok(Joined::Left);
             }
         }
@@ -226,7 +238,6 @@ impl Stay<'_> {
         let away = self.workers.iter().any(Worker::is_away);
         match self.readmission.look(away, &self.pass.secret) {
             None => {}
-            Some(Readmitted::NotNow(why)) => tell(JoinNews::Note(why)),
             Some(Readmitted::Never(why)) => return Err(why),
             Some(Readmitted::Anew(pass)) => {
                 tell(JoinNews::Note(
@@ -318,5 +329,70 @@ impl Stay<'_> {
     /// Ends them all at once.
     pub(super) fn kill_all(&mut self) {
         self.workers.iter_mut().for_each(Worker::kill);
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::super::admission::Admission;
+    use super::*;
+    use crate::config::RunConfig;
+    use crate::live::remote::Capability;
+    use skipstone_net::{InternetReach, Relays};
+    use skipstone_types::RunId;
+    use std::process::Command;
+    use std::sync::mpsc;
+
+    #[test]
+    fn who_leaves_a_run_that_is_out_of_reach_waits_for_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = EndpointKey::generate();
+        let host = InternetReach { key: key.public(), ways: Vec::new() };
+        let ticket = Ticket::issue(&key, RunId(4), Capability::Worker, 1, u64::MAX, host, Relays::None);
+        let options = JoinOptions {
+            ticket: ticket.to_string(),
+            workers: 1,
+            threads: None,
+            dir: dir.path().to_owned(),
+            region: None,
+            health: None,
+        };
+        let pass = RunPass {
+            run: RunId(4),
+            secret: String::new(),
+            coordinator: String::new(),
+            config: RunConfig::default(),
+            vocabulary: 256,
+            places: Vec::new(),
+        };
+        let requester = Requester::open(EndpointKey::generate(), Relays::None).unwrap();
+        let mut node = Command::new("sleep").arg("1000").stdin(Stdio::piped()).spawn().unwrap();
+        let stdin = node.stdin.take().unwrap();
+        let mut worker = Worker::new(key);
+        (worker.process, worker.welcome, worker.does) = (Some((node, stdin)), true, "away");
+        let (speaker, news) = mpsc::channel();
+        let admission = Admission::new(requester.clone(), ticket.clone(), &[], &options);
+        let mut stay = Stay {
+            options: &options,
+            pass,
+            ticket,
+            requester,
+            machine: 1,
+            spawner: Spawner::new(dir.path().join("logs")).unwrap(),
+            workers: vec![worker],
+            speaker,
+            refused: None,
+            health: None,
+            readmission: Readmission::new(admission),
+        };
+        let (began, mut told) = (Instant::now(), Vec::new());
+        let ended = stay.watch(&Signals::counted(1).unwrap(), &news, &mut |news| told.push(news));
+        stay.kill_all();
+        assert!(matches!(ended, Ok(Joined::Left)), "{ended:?}");
+        assert!(began.elapsed() < LEAVE / 4, "{:?}", began.elapsed());
+        assert!(
+            matches!(&told[..], [JoinNews::Note(text)] if text.contains("nobody to hand over to")),
+            "{told:?}"
+        );
     }
 }

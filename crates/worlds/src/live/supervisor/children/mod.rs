@@ -11,8 +11,8 @@ use crate::live::control::Control;
 use crate::live::folder::RunFolder;
 use crate::live::spawner::Spawner;
 use crate::live::start::{
-    CoordinatorFindable, CoordinatorReady, CoordinatorStart, DoorStart, ListenStart, NodeCount, NodeStart,
-    PlacesStart,
+    CoordinatorFindable, CoordinatorReady, CoordinatorStart, CoordinatorWelcomed, DoorStart, ListenStart,
+    NodeCount, NodeStart, PlacesStart,
 };
 use crate::wan::{PaceCount, RegionView, TaskTimes, WanTable, describe};
 use host::{for_others, invitation, machine_number, note_host, port_before, udp_port_of};
@@ -38,8 +38,15 @@ pub(super) enum News {
     Event(Event),
     /// How other machines join, in words.
     Invitation(String),
+    /// What no event tells, in words.
+    Remark(String),
     /// A process was replaced.
     Respawned(&'static str),
+}
+
+/// Who has come from elsewhere, in words.
+fn welcome(CoordinatorWelcomed { node, machine, ticket }: &CoordinatorWelcomed) -> News {
+    News::Remark(format!("{node} joins from machine {machine} with ticket {ticket}"))
 }
 
 struct Process {
@@ -334,6 +341,7 @@ impl Children {
             match said {
                 Word::Ready(ready) => self.take_address(ready)?,
                 Word::Findable(findable) => news.extend(self.invite(findable)?.map(News::Invitation)),
+                Word::Welcomed(welcomed) => news.push(welcome(&welcomed)),
                 Word::Node(count) => self.count(count),
                 Word::Event(event) => {
                     self.note(&event);
@@ -420,6 +428,7 @@ impl Children {
                     news.push(News::Event(event));
                 }
                 Word::Node(count) => self.count(count),
+                Word::Welcomed(welcomed) => news.push(welcome(&welcomed)),
                 // Its successor tells anew where it is.
                 Word::Ready(_) | Word::Findable(_) => {}
             }

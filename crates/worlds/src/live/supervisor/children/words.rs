@@ -1,6 +1,6 @@
 //! What children say on their standard output, a line each.
 
-use crate::live::start::{CoordinatorFindable, CoordinatorReady, NodeCount};
+use crate::live::start::{CoordinatorFindable, CoordinatorReady, CoordinatorWelcomed, NodeCount};
 use skipstone_types::Event;
 use std::io::{BufRead, BufReader, Read};
 use std::sync::mpsc::Sender;
@@ -9,6 +9,7 @@ use std::sync::mpsc::Sender;
 pub(super) enum Word {
     Ready(CoordinatorReady),
     Findable(CoordinatorFindable),
+    Welcomed(CoordinatorWelcomed),
     Event(Event),
     Node(NodeCount),
 }
@@ -31,7 +32,10 @@ pub(super) fn hear_coordinator(stdout: impl Read, speaker: &Sender<Word>) {
             serde_json::from_str(&line).ok().map(Word::Ready)
         } else {
             let event = serde_json::from_str(&line).map(Word::Event);
-            event.or_else(|_| serde_json::from_str(&line).map(Word::Findable)).ok()
+            event
+                .or_else(|_| serde_json::from_str(&line).map(Word::Findable))
+                .or_else(|_| serde_json::from_str(&line).map(Word::Welcomed))
+                .ok()
         };
         if let Some(word) = word
             && speaker.send(word).is_err()
