@@ -1,7 +1,7 @@
 //! How good, how quick and how even the plans of a swarm in training are.
 //!
-//! `cargo run --release -p skipstone-planner --example bench_chooser -- INSTANCE.json [ITERATIONS]` places the instance's nodes,
-//! plans as many iterations as a coordinator would, then loses each relay in turn, and prints a table.
+//! `cargo run --release -p skipstone-planner --example bench_chooser -- INSTANCE.json [ITERATIONS] [SEED]` places the instance's
+//! nodes, plans as many iterations as a coordinator would, then loses each relay in turn, and prints a table.
 
 // A measurement reads files and the clock, which the planner itself does not.
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)]
@@ -17,11 +17,14 @@ use std::time::Instant;
 
 /// Candidates of the searches that chosen paths are compared with.
 const WORK: u64 = 200_000;
+/// Iterations after each loss that are planned.
+const AFTER: u64 = 30;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let path = arguments.next().ok_or("name an instance file")?;
-    let iterations = arguments.next().map_or(Ok(100), |text| text.parse())?;
+    let iterations: u64 = arguments.next().map_or(Ok(100), |text| text.parse())?;
+    let seed: u64 = arguments.next().map_or(Ok(1), |text| text.parse())?;
     let mut instance = Instance::from_json(&std::fs::read_to_string(path)?)?;
     // The trainer's paths ascend.
     instance.swap.max_distance = 0;
@@ -32,24 +35,26 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("{}: {} nodes", instance.name, instance.nodes.len());
     let (stages, whole) = (found.plan.stages.clone(), iterations);
     let best = best_iteration_s(&instance, &stages)?;
-    report(&instance, &mut chooser, &nodes, 0..whole, best)?;
-    losses(&instance, &chooser, &nodes, whole)?;
+    report(&instance, &mut chooser, seed, &nodes, 0..whole, best)?;
+    losses(&instance, &chooser, seed, &nodes, whole)?;
     let (stage, lost) = (1, nodes[1][0]);
     nodes[stage].remove(0);
     println!("{lost} of stage {stage} lost");
     let best = best_without(&instance, &nodes)?;
-    report(&instance, &mut chooser, &nodes, whole..whole + 1, best)?;
-    report(&instance, &mut chooser, &nodes, whole + 1..whole + 20, best)
+    report(&instance, &mut chooser, seed, &nodes, whole..whole + 1, best)?;
+    report(&instance, &mut chooser, seed, &nodes, whole + 1..whole + 20, best)
 }
 
-/// Loses each relay that has a replica, one at a time, and prints what the first plan without it is like.
+/// Loses each relay that has a replica, one at a time, and prints what the first plan without it is like, and what comes after it.
 fn losses(
     instance: &Instance,
     chooser: &SwarmChooser,
+    seed: u64,
     nodes: &[Vec<NodeId>],
     iteration: u64,
 ) -> Result<(), Box<dyn Error>> {
     let (mut gaps, mut slowest_ms, mut most_ms) = (Vec::new(), 0.0_f64, 0.0_f64);
+    let mut after_s = Vec::new();
     for stage in 1..nodes.len() {
         for place in 0..nodes[stage].len() {
             let mut left = nodes.to_vec();
@@ -59,13 +64,18 @@ fn losses(
             }
             let mut chooser = chooser.clone();
             let (began, worked) = (Instant::now(), processor_ms());
-            let plan = chooser.choose(&problem(instance, &left, iteration))?;
+            let plan = chooser.choose(&problem(instance, seed, &left, iteration))?;
             slowest_ms = slowest_ms.max(began.elapsed().as_secs_f64() * 1e3);
             if let (Some(before), Some(after)) = (worked, processor_ms()) {
                 most_ms = most_ms.max(after - before);
             }
             let first_s = plan.expected_us.ok_or("no estimate")? as f64 / 1e6;
             gaps.push(100.0 * (first_s / best_without(instance, &left)? - 1.0));
+            after_s.push(first_s);
+            for later in iteration + 1..iteration + AFTER {
+                let plan = chooser.choose(&problem(instance, seed, &left, later))?;
+                after_s.push(plan.expected_us.ok_or("no estimate")? as f64 / 1e6);
+            }
         }
     }
     let list: Vec<String> = gaps.iter().map(|gap| format!("{gap:+.1}")).collect();
@@ -75,6 +85,8 @@ fn losses(
         gaps.iter().copied().fold(f64::NEG_INFINITY, f64::max),
         list.join(" ")
     );
+    let mean_s = after_s.iter().sum::<f64>() / after_s.len().max(1) as f64;
+    println!("  the {AFTER} iterations after each loss: mean {mean_s:.2} s");
     Ok(())
 }
 
@@ -84,10 +96,10 @@ fn processor_ms() -> Option<f64> {
     Some(text.split(' ').next()?.parse::<f64>().ok()? / 1e6)
 }
 
-fn problem(instance: &Instance, nodes: &[Vec<NodeId>], iteration: u64) -> PlanProblem {
+fn problem(instance: &Instance, seed: u64, nodes: &[Vec<NodeId>], iteration: u64) -> PlanProblem {
     PlanProblem {
         epoch: PlanEpoch(iteration),
-        seed: 1,
+        seed,
         iteration: Iteration(iteration),
         attempt: Attempt(0),
         nodes: nodes.to_vec(),
@@ -132,6 +144,7 @@ fn best_without(instance: &Instance, left: &[Vec<NodeId>]) -> Result<f64, Box<dy
 fn report(
     instance: &Instance,
     chooser: &mut SwarmChooser,
+    seed: u64,
     nodes: &[Vec<NodeId>],
     iterations: std::ops::Range<u64>,
     best_s: f64,
@@ -143,7 +156,7 @@ fn report(
     let mut owners: BTreeMap<NodeId, u32> = BTreeMap::new();
     for iteration in iterations {
         let began = Instant::now();
-        let Plan { paths, expected_us, .. } = chooser.choose(&problem(instance, nodes, iteration))?;
+        let Plan { paths, expected_us, .. } = chooser.choose(&problem(instance, seed, nodes, iteration))?;
         slowest_ms = slowest_ms.max(began.elapsed().as_secs_f64() * 1e3);
         seconds.push(expected_us.ok_or("no estimate")? as f64 / 1e6);
         for path in paths {

@@ -585,6 +585,35 @@ fn losses_are_prepared_for() {
     assert!(prepared_s < unprepared_s, "{prepared_s} {unprepared_s}");
 }
 
+#[test]
+fn right_after_a_loss_visits_may_be_uneven_and_are_even_again_after_it() {
+    for (seed, coordinator) in [(4, false), (5, true)] {
+        let mut instance = instance(6, 20, 3, seed);
+        instance.nodes.iter_mut().for_each(|node| node.compute_s_per_layer_sample = 0.05);
+        let mut description = SwarmDescription::of_instance(&instance);
+        description.coordinator = coordinator.then(|| instance.nodes[0].region.clone());
+        let mut calm = SwarmChooser::new(description).unwrap();
+        let whole = |iteration| problem(&[5, 3, 3, 3, 3, 3], 30, 3, iteration);
+        for iteration in 0..20 {
+            assert_eq!(visits(&calm.choose(&whole(iteration)).unwrap(), 6)[1..], [12; 5]);
+        }
+        let mut uneven = 0;
+        for lost in [6, 12, 18] {
+            let without = |iteration| {
+                let mut left = whole(iteration);
+                left.nodes.iter_mut().for_each(|nodes| nodes.retain(|node| *node != NodeId(lost)));
+                left
+            };
+            let mut chooser = calm.clone();
+            let first = visits(&chooser.choose(&without(20)).unwrap(), 6);
+            assert!(first[1..].iter().all(|visits| (6..=15).contains(visits)), "{first:?}");
+            uneven += u32::from(first[1..] != [12; 5]);
+            assert_eq!(visits(&chooser.choose(&without(21)).unwrap(), 6)[1..], [12; 5]);
+        }
+        assert!(uneven > 0);
+    }
+}
+
 /// Five regions, a node in each, and a coordinator in the first: drawn by `seed`.
 fn five_places(seed: u64) -> SwarmDescription {
     let mut description = SwarmDescription::of_instance(&instance(5, 5, 5, seed));

@@ -11,7 +11,7 @@ use crate::simulate::Simulator;
 
 /// How many times the temperature an estimate may rise for a candidate to be simulated, in the mean of what is drawn. An
 /// estimate does not know who waits for whom, so it only keeps out what is far off.
-const FAR_OFF: f64 = 16.0;
+pub(crate) const FAR_OFF: f64 = 16.0;
 
 /// A draft that changes at random, less and less often for the worse.
 #[derive(Debug)]

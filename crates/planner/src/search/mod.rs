@@ -22,15 +22,18 @@ use crate::plan::{PipelinePlan, check_placement};
 use crate::random::Random;
 pub(crate) use anneal::Cooling;
 use anneal::{Annealed, anneal};
+pub(crate) use chain::FAR_OFF;
 pub(crate) use construct::stage_sizes;
 pub use domains::lost_with_a_region;
 pub(crate) use draft::Draft;
 pub use error::SearchError;
+pub(crate) use estimate::Estimate;
 pub(crate) use even::{is_cut, search_even};
 pub use exact::{EXACT_NODES_MAX, Exact, exact};
 pub(crate) use moves::Moves;
 pub use objective::Objective;
 pub(crate) use objective::{Guide, Score};
+pub(crate) use outline::ESTIMATES;
 use outline::outline;
 pub use replan::replan;
 

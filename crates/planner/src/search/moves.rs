@@ -24,8 +24,10 @@ pub(crate) struct Moves {
     placement: bool,
     /// Whether stages may change sizes.
     resize: bool,
-    /// Whether stages may be visited more or less often than the draft has it.
-    free: bool,
+    /// How often each stage may be visited, at least and at most; none: as often as the draft has it.
+    visits: Option<(u32, u32)>,
+    /// Whether paths may go back.
+    turns: bool,
     /// Whether microbatches may go before others.
     ranks: bool,
 }
@@ -36,7 +38,8 @@ impl Moves {
         Self {
             placement: compiled.nodes() > 1 && compiled.stages() > 1,
             resize: compiled.instance().stage_sizes.is_none() && compiled.stages() > 2,
-            free: true,
+            visits: Some((0, u32::MAX)),
+            turns: compiled.path_length() > 2,
             ranks: !compiled.equal_ranks,
         }
     }
@@ -48,7 +51,12 @@ impl Moves {
 
     /// The steps that also leave every stage its number of visits, and all microbatches equal in rank.
     pub(crate) fn of_even_paths() -> Self {
-        Self { placement: false, resize: false, free: false, ranks: false }
+        Self { placement: false, resize: false, visits: None, turns: false, ranks: false }
+    }
+
+    /// The same, but for visits: steps change them, and lead no stage beyond so many, at least and at most.
+    pub(crate) fn of_paths_within(visits: (u32, u32)) -> Self {
+        Self { visits: Some(visits), ..Self::of_even_paths() }
     }
 
     /// The same, but for nodes, which may change stages.
@@ -62,13 +70,12 @@ impl Moves {
         let seats = if self.placement { SEATS } else { 0 };
         let resize = if self.resize { RESIZE } else { 0 };
         let relays = usize::from(length > 1);
-        let free = usize::from(self.free);
         let kinds = [
             relays * NODE,
             relays * EXCHANGE,
-            free * relays * CHANGE,
+            usize::from(self.visits.is_some()) * relays * CHANGE,
             relays * TRADE_WAYS,
-            if length > 2 { free * TURN } else { 0 },
+            usize::from(self.turns) * TURN,
             seats,
             resize,
             usize::from(self.ranks) * RANK,
@@ -82,7 +89,7 @@ impl Moves {
         match kind {
             0 => Self::other_node(draft, random),
             1 => Self::exchange_stages(compiled, draft, random),
-            2 => Self::change_stage(compiled, draft, random),
+            2 => self.change_stage(compiled, draft, random),
             3 => Self::trade_ways(compiled, draft, random),
             4 => Self::turn(compiled, draft, random),
             5 => Self::trade_seats(compiled, draft, random),
@@ -123,12 +130,18 @@ impl Moves {
     }
 
     /// One visit goes to another stage.
-    fn change_stage(compiled: &CompiledInstance, draft: &mut Draft, random: &mut Random) -> bool {
+    fn change_stage(&self, compiled: &CompiledInstance, draft: &mut Draft, random: &mut Random) -> bool {
         let microbatch = random.below(draft.len());
         let place = 1 + random.below(compiled.path_length() - 1);
         let from = draft.stage_of(draft.path(microbatch)[place]);
         let to = 1 + random.below(draft.stages.len() - 1);
-        if to == from || draft.visits[to] >= compiled.visits_max(to) || draft.stages[to].is_empty() {
+        let (least, most) = self.visits.unwrap_or((0, u32::MAX));
+        let most = most.min(compiled.visits_max(to));
+        if to == from
+            || draft.visits[to] >= most
+            || draft.visits[from] <= least
+            || draft.stages[to].is_empty()
+        {
             return false;
         }
         draft.path_mut(microbatch)[place] = draft.stages[to][random.below(draft.stages[to].len())];
@@ -256,5 +269,43 @@ impl Moves {
         }
         draft.seat = seat;
         draft.is_legal(compiled, microbatch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generate::{DrawnSize, draw_instance};
+    use crate::search::construct::first_draft;
+    use crate::search::{Guide, Objective};
+
+    #[test]
+    fn steps_keep_visits_within_bounds_and_reach_both() {
+        let size = DrawnSize { nodes: 15, stages: 5, path_len: 3, regions: 5 };
+        let mut instance = draw_instance(size, 1);
+        instance.stage_visits_max = None;
+        let compiled = CompiledInstance::new(&instance).expect("an instance");
+        let guide = Guide::new(&compiled, Objective::Iteration);
+        let random = &mut Random::new(&[7]);
+        let mut draft = first_draft(&compiled, &guide, random).expect("paths");
+        let even = draft.visits[1..].iter().sum::<u32>() / (draft.visits.len() as u32 - 1);
+        let (least, most) = (even - 2, even + 2);
+        let moves = Moves::of_paths_within((least, most));
+        let (mut fewest, mut most_seen) = (even, even);
+        for _ in 0..20_000 {
+            let mut next = draft.clone();
+            if !moves.step(&compiled, &mut next, random) {
+                continue;
+            }
+            draft = next;
+            fewest = fewest.min(draft.visits[1..].iter().copied().min().expect("relays"));
+            most_seen = most_seen.max(draft.visits[1..].iter().copied().max().expect("relays"));
+            assert!((0..draft.len()).all(|microbatch| draft.is_legal(&compiled, microbatch)));
+        }
+        let counted = draft.clone();
+        draft.refresh(&compiled);
+        assert_eq!(draft.visits, counted.visits, "steps count visits");
+        assert_eq!((fewest, most_seen), (least, most));
+        assert!(draft.schedule.rank.iter().all(|rank| *rank == 0));
     }
 }

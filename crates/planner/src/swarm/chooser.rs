@@ -5,14 +5,14 @@ use skipstone_types::{NodeId, Path, Plan, PlanProblem};
 use super::description::{SwarmDescription, SwarmNode};
 use super::error::SwarmError;
 use super::losses::Losses;
-use super::refine::refine;
+use super::refine::{Walk, refine};
 use super::rotation::{Prices, Rotation};
 use super::start::start;
 use super::view::SwarmView;
 use crate::balanced::{BalancedChooser, Drawn};
 use crate::chooser::{PathChooser, PlanError};
 use crate::random::Random;
-use crate::search::{Draft, Guide, Objective, Score, lost_with_a_region};
+use crate::search::{Draft, Guide, Moves, Objective, Score, lost_with_a_region};
 use crate::simulate::Simulator;
 use crate::subset::count_paths;
 
@@ -37,9 +37,9 @@ const VISITS_MAX: usize = 60_000;
 /// - Each search begins at the last plan, mended for who is gone, came or was moved, so plans get better from iteration to
 ///   iteration while the swarm stands still.
 /// - While nobody is lost, plans for the loss of each node are prepared in turn: when one is lost, the search begins at the plan
-///   without it. That plan is to end early, whichever sets of stages had their turn lately, and where the loss leaves a stage
-///   short of speed others are visited more in that iteration.
-/// - While the same stages are served, none is short of speed and no jump limit forbids it, visits of any two relay stages
+///   without it. That plan is to end early, whichever sets of stages had their turn lately: in that one iteration stages are
+///   visited between half of their even share and 1.25 times that, more only where the loss leaves others short of speed.
+/// - But for such a plan, while the same stages are served, none is short of speed and no jump limit forbids it, visits of any two relay stages
 ///   differ by at most one, in every iteration and in all of them together. A stage whose nodes would work for more than
 ///   1.5 times the mean gets less, but at least half of its even share.
 /// - Sets of stages that were trained more often than others cost more, so that each gets its turn: over a hundred
@@ -156,9 +156,17 @@ impl SwarmChooser {
             return None;
         }
         let sets = count_paths(&served, picks, problem.rules.jump_max);
+        let within = rotation.visits_within(served.len(), picks, balanced.paths.len());
+        let how = Walk {
+            moves: within.map_or_else(Moves::of_even_paths, Moves::of_paths_within),
+            // Sets of stages have prices in calm times, which an estimate does not know.
+            estimates: rotation.is_hurried(),
+        };
         let begin = |quotas: Vec<u32>, simulator: &mut Simulator| {
             let view = SwarmView::new(&self.description, problem, quotas, picks)?;
-            let targets = rotation.targets(&served, picks, balanced.paths.len(), &view.speeds());
+            let kept = within.and_then(|_| kept_visits(problem, last, picks * balanced.paths.len()));
+            let even = || rotation.targets(&served, picks, balanced.paths.len(), &view.speeds());
+            let targets = kept.unwrap_or_else(even);
             let draft = start(&view, problem, balanced, last, &targets, &rotation.idle(problem, &view));
             let guide = Guide::new(&view.compiled, Objective::Iteration);
             let score = guide.score(&view.compiled, &draft, simulator, u64::MAX)?;
@@ -170,7 +178,8 @@ impl SwarmChooser {
             let idle = rotation.idle(problem, &view);
             let mut prices = Prices::new(rotation, &idle, &view, sets, score.cost);
             let start = (draft, score);
-            let (draft, score) = refine(&view.compiled, &guide, &mut prices, start, work, random, simulator);
+            let (draft, score) =
+                refine(&view.compiled, &guide, &how, &mut prices, start, work, random, simulator);
             drop(prices);
             Found { view, draft, score }
         };
@@ -200,6 +209,16 @@ impl SwarmChooser {
         }
         Some(walk(best?, work, random, simulator))
     }
+}
+
+/// How often each stage is visited by paths over nodes that all serve still, if relays have `total` visits.
+fn kept_visits(problem: &PlanProblem, paths: &[Path], total: usize) -> Option<Vec<u64>> {
+    let mut visits = vec![0; problem.nodes.len()];
+    for visit in paths.iter().flat_map(|path| &path.0) {
+        let stage = usize::from(visit.stage.0);
+        problem.nodes.get(stage)?.contains(&visit.node).then(|| visits[stage] += 1)?;
+    }
+    (visits.iter().skip(1).sum::<u64>() == total as u64).then_some(visits)
 }
 
 /// How many microbatches each origin could have. Origins have slots, and wait for links and relays more than they compute: what
@@ -278,9 +297,13 @@ impl PathChooser for SwarmChooser {
     fn choose(&mut self, problem: &PlanProblem) -> Result<Plan, PlanError> {
         let balanced = BalancedChooser.choose(problem)?;
         self.rotation.meet(problem);
+        // A plan that is made in a hurry visits stages unevenly: what comes after it goes on from the one before.
+        let is_hurried = self.losses.prepared(problem).is_some();
         let plan = self.search(problem, &balanced).unwrap_or(balanced);
         self.rotation.count(problem, &plan);
-        self.last.clone_from(&plan.paths);
+        if !is_hurried {
+            self.last.clone_from(&plan.paths);
+        }
         // Right after a change the plan is wanted at once.
         if !self.losses.meet(problem) {
             self.prepare(problem);

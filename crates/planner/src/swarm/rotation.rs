@@ -23,6 +23,8 @@ const LOAD_MAX: f64 = 1.5;
 const LOAD_MAX_HURRIED: f64 = 1.2;
 /// What is left to it at least, of its even share.
 const SHARE_MIN: f64 = 0.5;
+/// What a stage gets at most in a hurry, in even shares, if it is not others' lack of speed that gives it more.
+const SHARE_MAX_HURRIED: f64 = 1.25;
 /// What a plan costs that still leaves such a node out, as a share: more than any slowness.
 const IDLE_PRICE: f64 = 1.0e4;
 
@@ -108,6 +110,14 @@ impl Rotation {
             targets[*light] += 1;
         }
         targets
+    }
+
+    /// How often a search may have each stage visited, at least and at most; none where that is not free: unless the plan is
+    /// to end early, and paths leave stages out.
+    pub(crate) fn visits_within(&self, served: usize, picks: usize, count: usize) -> Option<(u32, u32)> {
+        let even = (picks * count) as f64 / served.max(1) as f64;
+        let within = ((SHARE_MIN * even).ceil() as u32, (SHARE_MAX_HURRIED * even).floor() as u32);
+        (self.hurried && picks < served).then_some(within)
     }
 
     /// Counts a plan that is carried out.
