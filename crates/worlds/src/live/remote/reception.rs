@@ -335,9 +335,10 @@ mod tests {
     #[test]
     fn the_end_of_a_tickets_time_only_keeps_others_from_coming() {
         let mut scene = scene();
-        let ticket = scene.tickets.issue(RunId(4), Capability::Worker, 1).unwrap();
+        let ticket = scene.tickets.issue(RunId(4), Capability::Worker, 0).unwrap();
         let text = ticket.to_string();
-        assert!(scene.join(&text, WIRE_VERSION, 1).is_ok());
+        // It came in time, however slow this machine is.
+        scene.reception.guests().admit(GUEST, &[WORKER], ticket.id).unwrap();
         while now_unix_s() <= ticket.expires_unix_s {
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
