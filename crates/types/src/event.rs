@@ -367,7 +367,7 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "is_zero")]
         lessons: u32,
     },
-    /// A lost stage is served again.
+    /// A lost stage is served again, or, at the end of a run, saved as its copy was.
     StageRebuilt {
         /// The stage.
         stage: StageId,

@@ -38,9 +38,10 @@ const VISITS_MAX: usize = 60_000;
 ///   iteration while the swarm stands still.
 /// - While nobody is lost, plans for the loss of each node are prepared in turn: when one is lost, the search begins at the plan
 ///   without it. That plan is to end early, whichever sets of stages had their turn lately: in that one iteration stages are
-///   visited between half of their even share and 1.25 times that, more only where the loss leaves others short of speed.
-/// - But for such a plan, while the same stages are served, none is short of speed and no jump limit forbids it, visits of any two relay stages
-///   differ by at most one, in every iteration and in all of them together. A stage whose nodes would work for more than
+///   visited between half of their even share and 1.25 times that, more only where the loss leaves others short of speed. The
+///   search after it begins at the plan before the loss.
+/// - But for such a plan, while the same stages are served, none is short of speed and no jump limit forbids it, visits of any
+///   two relay stages differ by at most one, in every iteration and in all of them together. A stage whose nodes would work for more than
 ///   1.5 times the mean gets less, but at least half of its even share.
 /// - Sets of stages that were trained more often than others cost more, so that each gets its turn: over a hundred
 ///   iterations between 0.4 and 1.7 times its even share, on the instances measured. A node without a microbatch for four iterations gets one.
