@@ -196,6 +196,11 @@ impl<'m> Runner<'m> {
         let mut sums = Vec::with_capacity(skips.len());
         for &skip in skips {
             let kept = kept_stages(self.model, skip, &mut draws(seed, &format!("batch {index}")))?;
+            // The first ratio is 0: another one that leaves nothing out has its sum.
+            if let Some(whole) = sums.first().copied().filter(|_| kept.iter().all(|kept| *kept)) {
+                sums.push(whole);
+                continue;
+            }
             let x = self.relays(&embedded, &kept)?;
             let (sum, _) = self.origin.evaluate(params, x.as_deref().unwrap_or(&embedded), targets)?;
             sums.push(sum);

@@ -6,6 +6,7 @@ use crate::fault::provenance::Origin;
 use crate::fault::store::Store;
 use crate::fault::value::Value;
 use crate::live::store::{Done, Engine, EngineSetup, Feed, Job, StageState, TensorStore};
+use skipstone_model::ComputePool;
 use skipstone_net::Payload;
 use skipstone_protocol::{Handle, Outcome, SavedStage, Task, TaskId};
 use skipstone_types::{Attempt, Iteration, StageId};
@@ -96,10 +97,11 @@ pub(super) enum Tensors {
 }
 
 impl Tensors {
-    pub(super) fn new(numbers: Option<&Numbers>) -> Result<Self, String> {
-        let Some(Numbers { setup, feed }) = numbers else { return Ok(Self::Symbols(Store::default())) };
-        let engine = Engine::new(setup.clone(), Some(feed.clone())).map_err(|error| error.to_string())?;
-        Ok(Self::Numbers(Box::new((TensorStore::default(), engine))))
+    pub(super) fn new(numbers: Option<&Numbers>) -> Self {
+        let Some(Numbers { setup, feed }) = numbers else { return Self::Symbols(Store::default()) };
+        // Simulated nodes compute in turn: on the caller's threads, where none waits for another to wake.
+        let engine = Engine::with_pool(setup.clone(), Some(feed.clone()), ComputePool::ambient());
+        Self::Numbers(Box::new((TensorStore::default(), engine)))
     }
 
     /// Forgets everything.

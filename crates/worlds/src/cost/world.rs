@@ -206,7 +206,10 @@ impl World {
                 self.hub_input(CoordinatorInput::Tick)
             }
             Event::Written => self.written(),
-            Event::Start { place } => self.start(place),
+            Event::Start { place } => {
+                self.start(place);
+                Ok(())
+            }
             Event::Lost { pid } => match self.nodes[pid].bound.take() {
                 Some(node) => self.hub_input(CoordinatorInput::Lost { node, why: "connection".to_owned() }),
                 None => Ok(()),
@@ -234,17 +237,16 @@ impl World {
     }
 
     /// A process starts, and dials the coordinator.
-    fn start(&mut self, place: usize) -> Result<(), SimulateError> {
+    fn start(&mut self, place: usize) {
         let pid = self.nodes.len();
         let region = self.model.network.region_of(place);
         let times = self.model.times[place];
-        let tensors = Tensors::new(self.model.numbers.as_ref()).map_err(SimulateError::Bug)?;
+        let tensors = Tensors::new(self.model.numbers.as_ref());
         let worker = Worker::new(self.model.settings.run, format!("process:{pid}"), pid as u32);
         self.nodes.push(Node::new(place, region, worker, times, tensors));
         let (way, tempo) = (self.way_of_hub(pid, true), self.model.tempo);
         let at_us = self.now_us + tempo.startup_us + 2 * way.round_trip_us + tempo.connect_us;
         self.queue.push(at_us, Event::HubUp { pid });
-        Ok(())
     }
 
     /// A process is gone.
@@ -354,7 +356,7 @@ impl World {
     }
 
     fn replace(&mut self, place: usize) -> Result<(), SimulateError> {
-        self.start(place)?;
+        self.start(place);
         self.hear_event(Logged::Respawned { target: "node".to_owned() });
         Ok(())
     }

@@ -3,6 +3,7 @@
 use crate::config::ConfigError;
 use crate::cost::SimulateError;
 use skipstone_data::{DataError, OrderError};
+use skipstone_model::ModelError;
 use std::io;
 use std::path::PathBuf;
 use thiserror::Error;
@@ -61,6 +62,9 @@ pub enum LabError {
     /// The data.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// Threads that the system refuses.
+    #[error(transparent)]
+    Threads(ModelError),
     /// Batches that the data can't fill.
     #[error(transparent)]
     Order(#[from] OrderError),

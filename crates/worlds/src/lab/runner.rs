@@ -2,6 +2,7 @@
 
 use super::data::Data;
 use super::{Arm, ArmResult, Experiment, LabError, ResultsFile};
+use skipstone_model::ComputePool;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Mutex;
@@ -60,9 +61,14 @@ pub fn run_experiment(
         iterations_done: 0,
         iterations: missing.iter().map(|(arm, _)| arm.config.steps).sum(),
     };
+    let pools = (0..threads.clamp(1, missing.len().max(1)))
+        .map(|_| ComputePool::new(1))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(LabError::Threads)?;
     std::thread::scope(|scope| {
-        for _ in 0..threads.clamp(1, missing.len().max(1)) {
-            scope.spawn(|| state.work(&missing, &data, &total, progress));
+        for pool in &pools {
+            // All of an arm happens on its pool's one thread.
+            scope.spawn(|| pool.install(|| state.work(&missing, &data, &total, progress)));
         }
     });
     let failure = state.failure.into_inner().ok().flatten();

@@ -1,4 +1,4 @@
-//! Carries tasks out, one at a time, on the threads of a pool of its own.
+//! Carries tasks out, one at a time, on the threads of a pool.
 
 use super::boundary;
 use super::files::{StateFile, stage_path};
@@ -53,7 +53,12 @@ impl Engine {
     /// Threads that can't be started.
     pub fn new(setup: EngineSetup, feed: Option<Feed>) -> Result<Self, ModelError> {
         let pool = ComputePool::new(setup.threads)?;
-        Ok(Self {
+        Ok(Self::with_pool(setup, feed, pool))
+    }
+
+    /// An engine that computes on these threads, whatever `setup.threads` says.
+    pub fn with_pool(setup: EngineSetup, feed: Option<Feed>, pool: ComputePool) -> Self {
+        Self {
             digest: setup.shape.digest(),
             setup,
             pool,
@@ -62,7 +67,7 @@ impl Engine {
             feed,
             files: None,
             lies: None,
-        })
+        }
     }
 
     /// An engine on a machine without the run's folder, which is reached through `files`.
