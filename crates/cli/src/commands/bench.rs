@@ -1,9 +1,12 @@
 //! `skipstone bench`.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 use skipstone_data::bench_data;
 use skipstone_model::{BenchShape, bench_stage};
 use skipstone_net as net;
+use skipstone_worlds::lab::{Experiment, bench_lab};
 
 use super::bench_plan::BenchPlan;
 use crate::failure::{Failure, Outcome};
@@ -14,7 +17,8 @@ Examples:
   skipstone bench stage --width 512 --layers 3 --heads 8 --ffn 1408 --context 512 --batch 4 --threads 1
   skipstone bench data
   skipstone bench net --json
-  skipstone bench plan --instances DIR --time-limit 10";
+  skipstone bench plan --instances DIR --time-limit 10
+  skipstone bench lab experiments/pilot.toml";
 
 /// Options of `bench`.
 #[derive(Debug, Args)]
@@ -37,6 +41,9 @@ enum What {
     Net(Net),
     /// Every planner on every instance of a folder: makespan, all-reduce, gap, search time
     Plan(BenchPlan),
+    /// An iteration in the lab, against its computation alone: the same kernels in a plain loop
+    #[command(after_help = EXAMPLES)]
+    Lab(BenchLab),
 }
 
 #[derive(Debug, Args)]
@@ -102,6 +109,22 @@ struct Net {
     json: bool,
 }
 
+#[derive(Debug, Args)]
+struct BenchLab {
+    /// Whose run is trained, without failures and validations
+    #[arg(value_name = "EXPERIMENT.toml")]
+    experiment: PathBuf,
+    /// Iterations of a measurement
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    iterations: u64,
+    /// Measurements of each kind, in turn; the median counts
+    #[arg(long, value_name = "N", default_value_t = 7)]
+    rounds: usize,
+    /// One JSON document on stdout
+    #[arg(long)]
+    json: bool,
+}
+
 impl Bench {
     pub(crate) fn run(self) -> Outcome {
         match self.what {
@@ -109,6 +132,7 @@ impl Bench {
             What::Data(data) => data.run(),
             What::Net(net) => net.run(),
             What::Plan(plan) => plan.run(),
+            What::Lab(lab) => lab.run(),
         }
     }
 }
@@ -210,5 +234,22 @@ impl Net {
         }
         text += &format!("on a machine of {} cores\n", threads(None));
         print(&text)
+    }
+}
+
+impl BenchLab {
+    fn run(self) -> Outcome {
+        let bench = bench_lab(&Experiment::read(&self.experiment)?, self.iterations, self.rounds)?;
+        if self.json {
+            return print_json(&bench);
+        }
+        print(&format!(
+            "{:.2} M parameters, {} tokens: {:.1} ms an iteration in the lab, {:.1} ms its computation alone ({:.3}×)\n",
+            bench.parameters as f64 / 1e6,
+            bench.tokens,
+            bench.lab_s * 1e3,
+            bench.bare_s * 1e3,
+            bench.ratio
+        ))
     }
 }

@@ -7,6 +7,7 @@
 //! with, and changed; the same arm gives the same result on any number of threads.
 
 mod arm;
+mod bench;
 mod data;
 mod error;
 mod experiment;
@@ -21,6 +22,7 @@ mod signals;
 mod text;
 
 pub use arm::Arm;
+pub use bench::{BenchLab, bench_lab};
 pub use error::LabError;
 pub use experiment::Experiment;
 pub use failures::{Failures, LossRate, Lost};

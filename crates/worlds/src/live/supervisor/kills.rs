@@ -119,7 +119,10 @@ pub(crate) struct Killer {
     away: usize,
     /// When the next random kill is due.
     next: Option<Duration>,
+    /// Who is killed at random.
     random: ChaCha8Rng,
+    /// When. Drawn once a kill, so that a seed's kills fall at the same times however often the parent looks.
+    pauses: ChaCha8Rng,
 }
 
 impl Killer {
@@ -138,7 +141,8 @@ impl Killer {
             churn => churn,
         };
         let random = ChaCha8Rng::seed_from_u64(seed ^ 0x006b_696c_6c73);
-        Self { script, churn, spot, away: 0, next: None, random }
+        let pauses = ChaCha8Rng::seed_from_u64(seed ^ 0x7061_7573_6573);
+        Self { script, churn, spot, away: 0, next: None, random, pauses }
     }
 
     /// Whether places are empty that a trace will have machines for, or may.
@@ -216,30 +220,31 @@ impl Killer {
     }
 
     fn churned(&mut self, elapsed: Duration, iteration: Iteration, roster: &Roster) -> Option<Deed> {
-        if iteration == Iteration(0) {
+        if iteration == Iteration(0) || self.churn.is_none() {
             return None;
         }
-        let churn = self.churn.take()?;
-        let pause = self.pause(&churn, roster.mortal_count());
-        self.churn = Some(churn);
-        let next = *self.next.get_or_insert(elapsed + pause);
+        let next = match self.next {
+            Some(next) => next,
+            None => elapsed.saturating_add(self.pause(roster.mortal_count())),
+        };
+        self.next = Some(next);
         if elapsed < next {
             return None;
         }
-        self.next = Some(next + pause);
+        self.next = Some(next.saturating_add(self.pause(roster.mortal_count())));
         self.one_of(&roster.mortal()).map(|node| Deed::Kill(Some(node)))
     }
 
     /// Until the next random kill: fixed, or exponential for a rate per node.
-    fn pause(&mut self, churn: &Churn, nodes: usize) -> Duration {
-        match churn {
-            Churn::Every(interval) => *interval,
-            Churn::PerNodeHour(rate) => {
+    fn pause(&mut self, nodes: usize) -> Duration {
+        match self.churn {
+            Some(Churn::Every(interval)) => interval,
+            Some(Churn::PerNodeHour(rate)) => {
                 let per_second = rate * nodes.max(1) as f64 / 3600.0;
-                let uniform: f64 = self.random.random();
+                let uniform: f64 = self.pauses.random();
                 Duration::from_secs_f64((-(1.0 - uniform).ln() / per_second).min(1e9))
             }
-            Churn::Trace(_) | Churn::Spot(_) => Duration::MAX,
+            Some(Churn::Trace(_) | Churn::Spot(_)) | None => Duration::MAX,
         }
     }
 }
@@ -318,6 +323,27 @@ mod tests {
             })
             .sum();
         assert!((240..=360).contains(&kills), "{kills}");
+    }
+
+    #[test]
+    fn kills_fall_at_the_same_times_however_often_the_parent_looks() {
+        let times = |every_ms: u64| -> Vec<u64> {
+            let mut killer = Killer::new(vec![], Some(Churn::PerNodeHour(100.0)), 0, 4);
+            let roster = roster();
+            let looks = (0..3_600_000 / every_ms).map(|look| look * every_ms);
+            looks
+                .filter(|at_ms| {
+                    !killer.due(Duration::from_millis(*at_ms), Iteration(1), &roster).is_empty()
+                })
+                .map(|at_ms| at_ms / 1000)
+                .collect()
+        };
+        let seldom = times(1000);
+        assert!(!seldom.is_empty());
+        let often = times(100);
+        // Two kills within a second are two looks apart.
+        assert!(seldom.len().abs_diff(often.len()) <= 2, "{} and {}", seldom.len(), often.len());
+        assert!(seldom[..5].iter().zip(&often).all(|(a, b)| a.abs_diff(*b) <= 2), "{seldom:?} {often:?}");
     }
 
     #[test]
