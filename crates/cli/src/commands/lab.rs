@@ -33,6 +33,8 @@ An experiment is a TOML file:
   eval_every = 50                                 # iterations between two validations
   eval_tokens = 16384
   eval_skips = [0.25, 0.5]                        # and what is the trained model worth with this share of its stages left out?
+  deterministic = false                           # nodes take microbatches as they come, as `train` does by itself; left out,
+                                                  # in their order, as under `train --deterministic`, which gives the same bits
   [run]                                           # as in a run.toml; `skipstone config` prints one
   stages = 6
   edge_swaps = \"odd\"                            # or \"off\": in all arms; left out, as the strategy has it

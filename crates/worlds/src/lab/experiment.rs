@@ -54,6 +54,10 @@ pub struct Experiment {
     /// Shares of the relay stages that are left out of the trained model in validations at the end of a run.
     #[serde(default)]
     pub eval_skips: Vec<f64>,
+    /// Whether nodes take microbatches in the order of their numbers, as under `train --deterministic`, which then gives the lab's
+    /// bits; else as they come, so that iterations are as long as without it. The lab gives the same results every time, either way.
+    #[serde(default = "deterministic")]
+    pub deterministic: bool,
     /// The run, as in a `run.toml`.
     pub run: RunConfig,
 }
@@ -68,6 +72,10 @@ fn default_eval_every() -> u64 {
 
 fn default_eval_tokens() -> usize {
     16_384
+}
+
+fn deterministic() -> bool {
+    true
 }
 
 impl Experiment {
@@ -189,7 +197,7 @@ impl Experiment {
             skip,
             recovery: strategy.to_owned(),
             // What a run is, not where it lies and who computes it: results don't depend on that.
-            deterministic: true,
+            deterministic: self.deterministic,
             respawn: true,
             save_every_s: 0.0,
             threads: Some(1),

@@ -18,6 +18,7 @@ fn experiment(strategies: &[&str], rates: &[f64], seeds: &[u64]) -> Experiment {
         skips: Vec::new(),
         eval_every: 8,
         eval_tokens: 512,
+        deterministic: true,
         run: RunConfig {
             tokenizer: "bytes".to_owned(),
             story_bytes: 20_000,
@@ -95,6 +96,26 @@ fn a_stage_that_is_back_at_once_costs_nothing_where_it_is_waited_for_briefly() {
     assert!(!oracle.lost.is_empty());
     assert_eq!(oracle.around_holes, 0);
     assert_eq!(oracle.final_loss(), calm.final_loss());
+}
+
+#[test]
+fn microbatches_as_they_come_make_shorter_iterations_and_the_same_bits_every_time() {
+    let run_as = |deterministic: bool, threads: usize| {
+        let dir = tempfile::tempdir().unwrap();
+        let mut experiment = experiment(&["checkfree"], &[0.02], &[1, 2]);
+        experiment.deterministic = deterministic;
+        experiment.run.microbatches = 6;
+        experiment.run.layers = Some(6);
+        experiment.run.stages = 6;
+        experiment.run.skip = 0.5;
+        experiment.run.wan = Some("gcp12".to_owned());
+        let (results, _) = run(&experiment, dir.path(), threads);
+        (results[0].iteration_s, lines(dir.path()))
+    };
+    let ((as_they_come_s, one), (_, two)) = (run_as(false, 1), run_as(false, 2));
+    assert_eq!(one, two);
+    let (in_order_s, _) = run_as(true, 2);
+    assert!(as_they_come_s < 0.97 * in_order_s, "{as_they_come_s} and {in_order_s}");
 }
 
 #[test]
