@@ -280,12 +280,12 @@ impl World {
             for node in std::mem::take(&mut self.leaving) {
                 if let Some(pid) = self.pids.get(&node).copied().filter(|pid| !self.nodes[*pid].succeeded) {
                     self.nodes[pid].succeeded = true;
-                    self.replace(self.nodes[pid].place)?;
+                    self.replace(self.nodes[pid].place);
                 }
             }
             let replaced = self.empty.len().saturating_sub(self.killer.away());
             for place in self.empty.drain(..replaced).collect::<Vec<_>>() {
-                self.replace(place)?;
+                self.replace(place);
             }
         }
         if self.iteration.0 >= self.model.settings.steps || self.over {
@@ -355,10 +355,9 @@ impl World {
         living.find_map(|node| node.weights().filter(|(held, _)| *held == stage)).map(|(_, weights)| weights)
     }
 
-    fn replace(&mut self, place: usize) -> Result<(), SimulateError> {
+    fn replace(&mut self, place: usize) {
         self.start(place);
         self.hear_event(Logged::Respawned { target: "node".to_owned() });
-        Ok(())
     }
 
     /// Something happened that a live run would write into its log.

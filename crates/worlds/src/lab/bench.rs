@@ -12,7 +12,6 @@ use skipstone_model::{
 };
 use skipstone_types::{Iteration, Microbatch, StageId};
 use std::time::Instant;
-use thiserror::Error;
 
 /// Medians over the rounds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -46,7 +45,7 @@ pub fn bench_lab(experiment: &Experiment, iterations: u64, rounds: usize) -> Res
     let config = RunConfig { steps: iterations, ..arm.config };
     let data = experiment.data(arm.seed)?;
     let numbers = data.numbers(&config)?;
-    let pool = ComputePool::new(1).map_err(LabError::Threads)?;
+    let pool = ComputePool::new(1)?;
     let shape = &numbers.setup.shape;
     let parameters = (0..=config.stages).map(|stage| shape.parameters(StageId(stage))).sum();
     let tokens = shape.tokens() * config.microbatches as usize;
@@ -57,10 +56,7 @@ pub fn bench_lab(experiment: &Experiment, iterations: u64, rounds: usize) -> Res
         pool.install(|| in_the_lab(&config, &data, &numbers))?;
         let lab_s = start.elapsed().as_secs_f64() / iterations as f64;
         let start = Instant::now();
-        pool.install(|| bare(&config, &numbers, &pool)).map_err(|why| {
-            let why = SimulateError::Watcher(why.to_string());
-            LabError::Arm { arm: "the plain loop".to_owned(), why }
-        })?;
+        pool.install(|| bare(&config, &numbers, &pool))?;
         times.push((lab_s, start.elapsed().as_secs_f64() / iterations as f64));
     }
     let warm = &times[1..];
@@ -94,11 +90,12 @@ struct BareStage {
 }
 
 /// The same microbatches through the same kernels, stage after stage, and a step of each.
-fn bare(config: &RunConfig, numbers: &Numbers, pool: &ComputePool) -> Result<(), BareError> {
+fn bare(config: &RunConfig, numbers: &Numbers, pool: &ComputePool) -> Result<(), LabError> {
     let shape = &numbers.setup.shape;
     let mut stages = (0..=config.stages)
         .map(|stage| {
-            let backend = CpuBackend::with_pool(&shape.model, shape.stage_spec(StageId(stage)), pool.clone())?;
+            let backend =
+                CpuBackend::with_pool(&shape.model, shape.stage_spec(StageId(stage)), pool.clone())?;
             let parameters = initial_parameters(&shape.model, backend.layout(), config.seed);
             let zeros = vec![0.0; parameters.len()];
             let (gradient, first_moments, second_moments) = (zeros.clone(), zeros.clone(), zeros);
@@ -107,7 +104,9 @@ fn bare(config: &RunConfig, numbers: &Numbers, pool: &ComputePool) -> Result<(),
         .collect::<Result<Vec<_>, ModelError>>()?;
     for iteration in 0..config.steps {
         for microbatch in 0..config.microbatches {
-            let (inputs, targets) = numbers.feed.batch(Iteration(iteration), Microbatch(microbatch))?;
+            let batch = numbers.feed.batch(Iteration(iteration), Microbatch(microbatch));
+            let bug = |why| LabError::Arm { arm: "the plain loop".to_owned(), why: SimulateError::Bug(why) };
+            let (inputs, targets) = batch.map_err(bug)?;
             pass(&mut stages, &inputs, &targets)?;
         }
         for stage in &mut stages {
@@ -142,23 +141,6 @@ fn pass(stages: &mut [BareStage], inputs: &[u32], targets: &[u32]) -> Result<(),
     origin.backend.recycle(x);
     origin.backend.recycle(dy);
     Ok(())
-}
-
-/// Why the plain loop ends.
-#[derive(Debug, Error)]
-enum BareError {
-    /// A computation that can't be.
-    #[error(transparent)]
-    Model(#[from] ModelError),
-    /// A microbatch that there is not.
-    #[error("{0}")]
-    Feed(String),
-}
-
-impl From<String> for BareError {
-    fn from(why: String) -> Self {
-        Self::Feed(why)
-    }
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

@@ -62,9 +62,9 @@ pub enum LabError {
     /// The data.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// Threads that the system refuses.
+    /// What can't be computed so, or threads that the system refuses.
     #[error(transparent)]
-    Threads(ModelError),
+    Model(#[from] ModelError),
     /// Batches that the data can't fill.
     #[error(transparent)]
     Order(#[from] OrderError),

@@ -63,8 +63,7 @@ pub fn run_experiment(
     };
     let pools = (0..threads.clamp(1, missing.len().max(1)))
         .map(|_| ComputePool::new(1))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(LabError::Threads)?;
+        .collect::<Result<Vec<_>, _>>()?;
     std::thread::scope(|scope| {
         for pool in &pools {
             // All of an arm happens on its pool's one thread.

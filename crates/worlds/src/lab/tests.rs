@@ -119,6 +119,16 @@ fn microbatches_as_they_come_make_shorter_iterations_and_the_same_bits_every_tim
 }
 
 #[test]
+fn the_lab_is_measured_against_its_computation_alone() {
+    let experiment = experiment(&["checkfree"], &[0.03], &[1]);
+    let bench = bench_lab(&experiment, 2, 1).unwrap();
+    let parameters = experiment.run.shape_expected().unwrap().model.parameters();
+    assert_eq!((bench.parameters, bench.tokens), (parameters, 2 * 2 * 16));
+    assert!(bench.bare_s > 0.0 && bench.lab_s > 0.0 && bench.ratio > 0.0, "{bench:?}");
+    assert!(bench_lab(&experiment, 0, 1).is_err() && bench_lab(&experiment, 1, 0).is_err());
+}
+
+#[test]
 fn only_arms_of_checkfree_plus_swap_stages() {
     let dir = tempfile::tempdir().unwrap();
     let mut experiment = experiment(&["checkfree", "checkfree+"], &[0.03], &[1]);

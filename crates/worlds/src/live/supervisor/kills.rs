@@ -332,9 +332,7 @@ mod tests {
             let roster = roster();
             let looks = (0..3_600_000 / every_ms).map(|look| look * every_ms);
             looks
-                .filter(|at_ms| {
-                    !killer.due(Duration::from_millis(*at_ms), Iteration(1), &roster).is_empty()
-                })
+                .filter(|at_ms| !killer.due(Duration::from_millis(*at_ms), Iteration(1), &roster).is_empty())
                 .map(|at_ms| at_ms / 1000)
                 .collect()
         };
