@@ -12,7 +12,13 @@ iteration, and the tiny model's own arithmetic does not count as long as the mac
     partial   the instance's paths by our own search (`skipstone plan`)
     training  what `skipstone train --wan` does by itself: placed at the start, paths searched anew each iteration
 
-The first three carry their plan out with `train --plan`. Printed: seconds per iteration, live (the median, the shortest
+and with --arms those that tell how much of the gain is skipping, scheduling and placement:
+
+    skippipe, no-tc2, random   the instance's paths by SkipPipe, without its collision constraint, and skipped at random, each on
+                               the placement of SkipPipe's genetic search
+    full-there, ours-there     full pipelines by matching, and our own search's paths, on that placement
+
+All but `training` carry their plan out with `train --plan`; plans are made first. Printed: seconds per iteration, live (the median, the shortest
 and the longest; a machine that is busy with other work stalls some) and as `skipstone simulate` tells the same run.toml, and
 ratios.
 """
@@ -102,8 +108,8 @@ def arguments():
     parser.add_argument("--faster", type=float, default=6.0, help="times as fast as the instance [default: 6]")
     parser.add_argument("--iterations", type=int, default=5, help="of each run; the first is not counted [default: 5]")
     parser.add_argument("--work", type=int, default=600000, help="candidates of our own searches [default: 600000]")
-    parser.add_argument("--baseline-s", type=int, default=60, help="limit of DT-FM's search [default: 60]")
-    parser.add_argument("--arms", default="dt-fm,full,partial,training", help="which of the runs")
+    parser.add_argument("--baseline-s", type=int, default=60, help="limit of DT-FM's and SkipPipe's searches [default: 60]")
+    parser.add_argument("--arms", default="dt-fm,full,partial,training", help="which of the runs, in order")
     return parser.parse_args()
 
 
@@ -117,25 +123,48 @@ def main():
     full = {**partial, "path_len": instance["n_stages"], "skip_ratio": 0.0, "stage_visits_max": None}
     count = instance["total_microbatches"]
     ours = ["--as-trained", "--work", options.work, "--seed", "1"]
+    skip = 1 - instance["path_len"] / instance["n_stages"]
+
+    def theirs(method):
+        return ["--method", method, "--time-limit", options.baseline_s, "--seed", "5"]
+
+    # What each plans, how much of it is skipped, how, and whose stages it keeps.
     arms = {
-        "dt-fm": (full, 0.0, ["--method", "full", "--time-limit", options.baseline_s, "--seed", "5"]),
-        "full": (full, 0.0, ours),
-        "partial": (partial, 1 - instance["path_len"] / instance["n_stages"], ours),
-        "training": (partial, 1 - instance["path_len"] / instance["n_stages"], None),
+        "dt-fm": (full, 0.0, theirs("full"), None),
+        "full": (full, 0.0, ours, None),
+        "partial": (partial, skip, ours, None),
+        "training": (partial, skip, None, None),
+        "skippipe": (partial, skip, theirs("skippipe"), None),
+        "no-tc2": (partial, skip, theirs("no-tc2"), "skippipe"),
+        "random": (partial, skip, theirs("random"), "skippipe"),
+        "full-there": (full, 0.0, theirs("full"), "skippipe"),
+        "ours-there": (partial, skip, ours, "skippipe"),
     }
+    chosen = options.arms.split(",")
+    for name in chosen:
+        there = arms[name][3] if name in arms else sys.exit(f"no arm is called {name}; there are {', '.join(arms)}")
+        if there is not None and there not in chosen[: chosen.index(name)]:
+            sys.exit(f"{name} needs the placement of {there}: name that before it")
     results = {}
     with tempfile.TemporaryDirectory() as scratch:
         scratch = pathlib.Path(scratch)
-        for name in options.arms.split(","):
-            what, skip, planner = arms[name]
-            table, problem, plan, folder = (scratch / f"{name}{end}" for end in (".json", ".instance.json", ".plan.json", ""))
-            table.write_text(json.dumps(what))
-            problem.write_text(json.dumps(for_planner(what, instance["stage_sizes"])))
-            sizes, given = instance["stage_sizes"], []
+        plans = {}
+        for name in chosen:
+            what, _, planner, there = arms[name]
             if planner is not None:
-                run([options.skipstone, "plan", problem, *planner, "--out", plan])
-                sizes = [len(nodes) for nodes in json.loads(plan.read_text())["stages"]]
-                given = ["--plan", plan]
+                problem, plan = (scratch / f"{name}{end}" for end in (".instance.json", ".plan.json"))
+                problem.write_text(json.dumps(for_planner(what, instance["stage_sizes"])))
+                kept = ["--stages-from", plans[there]] if there is not None else []
+                run([options.skipstone, "plan", problem, *planner, *kept, "--out", plan])
+                plans[name] = plan
+        for name in chosen:
+            what, skip, _, _ = arms[name]
+            table, folder = (scratch / f"{name}{end}" for end in (".json", ""))
+            table.write_text(json.dumps(what))
+            sizes, given = instance["stage_sizes"], []
+            if name in plans:
+                sizes = [len(nodes) for nodes in json.loads(plans[name].read_text())["stages"]]
+                given = ["--plan", plans[name]]
             report = json.loads(run([
                 options.skipstone, "train", *MODEL, "--layers", instance["n_stages"], "--stages", len(sizes) - 1,
                 "--stage-sizes", ",".join(map(str, sizes)), "--skip", f"{skip:.4f}", "--microbatches", count,
@@ -147,7 +176,7 @@ def main():
             results[name] = (live, told["iteration"]["mean_s"])
             pace = report["pace"]
             mean = told["iteration"]["mean_s"]
-            print(f"{name:9} live {live:7.3f} s/iteration ({times[0]:.3f} to {times[-1]:.3f}), told {mean:7.3f} "
+            print(f"{name:10} live {live:7.3f} s/iteration ({times[0]:.3f} to {times[-1]:.3f}), told {mean:7.3f} "
                   f"({100 * (mean / live - 1):+.1f} %); "
                   f"{100 * pace['late'] / pace['tasks']:.2f} % of tasks late", flush=True)
     for name in ("partial", "training"):
