@@ -104,12 +104,9 @@ impl Tensors {
         Self::Numbers(Box::new((TensorStore::default(), engine)))
     }
 
-    /// Forgets everything.
+    /// The node is dead: nothing is held any more, nor the buffers that its engine kept for reuse.
     pub(super) fn clear(&mut self) {
-        match self {
-            Self::Symbols(store) => *store = Store::default(),
-            Self::Numbers(held) => held.0 = TensorStore::default(),
-        }
+        *self = Self::Symbols(Store::default());
     }
 
     pub(super) fn receive(
