@@ -45,7 +45,7 @@ mod words;
 
 pub use account::{Badput, NodeTime};
 pub use cost::{Cost, TrafficCost};
-pub use curves::{Curve, CurveChart, CurvePoint, CurvesPage, CurvesTable, curves_page};
+pub use curves::{Curve, CurveChart, CurvePoint, CurvesPage, CurvesTable, PictureError, curves_page};
 pub use explain::explain;
 pub use history::{History, Point};
 pub use info::RunInfo;

@@ -42,8 +42,8 @@ An experiment is a TOML file:
   wan = \"gcp12\"                                 # links, if they are to be modelled
 
 Every combination is trained by the code that trains live; only time is modelled. The folder gets results.jsonl (a line for each, the
-same on any number of threads), table.md, report.html and a picture of each chart. What is done is not done again: change the
-experiment and run it again.";
+same on any number of threads), table.md, report.html, and each chart as SVG (light and dark) and as PNG. What is done is not done
+again: change the experiment and run it again.";
 
 /// Options of `lab`.
 #[derive(Debug, Args)]
@@ -119,7 +119,10 @@ fn minutes(seconds: f64) -> String {
 impl From<LabError> for Failure {
     fn from(error: LabError) -> Self {
         match error {
-            LabError::Write { .. } | LabError::Arm { .. } | LabError::Interrupted => Self::failed(error),
+            LabError::Write { .. }
+            | LabError::Picture { .. }
+            | LabError::Arm { .. }
+            | LabError::Interrupted => Self::failed(error),
             _ => Self::input(error),
         }
     }

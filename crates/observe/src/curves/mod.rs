@@ -1,8 +1,16 @@
 //! Curves side by side: a chart as a file of its own, and a page of charts and a table that needs nothing else.
+//!
+//! A chart is laid out once, as a list of marks (`drawing.rs`). An SVG and a PNG (`painter.rs`) are two ways to write that list.
 
 mod chart;
+mod clip;
+mod drawing;
+mod font;
+mod painter;
+mod palette;
 
 pub use chart::{Curve, CurveChart, CurvePoint};
+pub use painter::PictureError;
 
 use crate::report::svg::escape;
 
@@ -13,8 +21,8 @@ pub struct CurvesPage {
     pub title: String,
     /// A paragraph below it.
     pub about: String,
-    /// The charts, each with a line below it.
-    pub charts: Vec<(CurveChart, String)>,
+    /// The charts.
+    pub charts: Vec<CurveChart>,
     /// The tables below them.
     pub tables: Vec<CurvesTable>,
 }
@@ -38,17 +46,17 @@ pub fn curves_page(page: &CurvesPage) -> String {
          <style>\n{}{}</style>\n<main class=\"wide\">\n<header>\n<h1>{}</h1>\n<p>{}</p>\n</header>\n",
         escape(&page.title),
         include_str!("../report/style.css"),
-        chart::STYLE,
+        palette::style(),
         escape(&page.title),
         escape(&page.about),
     );
-    for (chart, note) in &page.charts {
+    for chart in &page.charts {
         html.push_str(&format!(
             "<section>\n<h2>{}</h2>\n{}{}<p class=\"legend\">{}</p>\n</section>\n",
             escape(&chart.title),
             chart.draw(),
             chart.legend(),
-            escape(note)
+            escape(&chart.note)
         ));
     }
     let cells = |tag: &str, cells: &[String]| -> String {

@@ -4,6 +4,7 @@ use crate::config::ConfigError;
 use crate::cost::SimulateError;
 use skipstone_data::{DataError, OrderError};
 use skipstone_model::ModelError;
+use skipstone_observe::PictureError;
 use std::io;
 use std::path::PathBuf;
 use thiserror::Error;
@@ -27,6 +28,14 @@ pub enum LabError {
         path: PathBuf,
         /// The system's word.
         source: io::Error,
+    },
+    /// A chart can't be painted.
+    #[error("can't make {path}: {source}")]
+    Picture {
+        /// The file that it would have been.
+        path: PathBuf,
+        /// Why.
+        source: PictureError,
     },
     /// The file is not an experiment.
     #[error("{path} is not an experiment: {why}")]

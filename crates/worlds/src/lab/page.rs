@@ -5,25 +5,33 @@ use super::{Experiment, Group, LabError, markdown};
 use skipstone_observe::{Curve, CurveChart, CurvePoint, CurvesPage, CurvesTable, curves_page};
 use std::path::{Path, PathBuf};
 
-/// Writes `table.md`, `report.html`, and each chart as an SVG file, into the folder `dir`; gives their paths.
+/// Writes `table.md`, `report.html`, and each chart as an SVG and a PNG file, into the folder `dir`; gives their paths.
 ///
 /// # Errors
-/// The file system's.
+/// The file system's, or a picture's that is too large.
 pub fn write_pages(experiment: &Experiment, groups: &[Group], dir: &Path) -> Result<Vec<PathBuf>, LabError> {
     let table = markdown(experiment, groups);
     let charts = charts(groups);
     let page = CurvesPage {
         title: experiment.name.clone(),
         about: experiment.about.trim().to_owned(),
-        charts: charts.iter().map(|(_, chart)| (chart.clone(), NOTE.to_owned())).collect(),
+        charts: charts.iter().map(|(_, chart)| chart.clone()).collect(),
         tables: tables(groups),
     };
-    let mut files = vec![("report.html".to_owned(), curves_page(&page)), ("table.md".to_owned(), table)];
-    files.extend(charts.iter().map(|(name, chart)| (format!("{name}.svg"), chart.file())));
+    let mut files = vec![
+        ("report.html".to_owned(), curves_page(&page).into_bytes()),
+        ("table.md".to_owned(), table.into_bytes()),
+    ];
+    for (name, chart) in &charts {
+        files.push((format!("{name}.svg"), chart.file().into_bytes()));
+        let (name, picture) = (format!("{name}.png"), chart.png());
+        let picture = picture.map_err(|source| LabError::Picture { path: dir.join(&name), source })?;
+        files.push((name, picture));
+    }
     let mut paths = Vec::new();
     for (name, content) in files {
         let path = dir.join(name);
-        skipstone_files::write(&path, &[content.as_bytes()])
+        skipstone_files::write(&path, &[&content])
             .map_err(|source| LabError::Write { path: path.clone(), source })?;
         paths.push(path);
     }
@@ -40,7 +48,7 @@ fn tables(groups: &[Group]) -> Vec<CurvesTable> {
     tables
 }
 
-const NOTE: &str = "validation loss in nats per token; a line is the mean over seeds, a band the range of them; the first descent is cut off";
+const NOTE: &str = "a line is the mean over seeds, a band the range of them; the first descent is cut off";
 
 /// What is drawn in one picture.
 struct Picture<'a> {
@@ -102,7 +110,9 @@ fn charts(groups: &[Group]) -> Vec<(String, CurveChart)> {
             });
             let chart = CurveChart {
                 title: format!("Loss by {axis}: {what}"),
-                x_name: axis.to_owned(),
+                x_name: if by_time { "hours of modelled time" } else { "iterations" }.to_owned(),
+                y_name: "validation loss, nats per token".to_owned(),
+                note: NOTE.to_owned(),
                 curves: curves.collect(),
             };
             charts.push((format!("loss-by-{axis}-{name}"), chart));

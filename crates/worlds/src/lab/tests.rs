@@ -362,6 +362,14 @@ fn trained_models_are_tried_without_some_of_their_stages() {
     assert!(groups[1].over_unskipped.is_some_and(|figure| figure.mean > 0.5), "{groups:?}");
     let text = markdown(&experiment, &groups);
     assert!(text.contains("34 % left out") && text.contains("over training without skips"), "{text}");
+    let files = write_pages(&experiment, &groups, dir.path()).unwrap();
+    let svgs: Vec<_> = files.iter().filter(|file| file.extension().is_some_and(|end| end == "svg")).collect();
+    assert_eq!((svgs.len(), files.len()), (2, 6), "by iterations and by hours: {files:?}");
+    for svg in svgs {
+        let drawing = std::fs::read_to_string(svg).unwrap();
+        assert!(drawing.contains(">34 % skipped</text>") && drawing.contains("nats per token"), "{drawing}");
+        assert!(std::fs::read(svg.with_extension("png")).unwrap().starts_with(b"\x89PNG"), "{svg:?}");
+    }
 }
 
 #[test]
