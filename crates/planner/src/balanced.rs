@@ -89,7 +89,7 @@ impl Drawn {
     }
 }
 
-fn check(problem: &PlanProblem) -> Result<(), PlanError> {
+pub(crate) fn check(problem: &PlanProblem) -> Result<(), PlanError> {
     if problem.nodes.first().is_none_or(Vec::is_empty) {
         return Err(PlanError::NoOrigin);
     }
@@ -131,7 +131,7 @@ impl Asked {
 }
 
 /// The nodes of a stage, taking turns in a random order: the next is the least.
-struct Turns(BinaryHeap<Reverse<Turn>>);
+pub(crate) struct Turns(BinaryHeap<Reverse<Turn>>);
 
 /// A node, and what its next visit would be: in the order in which they are preferred.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
@@ -154,7 +154,7 @@ const FAST: u64 = 1000;
 const SLOW: u64 = 1500;
 
 impl Turns {
-    fn new(nodes: &[NodeId], paces: &BTreeMap<NodeId, Pace>, random: &mut Random) -> Self {
+    pub(crate) fn new(nodes: &[NodeId], paces: &BTreeMap<NodeId, Pace>, random: &mut Random) -> Self {
         let mut nodes = nodes.to_vec();
         random.shuffle(&mut nodes);
         let pace = |node: NodeId| paces.get(&node);
@@ -173,7 +173,7 @@ impl Turns {
         Self(nodes.into_iter().enumerate().map(turn).collect())
     }
 
-    fn next(&mut self, stage: StageId) -> Option<Visit> {
+    pub(crate) fn next(&mut self, stage: StageId) -> Option<Visit> {
         let Reverse(turn) = &mut *self.0.peek_mut()?;
         turn.taken += 1;
         turn.can_wait = true;

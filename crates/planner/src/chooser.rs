@@ -1,5 +1,6 @@
 //! What every path chooser offers.
 
+use crate::drawn::DrawnError;
 use skipstone_types::{Plan, PlanProblem};
 use thiserror::Error;
 
@@ -28,4 +29,7 @@ pub enum PlanError {
     /// A path without a visit.
     #[error("a path visits at least the origin: path_length is 0")]
     NoVisits,
+    /// Paths that can't be drawn as asked.
+    #[error("paths can't be drawn: {0}")]
+    Drawn(#[from] DrawnError),
 }

@@ -3,12 +3,13 @@
 //! The trainer asks a [`PathChooser`] with a [`PlanProblem`](skipstone_types::PlanProblem): which nodes live, how
 //! long a path is, which orders of stages are allowed. [`BalancedChooser`] answers with paths that load every
 //! stage equally, and every node by its speed; it knows nothing of links. [`SwarmChooser`] knows them, and searches for
-//! paths that end early.
+//! paths that end early. [`DrawnChooser`] draws paths for experiments with them.
 
 mod balanced;
 mod bounds;
 mod chooser;
 mod compiled;
+mod drawn;
 mod generate;
 mod instance;
 mod json;
@@ -24,6 +25,7 @@ pub use balanced::BalancedChooser;
 pub use bounds::{InstanceBounds, LowerBounds, PathBounds, PlacementBounds};
 pub use chooser::{PathChooser, PlanError};
 pub use compiled::{CompiledInstance, MICROSECONDS, PathRule};
+pub use drawn::{DrawnChooser, DrawnError, DrawnPaths, Limits as DrawnLimits};
 pub use generate::{DrawnSize, draw_instance};
 pub use instance::{
     BackLink, EdgeSwaps, INSTANCE_SCHEMA, Instance, InstanceError, InstanceNode, Link, PACKET_BYTES, Quota,

@@ -24,7 +24,7 @@ pub(crate) fn heaviest_path(stages: &[StageId], weights: &[i64], picks: usize, j
 }
 
 /// Whether a path may go from `from` (none: the origin) to `to`.
-fn may_jump(stages: &[StageId], from: Option<usize>, to: usize, jump_max: u16) -> bool {
+pub(crate) fn may_jump(stages: &[StageId], from: Option<usize>, to: usize, jump_max: u16) -> bool {
     let (next, start) = from.map_or((0, 0), |from| (from + 1, stages[from].0));
     to == next || (to > next && stages[to].0 - start <= jump_max)
 }

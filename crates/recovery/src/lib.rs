@@ -31,5 +31,5 @@ pub use format::StateFormat;
 pub use matching::{LESSONS_MAX, Lesson, Matching};
 pub use recipe::{Decision, LossView, Moments, Recipe, Source, StageView};
 pub use snapshots::{is_every_open, with_every};
-pub use spec::SpecError;
+pub use spec::{Spec, SpecError};
 pub use strategies::{DEFAULT_STRATEGY, STRATEGY_NAMES, Strategy, checkfree, strategy};

@@ -1,4 +1,4 @@
-//! The text that describes a strategy: a name, and options after a colon.
+//! The text that describes a strategy, or something else that has options: a name, and options after a colon.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -8,13 +8,15 @@ use thiserror::Error;
 /// Longest text that is looked at, in bytes.
 const TEXT_BYTES_MAX: usize = 200;
 
-/// Why a text describes no strategy.
+/// Why a text describes nothing. `subject` says what it was to describe: an option, or a field.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum SpecError {
-    /// No strategy has this name.
-    #[error("--recovery {text} is not known{nearest}; pass one of: {known}")]
+    /// Nothing has this name.
+    #[error("{subject} {text} is not known{nearest}; pass one of: {known}")]
     Name {
+        /// What was to be described.
+        subject: &'static str,
         /// As given.
         text: String,
         /// What may have been meant.
@@ -22,10 +24,12 @@ pub enum SpecError {
         /// All that there are.
         known: String,
     },
-    /// Not an option of the strategy.
-    #[error("--recovery {name} has no option '{option}'{instead}")]
+    /// Not an option of what has this name.
+    #[error("{subject} {name} has no option '{option}'{instead}")]
     Option {
-        /// The strategy.
+        /// What was to be described.
+        subject: &'static str,
+        /// Its name.
         name: String,
         /// As given.
         option: String,
@@ -33,9 +37,11 @@ pub enum SpecError {
         instead: String,
     },
     /// Not a value of the option.
-    #[error("--recovery {name}: {option}={value} is not possible; write {option}={expected}")]
+    #[error("{subject} {name}: {option}={value} is not possible; write {option}={expected}")]
     Value {
-        /// The strategy.
+        /// What was to be described.
+        subject: &'static str,
+        /// Its name.
         name: String,
         /// The option.
         option: String,
@@ -45,30 +51,44 @@ pub enum SpecError {
         expected: String,
     },
     /// An option is given twice.
-    #[error("--recovery {name}: {option} is given twice")]
+    #[error("{subject} {name}: {option} is given twice")]
     Twice {
-        /// The strategy.
+        /// What was to be described.
+        subject: &'static str,
+        /// Its name.
         name: String,
         /// The option.
         option: String,
     },
-    /// Longer than any strategy's description.
-    #[error("--recovery: a strategy is described in at most {TEXT_BYTES_MAX} bytes, not {0}")]
-    Long(usize),
+    /// Longer than any description.
+    #[error("{subject}: a description has at most {TEXT_BYTES_MAX} bytes, not {bytes}")]
+    Long {
+        /// What was to be described.
+        subject: &'static str,
+        /// As given.
+        bytes: usize,
+    },
 }
 
-/// A text, taken apart.
-pub(crate) struct Spec<'a> {
+/// A text, taken apart: a name, and after a colon options, as in `checkfree:norm=l2-squared,moments=mix`. Whoever knows what the
+/// name means asks for its options one by one, and at the end whether any other is there.
+#[derive(Debug)]
+pub struct Spec<'a> {
+    subject: &'static str,
     name: &'a str,
     options: Vec<(&'a str, Option<&'a str>)>,
-    /// Options that the strategy has asked for.
+    /// Options that were asked for.
     asked: Vec<&'static str>,
 }
 
 impl<'a> Spec<'a> {
-    pub(crate) fn parse(text: &'a str) -> Result<Self, SpecError> {
+    /// Takes a text apart; errors begin with `subject`.
+    ///
+    /// # Errors
+    /// A text that is too long, or an option given twice.
+    pub fn parse(subject: &'static str, text: &'a str) -> Result<Self, SpecError> {
         if text.len() > TEXT_BYTES_MAX {
-            return Err(SpecError::Long(text.len()));
+            return Err(SpecError::Long { subject, bytes: text.len() });
         }
         let (name, rest) = text.split_once(':').map_or((text, None), |(name, rest)| (name, Some(rest)));
         let mut options: Vec<(&str, Option<&str>)> = Vec::new();
@@ -76,16 +96,20 @@ impl<'a> Spec<'a> {
             let (key, value) =
                 option.split_once('=').map_or((option, None), |(key, value)| (key, Some(value)));
             if options.iter().any(|(other, _)| *other == key) {
-                return Err(SpecError::Twice { name: name.to_owned(), option: key.to_owned() });
+                return Err(SpecError::Twice { subject, name: name.to_owned(), option: key.to_owned() });
             }
             options.push((key, value));
         }
-        Ok(Self { name, options, asked: Vec::new() })
+        Ok(Self { subject, name, options, asked: Vec::new() })
     }
 
     /// The name, which must be one of these.
-    pub(crate) fn one_of(&self, known: &[&'static str]) -> Result<&'static str, SpecError> {
+    ///
+    /// # Errors
+    /// Another name.
+    pub fn one_of(&self, known: &[&'static str]) -> Result<&'static str, SpecError> {
         known.iter().copied().find(|name| *name == self.name).ok_or_else(|| SpecError::Name {
+            subject: self.subject,
             text: self.name.to_owned(),
             nearest: nearest(self.name, known),
             known: known.join(", "),
@@ -100,7 +124,7 @@ impl<'a> Spec<'a> {
 
     fn refuse(&self, option: &str, value: &str, expected: String) -> SpecError {
         let (name, option, value) = (self.name.to_owned(), option.to_owned(), value.to_owned());
-        SpecError::Value { name, option, value, expected }
+        SpecError::Value { subject: self.subject, name, option, value, expected }
     }
 
     /// One of several values; the first where nothing is said.
@@ -138,14 +162,39 @@ impl<'a> Spec<'a> {
         self.parsed(option, "a number", range).map(|number| number.unwrap_or(usual))
     }
 
-    /// A whole number in a range.
-    pub(crate) fn whole(
+    /// A whole number in a range; `usual` where nothing is said.
+    ///
+    /// # Errors
+    /// Anything else.
+    pub fn whole(
         &mut self,
         option: &'static str,
         usual: u64,
         range: &RangeInclusive<u64>,
     ) -> Result<u64, SpecError> {
         self.parsed(option, "a whole number", range).map(|number| number.unwrap_or(usual))
+    }
+
+    /// Numbers in a range, with a slash between two; none where nothing is said.
+    ///
+    /// # Errors
+    /// Anything else.
+    pub fn numbers(
+        &mut self,
+        option: &'static str,
+        range: &RangeInclusive<f64>,
+    ) -> Result<Option<Vec<f64>>, SpecError> {
+        let Some(text) = self.take(option) else { return Ok(None) };
+        let number = |text: &str| text.parse().ok().filter(|number| range.contains(number));
+        let numbers: Option<Vec<f64>> = text.split('/').map(number).collect();
+        numbers.map(Some).ok_or_else(|| {
+            let (start, end) = (range.start(), range.end());
+            self.refuse(
+                option,
+                text,
+                format!("numbers from {start} to {end} with a slash between two, as 2/1/1"),
+            )
+        })
     }
 
     /// A whole number in a range, or a word, which is none.
@@ -192,10 +241,14 @@ impl<'a> Spec<'a> {
     }
 
     /// Nothing may be left.
-    pub(crate) fn finish(self) -> Result<(), SpecError> {
+    ///
+    /// # Errors
+    /// An option that nobody asked for.
+    pub fn finish(self) -> Result<(), SpecError> {
         match self.options.first() {
             None => Ok(()),
             Some((option, _)) => Err(SpecError::Option {
+                subject: self.subject,
                 name: self.name.to_owned(),
                 option: (*option).to_owned(),
                 instead: format!(

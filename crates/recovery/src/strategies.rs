@@ -123,7 +123,7 @@ const RATE_DECAY_ITERATIONS_MAX: u64 = 1_000_000;
 /// # Errors
 /// A name, option or value that is not known; the nearest that is known is named.
 pub fn strategy(text: &str) -> Result<Box<dyn Strategy>, SpecError> {
-    let mut spec = Spec::parse(text)?;
+    let mut spec = Spec::parse("--recovery", text)?;
     let name = spec.one_of(&STRATEGY_NAMES)?;
     if name == "oracle" {
         spec.finish()?;

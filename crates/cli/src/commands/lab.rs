@@ -30,6 +30,12 @@ An experiment is a TOML file:
   traces = [\"p3-trace.csv\", \"losses.jsonl\"]    # what a file says, as for train --churn; a line may name an iteration in place
                                                   # of t_s, and \"lose\" a whole stage
   skips = [0.0, 0.33]                             # in place of the run's
+  paths = [\"planned\", \"drawn:swaps=2,jump=3\"]     # planned: as train has them, searched for over links; balanced: all stages equally
+                                                  # often in every iteration, whatever the links; drawn: at random for each microbatch, with
+                                                  # swaps=0 times that a path goes back, by distance=1 stages at most behind the highest;
+                                                  # jump=4, the longest way from there to the next stage; together=0 adjacent stages left
+                                                  # out at one place at least; visits=2/1/1/1/1/1, how often each relay stage is visited
+                                                  # beside the others. docs/skipping.md has what came of it
   eval_every = 50                                 # iterations between two validations
   eval_tokens = 16384
   eval_skips = [0.25, 0.5]                        # and what is the trained model worth with this share of its stages left out?

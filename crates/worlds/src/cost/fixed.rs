@@ -136,6 +136,7 @@ fn model_of(
         swarm: None,
         domain_price_s: None,
         fixed: Some(fixed),
+        paths: super::Paths::Planned,
         coordinator_beside: true,
         tempo: Tempo::OF_INSTANCES,
         script: Vec::new(),

@@ -1,23 +1,25 @@
 //! The coordinator's process: its core, and what its commands cost.
 
-use super::SimulateError;
 use super::wires::Pid;
 use super::world::{Event, World};
+use super::{Paths, SimulateError};
 use crate::fixed_plan::FixedPlan;
-use skipstone_planner::{BalancedChooser, PathChooser, SwarmChooser};
+use skipstone_planner::{BalancedChooser, DrawnChooser, PathChooser, PlanError, SwarmChooser};
 use skipstone_protocol::{
     Coordinator, CoordinatorCommand, CoordinatorInput, End, FailureDomain, ToCoordinator, ToWorker,
     WorkerInput,
 };
-use skipstone_types::{NodeId, PlaceAnswer, Settings, Term};
+use skipstone_types::{NodeId, PlaceAnswer, Plan, PlanProblem, Settings, Term};
 use std::collections::VecDeque;
 
 /// The coordinator's process. It never dies here: what that costs is the chaos run's to show.
 #[derive(Debug)]
 pub(super) struct Hub {
     core: Coordinator,
-    /// Searches for paths; none: they are balanced.
+    /// Searches for paths, and for who serves which stage; none: paths are balanced.
     chooser: Option<SwarmChooser>,
+    /// In place of that.
+    paths: OtherPaths,
     /// Commands not yet carried out.
     commands: VecDeque<CoordinatorCommand>,
     /// What comes while the journal is written.
@@ -25,10 +27,31 @@ pub(super) struct Hub {
     writing: bool,
 }
 
+/// Whose paths are taken in place of the planner's.
+#[derive(Debug)]
+enum OtherPaths {
+    None,
+    Balanced,
+    Drawn(DrawnChooser),
+}
+
 impl Hub {
-    pub(super) fn new(settings: Settings, chooser: Option<SwarmChooser>) -> Self {
+    pub(super) fn new(settings: Settings, chooser: Option<SwarmChooser>, paths: &Paths) -> Self {
         let (core, commands) = Coordinator::open(settings, &[], None, 0);
-        Self { core, chooser, commands: commands.into(), inbox: VecDeque::new(), writing: false }
+        let paths = match paths {
+            Paths::Planned => OtherPaths::None,
+            Paths::Balanced => OtherPaths::Balanced,
+            Paths::Drawn(paths) => OtherPaths::Drawn(DrawnChooser::new(paths.clone())),
+        };
+        Self { core, chooser, paths, commands: commands.into(), inbox: VecDeque::new(), writing: false }
+    }
+
+    fn choose(&mut self, problem: &PlanProblem) -> Result<Plan, PlanError> {
+        match (&mut self.paths, &mut self.chooser) {
+            (OtherPaths::Drawn(chooser), _) => chooser.choose(problem),
+            (OtherPaths::None, Some(chooser)) => chooser.choose(problem),
+            (OtherPaths::None, None) | (OtherPaths::Balanced, _) => BalancedChooser.choose(problem),
+        }
     }
 
     pub(super) fn term(&self) -> Term {
@@ -120,11 +143,7 @@ impl World {
             }
             CoordinatorCommand::Plan { problem } => {
                 let given = self.model.fixed.as_ref().and_then(|fixed| fixed.plan(&problem));
-                let plan = match (given, &mut self.hub.chooser) {
-                    (Some(given), _) => Ok(given),
-                    (None, Some(chooser)) => chooser.choose(&problem),
-                    (None, None) => BalancedChooser.choose(&problem),
-                };
+                let plan = given.map_or_else(|| self.hub.choose(&problem), Ok);
                 let plan = plan.map_err(|why| SimulateError::Plan(why.to_string()))?;
                 self.hub.inbox.push_back(CoordinatorInput::Planned { plan });
             }

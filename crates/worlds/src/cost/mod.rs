@@ -18,7 +18,7 @@ mod world;
 
 pub use error::SimulateError;
 pub use fixed::{SimulatedPlan, simulate_plan};
-pub use model::{CostModel, StageBytes, Tempo};
+pub use model::{CostModel, Paths, StageBytes, Tempo};
 pub use report::{IterationTimes, Simulated};
 pub use tensors::Numbers;
 pub use watcher::{Seen, Watcher};

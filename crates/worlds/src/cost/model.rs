@@ -8,7 +8,7 @@ use crate::fixed_plan::FixedPlan;
 use crate::live::store::CHUNK_VALUES;
 use crate::live::supervisor::kills::KillScript;
 use crate::wan::{TaskTimes, WanTable, describe};
-use skipstone_planner::SwarmDescription;
+use skipstone_planner::{DrawnPaths, SwarmDescription};
 use skipstone_types::{Settings, StageId};
 
 /// Bytes of a number on the wire.
@@ -67,6 +67,18 @@ const MOVED_BYTES_PER_US: u64 = 2_000;
 /// The network of a run that is not shaped: processes of one machine.
 const LOOPBACK: &str = r#"{"regions": {"intra": {"latency_s": 0.0001, "bandwidth_Bps": 1e9}}}"#;
 
+/// Who chooses paths where a plan does not give them.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub enum Paths {
+    /// As live: they are balanced, or searched for over links that are described.
+    #[default]
+    Planned,
+    /// Balanced, whatever the links.
+    Balanced,
+    /// Drawn at random.
+    Drawn(DrawnPaths),
+}
+
 /// A run and what it costs.
 #[derive(Debug, Clone)]
 pub struct CostModel {
@@ -97,7 +109,7 @@ pub struct CostModel {
     pub calm_bytes: f64,
     /// Seconds between saves of the state; 0 = only at the end.
     pub save_every_s: f64,
-    /// What the planner is told of the network; none: paths are balanced.
+    /// What the planner is told of the network; none: planned paths are balanced.
     pub swarm: Option<SwarmDescription>,
     /// Seconds of an iteration that are given for each stage that one region could take away; none: 2 %.
     pub domain_price_s: Option<f64>,
@@ -105,6 +117,8 @@ pub struct CostModel {
     pub slots: Vec<u32>,
     /// Stages and paths, if they are given.
     pub fixed: Option<FixedPlan>,
+    /// Other paths.
+    pub paths: Paths,
     /// Whether the coordinator is beside every node.
     pub coordinator_beside: bool,
     /// Everything else.
@@ -165,6 +179,7 @@ impl CostModel {
             domain_price_s: config.domain_price,
             slots: Vec::new(),
             fixed: config.fixed_plan()?,
+            paths: Paths::Planned,
             coordinator_beside: false,
             tempo: Tempo::default(),
             script: Vec::new(),

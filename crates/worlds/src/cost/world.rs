@@ -137,7 +137,7 @@ impl World {
         let chooser = chooser.map(|chooser| chooser.with_domain_price(model.domain_price_s));
         let killer = Killer::new(model.script.clone(), model.churn.clone(), settings.seed, settings.nodes());
         let mut world = Self {
-            hub: Hub::new(settings, chooser),
+            hub: Hub::new(settings, chooser, &model.paths),
             now_us: 0,
             queue: Queue::new(),
             nodes: Vec::new(),

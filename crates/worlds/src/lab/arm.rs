@@ -3,6 +3,7 @@
 use super::data::Data;
 use super::failures::{Failures, Lost};
 use super::look::Look;
+use super::paths::{self, PLANNED};
 use super::{ArmResult, LabError};
 use crate::config::RunConfig;
 use crate::cost::{CostModel, SimulateError, watch};
@@ -23,6 +24,8 @@ pub struct Arm {
     pub failures: Failures,
     /// Share of the stages that a microbatch leaves out.
     pub skip: f64,
+    /// Which paths microbatches take.
+    pub paths: String,
     /// Of weights, samples and losses.
     pub seed: u64,
     /// What is lost, in order of time, but for a trace.
@@ -46,6 +49,9 @@ impl fmt::Display for Arm {
             Failures::Regions(_) => write!(f, ", {} losses an iteration", self.failures)?,
             Failures::Trace(_) => write!(f, ", failures of {}", self.failures)?,
         }
+        if self.paths != PLANNED {
+            write!(f, ", paths {}", self.paths)?;
+        }
         write!(f, ", skip {}, seed {}", self.skip, self.seed)
     }
 }
@@ -68,6 +74,9 @@ impl Arm {
         if !self.eval_skips.is_empty() {
             content.extend(serde_json::to_vec(&self.eval_skips).unwrap_or_default());
         }
+        if self.paths != PLANNED {
+            content.extend(serde_json::to_vec(&("paths", &self.paths)).unwrap_or_default());
+        }
         Ok(blake3::hash(&content).to_hex()[..32].to_owned())
     }
 
@@ -77,11 +86,12 @@ impl Arm {
         data: &Data,
         progress: &mut dyn FnMut(u64) -> bool,
     ) -> Result<ArmResult, LabError> {
-        let failed = |why| LabError::Arm { arm: self.to_string(), why };
+        let failed = |why| LabError::Arm { arm: self.to_string(), why: Box::new(why) };
         let mut model = CostModel::of_run(&self.config).map_err(failed)?;
         let numbers = data.numbers(&self.config)?;
         let mut look = Look::new(&numbers.setup, data.validation(self.eval_tokens), progress);
         model.script = self.losses.iter().map(|(iteration, lost)| lost.kill(*iteration)).collect();
+        model.paths = paths::parse(&self.paths)?;
         model.weights_every = self.eval_every;
         model.numbers = Some(numbers);
         let simulated = watch(model, &mut look);

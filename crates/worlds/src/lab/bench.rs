@@ -72,7 +72,7 @@ pub fn bench_lab(experiment: &Experiment, iterations: u64, rounds: usize) -> Res
 
 /// Every protocol message, every tensor's way between simulated nodes, and the computation.
 fn in_the_lab(config: &RunConfig, data: &Data, numbers: &Numbers) -> Result<(), LabError> {
-    let failed = |why| LabError::Arm { arm: "the lab's run".to_owned(), why };
+    let failed = |why| LabError::Arm { arm: "the lab's run".to_owned(), why: Box::new(why) };
     let mut model = CostModel::of_run(config).map_err(failed)?;
     model.numbers = Some(numbers.clone());
     let mut progress = |_| true;
@@ -105,7 +105,10 @@ fn bare(config: &RunConfig, numbers: &Numbers, pool: &ComputePool) -> Result<(),
     for iteration in 0..config.steps {
         for microbatch in 0..config.microbatches {
             let batch = numbers.feed.batch(Iteration(iteration), Microbatch(microbatch));
-            let bug = |why| LabError::Arm { arm: "the plain loop".to_owned(), why: SimulateError::Bug(why) };
+            let bug = |why| LabError::Arm {
+                arm: "the plain loop".to_owned(),
+                why: Box::new(SimulateError::Bug(why)),
+            };
             let (inputs, targets) = batch.map_err(bug)?;
             pass(&mut stages, &inputs, &targets)?;
         }

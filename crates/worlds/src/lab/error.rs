@@ -5,6 +5,7 @@ use crate::cost::SimulateError;
 use skipstone_data::{DataError, OrderError};
 use skipstone_model::ModelError;
 use skipstone_observe::PictureError;
+use skipstone_recovery::SpecError;
 use std::io;
 use std::path::PathBuf;
 use thiserror::Error;
@@ -68,6 +69,9 @@ pub enum LabError {
     /// The run's options.
     #[error("[run]: {0}")]
     Config(#[from] ConfigError),
+    /// Paths that are not known.
+    #[error(transparent)]
+    Paths(#[from] SpecError),
     /// The data.
     #[error(transparent)]
     Data(#[from] DataError),
@@ -83,7 +87,7 @@ pub enum LabError {
         /// Which.
         arm: String,
         /// Why.
-        why: SimulateError,
+        why: Box<SimulateError>,
     },
     /// Ctrl-C.
     #[error("interrupted; what was finished is kept, the same command goes on")]

@@ -2,11 +2,14 @@
 
 use super::arm::Arm;
 use super::failures::{Failures, LossRate};
+use super::paths::{self, PLANNED};
 use super::{LabError, data};
 use crate::config::RunConfig;
+use crate::cost::Paths;
 use crate::text;
 use crate::wan::PACE_FROM_TABLE;
 use serde::{Deserialize, Serialize};
+use skipstone_types::EdgeSwaps;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -45,6 +48,9 @@ pub struct Experiment {
     /// Skip ratios; none = the run's.
     #[serde(default)]
     pub skips: Vec<f64>,
+    /// Which paths microbatches take; none = planned ones.
+    #[serde(default)]
+    pub paths: Vec<String>,
     /// Iterations between two validations.
     #[serde(default = "default_eval_every")]
     pub eval_every: u64,
@@ -136,9 +142,10 @@ impl Experiment {
                 .map_err(|why| LabError::Field { field: "strategies", why: why.to_string() })?;
         }
         let skips = self.skips.len().max(1);
-        let arms = [self.seeds.len(), self.strategies.len(), self.failures().len(), skips];
+        let paths = self.paths.len().max(1);
+        let arms = [self.seeds.len(), self.strategies.len(), self.failures().len(), skips, paths];
         if arms.iter().product::<usize>() > ARMS_MAX {
-            return wrong("seeds, strategies, loss_rates, skips", "more than 10 000 combinations");
+            return wrong("seeds, strategies, loss_rates, skips, paths", "more than 10 000 combinations");
         }
         for rate in &self.loss_rates {
             rate.check(self.run.stages)?;
@@ -165,7 +172,40 @@ impl Experiment {
         }
         for skip in self.skips_tried() {
             for strategy in &self.strategies {
-                self.config(self.seeds[0], skip, strategy).settings()?;
+                self.config(self.seeds[0], skip, &Paths::Planned, strategy).settings()?;
+            }
+        }
+        self.check_paths()
+    }
+
+    fn check_paths(&self) -> Result<(), LabError> {
+        let wrong = |why: String| LabError::Field { field: "paths", why };
+        let unique: BTreeSet<_> = self.paths.iter().collect();
+        if unique.len() < self.paths.len() {
+            return Err(wrong("one is there twice; each counts once".to_owned()));
+        }
+        for text in &self.paths {
+            let parsed = paths::parse(text)?;
+            let Paths::Drawn(paths) = &parsed else { continue };
+            for skip in self.skips_tried() {
+                for strategy in &self.strategies {
+                    let settings = self.config(self.seeds[0], skip, &parsed, strategy).settings()?;
+                    if settings.edge_swaps != EdgeSwaps::Off {
+                        return Err(wrong(format!(
+                            "{text} has its own swaps, and {strategy} swaps the first and the last stages; leave one of them out"
+                        )));
+                    }
+                    if paths.swaps > 0 && settings.slots < settings.microbatches {
+                        return Err(wrong(format!(
+                            "{text}: with slots = {}, {} microbatches that go back can wait for each other for ever; give that many slots, or leave \
+                             slots out",
+                            settings.slots, settings.microbatches
+                        )));
+                    }
+                    paths
+                        .check(settings.relay_stages, settings.path_length() - 1)
+                        .map_err(|why| wrong(format!("{text}, with skip {skip}: {why}")))?;
+                }
             }
         }
         Ok(())
@@ -176,7 +216,7 @@ impl Experiment {
         if self.skips.is_empty() { vec![self.run.skip] } else { self.skips.clone() }
     }
 
-    fn config(&self, seed: u64, skip: f64, strategy: &str) -> RunConfig {
+    fn config(&self, seed: u64, skip: f64, paths: &Paths, strategy: &str) -> RunConfig {
         let redundant = skipstone_recovery::strategy(strategy).is_ok_and(|s| s.runs_the_next_stage());
         let run = &self.run;
         // Two stages in a node's memory leave room for half a microbatch (CheckFree's evaluation of Bamboo).
@@ -185,6 +225,10 @@ impl Experiment {
         } else {
             (run.batch, run.microbatches)
         };
+        // Drawn paths that go back can wait for each other in a circle: what nodes know of slots (`protocol`, `worker/slots.rs`) only keeps
+        // CheckFree+'s swaps from that. With a slot for every microbatch nobody waits for one.
+        let goes_back = matches!(paths, Paths::Drawn(drawn) if drawn.swaps > 0);
+        let slots = run.slots.or(goes_back.then_some(microbatches));
         // Half a microbatch takes half the time.
         let pace = run
             .pace
@@ -193,6 +237,7 @@ impl Experiment {
             batch,
             microbatches,
             pace,
+            slots,
             seed,
             skip,
             recovery: strategy.to_owned(),
@@ -208,6 +253,11 @@ impl Experiment {
         }
     }
 
+    /// Which paths are tried; at least one.
+    fn paths_tried(&self) -> Vec<&str> {
+        if self.paths.is_empty() { vec![PLANNED] } else { self.paths.iter().map(String::as_str).collect() }
+    }
+
     /// What fails in arms with losses.
     fn failures(&self) -> Vec<Failures> {
         let stages = self.loss_rates.iter().cloned().map(Failures::Stages);
@@ -216,14 +266,14 @@ impl Experiment {
         stages.chain(regions).chain(traces).collect()
     }
 
-    /// All combinations, in the order in which they are shown: for each skip ratio and seed the arm without losses first.
+    /// All combinations, in the order in which they are shown: for each skip ratio, kind of paths and seed the arm without losses first.
     ///
     /// # Errors
     /// A table of regions that can't be read.
     pub fn arms(&self) -> Result<Vec<Arm>, LabError> {
         let mut arms = Vec::new();
-        let mut add = |seed: u64, skip: f64, strategy: &str, failures: Failures| {
-            let mut config = self.config(seed, skip, strategy);
+        let mut add = |seed: u64, skip: f64, paths: &str, strategy: &str, failures: Failures| {
+            let mut config = self.config(seed, skip, &paths::parse(paths)?, strategy);
             if let Failures::Trace(path) = &failures {
                 config.churn = Some(path.display().to_string());
                 config.churn_speed = self.run.churn_speed;
@@ -236,6 +286,7 @@ impl Experiment {
                 strategy,
                 failures,
                 skip,
+                paths: paths.to_owned(),
                 seed,
                 losses,
                 eval_every,
@@ -248,14 +299,17 @@ impl Experiment {
         let none = Failures::Stages(LossRate::Each(0.0));
         let failures: Vec<Failures> =
             self.failures().into_iter().filter(|failures| *failures != none).collect();
-        for skip in self.skips_tried() {
+        let tried = self.skips_tried().into_iter();
+        for (skip, paths) in
+            tried.flat_map(|skip| self.paths_tried().into_iter().map(move |paths| (skip, paths)))
+        {
             for seed in &self.seeds {
-                add(*seed, skip, CALM_STRATEGY, Failures::None)?;
+                add(*seed, skip, paths, CALM_STRATEGY, Failures::None)?;
             }
             for failures in &failures {
                 for strategy in &self.strategies {
                     for seed in &self.seeds {
-                        add(*seed, skip, strategy, failures.clone())?;
+                        add(*seed, skip, paths, strategy, failures.clone())?;
                     }
                 }
             }

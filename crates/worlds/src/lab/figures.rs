@@ -52,6 +52,8 @@ pub struct Group {
     pub failures: String,
     /// Share of the stages that a microbatch left out.
     pub skip: f64,
+    /// Which paths microbatches took.
+    pub paths: String,
     /// Arms.
     pub seeds: usize,
     /// Stages lost.
@@ -60,6 +62,8 @@ pub struct Group {
     pub final_loss: Option<Figure>,
     /// The same less that of the arm without losses, seed by seed.
     pub final_loss_more: Option<Figure>,
+    /// The same less that of the arm with the experiment's first kind of paths, seed by seed; none for that kind.
+    pub more_than_first_paths: Option<Figure>,
     /// Iterations to the target over those of the arm without losses, seed by seed; only if all reach it.
     pub iterations_ratio: Option<Figure>,
     /// Virtual hours to the target; only if all reach it.
@@ -72,8 +76,8 @@ pub struct Group {
     pub sent_bytes_per_iteration: Figure,
     /// Virtual seconds that a lost stage was away.
     pub away_s: Option<Figure>,
-    /// The last validation's loss over that which training without skips and failures has after the same virtual time, seed by
-    /// seed; only if it has trained so long.
+    /// The last validation's loss over that which training on such paths without skips and failures has after the same virtual time,
+    /// seed by seed; only if it has trained so long.
     pub over_unskipped: Option<Figure>,
     /// With some of the relay stages left out of the trained model.
     pub left_out: Vec<LeftOut>,
@@ -109,27 +113,43 @@ pub struct CurvePoint {
 
 /// Groups of results, in the order in which they come.
 pub fn figures(results: &[ArmResult]) -> Vec<Group> {
-    let mut kinds: Vec<(&str, String, f64)> = Vec::new();
+    let mut kinds: Vec<(&str, String, f64, &str)> = Vec::new();
     for result in results {
-        let kind = (result.strategy.as_str(), result.what_failed(), result.skip);
+        let kind = (result.strategy.as_str(), result.what_failed(), result.skip, result.paths());
         if !kinds.contains(&kind) {
             kinds.push(kind);
         }
     }
     kinds
         .into_iter()
-        .filter_map(|(strategy, failures, skip)| {
+        .filter_map(|(strategy, failures, skip, paths)| {
             let is_one = |result: &&ArmResult| {
-                result.strategy == strategy && result.what_failed() == failures && result.skip == skip
+                result.strategy == strategy
+                    && result.what_failed() == failures
+                    && result.skip == skip
+                    && result.paths() == paths
             };
             group(&results.iter().filter(is_one).collect::<Vec<_>>(), results)
         })
         .collect()
 }
 
-/// The arm without losses of the same seed and skip ratio.
+/// The arm without losses of the same seed, skip ratio and paths.
 fn calm<'a>(arm: &ArmResult, all: &'a [ArmResult]) -> Option<&'a ArmResult> {
-    all.iter().find(|other| other.strategy == NO_LOSSES && other.seed == arm.seed && other.skip == arm.skip)
+    let mut calm = all.iter().filter(|other| other.strategy == NO_LOSSES && other.paths() == arm.paths());
+    calm.find(|other| other.seed == arm.seed && other.skip == arm.skip)
+}
+
+/// The arm that differs in its paths only, which are of the first kind; none if the arm's are.
+fn with_first_paths<'a>(arm: &ArmResult, all: &'a [ArmResult]) -> Option<&'a ArmResult> {
+    let first = all.first().map(ArmResult::paths).filter(|first| *first != arm.paths())?;
+    all.iter().find(|other| {
+        other.paths() == first
+            && other.strategy == arm.strategy
+            && other.what_failed() == arm.what_failed()
+            && other.skip == arm.skip
+            && other.seed == arm.seed
+    })
 }
 
 fn target(calm: &ArmResult) -> Option<f64> {
@@ -157,10 +177,14 @@ fn group(arms: &[&ArmResult], all: &[ArmResult]) -> Option<Group> {
         strategy: first.strategy.clone(),
         failures: first.what_failed(),
         skip: first.skip,
+        paths: first.paths().to_owned(),
         seeds: arms.len(),
         losses: mean(&|arm| arm.lost.len() as f64)?,
         final_loss: Figure::of(&each(&ArmResult::final_loss)),
         final_loss_more: Figure::of(&each(&|arm| Some(arm.final_loss()? - calm(arm, all)?.final_loss()?))),
+        more_than_first_paths: Figure::of(&each(&|arm| {
+            Some(arm.final_loss()? - with_first_paths(arm, all)?.final_loss()?)
+        })),
         iterations_ratio: if_all(&ratios),
         hours_to_target: if_all(&hours),
         short_of_target: arms.len() - ratios.len(),
@@ -183,7 +207,8 @@ impl Group {
 fn over_unskipped(arm: &ArmResult, all: &[ArmResult]) -> Option<f64> {
     let unskipped = all
         .iter()
-        .find(|other| other.strategy == NO_LOSSES && other.seed == arm.seed && other.skip == 0.0)?;
+        .filter(|other| other.strategy == NO_LOSSES && other.paths() == arm.paths())
+        .find(|other| other.seed == arm.seed && other.skip == 0.0)?;
     let at_s = arm.points.last()?.at_s;
     // What it would have learned after its end nobody knows.
     (at_s <= unskipped.points.last()?.at_s).then_some(())?;

@@ -1,6 +1,6 @@
 //! The laboratory: recovery strategies side by side, on equal failures, with real gradients in virtual time.
 //!
-//! An [`Experiment`] is a run, and what is varied of it: strategies, rates of failure, skip ratios, seeds. Each combination is
+//! An [`Experiment`] is a run, and what is varied of it: strategies, rates of failure, skip ratios, paths, seeds. Each combination is
 //! an [`Arm`]. An arm is trained by the state machines that train live ([`crate::cost`]): every tensor is computed, every
 //! failure goes through detection, rebuilding and re-entry, and only time is modelled. Arms of the same seed lose the same
 //! stages at the same iterations. Results are cached by the content of the arm, so that an experiment can be broken off, gone on
@@ -15,6 +15,7 @@ mod failures;
 mod figures;
 mod look;
 mod page;
+mod paths;
 mod result;
 mod results_file;
 mod runner;

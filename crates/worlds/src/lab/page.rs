@@ -1,6 +1,6 @@
 //! Results as pictures and a page.
 
-use super::text::{LEFT_OUT, columns, columns_of_left_out, row, row_of_left_out};
+use super::text::{LEFT_OUT, PathsTold};
 use super::{Experiment, Group, LabError, markdown};
 use skipstone_observe::{Curve, CurveChart, CurvePoint, CurvesPage, CurvesTable, curves_page};
 use std::path::{Path, PathBuf};
@@ -39,10 +39,11 @@ pub fn write_pages(experiment: &Experiment, groups: &[Group], dir: &Path) -> Res
 }
 
 fn tables(groups: &[Group]) -> Vec<CurvesTable> {
-    let rows = groups.iter().map(row).collect();
-    let mut tables = vec![CurvesTable { title: "All figures".to_owned(), columns: columns(), rows }];
-    if let Some(columns) = columns_of_left_out(groups) {
-        let rows = groups.iter().filter_map(row_of_left_out).collect();
+    let kinds = PathsTold::of(groups);
+    let rows = groups.iter().map(|group| kinds.row(group)).collect();
+    let mut tables = vec![CurvesTable { title: "All figures".to_owned(), columns: kinds.columns(), rows }];
+    if let Some(columns) = kinds.columns_of_left_out(groups) {
+        let rows = groups.iter().filter_map(|group| kinds.row_of_left_out(group)).collect();
         tables.push(CurvesTable { title: LEFT_OUT.to_owned(), columns, rows });
     }
     tables
@@ -60,29 +61,55 @@ struct Picture<'a> {
     shown: Vec<(String, &'a Group)>,
 }
 
-/// For each skip ratio and kind of failure a picture; one of all skip ratios if nothing fails.
+/// For each skip ratio, kind of paths and kind of failure a picture, in which strategies are compared. If nothing fails, one of all skip
+/// ratios, or for each skip ratio one of all kinds of paths.
 fn pictures(groups: &[Group]) -> Vec<Picture<'_>> {
-    let mut kinds: Vec<(f64, &str)> = Vec::new();
+    let is_one_kind = groups.windows(2).all(|pair| pair[0].paths == pair[1].paths);
+    let mut kinds: Vec<(f64, &str, &str)> = Vec::new();
     for group in groups.iter().filter(|group| !group.is_calm()) {
-        if !kinds.contains(&(group.skip, &group.failures)) {
-            kinds.push((group.skip, &group.failures));
+        let kind = (group.skip, group.paths.as_str(), group.failures.as_str());
+        if !kinds.contains(&kind) {
+            kinds.push(kind);
         }
     }
-    if kinds.is_empty() {
+    if kinds.is_empty() && is_one_kind {
         let shown = groups.iter().map(|group| (format!("{:.0} % skipped", 100.0 * group.skip), group));
         let (what, name) = ("no failures".to_owned(), "without-failures".to_owned());
         return vec![Picture { what, name, shown: shown.collect() }];
     }
-    let picture = |(skip, failures): (f64, &str)| {
-        let rate = failures.parse::<f64>().map(|rate| format!("{rate} losses a stage and iteration"));
-        let letter =
-            |letter: char| if letter.is_alphanumeric() || ".-".contains(letter) { letter } else { '-' };
-        Picture {
-            what: format!("{}, {:.0} % skipped", rate.unwrap_or_else(|_| failures.to_owned()), 100.0 * skip),
-            name: format!("rate-{}-skip-{skip}", failures.chars().map(letter).collect::<String>()),
+    if kinds.is_empty() {
+        let mut skips: Vec<f64> = groups.iter().map(|group| group.skip).collect();
+        skips.dedup();
+        let picture = |skip: f64| Picture {
+            what: format!("no failures, {:.0} % skipped", 100.0 * skip),
+            name: format!("without-failures-skip-{skip}"),
             shown: groups
                 .iter()
-                .filter(|group| group.skip == skip && (group.failures == failures || group.is_calm()))
+                .filter(|group| group.skip == skip)
+                .map(|group| (group.paths.clone(), group))
+                .collect(),
+        };
+        return skips.into_iter().map(picture).collect();
+    }
+    let in_names = |text: &str| -> String {
+        let letter = |letter: char| letter.is_alphanumeric() || ".-".contains(letter);
+        text.chars().map(|c| if letter(c) { c } else { '-' }).collect()
+    };
+    let picture = |(skip, paths, failures): (f64, &str, &str)| {
+        let rate = failures.parse::<f64>().map(|rate| format!("{rate} losses a stage and iteration"));
+        let (of_paths, named_paths) = if is_one_kind {
+            (String::new(), String::new())
+        } else {
+            (format!(", {paths} paths"), format!("-paths-{}", in_names(paths)))
+        };
+        let failed = rate.unwrap_or_else(|_| failures.to_owned());
+        Picture {
+            what: format!("{failed}, {:.0} % skipped{of_paths}", 100.0 * skip),
+            name: format!("rate-{}-skip-{skip}{named_paths}", in_names(failures)),
+            shown: groups
+                .iter()
+                .filter(|group| group.skip == skip && group.paths == paths)
+                .filter(|group| group.failures == failures || group.is_calm())
                 .map(|group| (group.strategy.clone(), group))
                 .collect(),
         }

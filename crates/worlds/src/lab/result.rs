@@ -3,6 +3,7 @@
 use super::Arm;
 use super::failures::{Failures, LossRate};
 use super::look::Look;
+use super::paths::PLANNED;
 use crate::cost::Simulated;
 use serde::{Deserialize, Serialize};
 use skipstone_model::EvalResult;
@@ -50,6 +51,9 @@ pub struct ArmResult {
     pub failures: Option<String>,
     /// Share of the stages that a microbatch left out.
     pub skip: f64,
+    /// Which paths microbatches took, if not planned ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paths: Option<String>,
     /// The seed.
     pub seed: u64,
     /// How it ended.
@@ -88,6 +92,7 @@ impl ArmResult {
             loss_rate,
             failures,
             skip: arm.skip,
+            paths: (arm.paths != PLANNED).then(|| arm.paths.clone()),
             seed: arm.seed,
             ended: simulated.summary.ended.clone().unwrap_or_default(),
             iterations: simulated.summary.steps,
@@ -105,6 +110,11 @@ impl ArmResult {
     /// What failed, in a word or two.
     pub fn what_failed(&self) -> String {
         self.failures.clone().unwrap_or_else(|| self.loss_rate.to_string())
+    }
+
+    /// Which paths microbatches took.
+    pub fn paths(&self) -> &str {
+        self.paths.as_deref().unwrap_or(PLANNED)
     }
 
     /// The last validation's loss.

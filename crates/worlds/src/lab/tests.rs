@@ -16,6 +16,7 @@ fn experiment(strategies: &[&str], rates: &[f64], seeds: &[u64]) -> Experiment {
         traces: Vec::new(),
         eval_skips: Vec::new(),
         skips: Vec::new(),
+        paths: Vec::new(),
         eval_every: 8,
         eval_tokens: 512,
         deterministic: true,
@@ -241,6 +242,22 @@ fn bad_experiments_are_refused_by_their_field() {
         ("name = 'x'", "name = 'x'\neval_every = 0", "eval_every"),
         ("name = 'x'", "name = 'x'\nspeed = 3", "speed"),
         ("name = 'x'", "name = 'x'\nskips = [1.5]", "skip"),
+        ("name = 'x'", "name = 'x'\npaths = ['drwan']", "paths drwan is not known (did you mean drawn?)"),
+        ("name = 'x'", "name = 'x'\npaths = ['drawn:jmp=2']", "no option 'jmp' (did you mean jump?)"),
+        ("name = 'x'", "name = 'x'\npaths = ['drawn', 'drawn']", "paths: one is there twice"),
+        ("name = 'x'", "name = 'x'\npaths = ['drawn:visits=1/2']", "visits: 2 numbers for"),
+        ("name = 'x'", "name = 'x'\nskips = [0.34]\npaths = ['drawn:jump=1']", "with skip 0.34: no paths of"),
+        ("name = 'x'", "name = 'x'\nskips = [0.34]\npaths = ['drawn:together=5']", "no path visits"),
+        (
+            "strategies = ['checkfree']",
+            "strategies = ['checkfree+']\npaths = ['drawn']",
+            "checkfree+ swaps the first and the last stages",
+        ),
+        (
+            "loss_rates = [0.1]\n[run]",
+            "loss_rates = [0.1]\npaths = ['drawn', 'drawn:swaps=1']\n[run]\nslots = 2",
+            "drawn:swaps=1: with slots = 2, ",
+        ),
     ] {
         let why = read(&good.replace(from, to)).unwrap_err();
         assert!(why.contains(says), "{why} does not say {says}");
@@ -256,6 +273,7 @@ fn figures_pair_seeds() {
         loss_rate: if strategy == "no failures" { 0.0 } else { 0.1 },
         failures: None,
         skip: 0.0,
+        paths: None,
         seed,
         ended: "done".to_owned(),
         iterations: 100,
@@ -369,6 +387,79 @@ fn trained_models_are_tried_without_some_of_their_stages() {
         let drawing = std::fs::read_to_string(svg).unwrap();
         assert!(drawing.contains(">34 % skipped</text>") && drawing.contains("nats per token"), "{drawing}");
         assert!(std::fs::read(svg.with_extension("png")).unwrap().starts_with(b"\x89PNG"), "{svg:?}");
+    }
+}
+
+/// Three relay stages, of which a path visits two.
+fn experiment_of_paths(paths: &[&str], rates: &[f64]) -> Experiment {
+    let mut experiment = experiment(&["checkfree"], rates, &[1]);
+    experiment.skips = vec![0.34];
+    experiment.paths = paths.iter().map(|text| (*text).to_owned()).collect();
+    experiment.check().unwrap();
+    experiment
+}
+
+#[test]
+fn kinds_of_paths_are_compared_and_planned_ones_are_as_before() {
+    let dir = tempfile::tempdir().unwrap();
+    run(&experiment_of_paths(&[], &[0.0]), dir.path(), 2);
+    let before = lines(dir.path());
+    let experiment =
+        experiment_of_paths(&["planned", "balanced", "drawn", "drawn:swaps=1,distance=2"], &[0.0]);
+    let (results, others) = run(&experiment, dir.path(), 2);
+    let [planned, balanced, drawn, swapped] = results.as_slice() else { panic!("{results:?}") };
+    assert_eq!(others, 0, "planned paths have the key that they have where nothing is said");
+    assert!(lines(dir.path()).starts_with(&before) && !before.contains("paths"));
+    assert_eq!(planned.points, balanced.points, "without links to search over");
+    let kinds: Vec<_> = results.iter().map(ArmResult::paths).collect();
+    assert_eq!(kinds, experiment.paths);
+    let loss = |result: &ArmResult| result.final_loss().unwrap();
+    assert!(loss(drawn) != loss(planned) && loss(swapped) != loss(drawn));
+    let groups = figures(&results);
+    let more: Vec<_> = groups.iter().map(|group| group.more_than_first_paths.map(|more| more.mean)).collect();
+    assert_eq!(more[..2], [None, Some(0.0)]);
+    assert_eq!(more[3], Some(loss(swapped) - loss(planned)));
+    let text = markdown(&experiment, &groups);
+    assert!(
+        text.contains("| skip | paths | failures |") && text.contains("| more than with planned |"),
+        "{text}"
+    );
+    assert!(text.contains("| 0.34 | drawn:swaps=1,distance=2 | 0 | no failures |"), "{text}");
+    let files = write_pages(&experiment, &groups, dir.path()).unwrap();
+    let chart = files.iter().find(|path| path.ends_with("loss-by-iterations-without-failures-skip-0.34.svg"));
+    let chart = std::fs::read_to_string(chart.unwrap()).unwrap();
+    assert!(experiment.paths.iter().all(|paths| chart.contains(paths.as_str())), "{chart}");
+    let text = markdown(&experiment, &groups[..1]);
+    assert!(!text.contains("paths"), "{text}");
+}
+
+#[test]
+fn drawn_paths_that_go_back_go_around_lost_stages() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut experiment =
+        experiment_of_paths(&["drawn:visits=2/1/1", "drawn:swaps=2,distance=2,visits=2/1/1"], &[0.05]);
+    experiment.run.while_lost = WhileLost::Skip;
+    // More than a node would have slots for.
+    experiment.run.microbatches = 12;
+    experiment.check().unwrap();
+    let slots: Vec<_> = experiment.arms().unwrap().into_iter().map(|arm| arm.config.slots).collect();
+    assert_eq!(slots, [None, None, Some(12), Some(12)]);
+    let (results, _) = run(&experiment, dir.path(), 2);
+    let [calm, lossy, calm_too, lossy_too] = results.as_slice() else { panic!("{results:?}") };
+    for (lossy, calm) in [(lossy, calm), (lossy_too, calm_too)] {
+        assert_eq!((lossy.iterations, lossy.ended.as_str(), lossy.refused), (40, "done", 0));
+        assert!(lossy.around_holes > 0 && lossy.lost.iter().all(|lost| lost.back_s.is_some()), "{lossy:?}");
+        assert!(lossy.final_loss() != calm.final_loss() && calm.around_holes == 0);
+    }
+    assert_eq!(lossy.lost.len(), lossy_too.lost.len());
+    // Both kinds of paths in pictures of their own.
+    let files = write_pages(&experiment, &figures(&results), dir.path()).unwrap();
+    let names: Vec<_> = files.iter().filter_map(|path| path.file_name()?.to_str()).collect();
+    for paths in ["drawn-visits-2-1-1", "drawn-swaps-2-distance-2-visits-2-1-1"] {
+        assert!(
+            names.contains(&format!("loss-by-hours-rate-0.05-skip-0.34-paths-{paths}.svg").as_str()),
+            "{names:?}"
+        );
     }
 }
 

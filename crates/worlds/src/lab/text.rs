@@ -18,14 +18,23 @@ pub fn markdown(experiment: &Experiment, groups: &[Group]) -> String {
         experiment.run.steps,
         if seeds == 1 { "seed" } else { "seeds" },
     );
-    let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
-    text.push_str(&line(&columns()));
-    text.push_str(&format!("|{}\n", "---|".repeat(COLUMNS.len())));
-    for group in groups {
-        text.push_str(&line(&row(group)));
+    let kinds = PathsTold::of(groups);
+    if let Some(first) = kinds.first {
+        let _ = writeln!(
+            text,
+            "*Paths*: the stages that microbatches visit, and in which order (`skipstone lab --help`). *More than with {first}*: the validation \
+             loss at the end less that of the run of the same seed with {first} paths.\n"
+        );
     }
-    let rows: Vec<_> = groups.iter().filter_map(row_of_left_out).collect();
-    if let Some(columns) = columns_of_left_out(groups).filter(|_| !rows.is_empty()) {
+    let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+    let columns = kinds.columns();
+    text.push_str(&line(&columns));
+    text.push_str(&format!("|{}\n", "---|".repeat(columns.len())));
+    for group in groups {
+        text.push_str(&line(&kinds.row(group)));
+    }
+    let rows: Vec<_> = groups.iter().filter_map(|group| kinds.row_of_left_out(group)).collect();
+    if let Some(columns) = kinds.columns_of_left_out(groups).filter(|_| !rows.is_empty()) {
         let _ = writeln!(
             text,
             "\n## {LEFT_OUT}\n\nPerplexity of the trained model with this share of its relay stages left out, and that over the whole model's. *Over \
@@ -44,28 +53,6 @@ pub fn markdown(experiment: &Experiment, groups: &[Group]) -> String {
 /// The title of the second table.
 pub(super) const LEFT_OUT: &str = "Without some of the stages";
 
-/// The columns of the table of models with stages left out; none if there are no such models.
-pub(super) fn columns_of_left_out(groups: &[Group]) -> Option<Vec<String>> {
-    let group = groups.iter().find(|group| !group.left_out.is_empty())?;
-    let first = ["skip", "failures", "strategy", "over training without skips"].map(str::to_owned);
-    let shares = group.left_out.iter().map(|left_out| format!("{:.0} % left out", 100.0 * left_out.skip));
-    Some(first.into_iter().chain(shares).collect())
-}
-
-/// A group's row of that table.
-pub(super) fn row_of_left_out(group: &Group) -> Option<Vec<String>> {
-    if group.left_out.is_empty() {
-        return None;
-    }
-    let over = group.over_unskipped.map_or("–".to_owned(), |figure| show(figure, 4));
-    let first = [group.skip.to_string(), group.failures.clone(), group.strategy.clone(), over];
-    let shares = group
-        .left_out
-        .iter()
-        .map(|left_out| format!("{} ({})", show(left_out.perplexity, 2), show(left_out.ratio, 3)));
-    Some(first.into_iter().chain(shares).collect())
-}
-
 const COLUMNS: [&str; 11] = [
     "skip",
     "failures",
@@ -80,13 +67,77 @@ const COLUMNS: [&str; 11] = [
     "s that a stage was away",
 ];
 
-/// The table's columns.
-pub(super) fn columns() -> Vec<String> {
-    COLUMNS.map(str::to_owned).to_vec()
+/// Before which column paths are named.
+const PATHS_AT: usize = 1;
+/// Before which column, of those, is what they make of the loss.
+const MORE_AT: usize = 6;
+
+/// Whether tables name paths: where there is more than one kind of them.
+pub(super) struct PathsTold<'a> {
+    /// With which others are compared.
+    first: Option<&'a str>,
 }
 
-/// A group's row of the table.
-pub(super) fn row(group: &Group) -> Vec<String> {
+impl<'a> PathsTold<'a> {
+    pub(super) fn of(groups: &'a [Group]) -> Self {
+        let first = groups.first().map(|group| group.paths.as_str());
+        Self { first: first.filter(|first| groups.iter().any(|group| group.paths != *first)) }
+    }
+
+    /// The table's columns.
+    pub(super) fn columns(&self) -> Vec<String> {
+        let mut columns = COLUMNS.map(str::to_owned).to_vec();
+        if let Some(first) = self.first {
+            columns.insert(PATHS_AT, "paths".to_owned());
+            columns.insert(MORE_AT, format!("more than with {first}"));
+        }
+        columns
+    }
+
+    /// A group's row of the table.
+    pub(super) fn row(&self, group: &Group) -> Vec<String> {
+        let mut cells = row(group);
+        if self.first.is_some() {
+            cells.insert(PATHS_AT, group.paths.clone());
+            let more = group.more_than_first_paths.map_or_else(String::new, |figure| show(figure, 4));
+            cells.insert(MORE_AT, more);
+        }
+        cells
+    }
+
+    /// The columns of the table of models with stages left out; none if there are no such models.
+    pub(super) fn columns_of_left_out(&self, groups: &[Group]) -> Option<Vec<String>> {
+        let group = groups.iter().find(|group| !group.left_out.is_empty())?;
+        let mut columns =
+            ["skip", "failures", "strategy", "over training without skips"].map(str::to_owned).to_vec();
+        if self.first.is_some() {
+            columns.insert(PATHS_AT, "paths".to_owned());
+        }
+        columns
+            .extend(group.left_out.iter().map(|left_out| format!("{:.0} % left out", 100.0 * left_out.skip)));
+        Some(columns)
+    }
+
+    /// A group's row of that table.
+    pub(super) fn row_of_left_out(&self, group: &Group) -> Option<Vec<String>> {
+        if group.left_out.is_empty() {
+            return None;
+        }
+        let over = group.over_unskipped.map_or("–".to_owned(), |figure| show(figure, 4));
+        let mut cells = vec![group.skip.to_string(), group.failures.clone(), group.strategy.clone(), over];
+        if self.first.is_some() {
+            cells.insert(PATHS_AT, group.paths.clone());
+        }
+        let shares = group.left_out.iter();
+        cells.extend(
+            shares.map(|left_out| format!("{} ({})", show(left_out.perplexity, 2), show(left_out.ratio, 3))),
+        );
+        Some(cells)
+    }
+}
+
+/// A group's cells but for its paths.
+fn row(group: &Group) -> Vec<String> {
     let number = |figure: Option<Figure>, digits: usize| figure.map_or("–".to_owned(), |f| show(f, digits));
     let reached = |figure: Option<Figure>, digits: usize| match figure {
         Some(figure) => show(figure, digits),
