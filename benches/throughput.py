@@ -16,6 +16,7 @@ import json
 import math
 import os
 import pathlib
+import shutil
 import statistics
 import subprocess
 import sys
@@ -63,12 +64,16 @@ def cell(values):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("program", metavar="SKIPSTONE")
-    parser.add_argument("--seeds", type=int, default=5, choices=range(1, 11))
-    parser.add_argument("--iterations", type=int, default=1000)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("program", metavar="SKIPSTONE", help="the program")
+    parser.add_argument("--seeds", type=int, default=5, metavar="N", choices=range(1, 11),
+                        help="runs of each strategy and rate, 1 to 10 [default: 5]")
+    parser.add_argument("--iterations", type=int, default=1000, metavar="N", help="of each run [default: 1000]")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), metavar="N", choices=range(1, 1025),
+                        help="runs at once [default: the machine's cores]")
     options = parser.parse_args()
+    if shutil.which(options.program) is None:
+        parser.error(f"there is no program {options.program}; `cargo build --release` makes target/release/skipstone")
     with tempfile.TemporaryDirectory() as folder, concurrent.futures.ThreadPoolExecutor(options.threads) as pool:
         scratch = pathlib.Path(folder)
         jobs = {
@@ -79,7 +84,11 @@ def main():
             for row in ROWS
             for rate in RATES
         }
-        results = {key: [job.result() for job in list_of] for key, list_of in jobs.items()}
+        results = {}
+        for number, (key, list_of) in enumerate(jobs.items(), 1):
+            results[key] = [job.result() for job in list_of]
+            print(f"{number} of {len(jobs)} cells", end="\r", file=sys.stderr, flush=True)
+        print(file=sys.stderr)
     base = ("checkfree", 1)
     calm_s, _, calm_bytes = results[base, 0][0]
     print(f"Without failures `checkfree` takes {calm_s:.1f} s an iteration and sends {calm_bytes / 1e9:.2f} GB.\n")

@@ -92,7 +92,7 @@ impl<'a> Spec<'a> {
         }
         let (name, rest) = text.split_once(':').map_or((text, None), |(name, rest)| (name, Some(rest)));
         let mut options: Vec<(&str, Option<&str>)> = Vec::new();
-        for option in rest.into_iter().flat_map(|rest| rest.split(',')) {
+        for option in rest.into_iter().flat_map(|rest| rest.split(',').map(str::trim)) {
             let (key, value) =
                 option.split_once('=').map_or((option, None), |(key, value)| (key, Some(value)));
             if options.iter().any(|(other, _)| *other == key) {

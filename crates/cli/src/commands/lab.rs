@@ -22,19 +22,19 @@ Examples:
 An experiment is a TOML file:
   name = \"how stages come back\"
   seeds = [1, 2]                                  # paired: the same weights, samples and losses for every strategy
-  strategies = [\"checkfree+\", \"oracle\"]         # as for train --recovery; oracle: stages come back as they were; redundant:
+  strategies = [\"checkfree\", \"oracle\"]            # as for train --recovery; oracle: stages come back as they were; redundant:
                                                   # Bamboo's, with what it costs in time and bytes.
                                                   # checkfree+ swaps stages in its own arms
   loss_rates = [0.002, [0, 0.01, 0, 0, 0, 0]]     # chance that a relay stage is lost in an iteration; a list has one for each
   region_loss_rates = [0.001]                     # chance that a region is lost in an iteration, with all its nodes
-  traces = [\"p3-trace.csv\", \"losses.jsonl\"]    # what a file says, as for train --churn; a line may name an iteration in place
+  # traces = [\"p3-trace.csv\", \"losses.jsonl\"]     # what a file says, as for train --churn; a line may name an iteration in place
                                                   # of t_s, and \"lose\" a whole stage
   skips = [0.0, 0.33]                             # in place of the run's
   paths = [\"planned\", \"drawn:swaps=2,jump=3\"]     # planned: as train has them, searched for over links; balanced: all stages equally
                                                   # often in every iteration, whatever the links; drawn: at random for each microbatch, with
                                                   # swaps=0 times that a path goes back, by distance=1 stages at most behind the highest;
                                                   # jump=4, the longest way from there to the next stage; together=0 adjacent stages left
-                                                  # out at one place at least; visits=2/1/1/1/1/1, how often each relay stage is visited
+                                                  # out at one place at least; visits=3/2/2/2/2/2, how often each relay stage is visited
                                                   # beside the others. docs/skipping.md has what came of it
   eval_every = 50                                 # iterations between two validations
   eval_tokens = 16384
@@ -42,8 +42,9 @@ An experiment is a TOML file:
   deterministic = false                           # nodes take microbatches as they come, as `train` does by itself; left out,
                                                   # in their order, as under `train --deterministic`, which gives the same bits
   [run]                                           # as in a run.toml; `skipstone config` prints one
+  layers = 6
   stages = 6
-  edge_swaps = \"odd\"                            # or \"off\": in all arms; left out, as the strategy has it
+  # edge_swaps = \"odd\"                          # or \"off\": in all arms; left out, as the strategy has it
   pace = 0.5                                      # seconds of a relay stage's forward: time is modelled
   wan = \"gcp12\"                                 # links, if they are to be modelled
 

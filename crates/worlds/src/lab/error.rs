@@ -73,7 +73,7 @@ pub enum LabError {
     #[error(transparent)]
     Paths(#[from] SpecError),
     /// The data.
-    #[error(transparent)]
+    #[error("data, in [run]: {0}")]
     Data(#[from] DataError),
     /// What can't be computed so, or threads that the system refuses.
     #[error(transparent)]

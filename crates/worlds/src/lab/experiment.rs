@@ -10,7 +10,7 @@ use crate::text;
 use crate::wan::PACE_FROM_TABLE;
 use serde::{Deserialize, Serialize};
 use skipstone_types::EdgeSwaps;
-use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 /// Arms of an experiment.
@@ -68,6 +68,12 @@ pub struct Experiment {
     pub run: RunConfig,
 }
 
+/// What is in a list twice.
+fn twice<T: PartialEq + Display>(list: &[T]) -> Option<String> {
+    let again = list.iter().enumerate().find(|(index, item)| list[..*index].contains(item));
+    again.map(|(_, item)| item.to_string())
+}
+
 fn one_seed() -> Vec<u64> {
     vec![0]
 }
@@ -112,9 +118,16 @@ impl Experiment {
         if self.seeds.is_empty() || self.strategies.is_empty() || self.failures().is_empty() {
             return wrong("seeds, strategies, loss_rates", "give at least one of each");
         }
-        let unique: BTreeSet<_> = self.seeds.iter().collect();
-        if unique.len() < self.seeds.len() {
-            return wrong("seeds", "a seed is there twice; each counts once");
+        for (field, twice) in [
+            ("seeds", twice(&self.seeds)),
+            ("strategies", twice(&self.strategies)),
+            ("loss_rates, region_loss_rates, traces", twice(&self.failures())),
+            ("skips", twice(&self.skips)),
+            ("paths", twice(&self.paths)),
+        ] {
+            if let Some(twice) = twice {
+                return wrong(field, &format!("{twice} is there twice; each counts once"));
+            }
         }
         if self.eval_every == 0 || self.eval_every > self.run.steps {
             return wrong("eval_every", "must be from 1 to the run's steps");
@@ -180,10 +193,6 @@ impl Experiment {
 
     fn check_paths(&self) -> Result<(), LabError> {
         let wrong = |why: String| LabError::Field { field: "paths", why };
-        let unique: BTreeSet<_> = self.paths.iter().collect();
-        if unique.len() < self.paths.len() {
-            return Err(wrong("one is there twice; each counts once".to_owned()));
-        }
         for text in &self.paths {
             let parsed = paths::parse(text)?;
             let Paths::Drawn(paths) = &parsed else { continue };
@@ -191,8 +200,13 @@ impl Experiment {
                 for strategy in &self.strategies {
                     let settings = self.config(self.seeds[0], skip, &parsed, strategy).settings()?;
                     if settings.edge_swaps != EdgeSwaps::Off {
+                        let who = match self.run.edge_swaps {
+                            Some(_) => "edge_swaps = \"odd\" in [run]",
+                            None => strategy,
+                        };
                         return Err(wrong(format!(
-                            "{text} has its own swaps, and {strategy} swaps the first and the last stages; leave one of them out"
+                            "{text} says in which order stages are visited, and so does {who}, which swaps the first and the last ones; set \
+                             edge_swaps = \"off\" in [run], or leave one of the two out"
                         )));
                     }
                     if paths.swaps > 0 && settings.slots < settings.microbatches {

@@ -1,5 +1,6 @@
 //! Results as pictures and a page.
 
+use super::paths::PLANNED;
 use super::text::{LEFT_OUT, PathsTold};
 use super::{Experiment, Group, LabError, markdown};
 use skipstone_observe::{Curve, CurveChart, CurvePoint, CurvesPage, CurvesTable, curves_page};
@@ -74,7 +75,9 @@ fn pictures(groups: &[Group]) -> Vec<Picture<'_>> {
     }
     if kinds.is_empty() && is_one_kind {
         let shown = groups.iter().map(|group| (format!("{:.0} % skipped", 100.0 * group.skip), group));
-        let (what, name) = ("no failures".to_owned(), "without-failures".to_owned());
+        let paths = groups.first().map(|group| group.paths.as_str()).filter(|paths| *paths != PLANNED);
+        let of_paths = paths.map(|paths| format!(", {paths} paths")).unwrap_or_default();
+        let (what, name) = (format!("no failures{of_paths}"), "without-failures".to_owned());
         return vec![Picture { what, name, shown: shown.collect() }];
     }
     if kinds.is_empty() {
@@ -97,11 +100,9 @@ fn pictures(groups: &[Group]) -> Vec<Picture<'_>> {
     };
     let picture = |(skip, paths, failures): (f64, &str, &str)| {
         let rate = failures.parse::<f64>().map(|rate| format!("{rate} losses a stage and iteration"));
-        let (of_paths, named_paths) = if is_one_kind {
-            (String::new(), String::new())
-        } else {
-            (format!(", {paths} paths"), format!("-paths-{}", in_names(paths)))
-        };
+        let is_told = !is_one_kind || paths != PLANNED;
+        let of_paths = if is_told { format!(", {paths} paths") } else { String::new() };
+        let named_paths = if is_one_kind { String::new() } else { format!("-paths-{}", in_names(paths)) };
         let failed = rate.unwrap_or_else(|_| failures.to_owned());
         Picture {
             what: format!("{failed}, {:.0} % skipped{of_paths}", 100.0 * skip),

@@ -81,18 +81,13 @@ pub struct ArmResult {
 
 impl ArmResult {
     pub(super) fn new(arm: &Arm, key: String, look: Look<'_>, simulated: &Simulated) -> Self {
-        let (loss_rate, failures) = match &arm.failures {
-            Failures::None => (0.0, None),
-            Failures::Stages(LossRate::Each(rate)) => (*rate, None),
-            other => (0.0, Some(other.to_string())),
-        };
         Self {
             key,
-            strategy: arm.strategy.clone(),
-            loss_rate,
-            failures,
+            strategy: String::new(),
+            loss_rate: 0.0,
+            failures: None,
             skip: arm.skip,
-            paths: (arm.paths != PLANNED).then(|| arm.paths.clone()),
+            paths: None,
             seed: arm.seed,
             ended: simulated.summary.ended.clone().unwrap_or_default(),
             iterations: simulated.summary.steps,
@@ -104,6 +99,26 @@ impl ArmResult {
             lost: look.lost,
             points: look.points,
             left_out: look.left_out,
+        }
+        .of(arm)
+    }
+
+    /// The same under the names of `arm`. Arms of one content have one result, whatever they are called: one that was to lose stages and
+    /// by chance lost none, say, and one without failures.
+    pub(super) fn of(self, arm: &Arm) -> Self {
+        let (loss_rate, failures) = match &arm.failures {
+            Failures::None => (0.0, None),
+            Failures::Stages(LossRate::Each(rate)) => (*rate, None),
+            other => (0.0, Some(other.to_string())),
+        };
+        Self {
+            strategy: arm.strategy.clone(),
+            loss_rate,
+            failures,
+            skip: arm.skip,
+            paths: (arm.paths != PLANNED).then(|| arm.paths.clone()),
+            seed: arm.seed,
+            ..self
         }
     }
 

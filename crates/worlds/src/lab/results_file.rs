@@ -82,10 +82,15 @@ impl ResultsFile {
     ///
     /// # Errors
     /// The file system's; then the file is as it was.
-    pub fn rewrite(&self, first: &[String]) -> Result<(), LabError> {
-        let others = self.results.keys().filter(|key| !first.contains(key));
-        let lines: String =
-            first.iter().chain(others).filter_map(|key| self.results.get(key)).map(line_of).collect();
+    pub fn rewrite(&self, first: &[&str]) -> Result<(), LabError> {
+        let others = self.results.keys().map(String::as_str).filter(|key| !first.contains(key));
+        let lines: String = first
+            .iter()
+            .copied()
+            .chain(others)
+            .filter_map(|key| self.results.get(key))
+            .map(line_of)
+            .collect();
         skipstone_files::write(&self.path, &[lines.as_bytes()])
             .map_err(|source| LabError::Write { path: self.path.clone(), source })
     }

@@ -3,7 +3,7 @@
 use super::data::Data;
 use super::{Arm, ArmResult, Experiment, LabError, ResultsFile};
 use skipstone_model::ComputePool;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 pub struct Progress {
     /// Arms that are done, those of earlier calls included.
     pub arms_done: usize,
-    /// All of them.
+    /// All of them; those of the same content count once.
     pub arms: usize,
     /// Iterations of this call's arms that are done.
     pub iterations_done: u64,
@@ -46,18 +46,21 @@ pub fn run_experiment(
         .into_iter()
         .filter_map(|arm| data.get(&arm.seed).map(|data| arm.key(data).map(|key| (arm, key))))
         .collect::<Result<_, _>>()?;
-    let missing: Vec<&(Arm, String)> = keyed.iter().filter(|(_, key)| file.get(key).is_none()).collect();
+    let mut keys = BTreeSet::new();
+    let distinct: Vec<&(Arm, String)> = keyed.iter().filter(|(_, key)| keys.insert(key.as_str())).collect();
+    let missing: Vec<&(Arm, String)> =
+        distinct.iter().filter(|(_, key)| file.get(key).is_none()).copied().collect();
     let state = State {
         file: Mutex::new(file),
         next: AtomicUsize::new(0),
-        arms_done: AtomicUsize::new(keyed.len() - missing.len()),
+        arms_done: AtomicUsize::new(distinct.len() - missing.len()),
         iterations_done: AtomicU64::new(0),
         failure: Mutex::new(None),
         stop,
     };
     let total = Progress {
         arms_done: 0,
-        arms: keyed.len(),
+        arms: distinct.len(),
         iterations_done: 0,
         iterations: missing.iter().map(|(arm, _)| arm.config.steps).sum(),
     };
@@ -75,10 +78,11 @@ pub fn run_experiment(
         return Err(failure);
     }
     let Ok(file) = state.file.into_inner() else { return Err(LabError::Interrupted) };
-    let order: Vec<String> = keyed.into_iter().map(|(_, key)| key).collect();
+    let order: Vec<&str> = distinct.iter().map(|(_, key)| key.as_str()).collect();
     file.rewrite(&order)?;
-    let results: Vec<ArmResult> = order.iter().filter_map(|key| file.get(key)).cloned().collect();
-    let others = file.len() - results.len();
+    let of = |(arm, key): &(Arm, String)| file.get(key).map(|result| result.clone().of(arm));
+    let results: Vec<ArmResult> = keyed.iter().filter_map(of).collect();
+    let others = file.len() - order.len();
     Ok((results, others))
 }
 

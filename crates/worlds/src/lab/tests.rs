@@ -244,15 +244,16 @@ fn bad_experiments_are_refused_by_their_field() {
         ("name = 'x'", "name = 'x'\nskips = [1.5]", "skip"),
         ("name = 'x'", "name = 'x'\npaths = ['drwan']", "paths drwan is not known (did you mean drawn?)"),
         ("name = 'x'", "name = 'x'\npaths = ['drawn:jmp=2']", "no option 'jmp' (did you mean jump?)"),
-        ("name = 'x'", "name = 'x'\npaths = ['drawn', 'drawn']", "paths: one is there twice"),
+        ("name = 'x'", "name = 'x'\npaths = ['drawn', 'drawn']", "paths: drawn is there twice"),
         ("name = 'x'", "name = 'x'\npaths = ['drawn:visits=1/2']", "visits: 2 numbers for"),
         ("name = 'x'", "name = 'x'\nskips = [0.34]\npaths = ['drawn:jump=1']", "with skip 0.34: no paths of"),
         ("name = 'x'", "name = 'x'\nskips = [0.34]\npaths = ['drawn:together=5']", "no path visits"),
         (
             "strategies = ['checkfree']",
             "strategies = ['checkfree+']\npaths = ['drawn']",
-            "checkfree+ swaps the first and the last stages",
+            "so does checkfree+, which swaps the first and the last ones; set edge_swaps",
         ),
+        ("[run]", "paths = ['drawn']\n[run]\nedge_swaps = 'odd'", "so does edge_swaps = \"odd\" in [run]"),
         (
             "loss_rates = [0.1]\n[run]",
             "loss_rates = [0.1]\npaths = ['drawn', 'drawn:swaps=1']\n[run]\nslots = 2",
@@ -476,4 +477,66 @@ fn redundant_computation_loses_nothing_and_pays_with_time_and_bytes() {
     let slower = redundant.iteration_s / oracle.iteration_s;
     assert!((1.02..1.34).contains(&slower), "{slower}");
     assert!(redundant.sent_bytes > oracle.sent_bytes);
+}
+
+#[test]
+fn an_arm_that_happens_to_lose_nothing_has_the_result_of_the_one_without_failures_and_its_own_name() {
+    let dir = tempfile::tempdir().unwrap();
+    // At this rate nothing is lost in 40 iterations, and at both of these the same.
+    let experiment = experiment(&["checkfree", "copy"], &[0.000_001, 0.000_002], &[1, 2]);
+    let (results, others) = run(&experiment, dir.path(), 2);
+    assert_eq!((results.len(), others), (10, 0));
+    assert!(results.iter().all(|result| result.lost.is_empty()));
+    let names: Vec<_> =
+        results.iter().map(|result| (result.strategy.as_str(), result.loss_rate, result.seed)).collect();
+    let expected: Vec<_> = [("no failures", 0.0)]
+        .into_iter()
+        .chain([0.000_001, 0.000_002].into_iter().flat_map(|rate| [("checkfree", rate), ("copy", rate)]))
+        .flat_map(|(strategy, rate)| [1, 2].map(|seed| (strategy, rate, seed)))
+        .collect();
+    assert_eq!(names, expected);
+    // What checkfree does without losses is the run without failures; copy sends no more, but is an arm of its own.
+    assert_eq!(lines(dir.path()).lines().count(), 4);
+    let groups = figures(&results);
+    assert_eq!(groups.len(), 5);
+    assert!(groups.iter().all(|group| group.seeds == 2 && group.iterations_ratio.is_some()));
+    assert_eq!(run(&experiment, dir.path(), 1), (results, 0), "all of it is cached");
+}
+
+#[test]
+fn what_is_there_twice_is_refused() {
+    let with = |change: fn(&mut Experiment)| {
+        let mut experiment = experiment(&["checkfree"], &[0.1], &[1]);
+        change(&mut experiment);
+        experiment.check().map_err(|why| why.to_string())
+    };
+    assert_eq!(with(|_| {}), Ok(()));
+    let changes: [fn(&mut Experiment); 5] = [
+        |experiment| experiment.seeds.push(1),
+        |experiment| experiment.strategies.push("checkfree".to_owned()),
+        |experiment| experiment.loss_rates.push(LossRate::Each(0.1)),
+        |experiment| experiment.skips = vec![0.0, 0.5, 0.0],
+        |experiment| experiment.paths = vec!["drawn".to_owned(), "drawn".to_owned()],
+    ];
+    for change in changes {
+        let why = with(change).unwrap_err();
+        assert!(why.contains("is there twice"), "{why}");
+    }
+}
+
+#[test]
+fn the_only_kind_of_paths_is_named_unless_it_is_the_planned_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut experiment = experiment(&["checkfree"], &[0.0], &[1]);
+    experiment.run.steps = 8;
+    let table = |experiment: &Experiment| {
+        let (results, _) = run(experiment, dir.path(), 1);
+        write_pages(experiment, &figures(&results), dir.path()).unwrap();
+        std::fs::read_to_string(dir.path().join("table.md")).unwrap()
+    };
+    assert!(!table(&experiment).contains("paths"));
+    experiment.paths = vec!["drawn:swaps=1".to_owned()];
+    assert!(table(&experiment).contains("| drawn:swaps=1 |"));
+    let page = std::fs::read_to_string(dir.path().join("report.html")).unwrap();
+    assert!(page.contains("drawn:swaps=1"));
 }

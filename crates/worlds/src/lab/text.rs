@@ -1,5 +1,6 @@
 //! Results as a Markdown table.
 
+use super::paths::PLANNED;
 use super::{Experiment, Figure, Group};
 use std::fmt::Write as _;
 
@@ -72,23 +73,29 @@ const PATHS_AT: usize = 1;
 /// Before which column, of those, is what they make of the loss.
 const MORE_AT: usize = 6;
 
-/// Whether tables name paths: where there is more than one kind of them.
+/// Whether tables name paths: where there is more than one kind of them, or another than the planned ones.
 pub(super) struct PathsTold<'a> {
-    /// With which others are compared.
+    named: bool,
+    /// With which others are compared, if there are others.
     first: Option<&'a str>,
 }
 
 impl<'a> PathsTold<'a> {
     pub(super) fn of(groups: &'a [Group]) -> Self {
         let first = groups.first().map(|group| group.paths.as_str());
-        Self { first: first.filter(|first| groups.iter().any(|group| group.paths != *first)) }
+        Self {
+            named: groups.iter().any(|group| group.paths != PLANNED),
+            first: first.filter(|first| groups.iter().any(|group| group.paths != *first)),
+        }
     }
 
     /// The table's columns.
     pub(super) fn columns(&self) -> Vec<String> {
         let mut columns = COLUMNS.map(str::to_owned).to_vec();
-        if let Some(first) = self.first {
+        if self.named {
             columns.insert(PATHS_AT, "paths".to_owned());
+        }
+        if let Some(first) = self.first {
             columns.insert(MORE_AT, format!("more than with {first}"));
         }
         columns
@@ -97,8 +104,10 @@ impl<'a> PathsTold<'a> {
     /// A group's row of the table.
     pub(super) fn row(&self, group: &Group) -> Vec<String> {
         let mut cells = row(group);
-        if self.first.is_some() {
+        if self.named {
             cells.insert(PATHS_AT, group.paths.clone());
+        }
+        if self.first.is_some() {
             let more = group.more_than_first_paths.map_or_else(String::new, |figure| show(figure, 4));
             cells.insert(MORE_AT, more);
         }
@@ -110,7 +119,7 @@ impl<'a> PathsTold<'a> {
         let group = groups.iter().find(|group| !group.left_out.is_empty())?;
         let mut columns =
             ["skip", "failures", "strategy", "over training without skips"].map(str::to_owned).to_vec();
-        if self.first.is_some() {
+        if self.named {
             columns.insert(PATHS_AT, "paths".to_owned());
         }
         columns
@@ -125,7 +134,7 @@ impl<'a> PathsTold<'a> {
         }
         let over = group.over_unskipped.map_or("–".to_owned(), |figure| show(figure, 4));
         let mut cells = vec![group.skip.to_string(), group.failures.clone(), group.strategy.clone(), over];
-        if self.first.is_some() {
+        if self.named {
             cells.insert(PATHS_AT, group.paths.clone());
         }
         let shares = group.left_out.iter();
