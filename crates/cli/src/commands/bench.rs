@@ -111,7 +111,7 @@ struct Net {
 
 #[derive(Debug, Args)]
 struct BenchLab {
-    /// Whose run is trained, without failures and validations
+    /// Whose run is trained, without failures, skips and validations
     #[arg(value_name = "EXPERIMENT.toml")]
     experiment: PathBuf,
     /// Iterations of a measurement

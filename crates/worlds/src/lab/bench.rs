@@ -28,7 +28,7 @@ pub struct BenchLab {
     pub ratio: f64,
 }
 
-/// Trains the run of `experiment` without failures and validations for `iterations`, in the lab and as a plain loop over the same
+/// Trains the run of `experiment` without failures, skips and validations for `iterations`, in the lab and as a plain loop over the same
 /// kernels, in turn, `rounds` times, on one thread.
 ///
 /// # Errors
@@ -42,7 +42,8 @@ pub fn bench_lab(experiment: &Experiment, iterations: u64, rounds: usize) -> Res
     }
     let arm = experiment.arms()?.into_iter().next();
     let arm = arm.ok_or_else(|| LabError::Field { field: "seeds", why: "there is none".to_owned() })?;
-    let config = RunConfig { steps: iterations, ..arm.config };
+    // The plain loop leaves no stage out, so neither does the lab.
+    let config = RunConfig { steps: iterations, skip: 0.0, ..arm.config };
     let data = experiment.data(arm.seed)?;
     let numbers = data.numbers(&config)?;
     let pool = ComputePool::new(1)?;
