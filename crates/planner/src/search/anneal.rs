@@ -13,6 +13,8 @@ use crate::random::Random;
 const BLOCK: u64 = 30_000;
 /// How often the worst of two chains goes on from the best one's draft.
 const EXCHANGES: f64 = 24.0;
+/// The same from outlines, which differ in their placement: it takes a while to see which one leads further.
+const OUTLINED_EXCHANGES: f64 = 5.0;
 
 /// How hot the chains are, as a share of the best cost, and how much they share.
 #[derive(Debug, Clone, Copy)]
@@ -33,7 +35,7 @@ impl Cooling {
     /// Of an outline, whose costs are estimates.
     pub(crate) const OUTLINE: Self = Self { hot: 0.006, cold: 0.0001, exchanges: EXCHANGES };
     /// From an outline.
-    pub(crate) const OUTLINED: Self = Self { hot: 0.0006, cold: 0.0001, exchanges: EXCHANGES };
+    pub(crate) const OUTLINED: Self = Self { hot: 0.0006, cold: 0.0001, exchanges: OUTLINED_EXCHANGES };
     /// From a good draft of a slightly different problem.
     pub(crate) const WARM: Self = Self { hot: 0.003, cold: 0.0002, exchanges: EXCHANGES };
 

@@ -5,6 +5,7 @@ use super::estimate::Estimate;
 use super::moves::Moves;
 use super::objective::{Guide, Score};
 use super::outline::ESTIMATES;
+use super::reroute::Rerouter;
 use crate::compiled::CompiledInstance;
 use crate::random::Random;
 use crate::simulate::Simulator;
@@ -24,6 +25,9 @@ pub(crate) struct Chain {
     candidate: Draft,
     followed: Estimate,
     simulator: Simulator,
+    rerouter: Rerouter,
+    /// Microbatches that get another way.
+    rerouted: Vec<usize>,
     random: Random,
 }
 
@@ -42,6 +46,8 @@ impl Chain {
             score,
             best_score: score,
             simulator,
+            rerouter: Rerouter::default(),
+            rerouted: Vec::new(),
             random,
         }
     }
@@ -49,6 +55,7 @@ impl Chain {
     /// Goes on from another draft.
     pub(crate) fn adopt(&mut self, compiled: &CompiledInstance, guide: &Guide, draft: &Draft, score: Score) {
         self.current.clone_from(draft);
+        self.rerouter.forget();
         self.estimate = Estimate::new(compiled, guide, draft);
         self.score = score;
         if score.is_better(&self.best_score) {
@@ -59,6 +66,7 @@ impl Chain {
 
     /// Counts again after the all-reduce of nodes beyond has changed.
     pub(crate) fn refresh(&mut self, compiled: &CompiledInstance, guide: &Guide) {
+        self.rerouter.forget();
         for (draft, score) in [(&mut self.current, &mut self.score), (&mut self.best, &mut self.best_score)] {
             draft.refresh(compiled);
             *score = guide.score(compiled, draft, &mut self.simulator, u64::MAX).unwrap_or(Score::WORST);
@@ -80,7 +88,13 @@ impl Chain {
         while left > 0 {
             left -= 1;
             self.candidate.step_back(&self.current);
-            let is_step = moves.step(compiled, &mut self.candidate, &mut self.random);
+            let is_step = if moves.reroutes(&mut self.random) {
+                // Looking for the ways takes about as long as a simulation.
+                left = left.saturating_sub(ESTIMATES);
+                self.reroute(compiled, moves, temperature)
+            } else {
+                moves.step(compiled, &mut self.candidate, &mut self.random)
+            };
             if is_step && !compiled.has_coordinator() {
                 self.followed.follow(compiled, guide, (&self.estimate, &self.current), &self.candidate);
                 let far_off = FAR_OFF * temperature * self.random.exponential();
@@ -98,6 +112,7 @@ impl Chain {
                 continue;
             };
             std::mem::swap(&mut self.current, &mut self.candidate);
+            self.rerouter.forget();
             std::mem::swap(&mut self.estimate, &mut self.followed);
             self.score = score;
             if score.is_better(&self.best_score) {
@@ -105,5 +120,24 @@ impl Chain {
                 self.best_score = score;
             }
         }
+    }
+
+    /// Makes the candidate one in which a microbatch, or those that a step has changed the stages of, take the ways that end
+    /// first.
+    fn reroute(&mut self, compiled: &CompiledInstance, moves: &Moves, temperature: f64) -> bool {
+        let Self { current, candidate, rerouted, random, .. } = self;
+        rerouted.clear();
+        if random.below(2) == 0 {
+            rerouted.push(random.below(current.len()));
+        } else if moves.step_of_stages(compiled, candidate, random) {
+            let changed = |microbatch: &usize| current.path(*microbatch) != candidate.path(*microbatch);
+            rerouted.extend((0..current.len()).filter(changed));
+        } else {
+            return false;
+        }
+        // In the mean an end may be as much later as one makespan among all ends may.
+        let noise_us = temperature / f64::from(compiled.instance().total_microbatches.max(1));
+        let drafts = (&*current, candidate);
+        self.rerouter.reroute(compiled, &mut self.simulator, drafts, rerouted, noise_us, random)
     }
 }

@@ -15,6 +15,7 @@ mod objective;
 mod outline;
 mod placement;
 mod replan;
+mod reroute;
 mod routes;
 
 use crate::compiled::CompiledInstance;
@@ -96,7 +97,8 @@ pub fn search(
     drafts.truncate(CHAINS as usize);
     let mut rest = |work: u64| (progress(before + work) - OUTLINES_SHARE) / (1.0 - OUTLINES_SHARE);
     // Small instances leave the time to find other placements than the outline's.
-    let cooling = if groups > 1 { Cooling::OUTLINED } else { Cooling::WARM };
+    let (cooling, moves) =
+        if groups > 1 { (Cooling::OUTLINED, moves.with_reroutes(compiled)) } else { (Cooling::WARM, moves) };
     let annealed = anneal(compiled, &guide, &moves, drafts, cooling, options.seed, &mut rest);
     finish(compiled, annealed.map(|annealed| Annealed { work: before + annealed.work, ..annealed }))
 }
@@ -122,7 +124,7 @@ pub fn search_placed(
     };
     let drafts: Option<Vec<Draft>> = (0..CHAINS).map(draft).collect();
     let drafts = drafts.ok_or_else(|| SearchError::no_paths(compiled))?;
-    let moves = Moves::of_paths(compiled);
+    let moves = Moves::of_paths(compiled).with_reroutes(compiled);
     finish(compiled, anneal(compiled, &guide, &moves, drafts, Cooling::ANEW, options.seed, progress))
 }
 

@@ -16,6 +16,8 @@ const TURN: usize = 8;
 const SEATS: usize = 24;
 const RESIZE: usize = 2;
 const RANK: usize = 4;
+/// How often ways are chosen anew in place of a step, in a hundred.
+const REROUTE: usize = 30;
 
 /// Steps of a search over one instance.
 #[derive(Debug, Clone)]
@@ -30,6 +32,8 @@ pub(crate) struct Moves {
     turns: bool,
     /// Whether microbatches may go before others.
     ranks: bool,
+    /// Whether whole ways are chosen anew now and then.
+    reroutes: bool,
 }
 
 impl Moves {
@@ -41,6 +45,7 @@ impl Moves {
             visits: Some((0, u32::MAX)),
             turns: compiled.path_length() > 2,
             ranks: !compiled.equal_ranks,
+            reroutes: false,
         }
     }
 
@@ -49,9 +54,20 @@ impl Moves {
         Self { placement: false, resize: false, ..Self::new(compiled) }
     }
 
+    /// The same, and now and then the way that ends first is looked for. It pays where there are many nodes to choose among
+    /// (`docs/planner.md`, "Ways chosen anew").
+    pub(crate) fn with_reroutes(self, compiled: &CompiledInstance) -> Self {
+        Self { reroutes: compiled.path_length() > 1, ..self }
+    }
+
+    /// Whether ways are to be chosen anew in place of a step.
+    pub(crate) fn reroutes(&self, random: &mut Random) -> bool {
+        self.reroutes && random.below(100) < REROUTE
+    }
+
     /// The steps that also leave every stage its number of visits, and all microbatches equal in rank.
     pub(crate) fn of_even_paths() -> Self {
-        Self { placement: false, resize: false, visits: None, turns: false, ranks: false }
+        Self { placement: false, resize: false, visits: None, turns: false, ranks: false, reroutes: false }
     }
 
     /// The same, but for visits: steps change them, and lead no stage beyond so many, at least and at most.
@@ -95,6 +111,21 @@ impl Moves {
             5 => Self::trade_seats(compiled, draft, random),
             6 => Self::resize(compiled, draft, random),
             _ => Self::change_rank(draft, random),
+        }
+    }
+
+    /// Takes a random step after which some microbatches visit other stages, or in another order; false where it turned out to
+    /// be none. The draft is then of no use.
+    pub(crate) fn step_of_stages(
+        &self,
+        compiled: &CompiledInstance,
+        draft: &mut Draft,
+        random: &mut Random,
+    ) -> bool {
+        match random.below(32) {
+            0..8 if self.turns => Self::turn(compiled, draft, random),
+            8..11 if self.visits.is_some() => self.change_stage(compiled, draft, random),
+            _ => Self::exchange_stages(compiled, draft, random),
         }
     }
 

@@ -10,5 +10,5 @@ mod turns;
 
 pub use evaluation::{Evaluation, evaluate};
 pub(crate) use schedule::{NONE, Schedule};
-pub(crate) use simulator::{CostWeights, Simulator, Verdict};
+pub(crate) use simulator::{CostWeights, Simulator, Verdict, Watch};
 pub use trace::{MemoryWait, TaskInterval, Trace, TransferInterval};
