@@ -32,6 +32,8 @@ pub struct CurvesPage {
 pub struct CurvesTable {
     /// What it shows.
     pub title: String,
+    /// Paragraphs that say what its columns are.
+    pub notes: Vec<String>,
     /// Its columns.
     pub columns: Vec<String>,
     /// Its rows.
@@ -64,9 +66,12 @@ pub fn curves_page(page: &CurvesPage) -> String {
     };
     for table in &page.tables {
         let rows: String = table.rows.iter().map(|row| format!("<tr>{}</tr>\n", cells("td", row))).collect();
+        let notes: String =
+            table.notes.iter().map(|note| format!("<p class=\"legend\">{}</p>\n", escape(note))).collect();
         html.push_str(&format!(
-            "<section class=\"scroll\">\n<h2>{}</h2>\n<table>\n<tr>{}</tr>\n{rows}</table>\n</section>\n",
+            "<section class=\"scroll\">\n<h2>{}</h2>\n{}<table>\n<tr>{}</tr>\n{rows}</table>\n</section>\n",
             escape(&table.title),
+            notes,
             cells("th", &table.columns)
         ));
     }

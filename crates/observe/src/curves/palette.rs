@@ -24,8 +24,8 @@ pub(super) const LIGHT: Theme = Theme {
     quiet: 0x66_70_78,
     rule: 0xe3_e5_e2,
     curves: [
-        0x1c_20_24, 0x0b_7a_75, 0xc2_41_0c, 0x5b_5b_d6, 0xd0_34_2c, 0xb7_79_1f, 0x2f_85_5a, 0xb8_32_80,
-        0x2b_6c_b0, 0x71_80_96,
+        0x1c_20_24, 0x0b_7a_75, 0xe0_65_0a, 0x5b_5b_d6, 0xb3_15_2b, 0x8a_74_00, 0x4f_9a_2f, 0xc4_3f_a8,
+        0x2b_8f_d0, 0x87_92_a2,
     ],
 };
 
@@ -35,8 +35,8 @@ const DARK: Theme = Theme {
     quiet: 0x98_a2_aa,
     rule: 0x2c_32_37,
     curves: [
-        0xe6_e9_eb, 0x4f_d1_c5, 0xfb_92_3c, 0xa5_a5_ff, 0xff_6b_61, 0xf6_c4_53, 0x68_d3_91, 0xf6_87_b3,
-        0x63_b3_ed, 0xa0_ae_c0,
+        0xe6_e9_eb, 0x2f_b8_ac, 0xff_94_40, 0x8f_8f_ff, 0xff_5a_5f, 0xd9_c5_3a, 0x86_e0_5a, 0xff_8a_d8,
+        0x4f_b4_ff, 0x8b_97_a8,
     ],
 };
 
@@ -173,4 +173,39 @@ fn by_theme(variables: impl Fn(&Theme) -> String) -> String {
         variables(&LIGHT),
         variables(&DARK)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A colour in CIE L*a*b*, white D65.
+    fn lab(colour: u32) -> [f64; 3] {
+        let linear = |shift: u32| {
+            let part = f64::from(colour >> shift & 0xff) / 255.0;
+            if part <= 0.04045 { part / 12.92 } else { ((part + 0.055) / 1.055).powf(2.4) }
+        };
+        let (red, green, blue) = (linear(16), linear(8), linear(0));
+        let cube = |t: f64| if t > 0.008856 { t.cbrt() } else { 7.787 * t + 16.0 / 116.0 };
+        let x = cube((0.4124 * red + 0.3576 * green + 0.1805 * blue) / 0.95047);
+        let y = cube(0.2126 * red + 0.7152 * green + 0.0722 * blue);
+        let z = cube((0.0193 * red + 0.1192 * green + 0.9505 * blue) / 1.08883);
+        [116.0 * y - 16.0, 500.0 * (x - y), 200.0 * (y - z)]
+    }
+
+    #[test]
+    fn colours_of_curves_are_told_apart() {
+        let distance = |one: u32, other: u32| {
+            let squares = lab(one).into_iter().zip(lab(other)).map(|(a, b)| (a - b) * (a - b));
+            squares.sum::<f64>().sqrt()
+        };
+        for Theme { paper, curves, .. } in [LIGHT, DARK] {
+            for (place, one) in curves.iter().enumerate() {
+                assert!(distance(*one, paper) > 40.0, "{one:06x} on {paper:06x}");
+                for other in &curves[..place] {
+                    assert!(distance(*one, *other) > 30.0, "{one:06x} and {other:06x}");
+                }
+            }
+        }
+    }
 }

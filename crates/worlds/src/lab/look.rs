@@ -19,6 +19,8 @@ pub(super) struct Look<'a> {
     pub(super) points: Vec<Point>,
     pub(super) lost: Vec<LostStage>,
     pub(super) refused: u64,
+    /// Iterations of the training that are done; those that a rollback repeats count once.
+    done: u64,
     /// Iterations committed with a hole.
     pub(super) around_holes: u64,
     /// Validations of the trained model without some of its stages.
@@ -43,6 +45,7 @@ impl<'a> Look<'a> {
             points: Vec::new(),
             lost: Vec::new(),
             refused: 0,
+            done: 0,
             around_holes: 0,
             left_out: Vec::new(),
             training: (0.0, 0),
@@ -91,7 +94,8 @@ impl<'a> Look<'a> {
 
     fn hear(&mut self, at_us: u64, event: &Event) {
         match event {
-            Event::Committed { loss, stages, .. } => {
+            Event::Committed { iteration, loss, stages, .. } => {
+                self.done = self.done.max(iteration.0 + 1);
                 self.training = (self.training.0 + loss, self.training.1 + 1);
                 self.around_holes += u64::from(stages.iter().any(|part| part.nodes.is_empty()));
             }
@@ -112,8 +116,8 @@ impl<'a> Look<'a> {
 }
 
 impl Watcher for Look<'_> {
-    fn progress(&mut self, committed: u64) {
-        self.interrupted |= !(self.progress)(committed);
+    fn progress(&mut self, _committed: u64) {
+        self.interrupted |= !(self.progress)(self.done);
     }
 
     fn see(&mut self, seen: Seen) -> Result<(), String> {

@@ -1,7 +1,7 @@
 //! Results as pictures and a page.
 
 use super::paths::PLANNED;
-use super::text::{LEFT_OUT, PathsTold};
+use super::text::{LEFT_OUT, NOTE_OF_LEFT_OUT, PathsTold, notes};
 use super::{Experiment, Group, LabError, markdown};
 use skipstone_observe::{Curve, CurveChart, CurvePoint, CurvesPage, CurvesTable, curves_page};
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ pub fn write_pages(experiment: &Experiment, groups: &[Group], dir: &Path) -> Res
         title: experiment.name.clone(),
         about: experiment.about.trim().to_owned(),
         charts: charts.iter().map(|(_, chart)| chart.clone()).collect(),
-        tables: tables(groups),
+        tables: tables(experiment, groups),
     };
     let mut files = vec![
         ("report.html".to_owned(), curves_page(&page).into_bytes()),
@@ -39,13 +39,21 @@ pub fn write_pages(experiment: &Experiment, groups: &[Group], dir: &Path) -> Res
     Ok(paths)
 }
 
-fn tables(groups: &[Group]) -> Vec<CurvesTable> {
+fn tables(experiment: &Experiment, groups: &[Group]) -> Vec<CurvesTable> {
     let kinds = PathsTold::of(groups);
     let rows = groups.iter().map(|group| kinds.row(group)).collect();
-    let mut tables = vec![CurvesTable { title: "All figures".to_owned(), columns: kinds.columns(), rows }];
+    let plain = |note: &str| note.replace(['*', '`'], "");
+    let notes = notes(experiment, &kinds).iter().map(|note| plain(note)).collect();
+    let title = "All figures".to_owned();
+    let mut tables = vec![CurvesTable { title, notes, columns: kinds.columns(), rows }];
     if let Some(columns) = kinds.columns_of_left_out(groups) {
         let rows = groups.iter().filter_map(|group| kinds.row_of_left_out(group)).collect();
-        tables.push(CurvesTable { title: LEFT_OUT.to_owned(), columns, rows });
+        tables.push(CurvesTable {
+            title: LEFT_OUT.to_owned(),
+            notes: vec![plain(NOTE_OF_LEFT_OUT)],
+            columns,
+            rows,
+        });
     }
     tables
 }

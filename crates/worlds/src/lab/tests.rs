@@ -210,6 +210,21 @@ fn a_stopped_experiment_keeps_what_is_finished() {
 }
 
 #[test]
+fn iterations_that_a_rollback_repeats_count_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let experiment = experiment(&["checkpoint:every=8"], &[0.05], &[1]);
+    let told = std::sync::Mutex::new(Vec::new());
+    let (results, _) = run_experiment(&experiment, dir.path(), 1, &AtomicBool::new(false), &|progress| {
+        told.lock().unwrap().push(progress.iterations_done);
+    })
+    .unwrap();
+    assert!(results.iter().any(|result| !result.lost.is_empty()), "{results:?}");
+    let told = told.into_inner().unwrap();
+    assert!(told.is_sorted() && told.len() > 80, "{told:?}");
+    assert_eq!(told.last(), Some(&80), "two runs of 40");
+}
+
+#[test]
 fn bad_experiments_are_refused_by_their_field() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("experiment.toml");

@@ -10,22 +10,9 @@ pub fn markdown(experiment: &Experiment, groups: &[Group]) -> String {
     if !experiment.about.is_empty() {
         let _ = writeln!(text, "{}\n", experiment.about.trim());
     }
-    let seeds = experiment.seeds.len();
-    let _ = writeln!(
-        text,
-        "{} iterations, {seeds} {}; ± is half the 95 % confidence interval of the mean. *To the loss without failures*: iterations until \
-         the validation loss that the run of the same seed without failures has after 80 % of its iterations, over that run's. *Failures*: the \
-         chance that a relay stage is lost in an iteration, or that a region is, or the trace of what was. Time is modelled.\n",
-        experiment.run.steps,
-        if seeds == 1 { "seed" } else { "seeds" },
-    );
     let kinds = PathsTold::of(groups);
-    if let Some(first) = kinds.first {
-        let _ = writeln!(
-            text,
-            "*Paths*: the stages that microbatches visit, and in which order (`skipstone lab --help`). *More than with {first}*: the validation \
-             loss at the end less that of the run of the same seed with {first} paths.\n"
-        );
+    for note in notes(experiment, &kinds) {
+        let _ = writeln!(text, "{note}\n");
     }
     let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
     let columns = kinds.columns();
@@ -36,12 +23,7 @@ pub fn markdown(experiment: &Experiment, groups: &[Group]) -> String {
     }
     let rows: Vec<_> = groups.iter().filter_map(|group| kinds.row_of_left_out(group)).collect();
     if let Some(columns) = kinds.columns_of_left_out(groups).filter(|_| !rows.is_empty()) {
-        let _ = writeln!(
-            text,
-            "\n## {LEFT_OUT}\n\nPerplexity of the trained model with this share of its relay stages left out, and that over the whole model's. *Over \
-             training without skips*: the validation loss at the end over the loss that training without skips and failures has after the same \
-             time.\n"
-        );
+        let _ = writeln!(text, "\n## {LEFT_OUT}\n\n{NOTE_OF_LEFT_OUT}\n");
         text.push_str(&line(&columns));
         text.push_str(&format!("|{}\n", "---|".repeat(columns.len())));
         for row in &rows {
@@ -50,6 +32,30 @@ pub fn markdown(experiment: &Experiment, groups: &[Group]) -> String {
     }
     text
 }
+
+/// What the columns of the first table are, in paragraphs, with names between asterisks.
+pub(super) fn notes(experiment: &Experiment, kinds: &PathsTold) -> Vec<String> {
+    let seeds = experiment.seeds.len();
+    let mut notes = vec![format!(
+        "{} iterations, {seeds} {}; ± is half the 95 % confidence interval of the mean. *To the loss without failures*: iterations until \
+         the validation loss that the run of the same seed without failures has after 80 % of its iterations, over that run's. *Failures*: the \
+         chance that a relay stage is lost in an iteration, or that a region is, or the trace of what was. Time is modelled.",
+        experiment.run.steps,
+        if seeds == 1 { "seed" } else { "seeds" },
+    )];
+    if let Some(first) = kinds.first {
+        notes.push(format!(
+            "*Paths*: the stages that microbatches visit, and in which order (`skipstone lab --help`). *More than with {first}*: the validation \
+             loss at the end less that of the run of the same seed with {first} paths."
+        ));
+    }
+    notes
+}
+
+/// What the columns of the second table are.
+pub(super) const NOTE_OF_LEFT_OUT: &str = "Perplexity of the trained model with this share of its relay stages left out, and that over the whole model's. *Over \
+     training without skips*: the validation loss at the end over the loss that training without skips and failures has after the same \
+     time.";
 
 /// The title of the second table.
 pub(super) const LEFT_OUT: &str = "Without some of the stages";
