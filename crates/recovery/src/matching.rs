@@ -60,7 +60,8 @@ impl MatchingOptions {
         Ok(Self {
             steps: spec.whole("steps", 160, &(1..=STEPS_MAX))? as u32,
             kept: spec.whole("kept", 4, &(1..=KEPT_ITERATIONS_MAX))?,
-            rate: spec.number("rate", 5.0, &(0.01..=100.0))?,
+            // Higher rates are as near after so few steps, but leave larger weights, which learn more slowly from then on.
+            rate: spec.number("rate", 1.5, &(0.01..=100.0))?,
         })
     }
 

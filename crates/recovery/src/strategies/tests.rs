@@ -309,6 +309,8 @@ fn matching_takes_steps_after_the_average_and_keeps_activations() {
         "twice the run's peak; which lessons there are, the coordinator knows"
     );
     assert_eq!(averaged.matching, None);
+    let by_itself = matching("match").matching.expect("it learns");
+    assert!(by_itself.steps == 160 && (by_itself.rate - 1.5e-3).abs() < 1e-12, "{by_itself:?}");
     let decay = |text: &str| strategy(text).unwrap().rate_decay().map(std::num::NonZeroU64::get);
     let decays = ["match", "match:rate_decay=none", "match:rate_decay=7", "checkfree"].map(decay);
     assert_eq!(decays, [Some(10), None, Some(7), None]);
