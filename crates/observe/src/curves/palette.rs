@@ -186,7 +186,7 @@ mod tests {
             if part <= 0.04045 { part / 12.92 } else { ((part + 0.055) / 1.055).powf(2.4) }
         };
         let (red, green, blue) = (linear(16), linear(8), linear(0));
-        let cube = |t: f64| if t > 0.008856 { t.cbrt() } else { 7.787 * t + 16.0 / 116.0 };
+        let cube = |t: f64| if t > 0.008_856 { t.cbrt() } else { 7.787 * t + 16.0 / 116.0 };
         let x = cube((0.4124 * red + 0.3576 * green + 0.1805 * blue) / 0.95047);
         let y = cube(0.2126 * red + 0.7152 * green + 0.0722 * blue);
         let z = cube((0.0193 * red + 0.1192 * green + 0.9505 * blue) / 1.08883);
