@@ -6,9 +6,9 @@ use skipstone_recovery::{Lesson, Recipe, StateFormat};
 use skipstone_types::{Attempt, Digest, Iteration, Microbatch, NodeId, RunId, Settings, StageId, Term};
 use std::sync::Arc;
 
-/// States of other stages that a node holds at most, those on their way included: a copy that it keeps, and one that takes its
-/// place, or that of a copy whose keeper is lost.
-pub const COPIES_HELD_MAX: usize = 2;
+/// States of other stages that a node holds at most, those on their way included: copies of two stages that it keeps, and one that
+/// takes the place of one of these, or of one whose keeper is lost.
+pub const COPIES_HELD_MAX: usize = 3;
 
 /// Names one handing-over of weights; unique in a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

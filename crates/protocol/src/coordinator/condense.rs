@@ -1,8 +1,9 @@
 //! What of a journal a coordinator needs to take over, so that its memory does not grow with the run.
 
 use super::HISTORY_ITERATIONS;
+use super::known_copies::KnownCopies;
 use super::strikes::STRUCK_NODES_MAX;
-use crate::journal::{Entry, StageCopy};
+use crate::journal::Entry;
 use crate::record::CommitRecord;
 use skipstone_types::{Iteration, NodeId, RunId, StageId, Term};
 use std::collections::{BTreeMap, VecDeque};
@@ -12,7 +13,7 @@ const STRIKES_KEPT_MAX: usize = 4 * STRUCK_NODES_MAX;
 
 /// Goes through a journal twice with `scan`, and keeps what [`super::Coordinator::open`] makes the same of as of all of it:
 /// the last term, bound of node ids and rollback, the last records, for each stage the last record in which it stepped,
-/// rebuilds after the last record, the newest copies, the last checkpoint, and the strikes that are not forgotten yet.
+/// rebuilds after the last record, the last copies, the last checkpoint, and the strikes that are not forgotten yet.
 ///
 /// # Errors
 /// Those of `scan`.
@@ -52,8 +53,7 @@ struct Kept {
     saved: Option<Entry>,
     /// Whether nothing but terms came after it: it may not be published.
     saved_last: bool,
-    /// The newest copy of each stage.
-    copies: BTreeMap<StageId, StageCopy>,
+    copies: KnownCopies,
 }
 
 impl Kept {
@@ -68,10 +68,10 @@ impl Kept {
                 self.opened = Some((run, highest));
             }
             Entry::NodesBelow { node } => self.node_ids_below = self.node_ids_below.max(Some(node)),
-            Entry::CopyKept(copy) => _ = self.copies.insert(copy.stage, copy),
+            Entry::CopyKept(copy) => self.copies.remember(copy),
             Entry::Saved { .. } => self.saved = Some(entry),
             Entry::RolledBack { .. } => {
-                self.copies.clear();
+                self.copies = KnownCopies::default();
                 self.saved = None;
                 self.rebuilt.clear();
                 self.rolled_back = Some(entry);
@@ -125,7 +125,7 @@ impl Kept {
         let below = self.node_ids_below.map(|node| Entry::NodesBelow { node });
         let records = self.records.into_values().map(Entry::Committed);
         let struck = self.struck.into_iter().map(|(node, iteration)| Entry::Struck { node, iteration });
-        let copies = self.copies.into_values().map(Entry::CopyKept);
+        let copies = self.copies.into_entries();
         // What comes after a checkpoint tells that it was published.
         let first = opened.into_iter().chain(self.rolled_back).chain(self.saved).chain(below);
         let last = records.chain(self.rebuilt).chain(copies).chain(struck).chain(last_saved);
@@ -138,7 +138,7 @@ mod tests {
     use super::super::Coordinator;
     use super::*;
     use crate::fixtures::settings;
-    use crate::journal::Rebuild;
+    use crate::journal::{Rebuild, StageCopy};
     use crate::record::{SavedStage, SavedState, StageRecord};
     use skipstone_recovery::{Recipe, StateFormat};
     use skipstone_types::{Attempt, Digest, PlanEpoch};

@@ -4,10 +4,14 @@
 //! stage pulls it while training goes on. What arrived counts once it has the bits that the stage's replicas agreed on, or, of a
 //! state in rounded numbers, those that its donor made of these; it is journalled, so that the next coordinator knows a copy when a node comes with it.
 //!
-//! No node ever holds more than [`COPIES_HELD_MAX`] of other stages' states, those on their way included. While every stage is
-//! served there is a keeper for each stage that keeps nothing else: copies go to who holds least.
+//! Two nodes keep a stage in turn: a newer copy goes to the one whose copy is older, and takes its place. So a stage that is lost
+//! together with one of them comes back from the other's.
+//!
+//! No node ever holds more than [`COPIES_HELD_MAX`] of other stages' states, those on their way included. Copies go to who holds
+//! least: while every stage is served, with one node each, every node keeps those of two.
 
 use super::Coordinator;
+use super::known_copies::KnownCopies;
 use super::roster::{Node, Role};
 use crate::domain::FailureDomain;
 use crate::journal::{Entry, StageCopy};
@@ -17,14 +21,6 @@ use std::collections::BTreeMap;
 
 /// Iterations that a copy may be on its way, however often copies are taken.
 const COPY_ITERATIONS_MIN: u64 = 8;
-
-/// The newest copy of a stage that has the right bits.
-#[derive(Debug, Clone, PartialEq)]
-struct Known {
-    copy: StageCopy,
-    /// Who has it; none: a node that is lost, and may come back.
-    keeper: Option<NodeId>,
-}
 
 /// A copy on its way.
 #[derive(Debug, Clone)]
@@ -58,7 +54,7 @@ struct Arrived {
 /// All copies.
 #[derive(Debug, Default)]
 pub(super) struct Copies {
-    known: BTreeMap<StageId, Known>,
+    known: KnownCopies,
     moving: BTreeMap<StageId, Moving>,
     /// Arrived before the stage's replicas, or the donor, had said what it must be.
     unsettled: BTreeMap<StageId, Arrived>,
@@ -66,19 +62,17 @@ pub(super) struct Copies {
 
 impl Copies {
     /// What a journal tells of.
-    pub(super) fn of_journal(copies: impl IntoIterator<Item = StageCopy>) -> Self {
-        let known = copies.into_iter().map(|copy| (copy.stage, Known { copy, keeper: None })).collect();
+    pub(super) fn of_journal(known: KnownCopies) -> Self {
         Self { known, ..Self::default() }
     }
 
     /// Of which stages nodes hold states, those on their way included; a stage is there twice while a newer copy of it is on its
     /// way to the keeper of the one before.
     fn held(&self) -> BTreeMap<NodeId, Vec<StageId>> {
-        let known = self.known.iter().filter_map(|(stage, known)| Some((known.keeper?, *stage)));
         let moving = self.moving.iter().map(|(stage, moving)| (moving.keeper, *stage));
         let unsettled = self.unsettled.iter().map(|(stage, arrived)| (arrived.node, *stage));
         let mut held: BTreeMap<NodeId, Vec<StageId>> = BTreeMap::new();
-        for (node, stage) in known.chain(moving).chain(unsettled) {
+        for (node, stage) in self.known.held().chain(moving).chain(unsettled) {
             held.entry(node).or_default().push(stage);
         }
         held
@@ -107,10 +101,9 @@ impl Coordinator {
         if self.copies.unsettled.get(&stage).is_some_and(|arrived| arrived.copy.iteration == self.iteration) {
             return false;
         }
-        let known = self.copies.known.get(&stage);
-        let newest =
-            known.filter(|known| known.keeper.is_some_and(|keeper| self.may_keep_copies(keeper, stage)));
-        match newest.map(|known| known.copy.iteration.0) {
+        let stays = |keeper: Option<NodeId>| keeper.is_some_and(|keeper| self.may_keep_copies(keeper, stage));
+        let newest = self.copies.known.newest(stage).filter(|(_, keeper)| stays(*keeper));
+        match newest.map(|(copy, _)| copy.iteration.0) {
             // The first state follows from the seed.
             None => iteration > 0,
             Some(newest) => {
@@ -141,11 +134,13 @@ impl Coordinator {
         self.send(keeper, ToWorker::KeepCopy { transfer, stage, iteration, format, donor, addresses });
     }
 
-    /// Of the nodes that have room for one more those that share the least of what could fail with the stage's replicas; of those the
-    /// one that holds least of other stages; of those the keeper so far, else the nearest stage's. None: the stage is copied once there
-    /// is room.
+    /// Of the nodes that have room for one more those that share the least of what could fail with the stage's replicas; of those not
+    /// the keeper of the newest copy, which this one would take the place of; of the others the one that holds least of other
+    /// stages; of those the keeper of an older copy, else the next stage's above, after the last the origin's. None: the stage is
+    /// copied once there is room.
     fn keeper_for(&self, stage: StageId) -> Option<NodeId> {
-        let so_far = self.copies.known.get(&stage).and_then(|known| known.keeper);
+        let known = &self.copies.known;
+        let newest = known.keepers(stage).next().map(|(keeper, _)| keeper);
         let held = self.copies.held();
         let room = |node: &NodeId| held.get(node).is_none_or(|held| held.len() < COPIES_HELD_MAX);
         let domains: Vec<FailureDomain> = self
@@ -155,24 +150,26 @@ impl Coordinator {
             .map(|node| node.domain)
             .collect();
         let candidates = self.nodes.keys().copied().filter(|node| self.may_keep_copies(*node, stage));
+        let stages = self.stages.len();
         candidates.filter(room).min_by_key(|node| {
-            let served = match self.nodes[node].role {
-                Role::Serving { stage } => stage.0,
-                _ => u16::MAX,
+            let above = match self.nodes[node].role {
+                Role::Serving { stage: served } => {
+                    (usize::from(served.0) + stages - usize::from(stage.0)) % stages
+                }
+                _ => stages,
             };
             // As long as one replica is elsewhere the stage and its copy are not lost together.
             let domain = self.nodes[node].domain;
             let shared = domains.iter().map(|other| domain.shared_with(*other)).min().unwrap_or(0);
             let others = held.get(node).map_or(0, |held| held.iter().filter(|of| **of != stage).count());
-            // Of two that are as near the one above, as the last stage has none.
-            (shared, others, so_far != Some(*node), served.abs_diff(stage.0), served < stage.0, *node)
+            (shared, newest == Some(*node), others, !known.is_kept_by(stage, *node), above, *node)
         })
     }
 
     /// A copy on its way is of no use any more.
     fn stop_copy(&mut self, stage: StageId) {
         let Some(Moving { transfer, donor, keeper, .. }) = self.copies.moving.remove(&stage) else { return };
-        let has_another = self.copies.known.get(&stage).is_some_and(|known| known.keeper == Some(keeper));
+        let has_another = self.copies.known.is_kept_by(stage, keeper);
         if self.nodes.contains_key(&donor) {
             self.send(donor, ToWorker::Release { transfer });
         }
@@ -206,7 +203,7 @@ impl Coordinator {
             if self.nodes.contains_key(&donor) {
                 self.send(donor, ToWorker::Release { transfer });
             }
-        } else if self.copies.known.get(&stage).is_none_or(|known| known.keeper != Some(node)) {
+        } else if !self.copies.known.is_kept_by(stage, node) {
             // Unless another is on its way to it, which will take the place of this one.
             if self.copies.moving.get(&stage).is_none_or(|moving| moving.keeper != node) {
                 self.send(node, ToWorker::DropCopy { stage });
@@ -214,9 +211,7 @@ impl Coordinator {
             return;
         }
         // It has taken the place of what the node kept before.
-        if let Some(known) = self.copies.known.get_mut(&stage).filter(|known| known.keeper == Some(node)) {
-            known.keeper = None;
-        }
+        self.copies.known.replace(stage, node);
         self.drop_unsettled_elsewhere(stage, node);
         let copy = StageCopy { stage, iteration, lineage, state: digest };
         if !self.strategy.copy_format().rounds() {
@@ -273,9 +268,8 @@ impl Coordinator {
         let (stage, iteration) = (copy.stage, copy.iteration);
         self.journal(Entry::CopyKept(copy.clone()));
         self.log(Event::CopyKept { stage, iteration, node: keeper });
-        let before = self.copies.known.insert(stage, Known { copy, keeper: Some(keeper) });
-        if let Some(other) = before.and_then(|known| known.keeper).filter(|other| *other != keeper) {
-            self.send(other, ToWorker::DropCopy { stage });
+        for released in self.copies.known.adopt(keeper, copy) {
+            self.send(released, ToWorker::DropCopy { stage });
         }
     }
 
@@ -287,42 +281,35 @@ impl Coordinator {
             self.stop_copy(stage);
         }
         self.copies.unsettled.retain(|_, arrived| arrived.node != node);
-        for known in self.copies.known.values_mut().filter(|known| known.keeper == Some(node)) {
-            known.keeper = None;
-        }
+        self.copies.known.lose(node);
     }
 
-    /// A node comes back with copies: those that are the newest of their stage count again.
+    /// A node comes back with copies: those that are among the last of their stage count again.
     pub(super) fn take_copies(&mut self, node: NodeId, kept: &[KeptCopy]) {
-        for KeptCopy { stage, iteration, digest } in kept.iter().take(self.stages.len()).copied() {
-            let known = self.copies.known.get_mut(&stage).filter(|known| {
-                known.keeper.is_none() && (known.copy.iteration, known.copy.state) == (iteration, digest)
-            });
-            match known {
-                Some(known) => known.keeper = Some(node),
-                None => self.send(node, ToWorker::DropCopy { stage }),
+        for kept in kept.iter().take(self.stages.len()).copied() {
+            let released = self.copies.known.recognise(node, kept).unwrap_or_else(|| vec![node]);
+            for released in released {
+                self.send(released, ToWorker::DropCopy { stage: kept.stage });
             }
         }
     }
 
     /// The newest copy of a lost stage with a living node other than `but`.
     pub(super) fn copy_of(&self, stage: StageId, but: Option<NodeId>) -> Option<(NodeId, StageCopy)> {
-        let known = self.copies.known.get(&stage)?;
-        let keeper = known.keeper.filter(|keeper| Some(*keeper) != but && self.nodes.contains_key(keeper))?;
-        Some((keeper, known.copy.clone()))
+        let mut keepers = self.copies.known.keepers(stage);
+        let (keeper, copy) =
+            keepers.find(|(keeper, _)| Some(*keeper) != but && self.nodes.contains_key(keeper))?;
+        Some((keeper, copy.clone()))
     }
 
     /// Whether the node keeps a copy of any stage.
     pub(super) fn keeps_copies(&self, node: NodeId) -> bool {
-        self.copies.known.values().any(|known| known.keeper == Some(node))
+        self.copies.known.held().any(|(keeper, _)| keeper == node)
     }
 
     /// A copy is of no use: its keeper does not have it, or it has other bits than were copied.
-    pub(super) fn forget_copy(&mut self, stage: StageId, iteration: Iteration) {
-        let Some(known) = self.copies.known.remove(&stage) else { return };
-        if known.copy.iteration != iteration {
-            self.copies.known.insert(stage, known);
-        } else if let Some(keeper) = known.keeper {
+    pub(super) fn forget_copy(&mut self, stage: StageId, iteration: Iteration, keeper: NodeId) {
+        if self.copies.known.forget(stage, iteration, keeper) {
             self.send(keeper, ToWorker::DropCopy { stage });
         }
     }

@@ -330,8 +330,10 @@ impl Coordinator {
             && making.recipe.restores(join.stage)
             && (from != joiner || *failures >= RESTORE_FAILURES_MAX)
         {
-            let (stage, from) = (join.stage, making.from);
-            self.forget_copy(stage, from);
+            let (stage, from, keeper) = (join.stage, making.from, join.donors.first().copied());
+            if let Some(keeper) = keeper {
+                self.forget_copy(stage, from, keeper);
+            }
         }
         self.cancel_transfer(joiner);
         if let Some(node) = self.nodes.get_mut(joiner) {
@@ -369,8 +371,10 @@ impl Coordinator {
             && let Some(named) = transfer.filter(|named| *named == join.transfer)
             && making.gives.is_some_and(|copied| copied != digest)
         {
-            let from = making.from;
-            self.forget_copy(stage, from);
+            let (from, keeper) = (making.from, join.donors.first().copied());
+            if let Some(keeper) = keeper {
+                self.forget_copy(stage, from, keeper);
+            }
             self.on_transfer_failed(node, named, "the copy of the stage has other bits than were copied");
             return;
         }

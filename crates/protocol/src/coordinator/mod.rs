@@ -9,6 +9,7 @@ mod copies;
 mod entering;
 mod guard;
 mod hedge;
+mod known_copies;
 mod leaving;
 mod nodes;
 mod pace;

@@ -2,12 +2,13 @@
 
 use super::attempt::majority;
 use super::copies::Copies;
+use super::known_copies::KnownCopies;
 use super::rollback::Checkpoint;
 use super::roster::{Arrival, Role};
 use super::strikes::Strikes;
 use super::{Base, Coordinator, GATHER_GRACE_US, Phase, RETURN_GRACE_US};
 use crate::command::CoordinatorCommand;
-use crate::journal::{Entry, StageCopy};
+use crate::journal::Entry;
 use crate::message::{Holding, ToWorker};
 use crate::record::{CommitRecord, SavedState};
 use skipstone_types::{Attempt, Digest, Event, Iteration, NodeId, StageId, Term};
@@ -26,8 +27,8 @@ pub(super) struct Past {
     /// Where the current generation started, if it was rolled back.
     rolled_back: Option<SavedState>,
     pub(super) strikes: Strikes,
-    /// The newest copy of each stage.
-    copies: BTreeMap<StageId, StageCopy>,
+    /// The last copies of each stage.
+    copies: KnownCopies,
     /// What the run can go back to.
     checkpoint: Option<SavedState>,
     /// Digest of the record before it, where the journal tells; else that is among the records.
@@ -61,7 +62,7 @@ impl Past {
                     (past.checkpoint, past.before_checkpoint) = (Some(state.clone()), Some(*previous));
                     past.unpublished = Some(state.clone());
                 }
-                Entry::CopyKept(copy) => _ = past.copies.insert(copy.stage, copy.clone()),
+                Entry::CopyKept(copy) => past.copies.remember(copy.clone()),
                 Entry::Committed(record) => {
                     past.rebuilt.clear();
                     past.records.insert(record.iteration, Arc::new(record.as_ref().clone()));
@@ -77,7 +78,7 @@ impl Past {
             self.undone.pop_first();
         }
         self.rebuilt.clear();
-        self.copies.clear();
+        self.copies = KnownCopies::default();
         // What was saved but never published is of a past that no longer is.
         self.unpublished = None;
         (self.checkpoint, self.before_checkpoint) = (Some(saved.clone()), None);
@@ -123,7 +124,7 @@ impl Coordinator {
             Checkpoint { saved, previous }
         });
         self.rollbacks.undone = std::mem::take(&mut past.undone);
-        self.copies = Copies::of_journal(std::mem::take(&mut past.copies).into_values());
+        self.copies = Copies::of_journal(std::mem::take(&mut past.copies));
         let start = past.rolled_back.as_ref().map(|saved| saved.iteration).unwrap_or_default();
         let records: Vec<_> = past.records.into_values().collect();
         let trained_since_start = records.last().is_some_and(|record| record.iteration >= start);

@@ -230,7 +230,7 @@ impl Coordinator {
             .is_some_and(|copy| copy.iteration == iteration);
         if is_awaited {
             self.log(Event::Refused { node: Some(node), why: format!("copy of {stage}: {why}") });
-            self.forget_copy(stage, iteration);
+            self.forget_copy(stage, iteration, node);
             self.saving = None;
         }
     }

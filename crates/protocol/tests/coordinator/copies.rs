@@ -171,8 +171,9 @@ fn the_next_coordinator_knows_a_copy_when_its_keeper_comes() {
     }
 }
 
-/// Every copy that is asked for and not yet here arrives, with the right bits. Nodes of a stage hold the digest 100 + stage.
-fn all_arrive(bench: &mut Bench) {
+/// Every copy that is asked for and not yet here arrives, with the right bits: the keepers, and what each keeps now. Nodes of a stage
+/// hold the digest 100 + stage.
+fn all_arrive(bench: &mut Bench) -> Vec<(NodeId, StageId)> {
     let asked: Vec<_> = bench
         .sent
         .iter()
@@ -184,10 +185,11 @@ fn all_arrive(bench: &mut Bench) {
         })
         .collect();
     bench.sent.retain(|(_, message)| !matches!(message, ToWorker::KeepCopy { .. }));
-    for (keeper, transfer, stage, iteration) in asked {
+    for (keeper, transfer, stage, iteration) in asked.iter().copied() {
         let digest = Digest([100 + stage.0 as u8; 32]);
         bench.says(keeper, ToCoordinator::CopyKept { transfer, stage, iteration, digest });
     }
+    asked.into_iter().map(|(keeper, _, stage, _)| (keeper, stage)).collect()
 }
 
 /// Who keeps which stage, as told by what was sent.
@@ -207,7 +209,7 @@ fn keepers(bench: &Bench) -> Vec<(NodeId, u16)> {
 }
 
 #[test]
-fn every_node_keeps_one_stage_of_the_others() {
+fn the_first_copies_go_to_one_node_each() {
     for relays in 1..=6 {
         let (mut bench, nodes) = Bench::started(&with_copies(relays));
         run_iteration(&mut bench, &nodes);
@@ -239,20 +241,77 @@ fn a_copy_is_kept_where_it_is_not_lost_together_with_its_stage() {
 }
 
 #[test]
-fn a_node_that_holds_two_states_of_others_is_asked_for_no_third() {
-    let (mut bench, nodes) = Bench::started(&with_copies(2));
-    run_iteration(&mut bench, &nodes);
-    all_step(&mut bench, &nodes);
-    all_arrive(&mut bench);
-    // Stage 2 is kept by the origin, stage 0 by stage 1, stage 1 by stage 2, which goes: its keeper's place is taken by
-    // the only other node, which keeps stage 2 already.
+fn two_nodes_keep_a_stage_in_turn_and_every_node_two_stages() {
+    for relays in 2..=6 {
+        let (mut bench, nodes) = Bench::started(&Settings { steps: 10, ..with_copies(relays) });
+        let (mut turns, mut kept) = (Vec::new(), Vec::new());
+        for _ in 0..6 {
+            run_iteration(&mut bench, &nodes);
+            all_step(&mut bench, &nodes);
+            turns.push(asked(&bench, 1).map(|(_, _, keeper, _)| keeper));
+            for pair in all_arrive(&mut bench) {
+                kept.retain(|other| *other != pair);
+                kept.push(pair);
+            }
+        }
+        assert_ne!(turns[0], turns[1]);
+        assert!(turns.iter().zip(&turns[2..]).all(|(before, after)| before == after), "{turns:?}");
+        let of_others = |node: &NodeId| kept.iter().filter(|(keeper, _)| keeper == node).count();
+        assert!(nodes.iter().all(|node| of_others(node) == 2), "{relays}: {kept:?}");
+        let drops = |(_, message): &(NodeId, ToWorker)| matches!(message, ToWorker::DropCopy { .. });
+        assert!(!bench.sent.iter().any(drops), "a newer one takes the place of the one before");
+    }
+}
+
+#[test]
+fn a_stage_that_is_lost_together_with_a_keeper_comes_back_from_the_other() {
+    for is_newest_lost in [true, false] {
+        let (mut bench, nodes) = copied(4, 2, 102);
+        let (_, older, older_keeper, _) = asked(&bench, 2).expect("it was asked for");
+        run_iteration(&mut bench, &nodes);
+        all_step(&mut bench, &nodes);
+        let newest_keeper = keeps(&mut bench, 2, 102);
+        assert_eq!((older, bench.coordinator.iteration()), (Iteration(1), Iteration(2)));
+        assert_ne!(older_keeper, newest_keeper);
+        let (lost, donor, copied) = if is_newest_lost {
+            (newest_keeper, older_keeper, Iteration(1))
+        } else {
+            (older_keeper, newest_keeper, Iteration(2))
+        };
+        lose(&mut bench, lost);
+        lose(&mut bench, nodes[2]);
+        let heirs = [bench.hello(None), bench.hello(None)];
+        let found = heirs.iter().find_map(|heir| {
+            let (transfer, stage, method) = bench.last_assignment(*heir);
+            (stage == StageId(2)).then_some((*heir, transfer, method))
+        });
+        let (to, transfer, method) = found.expect("somebody makes the stage again");
+        let (stage, recipe) = (StageId(2), Recipe::restore(StageId(2), F32));
+        assert_eq!(method, Method::Rebuild { recipe, donors: vec![donor], teachers: vec![] });
+        let donate = ToWorker::Donate { transfer, stage, iteration: copied, to, format: F32 };
+        assert!(was_told(&bench, donor, &donate));
+    }
+}
+
+#[test]
+fn a_node_that_holds_three_states_of_others_is_asked_for_no_fourth() {
+    let (mut bench, nodes) = Bench::started(&Settings { steps: 10, ..with_copies(3) });
+    for _ in 0..2 {
+        run_iteration(&mut bench, &nodes);
+        all_step(&mut bench, &nodes);
+        all_arrive(&mut bench);
+    }
+    // Each node keeps the two stages below it; stage 0's newest copy is with stage 2's node, which goes. In its place comes stage
+    // 3's, which keeps stages 1 and 2 already.
     lose(&mut bench, nodes[2]);
-    let (_, iteration, keeper, _) = asked(&bench, 1).expect("another keeper is asked");
-    assert_eq!((iteration, keeper), (Iteration(1), nodes[0]));
+    let (_, iteration, keeper, _) = asked(&bench, 0).expect("another keeper is asked");
+    assert_eq!((iteration, keeper), (Iteration(2), nodes[3]));
+    all_arrive(&mut bench);
+    // It is the only one that could keep the origin's, and has three.
+    lose(&mut bench, nodes[1]);
     all_arrive(&mut bench);
     bench.sent.clear();
-    // The origin keeps stages 1 and 2 now: while stage 2 is away stage 1 gets no newer copy, the origin does.
-    run_iteration(&mut bench, &nodes[..2]);
+    run_iteration(&mut bench, &[nodes[0], nodes[3]]);
     let newer: Vec<_> = bench
         .sent
         .iter()
@@ -261,7 +320,7 @@ fn a_node_that_holds_two_states_of_others_is_asked_for_no_third() {
             _ => None,
         })
         .collect();
-    assert_eq!(newer, [(nodes[1], 0)]);
+    assert_eq!(newer, [(nodes[0], 3)]);
 }
 
 #[test]
@@ -344,11 +403,11 @@ fn a_stage_that_is_back_soon_is_in_the_next_attempt_if_it_is_waited_for_briefly(
 /// The run is told to stop while `lost` has no node, one iteration after the copy of it was taken; what its keeper was told to save.
 fn stopped_without(lost: u16) -> (Bench, Vec<NodeId>, NodeId) {
     let (mut bench, nodes) = copied(3, lost, 100 + lost as u8);
+    let (_, _, keeper, _) = asked(&bench, lost).expect("a copy was asked for");
     run_iteration(&mut bench, &nodes);
     all_step(&mut bench, &nodes);
     bench.input(CoordinatorInput::Stop);
     lose(&mut bench, nodes[usize::from(lost)]);
-    let (_, _, keeper, _) = asked(&bench, lost).expect("a copy was asked for");
     (bench, nodes, keeper)
 }
 
@@ -400,11 +459,11 @@ fn a_run_that_stops_while_a_stage_has_no_node_saves_the_copy_of_it() {
 #[test]
 fn a_run_that_loses_its_last_origin_for_good_saves_the_copy_and_says_so() {
     let (mut bench, nodes) = copied(3, 0, 100);
+    let (_, _, keeper, _) = asked(&bench, 0).expect("a copy was asked for");
     run_iteration(&mut bench, &nodes);
     all_step(&mut bench, &nodes);
     lose(&mut bench, nodes[0]);
     bench.wait(10_000_000);
-    let (_, _, keeper, _) = asked(&bench, 0).expect("a copy was asked for");
     assert!(was_told(&bench, keeper, &save_copy(0)), "nobody came");
     those_who_serve_save(&mut bench, &nodes, 0);
     let (stage, iteration) = (StageId(0), Iteration(2));

@@ -160,8 +160,8 @@ fn boundaries_retained(iterations_kept: u64) -> u64 {
     if iterations_kept == 0 { 2 } else { 3 + 2 * iterations_kept }
 }
 
-/// What copies take at most: of other stages' states as many as a node holds (`COPIES_HELD_MAX`: the copy that it keeps, and the
-/// one that takes its place), and its own state, frozen (or rounded) while another node is sent a copy of it.
+/// What copies take at most: of other stages' states as many as a node holds (`COPIES_HELD_MAX`: the copies that it keeps, and
+/// one that takes the place of one of them), and its own state, frozen (or rounded) while another node is sent a copy of it.
 fn add_copies(config: &RunConfig, nodes: &mut [NodeMemory]) {
     let Ok(strategy) = skipstone_recovery::strategy(&config.recovery) else { return };
     let state = |node: &NodeMemory| {

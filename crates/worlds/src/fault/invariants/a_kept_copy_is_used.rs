@@ -1,29 +1,30 @@
-//! While a living node keeps the newest copy of a lost stage, the stage is made again from it, and from nothing else; a run that ends
-//! without a node for the stage saves the copy.
+//! While a living node keeps a copy of a lost stage, the stage is made again from the newest that one keeps, and from nothing else; a
+//! run that ends without a node for the stage saves a copy.
 
 use super::{Invariant, Observation};
 use crate::fault::truth::Truth;
-use skipstone_protocol::{Entry, KeptCopy, Method, StageCopy, ToCoordinator, ToWorker};
+use skipstone_protocol::{Entry, KeptCopy, Method, ToCoordinator, ToWorker};
 use skipstone_types::{Event, Iteration, NodeId, StageId};
 use std::collections::BTreeMap;
 
 /// See the file's name.
 #[derive(Debug, Default)]
 pub(super) struct AKeptCopyIsUsed {
-    /// The newest that were journalled.
-    newest: BTreeMap<StageId, StageCopy>,
-    keepers: BTreeMap<StageId, NodeId>,
+    /// Before which iteration the stage was as the node keeps it.
+    kept: BTreeMap<(StageId, NodeId), Iteration>,
     /// What was last published as `state/`.
     published: Option<(Iteration, Vec<StageId>)>,
 }
 
 impl AKeptCopyIsUsed {
     fn forget_node(&mut self, node: NodeId) {
-        self.keepers.retain(|_, keeper| *keeper != node);
+        self.kept.retain(|(_, keeper), _| *keeper != node);
     }
 
-    fn forget(&mut self, node: NodeId, stage: StageId) {
-        self.keepers.retain(|of, keeper| *of != stage || *keeper != node);
+    /// The newest copy of a stage that a node other than `but` keeps.
+    fn newest(&self, stage: StageId, but: NodeId) -> Option<Iteration> {
+        let of_others = self.kept.iter().filter(|((of, keeper), _)| *of == stage && *keeper != but);
+        of_others.map(|(_, iteration)| *iteration).max()
     }
 }
 
@@ -38,22 +39,15 @@ impl Invariant for AKeptCopyIsUsed {
 
     fn observe(&mut self, seen: &Observation<'_>, truth: &Truth) -> Result<(), String> {
         match seen {
-            Observation::Written { entry: Entry::CopyKept(copy) } => {
-                self.newest.insert(copy.stage, copy.clone());
-            }
             Observation::Written { entry: Entry::RolledBack { .. } } => *self = Self::default(),
-            Observation::Restored { .. } | Observation::BegunAnew => self.keepers.clear(),
-            Observation::Log { event: Event::CopyKept { stage, node, .. } } => {
-                self.keepers.insert(*stage, *node);
+            Observation::Restored { .. } | Observation::BegunAnew => self.kept.clear(),
+            Observation::Log { event: Event::CopyKept { stage, iteration, node } } => {
+                self.kept.insert((*stage, *node), *iteration);
             }
+            // What counts for nothing it is told to drop.
             Observation::Bound { node, holding: Some(holding) } => {
-                for KeptCopy { stage, iteration, digest } in &holding.copies {
-                    let newest = self.newest.get(stage);
-                    let is_newest =
-                        newest.is_some_and(|copy| (copy.iteration, copy.state) == (*iteration, *digest));
-                    if is_newest && !self.keepers.contains_key(stage) {
-                        self.keepers.insert(*stage, *node);
-                    }
+                for KeptCopy { stage, iteration, .. } in &holding.copies {
+                    self.kept.insert((*stage, *node), *iteration);
                 }
             }
             Observation::Published { iteration, stages } => {
@@ -61,32 +55,44 @@ impl Invariant for AKeptCopyIsUsed {
             }
             Observation::Ended { bound, .. } => {
                 let saved = self.published.as_ref().filter(|(iteration, _)| iteration.0 == truth.committed());
-                let left_out = |(stage, keeper): &(&StageId, &NodeId)| {
+                let left_out = |(stage, keeper): &&(StageId, NodeId)| {
                     bound.contains(keeper) && saved.is_some_and(|(_, stages)| !stages.contains(stage))
                 };
-                if let Some((stage, keeper)) = self.keepers.iter().find(left_out) {
+                if let Some((stage, keeper)) = self.kept.keys().find(left_out) {
                     return Err(format!("the run ends without {stage}, of which {keeper} keeps a copy"));
                 }
             }
             Observation::Disconnected { node } => self.forget_node(*node),
             Observation::Told { node, message } => match message {
                 ToWorker::Welcome { empty: true, .. } => self.forget_node(*node),
-                ToWorker::Assign { method, .. } if *method != Method::Keep => self.forget_node(*node),
-                ToWorker::DropCopy { stage } => self.forget(*node, *stage),
+                ToWorker::Assign { stage, method, .. } if *method != Method::Keep => {
+                    let donor = match method {
+                        Method::Rebuild { recipe, donors, .. } if recipe.restores(*stage) => donors.first(),
+                        _ => None,
+                    };
+                    if let Some((donor, newest)) = donor.zip(self.newest(*stage, *node))
+                        && self.kept.get(&(*stage, *donor)).is_none_or(|given| *given < newest)
+                    {
+                        return Err(format!(
+                            "{stage} is made from what {donor} keeps; there is a copy before {newest}"
+                        ));
+                    }
+                    self.forget_node(*node);
+                }
+                ToWorker::DropCopy { stage } => _ = self.kept.remove(&(*stage, *node)),
                 _ => {}
             },
             Observation::Reported { node, message } => match message {
                 // It has taken the place of the one before, and may have other bits than it should.
-                ToCoordinator::CopyKept { stage, .. } => self.forget(*node, *stage),
+                ToCoordinator::CopyKept { stage, .. } => _ = self.kept.remove(&(*stage, *node)),
                 ToCoordinator::TransferFailed { .. } => self.forget_node(*node),
                 _ => {}
             },
             Observation::Log { event: Event::RebuildStarted { stage, node, sources, .. } } => {
                 let restores = matches!(sources[..], [(source, _)] if source == *stage);
-                let keeper = self.keepers.get(stage).filter(|keeper| *keeper != node);
-                if let Some(keeper) = keeper.filter(|_| !restores) {
+                if let Some(newest) = self.newest(*stage, *node).filter(|_| !restores) {
                     return Err(format!(
-                        "{stage} is made from {sources:?} although {keeper} keeps a copy of it"
+                        "{stage} is made from {sources:?} although a copy of it before {newest} is kept"
                     ));
                 }
             }
