@@ -71,6 +71,9 @@ pub(crate) struct RunFlags {
     /// Every N-th iteration visits every stage; 0 = never [default: 0]
     #[arg(long, value_name = "N", help_heading = "Swarm")]
     full_every: Option<u64>,
+    /// So many iterations at the end visit every stage: most of what skipping costs the whole model comes back [default: 0]
+    #[arg(long, value_name = "N", help_heading = "Swarm")]
+    full_last: Option<u64>,
     /// Microbatches that a node holds between forward and backward [default: two for each stage]
     #[arg(long, value_name = "N", help_heading = "Swarm")]
     slots: Option<u32>,
@@ -80,9 +83,10 @@ pub(crate) struct RunFlags {
     /// Where to compute; this version: cpu
     #[arg(long, value_name = "cpu", help_heading = "Swarm")]
     device: Option<String>,
-    /// How a stage without a living replica is made again: neighbour-snapshot (from a copy that a node of another stage
-    /// keeps, the origin too, for a few per cent more bytes), checkfree (from its neighbours, without any bytes in calm
-    /// times), match (the same, and then it learns from what its neighbours kept), checkfree+, uniform, copy, random or checkpoint, with options as in neighbour-snapshot:every=10 or
+    /// How a stage without a living replica is made again: neighbour-snapshot (from a copy that nodes of other stages keep; with
+    /// retrace it then computes again what it had computed since, from what its neighbours kept), checkfree (from its neighbours; no
+    /// bytes in calm times), match (the same, and then it learns from what its neighbours kept), checkfree+, uniform, copy, random or
+    /// checkpoint, with options as in neighbour-snapshot:every=10 or
     /// checkfree:norm=l2-squared,moments=mix [default: neighbour-snapshot:every=auto,dtype=int8]
     #[arg(long, value_name = "NAME", help_heading = "Recovery")]
     recovery: Option<String>,
@@ -279,6 +283,7 @@ impl RunFlags {
         set!(full_every, device, recovery, while_lost, batch, microbatches, lr, schedule, weight_decay);
         set!(clip, steps, seed, out, stage_sizes);
         set_some!(
+            full_last,
             data,
             layers,
             width,

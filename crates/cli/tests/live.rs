@@ -17,9 +17,14 @@ struct Run {
 
 impl Run {
     fn new(options: &str) -> Self {
+        Self::with(&format!("layers = 2\nstages = 2\nsteps = 60\n{options}"))
+    }
+
+    /// Layers, stages and steps are among the options.
+    fn with(options: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let text = "story_bytes = 200000\ntokenizer = \"bytes\"\nlayers = 2\nwidth = 32\nheads = 2\nstages = 2\n\
-                    context = 32\nbatch = 2\nmicrobatches = 4\nsteps = 60\nout = \"run\"\n";
+        let text = "story_bytes = 200000\ntokenizer = \"bytes\"\nwidth = 32\nheads = 2\n\
+                    context = 32\nbatch = 2\nmicrobatches = 4\nout = \"run\"\n";
         fs::write(dir.path().join("run.toml"), format!("{text}{options}")).unwrap();
         Self { dir }
     }
@@ -290,6 +295,34 @@ fn a_deterministic_run_gives_the_same_bits_again() {
     let (losses, model) = records();
     assert_eq!(losses.len(), 60);
     assert!((losses, model) == records(), "the bits differ");
+}
+
+#[test]
+fn a_run_whose_stages_are_killed_is_the_run_without_kills_bit_for_bit() {
+    let options = "recovery = \"neighbour-snapshot:every=4,retrace=8\"\nwhile_lost = \"wait\"\ndeterministic = true\n\
+                   stages = 3\nlayers = 3\nsteps = 40\n";
+    let (calm, killed) = (Run::with(options), Run::with(options));
+    summary(&calm.train(&[]));
+    // Long enough apart for each stage to be back, and one before there is any copy of its new node's.
+    let kills: String = [(9, 2), (15, 1), (17, 1), (24, 3), (33, 2)]
+        .map(|(iteration, stage)| {
+            format!("{{\"iteration\": {iteration}, \"stage\": {stage}, \"event\": \"kill\"}}\n")
+        })
+        .concat();
+    let trace = killed.out().with_extension("jsonl");
+    fs::write(&trace, kills).unwrap();
+    let summary = summary(&killed.train(&["--churn", &trace.display().to_string()]));
+    assert_eq!(summary["kills"], 5);
+    assert!(killed.count("stage_rebuilt") >= 5);
+    let losses = |run: &Run| -> Vec<(u64, u64)> {
+        let committed = run.events().into_iter().filter(|record| record["event"] == "committed");
+        committed
+            .map(|record| (record["iteration"].as_u64().unwrap(), record["loss"].as_f64().unwrap().to_bits()))
+            .collect()
+    };
+    assert_eq!(losses(&killed).len(), 40);
+    assert_eq!(losses(&killed), losses(&calm));
+    killed.assert_sound();
 }
 
 #[test]

@@ -88,12 +88,13 @@ impl RunState {
             }
             Event::RebuildStarted { stage, node, sources, lessons } => {
                 let sources: Vec<StageId> = sources.iter().map(|(source, _)| *source).collect();
-                let learns = match lessons {
+                let microbatches = if *lessons == 1 { "microbatch" } else { "microbatches" };
+                let goes_on = match lessons {
                     0 => String::new(),
-                    1 => ", and learns from 1 microbatch".to_owned(),
-                    more => format!(", and learns from {more} microbatches"),
+                    _ if sources == [*stage] => format!(", and computes {lessons} {microbatches} again"),
+                    _ => format!(", and learns from {lessons} {microbatches}"),
                 };
-                let text = format!("{node} rebuilds it{}{learns}", from(*stage, &sources));
+                let text = format!("{node} rebuilds it{}{goes_on}", from(*stage, &sources));
                 self.stories.pending(Subject::Stage(*stage), text);
             }
             Event::StageRebuilt { stage, kind, sources, .. } => {

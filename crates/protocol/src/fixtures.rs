@@ -16,6 +16,7 @@ pub(crate) fn settings() -> Settings {
         steps: 100,
         skip: 0.0,
         full_every: 0,
+        full_last: 0,
         slots: 2,
         while_lost: WhileLost::Skip,
         recovery: "checkfree".to_owned(),

@@ -12,7 +12,7 @@ use skipstone_types::{Digest, Iteration, NodeId, RunId, StageId, Term};
 use thiserror::Error;
 
 /// First bytes of a journal: name and version.
-pub const JOURNAL_HEADER: &[u8; 12] = b"SKIPJRNL\x07\0\0\0";
+pub const JOURNAL_HEADER: &[u8; 12] = b"SKIPJRNL\x08\0\0\0";
 
 /// Length and digest, before each entry's body.
 const HEAD_BYTES: usize = 20;
@@ -104,6 +104,16 @@ pub struct Rebuild {
     pub source_lineages: Vec<u32>,
     /// Digest of the state that it gave.
     pub state: Digest,
+}
+
+impl Rebuild {
+    /// Of a stage that was restored from a copy of itself, what it goes on from: a lineage of its own, and the iteration before which
+    /// it is what that was. They are the copy's, or later ones if it took steps again.
+    pub fn goes_on_from(&self) -> Option<(u32, Iteration)> {
+        let copied = self.source_lineages.first().filter(|_| self.recipe.restores(self.stage))?;
+        let last = self.recipe.retracing.as_ref().and_then(|retracing| retracing.iterations.last());
+        Some(last.map_or((*copied, self.from), |last| (last.lineage, last.iteration.next())))
+    }
 }
 
 /// Why a journal can't be used.

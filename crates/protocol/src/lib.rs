@@ -36,7 +36,7 @@ pub use journal::{
     encode_entry,
 };
 pub use message::{
-    Activation, COPIES_HELD_MAX, Direction, Duty, Holding, KeptCopy, LossShare, Method, NAMES_MAX, ReduceId,
+    COPIES_HELD_MAX, Direction, Duty, Holding, KeptCopy, KeptTensor, LossShare, Method, NAMES_MAX, ReduceId,
     ShareDigests, Spent, ToCoordinator, ToPeer, ToWorker, TransferId,
 };
 pub use record::{Addition, CommitRecord, LossAdded, SavedStage, SavedState, Share, StageRecord};

@@ -575,14 +575,14 @@ pub enum ToPeer {
         /// Bytes of all of them together.
         bytes: u64,
     },
-    /// Asks for an activation of an iteration that has committed; no payload.
+    /// Asks for a boundary tensor of an iteration that has committed; no payload.
     LessonRequest {
         /// The transfer that it is for.
         transfer: TransferId,
         /// The microbatch.
         lesson: Lesson,
-        /// Which of the two that the node had.
-        which: Activation,
+        /// Which of those that the node had.
+        which: KeptTensor,
     },
     /// What was asked for; without a payload: it is not kept.
     Lesson {
@@ -590,18 +590,20 @@ pub enum ToPeer {
         transfer: TransferId,
         /// The microbatch.
         lesson: Lesson,
-        /// Which of the two.
-        which: Activation,
+        /// Which of them.
+        which: KeptTensor,
     },
 }
 
-/// An activation of a microbatch that passed through a node.
+/// A boundary tensor of a microbatch that passed through a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Activation {
-    /// The one that the node was sent.
+pub enum KeptTensor {
+    /// The activation that the node was sent.
     Came,
-    /// The one that it made of it.
+    /// The activation that it made of it.
     Made,
+    /// The gradient that it sent back.
+    Returned,
 }
 
 /// Which way a boundary tensor goes.

@@ -2,10 +2,10 @@
 
 use crate::{Broken, Reader, Seed, SeedError, Verdict, journal, lost, refused, same, within};
 use skipstone_protocol::{
-    Activation, Addition, Direction, Duty, Envelope, Holding, KeptCopy, LossShare, Message, Method, ReduceId,
+    Addition, Direction, Duty, Envelope, Holding, KeptCopy, KeptTensor, LossShare, Message, Method, ReduceId,
     ShareDigests, Spent, ToCoordinator, ToPeer, ToWorker, TransferId, WIRE_VERSION, decode, encode,
 };
-use skipstone_recovery::{Lesson, Matching, Moments, Recipe, Source, StateFormat};
+use skipstone_recovery::{Lesson, Matching, Moments, Recipe, Retraced, Retracing, Source, StateFormat};
 use skipstone_types::{
     Attempt, Digest, Iteration, LearningRate, Microbatch, NodeId, RateShape, RunId, Settings, StageId, Term,
     WhileLost,
@@ -69,6 +69,16 @@ pub(crate) fn recipe() -> Recipe {
         learning_rate_factor: 1.1,
         format: StateFormat::F32,
         matching: Some(Matching { steps: 40, rate: 5e-3, lessons: vec![lesson(), lesson()] }),
+        retracing: Some(Retracing {
+            copy: Digest([7; 32]),
+            iterations: vec![Retraced {
+                iteration: Iteration(3),
+                lineage: 1,
+                shares: vec![vec![Microbatch(1), Microbatch(0)], vec![Microbatch(2)]],
+                learning_rate: 1e-3,
+                clip_factor: 0.5,
+            }],
+        }),
     }
 }
 
@@ -89,6 +99,7 @@ fn settings() -> Settings {
         steps: 100,
         skip: 0.25,
         full_every: 10,
+        full_last: 20,
         slots: 4,
         while_lost: WhileLost::Skip,
         recovery: "checkfree".to_owned(),
@@ -314,9 +325,9 @@ fn to_peer() -> Result<Vec<Seed>, SeedError> {
         ("chunk-request", ToPeer::ChunkRequest { transfer: transfer(), index: 1 }),
         (
             "lesson-request",
-            ToPeer::LessonRequest { transfer: transfer(), lesson: lesson(), which: Activation::Made },
+            ToPeer::LessonRequest { transfer: transfer(), lesson: lesson(), which: KeptTensor::Made },
         ),
-        ("lesson", ToPeer::Lesson { transfer: transfer(), lesson: lesson(), which: Activation::Came }),
+        ("lesson", ToPeer::Lesson { transfer: transfer(), lesson: lesson(), which: KeptTensor::Came }),
         ("chunk", ToPeer::Chunk { transfer: transfer(), index: 1, count: 2, bytes: 9 << 20 }),
     ])
 }

@@ -62,6 +62,7 @@ fn seeds() -> Result<Vec<Seed>, SeedError> {
         skip: 0.25,
         stages: 4,
         full_every: 10,
+        full_last: Some(20),
         while_lost: WhileLost::Wait,
         context: Some(64),
         min_lr: Some(1e-4),

@@ -1,6 +1,6 @@
 //! What a strategy sees and what it answers.
 
-use crate::{Lesson, Matching, StateFormat};
+use crate::{Lesson, Matching, Retracing, StateFormat};
 use serde::{Deserialize, Serialize};
 use skipstone_types::StageId;
 
@@ -64,18 +64,22 @@ pub struct Recipe {
     pub format: StateFormat,
     /// How the stage that its sources give learns from what its neighbours kept, before it enters.
     pub matching: Option<Matching>,
+    /// The steps that a restored stage takes again, before it enters.
+    pub retracing: Option<Retracing>,
 }
 
 impl Recipe {
     /// The stage as a copy of it was, weights, moments, counters and rate, in the copy's numbers.
     pub fn restore(stage: StageId, format: StateFormat) -> Self {
         let sources = vec![Source { stage, coefficient: 1.0 }];
-        Self { sources, moments: Moments::Mix, learning_rate_factor: 1.0, format, matching: None }
+        let (moments, learning_rate_factor) = (Moments::Mix, 1.0);
+        Self { sources, moments, learning_rate_factor, format, matching: None, retracing: None }
     }
 
-    /// What it is learned from, in order.
-    pub fn lessons(&self) -> &[Lesson] {
-        self.matching.as_ref().map_or(&[], |matching| &matching.lessons)
+    /// What it is learned from, or retraced with, in order: two boundary tensors each.
+    pub fn lessons(&self) -> Vec<Lesson> {
+        let learned = self.matching.iter().flat_map(|matching| matching.lessons.iter().copied());
+        learned.chain(self.retracing.iter().flat_map(Retracing::microbatches)).collect()
     }
 
     /// In what numbers the states of the sources travel.

@@ -52,9 +52,15 @@ pub trait Strategy: Send + Sync {
         None
     }
 
-    /// Iterations of which every node keeps the activations that it was sent and those that it made, for others to learn from; 0: none.
-    fn keeps_activations(&self) -> u64 {
+    /// Committed iterations of which every node keeps boundary tensors for whoever makes a lost stage again; 0: none. The activations
+    /// that it was sent and those that it made; or, where stages are retraced, the activations and the gradients that it made.
+    fn iterations_kept(&self) -> u64 {
         0
+    }
+
+    /// Whether a stage that is restored from a copy takes the steps again that it had taken since.
+    fn retraces(&self) -> bool {
+        false
     }
 
     /// Whether it takes for granted what only a simulation has: a lost stage as it was when it was lost.
@@ -107,11 +113,11 @@ const RATE_DECAY_ITERATIONS_MAX: u64 = 1_000_000;
 /// |---|---|---|
 /// | `checkfree` | CheckFree (arXiv 2506.15461): the average of its neighbours, weighted with the norms of their last gradients; at an edge the only neighbour's copy | `norm=l2`, `l2-squared`; `clip=none` or the norm that gradients are clipped to before they are compared (the authors' code: 1); `moments`; `rate_factor=1.1` |
 /// | `checkfree+` | CheckFree+ (the same paper): the first and the last relay stage are copies of their swap partners, the second and the one before the last; the others, and those whose partner is lost too, are made as by `checkfree`. Odd microbatches visit partners swapped, so that they have learned each other's place ([`Strategy::edge_swaps`]). A neighbour keeps a copy of the origin, with embedding and head | `origin_every=1` iterations between copies of the origin, 0 for none; `partners=average`, or `copy`: partners are copies of the first and the last stage too, as in the authors' code; those of `checkfree` |
-/// | `match` | as by `checkfree`; then it takes a few steps of Adam towards what it answered to the last microbatches, of which its neighbours on the paths have kept what it was sent and what came from it ([`Strategy::keeps_activations`]) | `steps=160` such steps, each over a sequence; `kept=4` iterations whose activations are kept; `rate=5`, the highest learning rate, as a multiple of the run's peak; those of `checkfree`, but `rate_factor=0.3`, `rate_decay=10` |
+/// | `match` | as by `checkfree`; then it takes a few steps of Adam towards what it answered to the last microbatches, of which its neighbours on the paths have kept what it was sent and what came from it ([`Strategy::iterations_kept`]) | `steps=160` such steps, each over a sequence; `kept=4` iterations whose activations are kept; `rate=5`, the highest learning rate, as a multiple of the run's peak; those of `checkfree`, but `rate_factor=0.3`, `rate_decay=10` |
 /// | `uniform` | the plain average of its neighbours | `moments`; `rate_factor=1` |
 /// | `copy` | its nearest neighbour, the one below if there are two | `moments`; `rate_factor=1` |
 /// | `random` | what it was at the start | |
-/// | `neighbour-snapshot` | what it was when a node of another stage was last sent a copy of it, moments included; the origin too. Without such a copy, as `checkfree` | `every=25` iterations between copies, or `auto`: at least 8, and so many that copies are 4 % of a run's bytes; `origin=yes`, `no`; `dtype=f32`, or `bf16` or `int8`: copies in fewer bytes, from which a stage comes back rounded; those of `checkfree` |
+/// | `neighbour-snapshot` | what it was when a node of another stage was last sent a copy of it, moments included; the origin too. Without such a copy, as `checkfree` | `every=25` iterations between copies, or `auto`: at least 8, and so many that copies are 4 % of a run's bytes; `origin=yes`, `no`; `dtype=f32`, or `bf16` or `int8`: copies in fewer bytes, from which a stage comes back rounded; `retrace=0` iterations of which nodes keep what they made, so that a stage takes the steps again that it had taken since its copy, or `auto`: twice `every`, at most 16, and no more than nodes have memory for; those of `checkfree` |
 /// | `checkpoint` | what it was at the last checkpoint, as every other stage too: the run goes back to it, and trains again what it had trained since. Before there is one, as `checkfree` | `every=50` iterations between checkpoints; those of `checkfree` |
 /// | `redundant` | what it was: the stage before keeps it and runs its forward (Bamboo), as a simulation models it ([`Strategy::runs_the_next_stage`]); if that is lost too, as `checkfree` | |
 /// | `oracle` | what it was when it was lost, as nothing but a simulation can have it ([`Strategy::is_oracle`]): the cost of the hole alone | |
@@ -245,6 +251,7 @@ impl Strategy for Neighbours {
                 learning_rate_factor,
                 format: StateFormat::F32,
                 matching: None,
+                retracing: None,
             });
         }
         let neighbours = nearest(view);
@@ -266,6 +273,7 @@ impl Strategy for Neighbours {
             learning_rate_factor,
             format: StateFormat::F32,
             matching,
+            retracing: None,
         })
     }
 
@@ -293,8 +301,13 @@ impl Strategy for Neighbours {
         self.saves_every
     }
 
-    fn keeps_activations(&self) -> u64 {
-        self.matching.map_or(0, |options| options.kept)
+    fn iterations_kept(&self) -> u64 {
+        let retraced = self.snapshots.as_ref().map_or(0, |snapshots| snapshots.retraced);
+        self.matching.map_or(retraced, |options| options.kept)
+    }
+
+    fn retraces(&self) -> bool {
+        self.snapshots.as_ref().is_some_and(|snapshots| snapshots.retraced > 0)
     }
 
     fn rate_decay(&self) -> Option<NonZeroU64> {
@@ -355,6 +368,7 @@ fn fresh() -> Recipe {
         learning_rate_factor: 1.0,
         format: StateFormat::F32,
         matching: None,
+        retracing: None,
     }
 }
 

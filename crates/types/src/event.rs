@@ -363,7 +363,8 @@ pub enum Event {
         node: NodeId,
         /// Stages that it is made from, with their coefficients; none = fresh weights.
         sources: Vec<(StageId, f64)>,
-        /// Microbatches that it learns from, of which its neighbours have kept what came to it and what it made.
+        /// Microbatches that it learns from, or, of a stage that is restored from its copy, computes again: its neighbours have kept
+        /// what came to it, and what it made or what gradient came back.
         #[serde(default, skip_serializing_if = "is_zero")]
         lessons: u32,
     },

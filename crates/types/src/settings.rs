@@ -1,6 +1,6 @@
 //! What the protocol needs to know of a run. The command line's options map onto it in `worlds`.
 
-use crate::{EdgeSwaps, LearningRate, RunId, SpotChecks, StageId};
+use crate::{EdgeSwaps, Iteration, LearningRate, RunId, SpotChecks, StageId};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -46,6 +46,8 @@ pub struct Settings {
     pub skip: f64,
     /// Every n-th iteration visits every stage; 0 = never.
     pub full_every: u64,
+    /// So many iterations at the end visit every stage.
+    pub full_last: u64,
     /// Microbatches that a node holds between forward and backward.
     pub slots: u32,
     /// What happens while a stage has no replica.
@@ -130,6 +132,13 @@ pub enum SettingsError {
 }
 
 impl Settings {
+    /// Whether all microbatches of an iteration visit every stage, whatever is skipped in others.
+    pub fn is_full(&self, iteration: Iteration) -> bool {
+        let every = self.full_every;
+        let is_due = every > 0 && iteration.0 % every == every - 1;
+        is_due || iteration.0.saturating_add(self.full_last) >= self.steps
+    }
+
     /// Stages that hold layers (K of DESIGN §1).
     pub fn stages_with_layers(&self) -> u16 {
         self.relay_stages + u16::from(self.origin_has_layers)

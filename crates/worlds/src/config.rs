@@ -5,6 +5,7 @@ mod churn;
 mod copies;
 mod error;
 mod memory;
+mod recovery;
 mod shape;
 mod spot;
 
@@ -82,6 +83,9 @@ pub struct RunConfig {
     pub skip: f64,
     /// Every n-th iteration visits every stage; 0 = never.
     pub full_every: u64,
+    /// So many iterations at the end visit every stage; none = 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub full_last: Option<u64>,
     /// How a stage without a living replica is made again.
     pub recovery: String,
     /// Which microbatches visit the first two and the last two relay stages swapped; none = as the strategy asks for.
@@ -205,6 +209,7 @@ impl Default for RunConfig {
             spares: 0,
             skip: 0.0,
             full_every: 0,
+            full_last: None,
             recovery: skipstone_recovery::DEFAULT_STRATEGY.to_owned(),
             edge_swaps: None,
             spot_check_every: None,
@@ -337,6 +342,7 @@ impl RunConfig {
             steps: self.steps,
             skip: self.skip,
             full_every: self.full_every,
+            full_last: self.full_last.unwrap_or(0),
             slots: self.slot_count(),
             while_lost: self.while_lost,
             recovery: self.recovery.clone(),
@@ -358,12 +364,8 @@ impl RunConfig {
             spot_checks: SpotChecks { every: self.spot_check_every(), salt: self.seed },
         };
         settings.check()?;
-        if !skipstone_recovery::is_every_open(&self.recovery) {
-            return Ok(settings);
-        }
-        let format = skipstone_recovery::strategy(&self.recovery)?.copy_format();
-        let every = copies::copies_every(self, &settings, format)?;
-        Ok(Settings { recovery: skipstone_recovery::with_every(&self.recovery, every), ..settings })
+        let recovery = recovery::settled(self, &settings)?;
+        Ok(Settings { recovery, ..settings })
     }
 
     /// What is trained on.

@@ -4,7 +4,7 @@
 use skipstone_worlds::fault::{Options, Tamper, simulate};
 
 /// Seeds tried for each rule; most are caught at the first.
-const SEEDS: u64 = 1000;
+const SEEDS: u64 = 3000;
 
 fn is_caught(tamper: Tamper, invariants: &[&str]) {
     let options = Options { iterations: 20, tamper: Some(tamper), ..Options::default() };

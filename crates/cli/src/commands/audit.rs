@@ -103,11 +103,14 @@ fn text(report: &AuditReport) -> String {
         }
     }
     for forgotten in &report.forgotten {
-        let _ = writeln!(
-            text,
-            "{} was rebuilt before {}: its weights had learnt from {} microbatches, which they forgot",
-            forgotten.stage, forgotten.iteration, forgotten.microbatches
-        );
+        let (stage, iteration) = (forgotten.stage, forgotten.iteration);
+        let _ = match forgotten.microbatches {
+            0 => writeln!(text, "{stage} was rebuilt before {iteration}, and has forgotten nothing"),
+            count => writeln!(
+                text,
+                "{stage} was rebuilt before {iteration}: its weights had learnt from {count} microbatches, which they forgot"
+            ),
+        };
     }
     for complaint in &report.complaints {
         let _ = writeln!(text, "broken: {complaint}");

@@ -276,7 +276,7 @@ fn text(report: &SeedsReport) -> String {
     format!(
         "{} {}: {} broke a promise\n\
          {}{} iterations committed, {} attempts given up, {} around a hole\n\
-         {} stages lost, {} rebuilt, {} copies kept, {} of them used and {} saved at the end, {} stages learned from their neighbours, {} shares replayed by replicas, {} late nodes relieved by replicas, {} coordinators, {} times back to a checkpoint, {} times on with --resume\n\
+         {} stages lost, {} rebuilt, {} copies kept, {} of them used ({} with steps taken again) and {} saved at the end, {} stages learned from their neighbours, {} shares replayed by replicas, {} late nodes relieved by replicas, {} coordinators, {} times back to a checkpoint, {} times on with --resume\n\
          {} shares refused, {} nodes set aside for them; {} shares computed again and found right, {} liars set aside\n\
          faults: {}\n\
          {:.0} virtual seconds and {} events in {:.1} s\n",
@@ -291,6 +291,7 @@ fn text(report: &SeedsReport) -> String {
         report.rebuilt,
         report.copies,
         report.restored,
+        report.retraced,
         report.saved_copies,
         report.learned,
         report.repaired,

@@ -19,6 +19,7 @@ Examples:
   skipstone train --churn p3-trace.csv --churn-speed 60 --steps 2000    machines come and go as on a spot market
   skipstone train --recovery checkfree+ --stages 6      the first and last stage swap places with a partner, and come back from it
   skipstone train --recovery checkfree --edge-swaps odd the swaps alone
+  skipstone train --recovery neighbour-snapshot:every=8,retrace=16 --while-lost wait    a lost stage comes back bit for bit as it was
   skipstone train --recovery neighbour-snapshot:every=25        copies in float32, every 25 iterations (default: a byte a number, as often as 4 % more bytes allow)
   skipstone train --recovery checkfree                  no copies: a lost stage is the average of its neighbours
   skipstone train --recovery match                      no copies either; then it learns from activations that its neighbours kept

@@ -137,7 +137,6 @@ impl Coordinator {
         }
         self.plan_epoch = PlanEpoch(self.plan_epoch.0 + 1);
         self.planning = Some(self.plan_epoch);
-        let every = self.settings.full_every;
         let problem = PlanProblem {
             epoch: self.plan_epoch,
             seed: self.settings.seed,
@@ -146,7 +145,7 @@ impl Coordinator {
             nodes: self.stage_ids().map(|stage| self.workers_of(stage)).collect(),
             microbatches: self.settings.microbatches,
             path_length: self.settings.path_length(),
-            full: every > 0 && self.iteration.0 % every == every - 1,
+            full: self.settings.is_full(self.iteration),
             rules: PathRules::default(),
             paces: self.paces(),
             edge_swaps: self.settings.edge_swaps,

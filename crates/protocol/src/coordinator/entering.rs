@@ -371,7 +371,10 @@ impl Coordinator {
             && let Some(named) = transfer.filter(|named| *named == join.transfer)
             && making.gives.is_some_and(|copied| copied != digest)
         {
-            let (from, keeper) = (making.from, join.donors.first().copied());
+            // The bits of a copy that steps are taken from were right: then others kept something else than they had sent, and the
+            // next try does without.
+            let is_copy = making.recipe.retracing.is_none();
+            let (from, keeper) = (making.from, join.donors.first().copied().filter(|_| is_copy));
             if let Some(keeper) = keeper {
                 self.forget_copy(stage, from, keeper);
             }
@@ -516,7 +519,8 @@ impl Coordinator {
         let lost_since_us = known.lost_since_us.take();
         if let (JoinKind::Rebuild(making), Some((_, state))) = (&join.kind, join.ready) {
             known.lineage += 1;
-            known.made_from = making.gives.is_none().then(|| (iteration, join.donors.clone()));
+            let mixes = !making.recipe.restores(stage);
+            known.made_from = mixes.then(|| (iteration, join.donors.clone()));
             let rebuild = Rebuild {
                 stage,
                 lineage: known.lineage,
@@ -525,6 +529,7 @@ impl Coordinator {
                 source_lineages: making.source_lineages.clone(),
                 state,
             };
+            known.restored.note(&rebuild);
             self.journal(Entry::Rebuilt(Box::new(rebuild)));
         }
         if let Some(since_us) = lost_since_us {

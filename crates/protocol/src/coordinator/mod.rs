@@ -17,6 +17,7 @@ mod placing;
 mod rebuilding;
 mod repair;
 mod restart;
+mod retracing;
 mod rollback;
 mod roster;
 mod saving;
@@ -35,6 +36,7 @@ pub use condense::condense;
 use copies::Frozen;
 use nodes::Nodes;
 use restart::Returning;
+use retracing::RestoredLineages;
 use roster::Role;
 use saving::Saving;
 use skipstone_recovery::Strategy;
@@ -127,6 +129,8 @@ struct Stage {
     said_by_lost: Vec<Digest>,
     /// Where it was made of other stages' states: the iteration at which it entered, and the nodes that gave them.
     made_from: Option<(Iteration, Vec<NodeId>)>,
+    /// What its last lineages go on from, where they do not start anew.
+    restored: RestoredLineages,
     /// Iterations in a row whose gradient was not finite.
     strikes: u32,
     /// Joiners in a row that were set aside because a task of theirs never ended.

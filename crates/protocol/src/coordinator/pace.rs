@@ -9,6 +9,7 @@ use super::attempt::AttemptState;
 use super::roster::{JoinKind, Node, Role};
 use crate::message::{Spent, ToWorker};
 use crate::statistics::Durations;
+use skipstone_recovery::{Recipe, Retracing};
 use skipstone_types::{Event, Iteration, NodeId, Pace, StageId};
 
 /// Iterations that a node's pace is taken from: few, so that it follows a change.
@@ -218,11 +219,15 @@ impl Coordinator {
         }
     }
 
-    /// In how many microbatches' time a joiner's longest task ends: one that learns its stage computes a microbatch in each step.
+    /// In how many microbatches' time a joiner's longest task ends: one that learns its stage computes a microbatch in each step,
+    /// one that retraces it those that it had computed.
     fn microbatches_of_joining(&self, joiner: NodeId) -> f64 {
         match self.nodes.join(joiner).map(|join| &join.kind) {
-            Some(JoinKind::Rebuild(making)) if !making.recipe.lessons().is_empty() => {
-                1.0 + making.recipe.matching.as_ref().map_or(0.0, |matching| f64::from(matching.steps))
+            Some(JoinKind::Rebuild(making)) if !making.teachers.is_empty() => {
+                let Recipe { matching, retracing, .. } = &making.recipe;
+                let steps = matching.as_ref().map_or(0.0, |matching| f64::from(matching.steps));
+                let retraced = retracing.iter().flat_map(Retracing::microbatches).count();
+                1.0 + steps + retraced as f64
             }
             _ => 1.0,
         }

@@ -3,7 +3,9 @@
 use super::Coordinator;
 use super::roster::{JoinKind, Making};
 use crate::message::Method;
-use skipstone_recovery::{Decision, LESSONS_MAX, Lesson, LossView, Recipe, StageView, StateFormat};
+use skipstone_recovery::{
+    Decision, LESSONS_MAX, Lesson, LossView, Recipe, Retracing, StageView, StateFormat,
+};
 use skipstone_types::{Event, Iteration, Microbatch, NodeId, StageId, Visit};
 
 impl Coordinator {
@@ -67,7 +69,7 @@ impl Coordinator {
             gives: None,
         };
         let kind = JoinKind::Rebuild(Box::new(making));
-        let lessons = recipe.lessons().len() as u32;
+        let lessons = teachers.len() as u32;
         self.log(Event::RebuildStarted { stage, node, sources, lessons });
         let method = Method::Rebuild { recipe, donors: donors.clone(), teachers };
         self.assign(node, stage, kind, method, donors, "rebuild");
@@ -77,7 +79,7 @@ impl Coordinator {
     /// the path still serve as they did, which are returned in the order of the lessons. A node that has failed once gets none, so
     /// that what can't be had is not asked for again.
     fn find_lessons(&self, node: NodeId, stage: StageId, recipe: &mut Recipe) -> Vec<(NodeId, NodeId)> {
-        let kept = self.strategy.keeps_activations() as usize;
+        let kept = self.strategy.iterations_kept() as usize;
         let Some(matching) = recipe.matching.as_mut() else { return Vec::new() };
         if self.nodes.get(&node).is_some_and(|node| node.failures > 0) {
             return Vec::new();
@@ -101,20 +103,31 @@ impl Coordinator {
         found.into_iter().map(|(_, teachers)| teachers).collect()
     }
 
-    /// The stage becomes again what its copy is.
-    fn restore(&mut self, node: NodeId, stage: StageId, recipe: Recipe) {
+    /// The stage becomes again what its copy is, and takes the steps again that it has taken since, if others kept what it takes.
+    fn restore(&mut self, node: NodeId, stage: StageId, mut recipe: Recipe) {
         let Some((keeper, copy)) = self.copy_of(stage, Some(node)) else { return };
         let sources = vec![(stage, 1.0)];
+        let (retraced, teachers) = self.steps_since(&copy, node);
+        let known = &self.stages[usize::from(stage.0)];
+        // In rounded numbers nobody knows what comes of it; and of a former lineage no digest is kept.
+        let gives = match retraced.last() {
+            None => Some(copy.state),
+            Some(last) if recipe.format.rounds() || last.lineage != known.lineage => None,
+            Some(last) => known.digests.get(&last.iteration.next()).copied(),
+        };
+        if !retraced.is_empty() {
+            recipe.retracing = Some(Retracing { copy: copy.state, iterations: retraced });
+        }
         let making = Making {
             recipe: recipe.clone(),
             from: copy.iteration,
             source_lineages: vec![copy.lineage],
-            teachers: Vec::new(),
-            gives: Some(copy.state),
+            teachers: teachers.clone(),
+            gives,
         };
         let kind = JoinKind::Rebuild(Box::new(making));
-        self.log(Event::RebuildStarted { stage, node, sources, lessons: 0 });
-        let method = Method::Rebuild { recipe, donors: vec![keeper], teachers: Vec::new() };
+        self.log(Event::RebuildStarted { stage, node, sources, lessons: teachers.len() as u32 });
+        let method = Method::Rebuild { recipe, donors: vec![keeper], teachers };
         self.assign(node, stage, kind, method, vec![keeper], "rebuild");
     }
 

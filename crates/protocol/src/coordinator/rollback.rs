@@ -7,6 +7,7 @@
 use super::copies::Copies;
 use super::guard::Doubts;
 use super::placing::Placing;
+use super::retracing::RestoredLineages;
 use super::{Base, Coordinator, GATHER_GRACE_US, Phase};
 use crate::command::CoordinatorCommand;
 use crate::journal::Entry;
@@ -96,6 +97,8 @@ impl Coordinator {
         for known in &mut self.stages {
             known.votes.clear();
             known.digests.clear();
+            // Lineages are counted anew.
+            known.restored = RestoredLineages::default();
             known.last_step = None;
             known.last_step_members = (Vec::new(), 0);
         }

@@ -212,6 +212,7 @@ impl Coordinator {
         known.digests.insert(iteration, state);
         let (lineage, since_us) = (known.lineage, known.lost_since_us.take().unwrap_or(now_us));
         let rebuild = Rebuild { stage, lineage, from, recipe, source_lineages: vec![copied], state };
+        known.restored.note(&rebuild);
         self.journal(Entry::Rebuilt(Box::new(rebuild)));
         let (kind, took_ms) = ("saved".to_owned(), now_us.saturating_sub(since_us) / 1000);
         self.log(Event::StageRebuilt { stage, kind, sources: vec![stage], took_ms, iteration });

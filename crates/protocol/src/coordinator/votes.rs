@@ -68,7 +68,7 @@ impl Coordinator {
     /// committed with it, since no iteration is before all have said what they hold before it.
     fn undo_rebuilds_from(&mut self, donor: NodeId) {
         let made = |join: &Join| {
-            matches!(&join.kind, JoinKind::Rebuild(making) if making.gives.is_none())
+            matches!(&join.kind, JoinKind::Rebuild(making) if !making.recipe.restores(join.stage))
                 && join.donors.contains(&donor)
         };
         let joining: Vec<_> =

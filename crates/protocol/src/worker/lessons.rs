@@ -1,27 +1,48 @@
-//! Activations of committed iterations: those that are kept for whoever makes a lost stage again, and those that are fetched for it.
+//! Boundary tensors of committed iterations: those that are kept for whoever makes a lost stage again, and those that are fetched for
+//! it.
 //!
-//! A lost stage's neighbours on the paths have what it was sent and what came from it. Who makes it again asks them, tensor by
-//! tensor; nobody has to be told before.
+//! A lost stage's neighbours on the paths have what it was sent, what came from it, and the gradients that came back to it. Who makes
+//! it again asks them, tensor by tensor; nobody has to be told before. A stage that learns to answer as it did wants the first two, one
+//! that is retraced from a copy the first and the last.
 
 use super::Worker;
 use super::passage::AttemptWork;
-use crate::message::{Activation, ToPeer, TransferId};
+use crate::message::{KeptTensor, ToPeer, TransferId};
 use crate::task::Handle;
-use skipstone_recovery::Lesson;
+use skipstone_recovery::{Lesson, Recipe, Strategy};
 use skipstone_types::{Attempt, Iteration, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Activations asked for and not yet here.
+/// Tensors asked for and not yet here.
 const WINDOW: usize = 8;
 
 /// What passed through a node in its last committed iterations.
 #[derive(Debug, Clone, Default)]
-pub(super) struct KeptActivations {
-    iterations: BTreeMap<Iteration, BTreeMap<(Lesson, Activation), Handle>>,
+pub(super) struct KeptTensors {
+    /// Of so many iterations.
+    limit: u64,
+    /// Whether what was made is kept, either way, in place of activations alone.
+    retraces: bool,
+    iterations: BTreeMap<Iteration, BTreeMap<(Lesson, KeptTensor), Handle>>,
 }
 
-impl KeptActivations {
-    fn get(&self, lesson: Lesson, which: Activation) -> Option<Handle> {
+impl KeptTensors {
+    /// Keeps what this strategy needs.
+    pub(super) fn keep_for(&mut self, strategy: &dyn Strategy) {
+        (self.limit, self.retraces) = (strategy.iterations_kept(), strategy.retraces());
+    }
+
+    /// Whether the activations that came are kept beyond their forward.
+    pub(super) fn takes_what_came(&self) -> bool {
+        self.limit > 0 && !self.retraces
+    }
+
+    /// Of how many iterations, at most.
+    pub(super) fn iterations_max(&self) -> usize {
+        self.limit as usize
+    }
+
+    fn get(&self, lesson: Lesson, which: KeptTensor) -> Option<Handle> {
         self.iterations.get(&lesson.iteration)?.get(&(lesson, which)).copied()
     }
 
@@ -36,29 +57,34 @@ impl KeptActivations {
     }
 }
 
-/// Lessons on their way to who makes a stage again: of each what the stage was sent, and what it made of it.
+/// Tensors on their way to who makes a stage again: of each microbatch what the stage was sent, and what it made of it or what
+/// gradient came back to it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Lessons {
     /// What is wanted, and of whom, in the order in which it is learned from.
-    wanted: Vec<(Lesson, Activation, NodeId)>,
+    wanted: Vec<(Lesson, KeptTensor, NodeId)>,
     asked: BTreeSet<usize>,
     here: BTreeMap<usize, Handle>,
 }
 
 impl Lessons {
-    /// These, each from the nodes before and after the stage on the microbatch's path.
-    pub(super) fn new(lessons: &[Lesson], teachers: &[(NodeId, NodeId)]) -> Self {
-        let both = |(lesson, (before, after)): (&Lesson, &(NodeId, NodeId))| {
-            [(*lesson, Activation::Made, *before), (*lesson, Activation::Came, *after)]
+    /// Those of this recipe, each from the nodes before and after the stage on the microbatch's path.
+    pub(super) fn of(recipe: &Recipe, teachers: &[(NodeId, NodeId)]) -> Self {
+        let second = if recipe.retracing.is_some() { KeptTensor::Returned } else { KeptTensor::Came };
+        let both = |(lesson, (before, after)): (Lesson, &(NodeId, NodeId))| {
+            [(lesson, KeptTensor::Made, *before), (lesson, second, *after)]
         };
-        Self { wanted: lessons.iter().zip(teachers).flat_map(both).collect(), ..Self::default() }
+        Self {
+            wanted: recipe.lessons().into_iter().zip(teachers).flat_map(both).collect(),
+            ..Self::default()
+        }
     }
 
     pub(super) fn is_complete(&self) -> bool {
         self.here.len() == self.wanted.len()
     }
 
-    /// What has arrived, in order: of each lesson what came to the stage, then what it made.
+    /// What has arrived, in order: of each microbatch what came to the stage, then the other.
     pub(super) fn handles(&self) -> impl Iterator<Item = Handle> {
         self.here.values().copied()
     }
@@ -68,7 +94,7 @@ impl Lessons {
     }
 
     /// What to ask for now, and of whom: as much as the window allows, and what is open with the node `again`.
-    fn requests(&mut self, again: Option<NodeId>) -> Vec<(NodeId, Lesson, Activation)> {
+    fn requests(&mut self, again: Option<NodeId>) -> Vec<(NodeId, Lesson, KeptTensor)> {
         let is_open = |index: &usize| !self.here.contains_key(index);
         let open: Vec<_> = self.asked.iter().copied().filter(is_open).collect();
         let mut now: Vec<_> =
@@ -84,8 +110,8 @@ impl Lessons {
         now.into_iter().map(request).collect()
     }
 
-    /// Takes an activation that is missing; false if it is not.
-    fn arrived(&mut self, from: NodeId, lesson: Lesson, which: Activation, tensor: Handle) -> bool {
+    /// Takes a tensor that is missing; false if it is not.
+    fn arrived(&mut self, from: NodeId, lesson: Lesson, which: KeptTensor, tensor: Handle) -> bool {
         let place = self.wanted.iter().position(|wanted| *wanted == (lesson, which, from));
         let Some(place) = place.filter(|place| !self.here.contains_key(place)) else { return false };
         self.asked.insert(place);
@@ -95,26 +121,21 @@ impl Lessons {
 }
 
 impl Worker {
-    /// Activations that are wanted for a stage which is made again.
+    /// Tensors that are wanted for a stage which is made again.
     pub(super) fn lessons_awaited(&self) -> usize {
         self.obtaining.as_ref().map_or(0, |obtaining| obtaining.lessons.wanted.len())
     }
 
-    /// Whether activations are kept beyond their attempt.
-    pub(super) fn keeps_activations(&self) -> bool {
-        self.iterations_kept > 0
-    }
-
     /// An attempt has committed: keeps what passed, and forgets the oldest.
-    pub(super) fn keep_activations(&mut self, of: (Iteration, Attempt)) {
-        let limit = self.iterations_kept as usize;
+    pub(super) fn keep_tensors(&mut self, of: (Iteration, Attempt)) {
+        let (limit, retraces) = (self.kept.iterations_max(), self.kept.retraces);
         let Some(work) = self.work.as_mut().filter(|work| (work.iteration, work.attempt) == of) else {
             return;
         };
         if limit == 0 {
             return;
         }
-        let kept = taken_from(work);
+        let kept = taken_from(work, retraces);
         let mut gone: Vec<Handle> = Vec::new();
         // A rollback may bring an iteration about again.
         let iterations = &mut self.kept.iterations;
@@ -141,18 +162,18 @@ impl Worker {
         from: NodeId,
         transfer: TransferId,
         lesson: Lesson,
-        which: Activation,
+        which: KeptTensor,
     ) {
         let kept = self.kept.get(lesson, which);
         self.send(from, ToPeer::Lesson { transfer, lesson, which }, kept);
     }
 
-    /// An activation that was asked for, or word that it is not there.
+    /// A tensor that was asked for, or word that it is not there.
     pub(super) fn on_lesson(
         &mut self,
         from: NodeId,
         transfer: TransferId,
-        (lesson, which): (Lesson, Activation),
+        (lesson, which): (Lesson, KeptTensor),
         payload: Option<Handle>,
     ) {
         let obtaining = self.obtaining.as_mut().filter(|obtaining| obtaining.transfer == transfer);
@@ -175,15 +196,22 @@ impl Worker {
     }
 }
 
-/// The activations of an attempt, which no longer has them.
-fn taken_from(work: &mut AttemptWork) -> BTreeMap<(Lesson, Activation), Handle> {
+/// The boundary tensors of an attempt, which no longer has them.
+fn taken_from(work: &mut AttemptWork, retraces: bool) -> BTreeMap<(Lesson, KeptTensor), Handle> {
     let iteration = work.iteration;
     let mut kept = BTreeMap::new();
     for (microbatch, passage) in &mut work.passages {
         let lesson = Lesson { iteration, microbatch: *microbatch };
-        let (came, made) = passage.take_activations();
-        kept.extend(came.map(|tensor| ((lesson, Activation::Came), tensor)));
-        kept.extend(made.map(|tensor| ((lesson, Activation::Made), tensor)));
+        let (came, made, returned) = if retraces {
+            let (made, returned) = passage.take_made();
+            (None, made, returned)
+        } else {
+            let (came, made) = passage.take_activations();
+            (came, made, None)
+        };
+        kept.extend(came.map(|tensor| ((lesson, KeptTensor::Came), tensor)));
+        kept.extend(made.map(|tensor| ((lesson, KeptTensor::Made), tensor)));
+        kept.extend(returned.map(|tensor| ((lesson, KeptTensor::Returned), tensor)));
     }
     kept
 }

@@ -21,7 +21,7 @@ use crate::record::CommitRecord;
 use crate::task::{Handle, Task};
 use compute::{Compute, Purpose};
 use copies::Copies;
-use lessons::KeptActivations;
+use lessons::KeptTensors;
 use passage::AttemptWork;
 pub use queues::Queue;
 use reduction::Reduction;
@@ -84,9 +84,7 @@ pub struct Worker {
     keeping: Option<(TransferId, Iteration)>,
     donations: BTreeMap<TransferId, Donation>,
     copies: Copies,
-    /// Iterations of which activations are kept, and those that are.
-    iterations_kept: u64,
-    kept: KeptActivations,
+    kept: KeptTensors,
     early_requests: Vec<(NodeId, TransferId, u32)>,
     /// The newest transfer that we were told of as a donor; requests for older ones come too late.
     newest_donation: Option<TransferId>,
@@ -126,8 +124,7 @@ impl Worker {
             keeping: None,
             donations: BTreeMap::new(),
             copies: Copies::default(),
-            iterations_kept: 0,
-            kept: KeptActivations::default(),
+            kept: KeptTensors::default(),
             early_requests: Vec::new(),
             newest_donation: None,
             saving: Saving::default(),
@@ -230,8 +227,9 @@ impl Worker {
             ToWorker::Welcome { node, settings, empty } => {
                 self.me = node;
                 // A strategy that is not known here keeps nothing, and its stages are made without lessons.
-                self.iterations_kept = skipstone_recovery::strategy(&settings.recovery)
-                    .map_or(0, |strategy| strategy.keeps_activations());
+                if let Ok(strategy) = skipstone_recovery::strategy(&settings.recovery) {
+                    self.kept.keep_for(strategy.as_ref());
+                }
                 self.settings = Some(settings);
                 if empty {
                     self.forget_everything();
@@ -362,7 +360,7 @@ impl Worker {
     fn commit(&mut self, record: Arc<CommitRecord>) {
         let iteration = record.iteration;
         if self.work.as_ref().is_some_and(|work| work.iteration <= iteration) {
-            self.keep_activations((iteration, record.attempt));
+            self.keep_tensors((iteration, record.attempt));
             self.end_attempt();
         }
         self.newest = self.newest.max((iteration.next(), Attempt(0)));

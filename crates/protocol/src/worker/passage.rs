@@ -67,6 +67,11 @@ impl Passage {
         (self.forward_in.take(), self.forward_out.take())
     }
 
+    /// What was made on either way, which it then no longer has.
+    pub(super) fn take_made(&mut self) -> (Option<Handle>, Option<Handle>) {
+        (self.forward_out.take(), self.backward_out.take())
+    }
+
     pub(super) fn handles(&self) -> impl Iterator<Item = Handle> {
         [self.forward_in, self.forward_out, self.saved, self.backward_in, self.backward_out]
             .into_iter()
@@ -404,7 +409,7 @@ impl Worker {
         outputs: Vec<Handle>,
         outcome: &Outcome,
     ) {
-        let (origin, keeps) = (self.is_origin(), self.keeps_activations());
+        let (origin, keeps) = (self.is_origin(), self.kept.takes_what_came());
         let Some((passage, additions)) = self
             .work
             .as_mut()

@@ -2,7 +2,7 @@
 
 use super::{EARLY_REQUESTS_MAX, LAG_ITERATIONS_MAX, Worker};
 use crate::message::COPIES_HELD_MAX;
-use skipstone_recovery::LESSONS_MAX;
+use skipstone_recovery::{LESSONS_MAX, RETRACED_MAX};
 
 /// Something that grows while a worker waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,8 +31,12 @@ impl Worker {
             // One to each that joins, and one to the keeper of a copy.
             queue("donations", self.donations.len(), nodes + 1),
             queue("copies of stages", self.copies.len(), COPIES_HELD_MAX),
-            queue("iterations of activations", self.kept.iterations(), self.iterations_kept as usize),
-            queue("activations to learn from", self.lessons_awaited(), 2 * LESSONS_MAX),
+            queue("iterations of boundary tensors", self.kept.iterations(), self.kept.iterations_max()),
+            queue(
+                "boundary tensors to rebuild with",
+                self.lessons_awaited(),
+                2 * LESSONS_MAX.max(RETRACED_MAX),
+            ),
             // A follower gives up when it lags further behind; a reduction may be under way beside.
             queue("commits to step", self.commits.len(), LAG_ITERATIONS_MAX),
             queue("reductions", self.reductions.len(), LAG_ITERATIONS_MAX + 1),

@@ -87,7 +87,7 @@ impl Worker {
             }
             Method::Copy { donors } => obtaining.sources.push(Pull::new(stage, StateFormat::F32, donors)),
             Method::Rebuild { recipe, donors, teachers } => {
-                obtaining.lessons = Lessons::new(recipe.lessons(), &teachers);
+                obtaining.lessons = Lessons::of(&recipe, &teachers);
                 let format = recipe.travels_as(stage);
                 obtaining.sources = recipe
                     .sources
@@ -243,6 +243,13 @@ impl Worker {
             self.copy_joined(transfer, outputs, digest);
             return;
         };
+        let retracing = obtaining.recipe.as_ref().and_then(|recipe| recipe.retracing.as_ref());
+        if retracing.is_some_and(|retracing| retracing.copy != digest) {
+            // What comes of it can't be compared with anything that is known.
+            self.drop_handles(outputs);
+            self.fail_obtaining(transfer, "the copy of the stage has other bits than were copied".to_owned());
+            return;
+        }
         let chunks = std::mem::take(&mut obtaining.sources[source].chunks);
         obtaining.sources[source].joined = outputs.first().copied();
         let copy = obtaining.recipe.is_none();

@@ -16,7 +16,7 @@ fn lessons(bench: &Bench, node: NodeId) -> (Vec<Lesson>, Vec<(NodeId, NodeId)>) 
     let (_, stage, method) = bench.last_assignment(node);
     let Method::Rebuild { recipe, teachers, .. } = method else { panic!("{method:?}") };
     assert_eq!(stage, StageId(2));
-    (recipe.lessons().to_vec(), teachers)
+    (recipe.lessons(), teachers)
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod lessons;
 mod pace;
 mod placing;
 mod restarting;
+mod retracing;
 mod saving;
 mod spot_checks;
 mod votes;
@@ -29,6 +30,7 @@ fn settings(replicas: u16, relay_stages: u16) -> Settings {
         steps: 3,
         skip: 0.0,
         full_every: 0,
+        full_last: 0,
         slots: 2,
         while_lost: WhileLost::Skip,
         recovery: "checkfree".to_owned(),
@@ -322,6 +324,19 @@ fn all_step(bench: &mut Bench, nodes: &[NodeId]) {
             stepped(bench, *node, stage, next, 100 + stage as u8);
         }
     }
+}
+
+#[test]
+fn whole_iterations_are_those_that_are_due_and_the_last_ones() {
+    let whole = Settings { steps: 10, full_every: 4, full_last: 3, ..settings(1, 2) };
+    let (mut bench, nodes) = Bench::started(&whole);
+    for _ in 0..10 {
+        run_iteration(&mut bench, &nodes);
+        all_step(&mut bench, &nodes);
+    }
+    let full: Vec<_> =
+        bench.problems.iter().filter(|problem| problem.full).map(|problem| problem.iteration.0).collect();
+    assert_eq!(full, [3, 7, 8, 9]);
 }
 
 #[test]

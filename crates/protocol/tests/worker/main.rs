@@ -23,6 +23,7 @@ fn settings() -> Box<Settings> {
         steps: 10,
         skip: 0.0,
         full_every: 0,
+        full_last: 0,
         slots: 1,
         while_lost: WhileLost::Skip,
         recovery: "checkfree".to_owned(),

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{Matching, StageView};
-use crate::{is_every_open, with_every};
+use crate::{is_open, with_option};
 
 fn stages(living: &[bool], norms: &[f64]) -> Vec<StageView> {
     living
@@ -163,9 +163,24 @@ fn a_copy_of_a_stage_is_taken_as_it_is() {
     assert_eq!(decide("checkfree", 2, Some(3)), decide("checkfree", 2, None));
     let every = |text: &str, stage| strategy(text).unwrap().copies_every(StageId(stage)).map(NonZeroU64::get);
     assert_eq!(every(DEFAULT_STRATEGY, 0), Some(8), "the least that a run chooses");
-    assert!(is_every_open(DEFAULT_STRATEGY) && !is_every_open("neighbour-snapshot:dtype=int8"));
-    assert_eq!(with_every(DEFAULT_STRATEGY, 31), "neighbour-snapshot:every=31,dtype=int8");
-    assert_eq!(with_every("checkfree", 31), "checkfree");
+    let all_open = format!("{DEFAULT_STRATEGY},retrace=auto");
+    assert!(is_open(DEFAULT_STRATEGY, "every") && !is_open(DEFAULT_STRATEGY, "retrace"));
+    for option in ["every", "retrace"] {
+        assert!(is_open(&all_open, option) && !is_open("neighbour-snapshot:dtype=int8", option));
+        assert!(!is_open("neighbour-snapshot:every=8,retrace=3", option));
+    }
+    let open = with_option(&all_open, "every", 31);
+    assert_eq!(open, "neighbour-snapshot:every=31,dtype=int8,retrace=auto");
+    assert_eq!(with_option(&open, "retrace", 9), "neighbour-snapshot:every=31,dtype=int8,retrace=9");
+    assert_eq!(with_option("checkfree", "every", 31), "checkfree");
+    let retraced = |text: &str| {
+        let strategy = strategy(text).unwrap();
+        (strategy.retraces(), strategy.iterations_kept())
+    };
+    assert_eq!(retraced(&all_open), (true, 16));
+    assert_eq!(retraced("neighbour-snapshot:retrace=3"), (true, 3));
+    assert_eq!(retraced("neighbour-snapshot"), (false, 0));
+    assert!(strategy("neighbour-snapshot:retrace=17").is_err());
     assert_eq!(every("neighbour-snapshot:every=1,origin=no", 1), Some(1));
     assert_eq!(every("neighbour-snapshot:every=1,origin=no", 0), None);
     assert_eq!(every("checkfree", 1), None);
@@ -314,7 +329,7 @@ fn matching_takes_steps_after_the_average_and_keeps_activations() {
     let decay = |text: &str| strategy(text).unwrap().rate_decay().map(std::num::NonZeroU64::get);
     let decays = ["match", "match:rate_decay=none", "match:rate_decay=7", "checkfree"].map(decay);
     assert_eq!(decays, [Some(10), None, Some(7), None]);
-    let kept = |text: &str| strategy(text).unwrap().keeps_activations();
+    let kept = |text: &str| strategy(text).unwrap().iterations_kept();
     assert_eq!((kept("match:kept=3"), kept("checkfree"), kept("neighbour-snapshot")), (3, 0, 0));
     for wrong in ["match:steps=0", "match:kept=17", "match:rate=0", "match:rate=nan", "checkfree:steps=3"] {
         assert!(strategy(wrong).is_err(), "{wrong}");

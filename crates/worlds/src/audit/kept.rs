@@ -4,7 +4,7 @@ use skipstone_protocol::{CommitRecord, Rebuild};
 use skipstone_types::{Iteration, StageId};
 use std::collections::BTreeMap;
 
-/// Where a lineage comes from: the lineage that was copied, and the iteration before which.
+/// Where a lineage comes from: the lineage that it goes on from, and the iteration before which.
 type Copied = (u32, Iteration);
 
 /// Lineages that were restored from copies, by stage and lineage.
@@ -15,8 +15,8 @@ impl Restored {
     /// Takes in how a stage was made again. After a rollback lineages are counted anew, so the last word counts.
     pub(super) fn note(&mut self, rebuild: &Rebuild) {
         let key = (rebuild.stage, rebuild.lineage);
-        match rebuild.source_lineages.first().filter(|_| rebuild.recipe.restores(rebuild.stage)) {
-            Some(lineage) => _ = self.0.insert(key, (*lineage, rebuild.from)),
+        match rebuild.goes_on_from() {
+            Some(copied) => _ = self.0.insert(key, copied),
             None => _ = self.0.remove(&key),
         }
     }

@@ -3,6 +3,7 @@
 use super::{ConfigError, RunConfig, RunShape};
 use serde::{Deserialize, Serialize};
 use skipstone_protocol::COPIES_HELD_MAX;
+use skipstone_recovery::Strategy;
 use skipstone_types::StageId;
 use std::fmt;
 
@@ -67,7 +68,10 @@ impl MemoryPlan {
         let smallest = relays().min().unwrap_or(1);
         let mut nodes = Vec::new();
         // The last save finds no step that would change the state.
-        let strategy = skipstone_recovery::strategy(&config.recovery)?;
+        // Options that don't fit each other are refused where they are checked; here slots, say, are still being looked for.
+        let recovery =
+            config.settings().map_or_else(|_| config.recovery.clone(), |settings| settings.recovery);
+        let strategy = skipstone_recovery::strategy(&recovery)?;
         let saves = config.save_every_s > 0.0 || strategy.saves_every().is_some();
         for (stage, replicas, count) in
             [(StageId::ORIGIN, of_origin, of_origin), (StageId(1), smallest, relays().sum())]
@@ -84,9 +88,7 @@ impl MemoryPlan {
                 gradients: estimate.gradients,
                 moments: estimate.moments,
                 slots: slots * estimate.saved_per_slot,
-                retained: boundaries_retained(strategy.keeps_activations())
-                    * microbatches
-                    * estimate.boundary,
+                retained: boundaries_retained(strategy.as_ref()) * microbatches * estimate.boundary,
                 reduce: estimate.gradients + exchanged,
                 workspace: estimate.workspace,
                 copies: 0,
@@ -154,10 +156,15 @@ impl fmt::Display for MemoryPlan {
     }
 }
 
-/// Boundary tensors that are kept of each microbatch: what was made each way, until the commit; and, where lost stages are learned from
-/// what passed in so many iterations, what came as well, and both of those iterations.
-fn boundaries_retained(iterations_kept: u64) -> u64 {
-    if iterations_kept == 0 { 2 } else { 3 + 2 * iterations_kept }
+/// Boundary tensors that are kept of each microbatch: what was made each way, until the commit; and, where lost stages are retraced
+/// with those of so many iterations, both of those too; where they are learned from what passed, what came as well, and both
+/// activations of those iterations.
+fn boundaries_retained(strategy: &dyn Strategy) -> u64 {
+    match strategy.iterations_kept() {
+        0 => 2,
+        kept if strategy.retraces() => 2 + 2 * kept,
+        kept => 3 + 2 * kept,
+    }
 }
 
 /// What copies take at most: of other stages' states as many as a node holds (`COPIES_HELD_MAX`: the copies that it keeps, and

@@ -88,6 +88,7 @@ fn model_of(
         steps: iterations,
         skip: 0.0,
         full_every: 0,
+        full_last: 0,
         slots: instance.nodes.iter().map(|node| node.memory).max().unwrap_or(1),
         while_lost: WhileLost::Skip,
         recovery: "checkfree".to_owned(),

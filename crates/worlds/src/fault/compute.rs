@@ -27,7 +27,7 @@ pub(crate) struct Rebuilt {
     pub(crate) stage: StageId,
     pub(crate) recipe: Recipe,
     pub(crate) sources: Vec<Origin>,
-    /// Of each lesson, what came to the stage and what it made of it.
+    /// Of each lesson, what came to the stage, and what it made of it or, where it is retraced, the gradient that came back.
     pub(crate) lessons: Vec<(Origin, Origin)>,
     pub(crate) state: Origin,
 }
@@ -299,7 +299,7 @@ pub(crate) fn run(
             let sources: Vec<_> = found.into_iter().map(|(_, origin)| origin).collect();
             let origin = match sources[..] {
                 // A copy gives the same bits again.
-                [only] if recipe.restores(*stage) => only,
+                [only] if recipe.restores(*stage) => made::retrace(only, recipe, &lessons),
                 _ => made::rebuild(*stage, recipe, &sources, &lessons),
             };
             let rebuilt = Rebuilt { stage: *stage, recipe: recipe.clone(), sources, lessons, state: origin };
@@ -309,17 +309,19 @@ pub(crate) fn run(
     }
 }
 
-/// What came to a lost stage and what it made of it, of each lesson in turn.
-fn lessons(recipe: &Recipe, activations: &[Value]) -> Result<Vec<(Origin, Origin)>, String> {
-    let of = |lesson: &Lesson, value: Value| match activation(value, lesson.microbatch)? {
+/// What came to a lost stage, and what it made of it or what gradient came back, of each lesson in turn.
+fn lessons(recipe: &Recipe, tensors: &[Value]) -> Result<Vec<(Origin, Origin)>, String> {
+    type Read = fn(Value, Microbatch) -> Result<(Iteration, Origin), String>;
+    let second: Read = if recipe.retracing.is_some() { gradient } else { activation };
+    let of = |lesson: Lesson, value: Value, read: Read| match read(value, lesson.microbatch)? {
         (iteration, origin) if iteration == lesson.iteration => Ok(origin),
-        (iteration, _) => Err(format!("an activation of {} is needed, not of {iteration}", lesson.iteration)),
+        (iteration, _) => Err(format!("a tensor of {} is needed, not of {iteration}", lesson.iteration)),
     };
     recipe
         .lessons()
-        .iter()
-        .zip(activations.chunks_exact(2))
-        .map(|(lesson, both)| Ok((of(lesson, both[0])?, of(lesson, both[1])?)))
+        .into_iter()
+        .zip(tensors.chunks_exact(2))
+        .map(|(lesson, both)| Ok((of(lesson, both[0], activation)?, of(lesson, both[1], second)?)))
         .collect()
 }
 

@@ -162,6 +162,7 @@ fn settings(seed: u64, options: &Options, random: &mut Random) -> Settings {
         steps,
         skip: *random.pick(&[0.0, 0.25, 0.33, 0.5]).unwrap_or(&0.0),
         full_every: *random.pick(&[0, 0, 1, 5]).unwrap_or(&0),
+        full_last: 0,
         slots: random.between(1, 4) as u32,
         while_lost: if random.chance(0.7) { WhileLost::Skip } else { WhileLost::Wait },
         recovery: draw_recovery(random),
@@ -183,7 +184,9 @@ fn settings(seed: u64, options: &Options, random: &mut Random) -> Settings {
         spot_checks: SpotChecks::OFF,
     };
     round_copies(&mut settings);
+    retrace_stages(&mut settings);
     wait_briefly(&mut settings);
+    end_whole(&mut settings);
     swap_edges(&mut settings);
     if settings.check().is_err() {
         settings.skip = 0.0;
@@ -212,11 +215,28 @@ fn round_copies(settings: &mut Settings) {
     }
 }
 
+/// Steps that restored stages take again, in two thirds of the runs that take copies; now and then nodes keep less than it takes. Drawn
+/// apart, as above.
+fn retrace_stages(settings: &mut Settings) {
+    let mut random = Random::new(settings.seed, 7);
+    if settings.recovery.starts_with("neighbour-snapshot") && random.chance(2.0 / 3.0) {
+        settings.recovery.push_str(&format!(",retrace={}", random.between(1, 16)));
+    }
+}
+
 /// Waits briefly for lost stages, as runs do by default, in two thirds of the runs that don't wait for them. Drawn apart, as above.
 fn wait_briefly(settings: &mut Settings) {
     let skips = settings.while_lost == WhileLost::Skip;
     if skips && Random::new(settings.seed, 5).chance(2.0 / 3.0) {
         settings.while_lost = WhileLost::Briefly;
+    }
+}
+
+/// Visits every stage in the last iterations, in every third run. Drawn apart, as above.
+fn end_whole(settings: &mut Settings) {
+    let mut random = Random::new(settings.seed, 8);
+    if random.chance(1.0 / 3.0) {
+        settings.full_last = random.between(1, 10);
     }
 }
 

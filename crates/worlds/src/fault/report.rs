@@ -28,6 +28,8 @@ pub struct Report {
     pub restored: u64,
     /// Stages that were made of others and learned from what neighbours had kept.
     pub learned: u64,
+    /// Stages that were restored from copies and took steps again that they had taken since.
+    pub retraced: u64,
     /// Stages that nobody served at the end, and that were saved as their copies were.
     pub saved_copies: u64,
     /// Times that a run went back to its last checkpoint.
@@ -110,6 +112,8 @@ pub struct SeedsReport {
     pub restored: u64,
     /// Stages that were made of others and learned from what neighbours had kept.
     pub learned: u64,
+    /// Stages that were restored from copies and took steps again that they had taken since.
+    pub retraced: u64,
     /// Stages that nobody served at the end, and that were saved as their copies were.
     pub saved_copies: u64,
     /// Times that a run went back to its last checkpoint.
@@ -158,6 +162,7 @@ impl SeedsReport {
                 self.copies += report.copies;
                 self.restored += report.restored;
                 self.learned += report.learned;
+                self.retraced += report.retraced;
                 self.saved_copies += report.saved_copies;
                 self.rolled_back += report.rolled_back;
                 self.repaired += report.repaired;

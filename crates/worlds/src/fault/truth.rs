@@ -52,9 +52,9 @@ pub(super) struct Truth {
     lineages: Vec<u32>,
     /// By how much sums of nodes that lie differ from what they should be, of the attempts that may still count.
     lies: BTreeMap<(Iteration, Attempt, NodeId), u64>,
-    /// What came to a stage and what it made of it, of every microbatch that passed through it in a committed iteration; none are
-    /// kept where the strategy has nobody learn from them.
-    passed: BTreeMap<(StageId, Lesson), (Origin, Origin)>,
+    /// What came to a stage, what it made of it and what gradient came back, of every microbatch that passed through it in a committed
+    /// iteration; none are kept where the strategy makes no stage again from them.
+    passed: BTreeMap<(StageId, Lesson), [Origin; 3]>,
     keeps_passed: bool,
     /// The last `state/` that was published.
     pub(super) published: Option<(Iteration, Vec<SavedStage>)>,
@@ -83,7 +83,7 @@ impl Truth {
             lies: BTreeMap::new(),
             passed: BTreeMap::new(),
             keeps_passed: skipstone_recovery::strategy(&settings.recovery)
-                .is_ok_and(|strategy| strategy.keeps_activations() > 0),
+                .is_ok_and(|strategy| strategy.iterations_kept() > 0),
             published: None,
         }
     }
@@ -95,7 +95,17 @@ impl Truth {
 
     /// Whether a microbatch came to a stage so in a committed iteration, and left it so.
     pub(super) fn has_passed(&self, stage: StageId, lesson: Lesson, (came, made): (Origin, Origin)) -> bool {
-        self.passed.get(&(stage, lesson)) == Some(&(came, made))
+        self.passed.get(&(stage, lesson)).is_some_and(|passed| passed[..2] == [came, made])
+    }
+
+    /// Whether a microbatch came to a stage so in a committed iteration, and its gradient came back so.
+    pub(super) fn has_returned(
+        &self,
+        stage: StageId,
+        lesson: Lesson,
+        (came, back): (Origin, Origin),
+    ) -> bool {
+        self.passed.get(&(stage, lesson)).is_some_and(|passed| [passed[0], passed[2]] == [came, back])
     }
 
     /// The stage that a node was last given.
@@ -273,16 +283,22 @@ pub(super) fn clip_factor(settings: &Settings, norm: f64) -> f64 {
     if max > 0.0 && norm > max { max / norm } else { 1.0 }
 }
 
-/// What came to each stage, and what it made of it, along the paths of a record.
-fn passed(record: &CommitRecord, states: &[Origin]) -> Vec<((StageId, Lesson), (Origin, Origin))> {
+/// What came to each stage, what it made of it, and what gradient came back, along the paths of a record.
+fn passed(record: &CommitRecord, states: &[Origin]) -> Vec<((StageId, Lesson), [Origin; 3])> {
     let iteration = record.iteration;
     let mut passed = Vec::new();
     for (microbatch, path) in (0..).map(Microbatch).zip(&record.paths) {
         let (mut activation, _) = made::embed(states[0], iteration, microbatch);
+        let mut visited = Vec::new();
         for visit in path.0.iter().skip(1) {
-            let (next, _) = made::forward(states[usize::from(visit.stage.0)], microbatch, activation);
-            passed.push(((visit.stage, Lesson { iteration, microbatch }), (activation, next)));
+            let (next, saved) = made::forward(states[usize::from(visit.stage.0)], microbatch, activation);
+            visited.push((visit.stage, activation, next, saved));
             activation = next;
+        }
+        let (mut gradient, _) = made::loss(states[0], iteration, microbatch, activation);
+        for (stage, came, made, saved) in visited.into_iter().rev() {
+            passed.push(((stage, Lesson { iteration, microbatch }), [came, made, gradient]));
+            gradient = made::backward(states[usize::from(stage.0)], saved, gradient).0;
         }
     }
     passed

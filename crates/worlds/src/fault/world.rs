@@ -287,9 +287,10 @@ impl World {
             Logged::RolledBack { .. } => self.report.rolled_back += 1,
             Logged::CopyKept { .. } => self.report.copies += 1,
             Logged::RebuildStarted { stage, sources, lessons, .. } => {
-                self.report.learned += u64::from(*lessons > 0);
                 let restores = sources.iter().any(|(source, _)| source == stage);
                 self.report.restored += u64::from(restores);
+                self.report.learned += u64::from(*lessons > 0 && !restores);
+                self.report.retraced += u64::from(*lessons > 0 && restores);
             }
             Logged::Repaired { .. } => self.report.repaired += 1,
             Logged::Hedged { .. } => self.report.hedged += 1,

@@ -100,6 +100,26 @@ fn a_stage_that_is_back_at_once_costs_nothing_where_it_is_waited_for_briefly() {
 }
 
 #[test]
+fn a_run_whose_lost_stages_take_their_steps_again_is_the_run_without_failures_bit_for_bit() {
+    let dir = tempfile::tempdir().unwrap();
+    let strategies = ["neighbour-snapshot:every=5,retrace=8", "neighbour-snapshot:every=5"];
+    let mut experiment = experiment(&strategies, &[0.06], &[1]);
+    experiment.run.while_lost = WhileLost::Wait;
+    let (results, _) = run(&experiment, dir.path(), 2);
+    let [calm, retraced, restored] = results.as_slice() else { panic!("{results:?}") };
+    let losses = |result: &ArmResult| -> Vec<_> {
+        result.points.iter().map(|point| (point.iteration, point.validation_loss.to_bits())).collect()
+    };
+    assert!(retraced.lost.len() > 2 && retraced.lost.len() == restored.lost.len(), "{retraced:?}");
+    assert_eq!(losses(retraced), losses(calm), "{:?}", retraced.lost);
+    assert_ne!(losses(restored), losses(calm), "its stages have forgotten up to five iterations each");
+    let away_s = |result: &ArmResult| -> f64 {
+        result.lost.iter().filter_map(|lost| Some(lost.back_s? - lost.at_s)).sum()
+    };
+    assert!(away_s(retraced) > away_s(restored), "what is computed again takes its time");
+}
+
+#[test]
 fn microbatches_as_they_come_make_shorter_iterations_and_the_same_bits_every_time() {
     let run_as = |deterministic: bool, threads: usize| {
         let dir = tempfile::tempdir().unwrap();

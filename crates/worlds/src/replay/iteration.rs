@@ -9,7 +9,7 @@
 
 use super::error::ReplayError;
 use super::machine::Machine;
-use super::needs::Needs;
+use super::needs::{Boundary, BoundaryKey, Needs};
 use skipstone_protocol::{Addition, CommitRecord, Handle, Outcome, StageRecord, Task};
 use skipstone_recovery::Lesson;
 use skipstone_types::{Digest, Microbatch, StageId};
@@ -169,6 +169,7 @@ impl<'a> Run<'a> {
         let previous = at.checked_sub(1).map(|previous| (previous, passing.path[previous]));
         let iteration = self.record.iteration;
         let failed = self.failed(stage);
+        self.keep_if_needed((stage, Lesson { iteration, microbatch }, Boundary::Returned), gradient)?;
         let sum = self.sum(queue)?;
         let machine = self.machine(stage);
         let state = machine.state().map_err(&failed)?;
@@ -298,12 +299,8 @@ impl<'a> Run<'a> {
             let (_, outputs) = machine.run(task, &inputs, 2).map_err(&failed)?;
             let [made, saved] = outputs[..] else { return Err(failed("no activation was made".to_owned())) };
             if let Some(input) = input {
-                let lesson = Lesson { iteration, microbatch };
-                let machine = &self.machines[usize::from(stage.0)];
-                if self.needs.wants_lesson(stage, lesson) {
-                    let both = machine.payload(input).and_then(|came| Ok((came, machine.payload(made)?)));
-                    self.needs.keep_lesson(stage, lesson, both.map_err(&failed)?);
-                }
+                self.keep_if_needed((stage, Lesson { iteration, microbatch }, Boundary::Came), input)?;
+                self.keep_if_needed((stage, Lesson { iteration, microbatch }, Boundary::Made), made)?;
                 self.machine(stage).forget(&[input]);
             }
             *kept = Some(saved);
@@ -311,6 +308,15 @@ impl<'a> Run<'a> {
         }
         let failed = self.failed(StageId::ORIGIN);
         activation.map(|(_, tensor)| tensor).ok_or_else(|| failed("a path is empty".to_owned()))
+    }
+
+    /// A boundary tensor that a stage is made again with later is kept, as it was sent.
+    fn keep_if_needed(&mut self, key: BoundaryKey, tensor: Handle) -> Result<(), ReplayError> {
+        if self.needs.wants_boundary(key) {
+            let payload = self.machines[usize::from(key.0.0)].payload(tensor);
+            self.needs.keep_boundary(key, payload.map_err(self.failed(key.0))?);
+        }
+        Ok(())
     }
 
     /// The activation that a loss is computed from: all forwards, unless they were run ahead.

@@ -18,7 +18,7 @@ use crate::live::publish::StateManifest;
 use crate::live::store::{EngineSetup, Feed};
 use iteration::{Computed, Run};
 use machine::Machine;
-use needs::Needs;
+use needs::{Needs, boundaries_of};
 use serde::Serialize;
 use skipstone_protocol::{CommitRecord, Entry, Rebuild, SavedStage, Task};
 use skipstone_recovery::Lesson;
@@ -220,18 +220,17 @@ impl<'a> Replay<'a> {
             })?;
             sources.push(state);
         }
-        let mut lessons = Vec::new();
-        for lesson in rebuild.recipe.lessons() {
-            let (came, made) = self.needs.take_lesson(stage, *lesson).ok_or_else(|| {
-                let Lesson { iteration: of, microbatch } = lesson;
-                let why = format!("it was learned from {microbatch} of {of}, which never passed through it");
+        let mut boundaries = Vec::new();
+        for key in boundaries_of(rebuild) {
+            boundaries.push(self.needs.take_boundary(key).ok_or_else(|| {
+                let Lesson { iteration: of, microbatch } = key.1;
+                let why = format!("it was made from {microbatch} of {of}, which never passed through it");
                 ReplayError::Impossible { iteration, stage, why }
-            })?;
-            lessons.extend([came, made]);
+            })?);
         }
         let machine = self.machine(stage)?;
         let mut inputs: Vec<_> = sources.into_iter().map(|state| machine.adopt(state)).collect();
-        for payload in lessons {
+        for payload in boundaries {
             let tensor = machine.receive(payload);
             inputs.push(tensor.map_err(|why| ReplayError::Computation { iteration, stage, why })?);
         }

@@ -2,7 +2,7 @@
 
 use crate::live::store::StageState;
 use skipstone_net::Payload;
-use skipstone_protocol::Entry;
+use skipstone_protocol::{Entry, Rebuild};
 use skipstone_recovery::Lesson;
 use skipstone_types::{Iteration, StageId};
 use std::collections::BTreeMap;
@@ -10,9 +10,6 @@ use std::sync::Arc;
 
 /// A stage's state before an iteration, in a lineage.
 pub(super) type Key = (StageId, u32, Iteration);
-
-/// The two activations of a lesson, as they were sent.
-pub(super) type LessonPayloads = (Payload, Payload);
 
 /// What is needed later, and what of it is there.
 struct Wanted<K, V> {
@@ -46,14 +43,28 @@ impl<K: Ord + Copy, V: Clone> Wanted<K, V> {
     }
 }
 
-/// States needed later, and those of them that are there; the same of lessons: what came to a stage, and what it made of it.
+/// Which boundary tensor of a microbatch that passed through a stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Boundary {
+    /// The activation that came to it.
+    Came,
+    /// The activation that it made of it.
+    Made,
+    /// The gradient that came back.
+    Returned,
+}
+
+/// Names a boundary tensor of a stage.
+pub(super) type BoundaryKey = (StageId, Lesson, Boundary);
+
+/// States needed later, and those of them that are there; the same of boundary tensors, as they were sent.
 ///
 /// A rollback may bring the same key about again, with other bits: then the newer one counts, as whoever asks next is
 /// of the newer generation.
 #[derive(Default)]
 pub(super) struct Needs {
     states: Wanted<Key, Arc<StageState>>,
-    lessons: Wanted<(StageId, Lesson), LessonPayloads>,
+    boundaries: Wanted<BoundaryKey, Payload>,
 }
 
 impl Needs {
@@ -61,8 +72,8 @@ impl Needs {
         let mut needs = Self::default();
         for entry in entries {
             if let Entry::Rebuilt(rebuild) = entry {
-                for lesson in rebuild.recipe.lessons() {
-                    needs.lessons.want((rebuild.stage, *lesson));
+                for key in boundaries_of(rebuild) {
+                    needs.boundaries.want(key);
                 }
             }
             let keys: Vec<Key> = match entry {
@@ -99,17 +110,24 @@ impl Needs {
         self.states.take(key)
     }
 
-    /// Whether what came to a stage, and what it made of it, is needed later.
-    pub(super) fn wants_lesson(&self, stage: StageId, lesson: Lesson) -> bool {
-        self.lessons.wanted.contains_key(&(stage, lesson))
+    /// Whether this boundary tensor is needed later.
+    pub(super) fn wants_boundary(&self, key: BoundaryKey) -> bool {
+        self.boundaries.wanted.contains_key(&key)
     }
 
-    pub(super) fn keep_lesson(&mut self, stage: StageId, lesson: Lesson, payloads: LessonPayloads) {
-        self.lessons.kept.insert((stage, lesson), payloads);
+    pub(super) fn keep_boundary(&mut self, key: BoundaryKey, payload: Payload) {
+        self.boundaries.kept.insert(key, payload);
     }
 
-    /// A lesson that was kept.
-    pub(super) fn take_lesson(&mut self, stage: StageId, lesson: Lesson) -> Option<LessonPayloads> {
-        self.lessons.take((stage, lesson))
+    /// A boundary tensor that was kept.
+    pub(super) fn take_boundary(&mut self, key: BoundaryKey) -> Option<Payload> {
+        self.boundaries.take(key)
     }
+}
+
+/// The boundary tensors that a stage was made again with, in the order in which its task takes them.
+pub(super) fn boundaries_of(rebuild: &Rebuild) -> Vec<BoundaryKey> {
+    let second = if rebuild.recipe.retracing.is_some() { Boundary::Returned } else { Boundary::Made };
+    let lessons = rebuild.recipe.lessons().into_iter();
+    lessons.flat_map(|lesson| [Boundary::Came, second].map(|which| (rebuild.stage, lesson, which))).collect()
 }

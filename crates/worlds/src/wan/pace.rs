@@ -5,6 +5,7 @@ use crate::config::{ConfigError, RunConfig};
 use serde::{Deserialize, Serialize};
 use skipstone_observe::PaceTruth;
 use skipstone_protocol::Task;
+use skipstone_recovery::Recipe;
 use std::time::Duration;
 
 /// The value of `--pace` that stands for the speeds of the `--wan` table.
@@ -94,6 +95,9 @@ impl TaskTimes {
             Task::Embed { .. } => self.embed_us,
             Task::EmbedBackward { .. } => self.embed_backward_us,
             Task::Loss { .. } => self.loss_us,
+            Task::Rebuild { recipe: Recipe { retracing: Some(retracing), .. }, .. } => {
+                retracing.microbatches().count() as u64 * (self.forward_us + self.backward_us)
+            }
             // A forward and a backward of a sequence a step.
             Task::Rebuild { recipe, .. } if !recipe.lessons().is_empty() => {
                 let steps = recipe.matching.as_ref().map_or(0, |matching| u64::from(matching.steps));

@@ -4,7 +4,7 @@ use super::swarm::{VOCABULARY, engine_setup, feed, small};
 use skipstone_model::StageLayout;
 use skipstone_protocol::{Handle, Outcome, Task, TaskId};
 use skipstone_recovery::StateFormat::{self, F32};
-use skipstone_recovery::{Lesson, Matching, Moments, Recipe, Source};
+use skipstone_recovery::{Lesson, Matching, Moments, Recipe, Retraced, Retracing, Source};
 use skipstone_types::{Iteration, Microbatch, StageId};
 use skipstone_worlds::live::store::{
     CHUNK_VALUES, Engine, Flat, StageState, StateWriter, Tensor, TensorStore, WriteJob, stage_path,
@@ -226,6 +226,7 @@ fn a_stage_is_rebuilt_from_neighbours_and_from_the_origin_s_layers() {
         learning_rate_factor: 1.1,
         format: F32,
         matching: None,
+        retracing: None,
     };
     bench.run(Task::Rebuild { stage: StageId(1), recipe }, &[0, 2], &[9]);
     let [origin, above, rebuilt] = [0, 2, 9].map(|handle| bench.store.state(Handle(handle)).unwrap());
@@ -287,6 +288,7 @@ fn a_rebuilt_stage_learns_to_answer_as_the_lost_one_did() {
         learning_rate_factor: 1.0,
         format: F32,
         matching: Some(Matching { steps, rate, lessons: lessons(count) }),
+        retracing: None,
     };
     let activations = [Handle::RECEIVED, 10, Handle::RECEIVED + 1, 11];
     let mut rebuild = |to: u64, recipe: Recipe| {
@@ -312,4 +314,64 @@ fn a_rebuilt_stage_learns_to_answer_as_the_lost_one_did() {
     let recipe = recipe(3, 1e-3, 1);
     let made = bench.run(Task::Rebuild { stage: lost, recipe }, &[1, Handle::RECEIVED, short.0], &[500]);
     assert!(matches!(&made, Outcome::Failed { why } if why.contains("no activation")), "{made:?}");
+}
+
+/// A relay stage takes two steps; from a copy of what it was before them, and what passed through it, it takes them again.
+#[test]
+fn a_restored_stage_takes_its_steps_again_to_the_same_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::new(dir.path());
+    let shape = small(2, 1, 1).shape(VOCABULARY).unwrap();
+    let stage = StageId(1);
+    let Outcome::State { digest: copied } = bench.run(Task::Initialise { stage }, &[], &[1]) else {
+        panic!("a state is made")
+    };
+    // A copy of it, and itself, which steps.
+    bench.run(Task::Freeze { format: F32 }, &[1], &[0]);
+    let values = shape.tokens() * shape.model.hidden_size;
+    let (learning_rate, clip_factor) = (1e-2, 0.5);
+    let (mut tensors, mut iterations, mut state, mut stepped) = (Vec::new(), Vec::new(), 1, Vec::new());
+    for iteration in 0..2_u64 {
+        let base = 100 * (iteration + 1);
+        bench.run(Task::NewSum, &[state], &[base]);
+        // The order in which they were added.
+        let microbatches = [1_u32, 0].map(Microbatch);
+        for microbatch in microbatches {
+            let of = |phase: f32| -> Vec<f32> {
+                let shift = phase + 17.0 * microbatch.0 as f32 + 5.0 * iteration as f32;
+                (0..values).map(|at| ((at as f32 + shift) * 0.37).sin()).collect()
+            };
+            let mut receive =
+                |values: Vec<f32>| bench.store.receive(skipstone_net::Payload::F32(values.into())).unwrap().0;
+            let (came, back) = (receive(of(0.0)), receive(of(0.5)));
+            let at = base + 10 * u64::from(microbatch.0) + 1;
+            bench.run(Task::Forward { microbatch }, &[state, came], &[at, at + 1]);
+            bench.run(Task::Backward { microbatch }, &[state, at + 1, back, base], &[at + 2]);
+            tensors.extend([came, back]);
+        }
+        bench.run(Task::Part { index: 0, count: 1 }, &[base], &[base + 50]);
+        bench.run(Task::Sum { microbatches: 2 }, &[base + 50], &[base + 51]);
+        bench.run(Task::Assemble, &[base + 51], &[base + 52]);
+        let iteration = Iteration(iteration);
+        let step = Task::Step { iteration, learning_rate, clip_factor };
+        stepped.push(bench.run(step, &[state, base + 52], &[base + 60]));
+        state = base + 60;
+        let shares = vec![microbatches.to_vec()];
+        iterations.push(Retraced { iteration, lineage: 0, shares, learning_rate, clip_factor });
+    }
+    let recipe = |iterations: &[Retraced]| Recipe {
+        retracing: Some(Retracing { copy: copied, iterations: iterations.to_vec() }),
+        ..Recipe::restore(stage, F32)
+    };
+    let inputs: Vec<u64> = std::iter::once(0).chain(tensors).collect();
+    let mut retrace =
+        |recipe: Recipe, inputs: &[u64], to: u64| bench.run(Task::Rebuild { stage, recipe }, inputs, &[to]);
+    assert_eq!(retrace(recipe(&iterations[..1]), &inputs[..5], 900), stepped[0], "one of the steps");
+    assert_eq!(retrace(recipe(&iterations), &inputs, 901), stepped[1]);
+    let mut other = iterations.clone();
+    other[1].shares[0].reverse();
+    assert!(matches!(retrace(recipe(&other), &inputs, 902), Outcome::State { .. }));
+    // What does not fit spoils the transfer, not the process.
+    let short = retrace(recipe(&iterations), &inputs[..7], 903);
+    assert!(matches!(&short, Outcome::Failed { why } if why.contains("computed again")), "{short:?}");
 }

@@ -1,9 +1,10 @@
-//! A node keeps a bounded number of tensors, and nothing of an attempt that is over but the activations that others may learn from.
+//! A node keeps a bounded number of tensors, and nothing of an attempt that is over but what others may make a
+//! lost stage again from.
 
 use super::{Invariant, Observation};
 use crate::fault::truth::Truth;
-use crate::fault::value::{Kind, Value};
-use skipstone_recovery::LESSONS_MAX;
+use crate::fault::value::Kind;
+use skipstone_recovery::{LESSONS_MAX, RETRACED_MAX};
 use skipstone_types::Settings;
 
 /// See the file's name.
@@ -13,7 +14,7 @@ pub(super) struct HandlesBounded {
     reductions: usize,
     states: usize,
     sums: usize,
-    /// Activations of past attempts.
+    /// Boundary tensors of past attempts.
     lessons: usize,
 }
 
@@ -50,8 +51,8 @@ impl Invariant for HandlesBounded {
         let left = store.entries().find(|(_, entry)| {
             let of_attempt = matches!(entry.value.kind(), Kind::Boundary | Kind::Saved | Kind::Sum);
             let is_past = of_attempt && entry.birth < *attempt;
-            let is_lesson =
-                is_past && matches!(entry.value, Value::Activation { .. }) && lessons < self.lessons;
+            let is_boundary = entry.value.kind() == Kind::Boundary;
+            let is_lesson = is_past && is_boundary && lessons < self.lessons;
             lessons += usize::from(is_lesson);
             is_past && !is_lesson
         });
@@ -69,9 +70,10 @@ impl HandlesBounded {
         let microbatches = settings.microbatches as usize;
         let replicas = usize::from(settings.replicas).max(settings.nodes());
         let kept = skipstone_recovery::strategy(&settings.recovery)
-            .map_or(0, |strategy| strategy.keeps_activations() as usize);
-        // One each way of every microbatch of the iterations that are kept; or, of who makes a stage again, what it is sent for that.
-        let lessons = if kept == 0 { 0 } else { (2 * kept * microbatches).max(2 * LESSONS_MAX) };
+            .map_or(0, |strategy| strategy.iterations_kept() as usize);
+        // Two of every microbatch of the iterations that are kept; or, of who makes a stage again, what it is sent for that.
+        let lessons =
+            if kept == 0 { 0 } else { (2 * kept * microbatches).max(2 * LESSONS_MAX.max(RETRACED_MAX)) };
         Self {
             // Four of each microbatch are kept to be sent again; frames that came early are as many again.
             boundaries: 5 * microbatches + 8 * microbatches + 64 + lessons,

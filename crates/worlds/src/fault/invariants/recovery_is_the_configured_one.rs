@@ -2,10 +2,12 @@
 
 use super::{Invariant, Observation};
 use crate::fault::compute::Rebuilt;
-use crate::fault::provenance as made;
+use crate::fault::provenance::{self as made, Origin};
 use crate::fault::truth::Truth;
 use skipstone_protocol::Entry;
-use skipstone_recovery::{Decision, LESSONS_MAX, LossView, Matching, Recipe, StageView};
+use skipstone_recovery::{
+    Decision, LESSONS_MAX, Lesson, LossView, Matching, RETRACED_MAX, Recipe, Retraced, StageView,
+};
 use skipstone_types::{Digest, Iteration, StageId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -61,15 +63,22 @@ impl Invariant for RecoveryIsTheConfiguredOne {
 
 fn check(rebuilt: &Rebuilt, truth: &Truth, until: usize) -> Result<(), String> {
     let Rebuilt { stage, recipe, sources, lessons, .. } = rebuilt;
-    let mut learned = recipe.lessons().iter().zip(lessons);
-    if let Some((lesson, _)) =
-        learned.find(|(lesson, activations)| !truth.has_passed(*stage, **lesson, **activations))
-    {
-        return Err(format!("{stage} is learned from {lesson:?}, which never passed through it so"));
+    let retraces = recipe.retracing.is_some();
+    let passed = |(lesson, tensors): &(Lesson, &(Origin, Origin))| {
+        if retraces {
+            truth.has_returned(*stage, *lesson, **tensors)
+        } else {
+            truth.has_passed(*stage, *lesson, **tensors)
+        }
+    };
+    let mut learned = recipe.lessons().into_iter().zip(lessons);
+    if let Some((lesson, _)) = learned.find(|lesson| !passed(lesson)) {
+        return Err(format!("{stage} is made from {lesson:?}, which never passed through it so"));
     }
-    if recipe.lessons().len() > LESSONS_MAX {
-        return Err(format!("{stage} is learned from {} lessons", recipe.lessons().len()));
+    if lessons.len() > if retraces { RETRACED_MAX } else { LESSONS_MAX } {
+        return Err(format!("{stage} is made from {} microbatches", lessons.len()));
     }
+    check_retraced(rebuilt, truth)?;
     // States repeat while a stage stands still, so several iterations may fit.
     let fits = |t: &usize| {
         let mut found = recipe.sources.iter().zip(sources);
@@ -89,11 +98,39 @@ fn check(rebuilt: &Rebuilt, truth: &Truth, until: usize) -> Result<(), String> {
     }
 }
 
+/// Who takes steps again takes those that were taken, all up to some iteration; of a copy that is not rounded they make what the stage
+/// was then.
+fn check_retraced(rebuilt: &Rebuilt, truth: &Truth) -> Result<(), String> {
+    let Rebuilt { stage, recipe, state, .. } = rebuilt;
+    let Some(retracing) = &recipe.retracing else { return Ok(()) };
+    let was_taken = |retraced: &Retraced| {
+        let record = truth.records.get(retraced.iteration.0 as usize);
+        let part = record.and_then(|record| Some((record.learning_rate, record.stage(*stage)?)));
+        part.is_some_and(|(learning_rate, part)| {
+            let shares = part.shares.iter().map(|share| &share.microbatches);
+            part.step
+                && shares.eq(&retraced.shares)
+                && (learning_rate, part.clip_factor) == (retraced.learning_rate, retraced.clip_factor)
+        })
+    };
+    if let Some(other) = retracing.iterations.iter().find(|retraced| !was_taken(retraced)) {
+        return Err(format!("{stage} takes a step again that it never took: {other:?}"));
+    }
+    let Some(last) = retracing.iterations.last() else {
+        return Err(format!("{stage} is to take no step again"));
+    };
+    let is_exact = !recipe.format.rounds();
+    if is_exact && !truth.served(*stage, last.iteration.next(), made::digest(*state)) {
+        return Err(format!("{stage} takes its steps again, up to {last:?}, and is not what it was"));
+    }
+    Ok(())
+}
+
 /// Which lessons there are depends on who lives.
 fn without_lessons(recipe: &Recipe) -> Recipe {
     let matching = recipe.matching.as_ref();
     let matching = matching.map(|matching| Matching { lessons: Vec::new(), ..matching.clone() });
-    Recipe { matching, ..recipe.clone() }
+    Recipe { matching, retracing: None, ..recipe.clone() }
 }
 
 /// Whether the strategy gives this recipe for any set of living stages: only the nearest ones matter.

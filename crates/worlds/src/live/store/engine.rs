@@ -26,7 +26,7 @@ const LIE: f32 = 1e-3;
 
 /// Computes tasks for one node.
 pub struct Engine {
-    setup: EngineSetup,
+    pub(super) setup: EngineSetup,
     digest: String,
     pool: ComputePool,
     /// The stage computed last, with its buffers.
@@ -44,7 +44,7 @@ impl std::fmt::Debug for Engine {
 }
 
 /// What a task makes: its outcome and its outputs, in order.
-type Made = Result<(Outcome, Vec<Tensor>), String>;
+pub(super) type Made = Result<(Outcome, Vec<Tensor>), String>;
 
 impl Engine {
     /// An engine with `setup.threads` threads of its own. Without a `feed` the token file is read when it is needed.
@@ -137,7 +137,7 @@ impl Engine {
     }
 
     /// A buffer with arbitrary contents.
-    fn buffer(&mut self, len: usize) -> Vec<f32> {
+    pub(super) fn buffer(&mut self, len: usize) -> Vec<f32> {
         match self.spare.iter().position(|spare| spare.len() == len) {
             Some(index) => self.spare.swap_remove(index),
             None => vec![0.0; len],
@@ -154,7 +154,7 @@ impl Engine {
         StageLayout::of(&self.setup.shape.model, &self.setup.shape.stage_spec(stage))
     }
 
-    fn backend(&mut self, stage: StageId) -> Result<&mut CpuBackend, String> {
+    pub(super) fn backend(&mut self, stage: StageId) -> Result<&mut CpuBackend, String> {
         if self.backend.as_ref().is_none_or(|(served, _)| *served != stage) {
             let spec = self.setup.shape.stage_spec(stage);
             let backend = CpuBackend::with_pool(&self.setup.shape.model, spec, self.pool.clone())
@@ -308,7 +308,7 @@ impl Engine {
     }
 
     /// A part of a sum, as it travels to whoever adds it up.
-    fn rounded(&mut self, part: Flat) -> Flat {
+    pub(super) fn rounded(&mut self, part: Flat) -> Flat {
         if self.setup.reduce.is_f32() {
             return part;
         }
@@ -319,7 +319,7 @@ impl Engine {
     }
 
     /// Adds parts up in their order, in double precision, and divides by the tokens that reached the stage.
-    fn sum(&mut self, inputs: &[Option<Tensor>], microbatches: u32) -> Made {
+    pub(super) fn sum(&mut self, inputs: &[Option<Tensor>], microbatches: u32) -> Made {
         let tokens = f64::from(microbatches) * self.setup.shape.tokens() as f64;
         let parts = (0..inputs.len())
             .map(|index| flat(inputs, index).map(|part| (part.as_slice(), 1.0 / tokens)))
@@ -330,7 +330,12 @@ impl Engine {
         Ok((Outcome::Done, vec![Tensor::Flat(Flat::new(sum))]))
     }
 
-    fn step(&mut self, inputs: &mut [Option<Tensor>], learning_rate: f64, clip_factor: f64) -> Made {
+    pub(super) fn step(
+        &mut self,
+        inputs: &mut [Option<Tensor>],
+        learning_rate: f64,
+        clip_factor: f64,
+    ) -> Made {
         let Some(Tensor::State(mut state)) = inputs.get_mut(0).and_then(Option::take) else {
             return Err("input 0 is not a state".to_owned());
         };
@@ -367,7 +372,13 @@ impl Engine {
     /// A lost stage from the states of others, layer by layer.
     fn rebuild(&mut self, inputs: &[Option<Tensor>], stage: StageId, recipe: &Recipe) -> Made {
         if recipe.restores(stage) {
-            return restore(inputs, stage, recipe.format);
+            let (outcome, restored) = restore(inputs, stage, recipe.format)?;
+            return match (&recipe.retracing, restored.first()) {
+                (Some(retracing), Some(Tensor::State(state))) => {
+                    self.retrace(state.clone(), retracing, &inputs[1..])
+                }
+                _ => Ok((outcome, restored)),
+            };
         }
         let mut new = self.initial(stage);
         let (needed, lessons) = (recipe.sources.len(), recipe.lessons().len());

@@ -11,6 +11,7 @@ mod inputs;
 mod learn;
 mod packed;
 mod recycle;
+mod retrace;
 mod run_files;
 mod setup;
 mod state;
