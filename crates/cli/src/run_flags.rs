@@ -83,8 +83,8 @@ pub(crate) struct RunFlags {
     /// Where to compute; this version: cpu
     #[arg(long, value_name = "cpu", help_heading = "Swarm")]
     device: Option<String>,
-    /// How a stage without a living replica is made again: neighbour-snapshot (from a copy that nodes of other stages keep; with
-    /// retrace it then computes again what it had computed since, from what its neighbours kept), checkfree (from its neighbours; no
+    /// How a stage without a living replica is made again: neighbour-snapshot (from a copy that nodes of other stages keep, the
+    /// origin too, for a few per cent more bytes; with retrace it then computes again what it had computed since, from what its neighbours kept), checkfree (from its neighbours; no
     /// bytes in calm times), match (the same, and then it learns from what its neighbours kept), checkfree+, uniform, copy, random or
     /// checkpoint, with options as in neighbour-snapshot:every=10 or
     /// checkfree:norm=l2-squared,moments=mix [default: neighbour-snapshot:every=auto,dtype=int8]
@@ -98,8 +98,8 @@ pub(crate) struct RunFlags {
     /// nodes or more; 0 = never [default: 100 with --listen, else 0]
     #[arg(long, value_name = "N", help_heading = "Recovery")]
     spot_check_every: Option<u64>,
-    /// Meanwhile: skip trains around the hole; wait waits; briefly waits for a quarter of an iteration, 5 s at most, and
-    /// then goes around it [default: briefly]
+    /// Meanwhile: skip trains around the hole; wait waits; briefly waits for a quarter of an iteration, 5 s at most (for a stage that
+    /// learns or computes again, eight iterations' time), and then goes around it [default: briefly]
     #[arg(long, value_name = "briefly|skip|wait", value_parser = parse_while_lost, help_heading = "Recovery")]
     while_lost: Option<WhileLost>,
     /// Kill nodes: a rate per node and hour (16%/h), an interval (every 20s), or a trace: JSON lines, or a spot market's

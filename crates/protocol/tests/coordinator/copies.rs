@@ -174,17 +174,7 @@ fn the_next_coordinator_knows_a_copy_when_its_keeper_comes() {
 /// Every copy that is asked for and not yet here arrives, with the right bits: the keepers, and what each keeps now. Nodes of a stage
 /// hold the digest 100 + stage.
 fn all_arrive(bench: &mut Bench) -> Vec<(NodeId, StageId)> {
-    let asked: Vec<_> = bench
-        .sent
-        .iter()
-        .filter_map(|(to, message)| match message {
-            ToWorker::KeepCopy { transfer, stage, iteration, .. } => {
-                Some((*to, *transfer, *stage, *iteration))
-            }
-            _ => None,
-        })
-        .collect();
-    bench.sent.retain(|(_, message)| !matches!(message, ToWorker::KeepCopy { .. }));
+    let asked = bench.take_asked_copies();
     for (keeper, transfer, stage, iteration) in asked.iter().copied() {
         let digest = Digest([100 + stage.0 as u8; 32]);
         bench.says(keeper, ToCoordinator::CopyKept { transfer, stage, iteration, digest });

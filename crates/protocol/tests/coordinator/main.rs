@@ -109,6 +109,19 @@ impl Bench {
         bench
     }
 
+    /// The copies that were asked for since this was last called: keeper, transfer, stage and iteration.
+    fn take_asked_copies(&mut self) -> Vec<(NodeId, TransferId, StageId, Iteration)> {
+        let asked = self.sent.iter().filter_map(|(to, message)| match message {
+            ToWorker::KeepCopy { transfer, stage, iteration, .. } => {
+                Some((*to, *transfer, *stage, *iteration))
+            }
+            _ => None,
+        });
+        let asked = asked.collect();
+        self.sent.retain(|(_, message)| !matches!(message, ToWorker::KeepCopy { .. }));
+        asked
+    }
+
     fn carry_out(&mut self, commands: Vec<CoordinatorCommand>) {
         for command in commands {
             match command {

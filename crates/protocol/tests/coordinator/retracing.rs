@@ -12,17 +12,7 @@ fn retracing() -> Settings {
 fn go_on(bench: &mut Bench, nodes: &[NodeId], copies: bool) {
     run_iteration(bench, nodes);
     all_step(bench, nodes);
-    let asked: Vec<_> = bench
-        .sent
-        .iter()
-        .filter_map(|(to, message)| match message {
-            ToWorker::KeepCopy { transfer, stage, iteration, .. } => {
-                Some((*to, *transfer, *stage, *iteration))
-            }
-            _ => None,
-        })
-        .collect();
-    bench.sent.retain(|(_, message)| !matches!(message, ToWorker::KeepCopy { .. }));
+    let asked = bench.take_asked_copies();
     for (keeper, transfer, stage, iteration) in asked.into_iter().filter(|_| copies) {
         let digest = Digest([100 + stage.0 as u8; 32]);
         bench.says(keeper, ToCoordinator::CopyKept { transfer, stage, iteration, digest });

@@ -14,10 +14,10 @@ const EVERY_MIN: u64 = 8;
 const EVERY_MAX: u64 = 100;
 
 /// Bytes of a number in memory.
-const VALUE_BYTES: f64 = 4.0;
+pub(super) const VALUE_BYTES: f64 = 4.0;
 
 /// Numbers of a weight's state: itself and two moments.
-const STATE_NUMBERS: f64 = 3.0;
+pub(super) const STATE_NUMBERS: f64 = 3.0;
 
 /// Iterations between copies of every stage, so that they take at most 4 % of the bytes that an iteration of these settings sends
 /// without them: boundary tensors, forward and backward, and the sums of gradients between replicas.

@@ -1,18 +1,12 @@
 //! What a recovery strategy leaves to the run.
 
-use super::copies::copies_every;
+use super::copies::{STATE_NUMBERS, VALUE_BYTES, copies_every};
 use super::{ConfigError, RunConfig};
 use skipstone_recovery::{RETRACED_ITERATIONS_MAX, RETRACED_MAX, is_open, strategy, with_option};
 use skipstone_types::{Settings, StageId};
 
 /// Bytes that a node may always keep for whoever is restored, however small its stage is.
 const KEPT_BYTES: f64 = (256_u64 << 20) as f64;
-
-/// Bytes of a number in memory.
-const VALUE_BYTES: f64 = 4.0;
-
-/// Numbers of a weight's state: itself and two moments.
-const STATE_NUMBERS: f64 = 3.0;
 
 /// The strategy with a number for everything that the options leave open: how often stages are copied, and how many iterations are
 /// kept so that restored ones can take their steps again.
