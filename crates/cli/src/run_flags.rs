@@ -103,7 +103,7 @@ pub(crate) struct RunFlags {
     #[arg(long, value_name = "briefly|skip|wait", value_parser = parse_while_lost, help_heading = "Recovery")]
     while_lost: Option<WhileLost>,
     /// Kill nodes: a rate per node and hour (16%/h), an interval (every 20s), or a trace: JSON lines, or a spot market's
-    /// (see below)
+    /// (`skipstone train --help`)
     #[arg(long, value_name = "RATE|TRACE", help_heading = "Recovery")]
     churn: Option<String>,
     /// The trace's time goes so many times as fast: with 60, an hour of it is a minute [default: 1]
@@ -117,7 +117,7 @@ pub(crate) struct RunFlags {
     /// the bytes) or int8 (a quarter) [default: f32]
     #[arg(long, value_name = "f32|bf16|int8", help_heading = "Network and speed")]
     reduce: Option<WireFormat>,
-    /// Make links as long as between regions: gcp12, or a JSON file of regions, links and node_regions (see below)
+    /// Make links as long as between regions: gcp12, or a JSON file of regions, links and node_regions (`skipstone train --help`)
     #[arg(long, value_name = "TABLE", help_heading = "Network and speed")]
     wan: Option<String>,
     /// What is known of the links between machines, a table as for --wan: nodes are placed and paths searched by it, and
@@ -192,7 +192,7 @@ pub(crate) struct RunFlags {
     #[arg(long, value_name = "TIME", value_parser = parse_seconds, help_heading = "Training")]
     save_every: Option<f64>,
     /// Send what is saved somewhere else as well, with all that it takes to go on when this machine is gone: a folder,
-    /// file:///PATH, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX (see below)
+    /// file:///PATH, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX (`skipstone train --help`)
     #[arg(long, value_name = "URL", help_heading = "Training")]
     pub(crate) checkpoint_to: Option<String>,
     /// The run's folder [default: skipstone-run]

@@ -35,7 +35,7 @@ pub type TimedInputs = Vec<(u64, CoordinatorInput)>;
 #[non_exhaustive]
 pub enum InputsError {
     /// Not such a file, or of another version.
-    #[error("not a file of recorded inputs of this version (7)")]
+    #[error("not a file of recorded inputs of this version ({})", INPUTS_HEADER[8])]
     Header,
     /// A frame is not what this version writes.
     #[error("the recorded inputs are damaged at byte {0}")]

@@ -122,7 +122,8 @@ impl Rebuild {
 pub enum JournalError {
     /// Not a journal, or of another version.
     #[error(
-        "not a journal of this version (7); go on with the build that wrote it, or start a run in a new folder"
+        "not a journal of this version ({}); go on with the build that wrote it, or start a run in a new folder",
+        JOURNAL_HEADER[8]
     )]
     Header,
     /// An entry in the middle is damaged.

@@ -121,6 +121,8 @@ pub enum Task {
     },
     /// A lost stage from other stages' states, in the order of the recipe's sources, and two activations for each of its lessons:
     /// what the stage was sent, and what it made of it. `[state, …, activation, activation, …] → [state]`, [`Outcome::State`].
+    /// Of what it makes again ([`Recipe::made_again`]) the tensors, too: `[state, activation, gradient, …] → [state, activation,
+    /// gradient, …]`, of what came what it made of it.
     /// A recipe that restores the stage, without an input: what the stage was, which only a simulation remembers.
     Rebuild {
         /// The stage to make.

@@ -11,7 +11,7 @@ pub const WIRE_VERSION: u16 = 13;
 /// Largest encoded message, in bytes (payloads are bounded by the transport).
 pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
-/// A message and where it comes from (DESIGN §4.6).
+/// A message and where it comes from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Envelope<M> {
     /// [`WIRE_VERSION`].

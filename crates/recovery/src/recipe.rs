@@ -82,6 +82,14 @@ impl Recipe {
         learned.chain(self.retracing.iter().flat_map(Retracing::microbatches)).collect()
     }
 
+    /// Of the microbatches that it is retraced with those whose activation and gradient become again what the stage had made, bit for
+    /// bit, for who makes it to keep, in order. Of a rounded copy comes something near them, which nobody could tell from what they
+    /// were: none.
+    pub fn made_again(&self) -> impl Iterator<Item = Lesson> {
+        let exact = self.retracing.iter().filter(|_| !self.format.rounds());
+        exact.flat_map(Retracing::microbatches)
+    }
+
     /// In what numbers the states of the sources travel.
     pub fn travels_as(&self, stage: StageId) -> StateFormat {
         if self.restores(stage) { self.format } else { StateFormat::F32 }

@@ -1,7 +1,7 @@
 //! The learning rate as a pure function of the iteration.
 //!
 //! Every node computes it for itself, so it uses only +, −, × and ÷ in a fixed order (no libm): the same bits on
-//! every machine (DESIGN §4.5).
+//! every machine.
 
 use crate::Iteration;
 use serde::{Deserialize, Serialize};

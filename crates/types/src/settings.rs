@@ -139,7 +139,7 @@ impl Settings {
         is_due || iteration.0.saturating_add(self.full_last) >= self.steps
     }
 
-    /// Stages that hold layers (K of DESIGN §1).
+    /// Stages that hold layers (K).
     pub fn stages_with_layers(&self) -> u16 {
         self.relay_stages + u16::from(self.origin_has_layers)
     }

@@ -1,5 +1,5 @@
 //! The data's ledger, read from a run's journal: every microbatch of every committed iteration counted exactly once
-//! in each stage that its path reached (DESIGN §4, "Ledger").
+//! in each stage that its path reached.
 //!
 //! A rollback (`--resume`) starts a generation: what it discards is reported, and does not count. A rebuild starts a
 //! lineage of its stage: what the lost weights had learnt is reported as forgotten.
@@ -30,7 +30,7 @@ pub struct Forgotten {
     pub microbatches: u64,
 }
 
-/// What the weights of one (generation, stage, lineage) were trained on (DESIGN §4, "Ledger").
+/// What the weights of one (generation, stage, lineage) were trained on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LedgerLine {
     /// Rollbacks before it.

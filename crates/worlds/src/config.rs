@@ -27,7 +27,7 @@ use skipstone_planner::PipelinePlan;
 use skipstone_types::{EdgeSwaps, LearningRate, RateShape, RunId, Settings, SpotChecks, StageId, WhileLost};
 use std::path::{Path, PathBuf};
 
-/// What becomes of a dead node's share while a replica lives (`--repair`).
+/// What becomes of a dead node's share while a replica lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Repair {

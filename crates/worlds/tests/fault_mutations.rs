@@ -36,7 +36,7 @@ fn guards(tamper: Tamper) -> &'static [&'static str] {
         Tamper::AppendTwice => &["journal_cut_anywhere_is_a_past"],
         Tamper::ForgetNodeIds => &["node_ids_are_never_used_twice"],
         Tamper::GrantExtraSlot => &["slots_never_exceeded"],
-        // A node may hold two of other stages' states, and no more.
+        // A node may hold three of other stages' states, and no more.
         Tamper::AskForFutureSaves | Tamper::KeepDroppedCopies => &["queues_bounded"],
         Tamper::LoseMicrobatch => &["each_microbatch_counted_once"],
         Tamper::CommitBeforeWrite => &["commit_is_journalled_first"],

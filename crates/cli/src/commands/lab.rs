@@ -16,7 +16,7 @@ use crate::output::{Progress, print, print_json, say, threads};
 const EXAMPLES: &str = "\
 Examples:
   skipstone lab experiments/quick.toml --out lab            two minutes: four strategies at one rate
-  skipstone lab experiments/pilot.toml --out lab            every strategy; the same command goes on after Ctrl-C
+  skipstone lab experiments/pilot.toml --out lab            strategies that keep no copies; the same command goes on after Ctrl-C
   skipstone lab experiments/quick.toml --out lab --json
 
 An experiment is a TOML file:

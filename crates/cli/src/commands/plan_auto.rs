@@ -63,7 +63,7 @@ pub(super) struct AutoFlags {
         requires = "auto"
     )]
     skips: Vec<f64>,
-    /// Fewest replicas of a stage; a last origin can't be rebuilt
+    /// Fewest replicas of a stage
     #[arg(long, value_name = "R", default_value_t = 2, requires = "auto",
           value_parser = clap::value_parser!(u16).range(1..=64))]
     replicas_min: u16,

@@ -1,7 +1,7 @@
 //! Copies of stages with nodes of other stages, where the strategy asks for them.
 //!
-//! At the start of an iteration in which a stage is due, one of its replicas freezes its state, and a node of the nearest other
-//! stage pulls it while training goes on. What arrived counts once it has the bits that the stage's replicas agreed on, or, of a
+//! At the start of an iteration in which a stage is due, one of its replicas freezes its state, and a node of another stage
+//! ([`Coordinator::keeper_for`]) pulls it while training goes on. What arrived counts once it has the bits that the stage's replicas agreed on, or, of a
 //! state in rounded numbers, those that its donor made of these; it is journalled, so that the next coordinator knows a copy when a node comes with it.
 //!
 //! Two nodes keep a stage in turn: a newer copy goes to the one whose copy is older, and takes its place. So a stage that is lost
@@ -58,6 +58,8 @@ pub(super) struct Copies {
     moving: BTreeMap<StageId, Moving>,
     /// Arrived before the stage's replicas, or the donor, had said what it must be.
     unsettled: BTreeMap<StageId, Arrived>,
+    /// The last that was stopped on its way to who keeps an older one: it may have taken that one's place already.
+    stopped: BTreeMap<StageId, Moving>,
 }
 
 impl Copies {
@@ -91,7 +93,8 @@ impl Coordinator {
     }
 
     /// Whether the newest copy is from before the stage's last turn, or nobody who stays has one. Stages take turns, so that
-    /// links are not all loaded at once.
+    /// links are not all loaded at once; but where they take steps again all have theirs together: then one that was restored has
+    /// made again, from its copy on, all that a neighbour needs which is lost next, and begins with a copy of the same iteration.
     fn is_copy_due(&self, stage: StageId, every: u64) -> bool {
         let iteration = self.iteration.0;
         if let Some(moving) = self.copies.moving.get(&stage) {
@@ -107,7 +110,8 @@ impl Coordinator {
             // The first state follows from the seed.
             None => iteration > 0,
             Some(newest) => {
-                let turn = u64::from(stage.0) * every / self.stages.len() as u64;
+                let apart = u64::from(stage.0) * every / self.stages.len() as u64;
+                let turn = if self.strategy.retraces() { 0 } else { apart };
                 newest + (iteration + turn) % every < iteration
             }
         }
@@ -168,7 +172,8 @@ impl Coordinator {
 
     /// A copy on its way is of no use any more.
     fn stop_copy(&mut self, stage: StageId) {
-        let Some(Moving { transfer, donor, keeper, .. }) = self.copies.moving.remove(&stage) else { return };
+        let Some(moving) = self.copies.moving.remove(&stage) else { return };
+        let Moving { transfer, donor, keeper, .. } = moving;
         let has_another = self.copies.known.is_kept_by(stage, keeper);
         if self.nodes.contains_key(&donor) {
             self.send(donor, ToWorker::Release { transfer });
@@ -178,6 +183,9 @@ impl Coordinator {
             let stops =
                 if has_another { ToWorker::Release { transfer } } else { ToWorker::DropCopy { stage } };
             self.send(keeper, stops);
+        }
+        if has_another {
+            self.copies.stopped.insert(stage, moving);
         }
     }
 
@@ -195,21 +203,25 @@ impl Coordinator {
     pub(super) fn on_copy_kept(&mut self, node: NodeId, transfer: TransferId, kept: KeptCopy) {
         let KeptCopy { stage, iteration, digest } = kept;
         let Some(lineage) = self.stages.get(usize::from(stage.0)).map(|known| known.lineage) else { return };
-        let mut frozen = None;
-        if let Some(moving) = self.copies.moving.get(&stage).filter(|moving| moving.transfer == transfer) {
-            let donor = moving.donor;
-            frozen = moving.frozen;
+        let mut frozen = if let Some(moving) =
+            self.copies.moving.get(&stage).filter(|moving| moving.transfer == transfer)
+        {
+            let (donor, frozen) = (moving.donor, moving.frozen);
             self.copies.moving.remove(&stage);
             if self.nodes.contains_key(&donor) {
                 self.send(donor, ToWorker::Release { transfer });
             }
+            frozen
         } else if !self.copies.known.is_kept_by(stage, node) {
             // Unless another is on its way to it, which will take the place of this one.
             if self.copies.moving.get(&stage).is_none_or(|moving| moving.keeper != node) {
                 self.send(node, ToWorker::DropCopy { stage });
             }
             return;
-        }
+        } else {
+            let stopped = self.copies.stopped.remove(&stage);
+            stopped.filter(|moving| moving.transfer == transfer).and_then(|moving| moving.frozen)
+        };
         // It has taken the place of what the node kept before.
         self.copies.known.replace(stage, node);
         self.drop_unsettled_elsewhere(stage, node);
@@ -223,8 +235,8 @@ impl Coordinator {
 
     /// A donor has rounded its state: what comes of the copy is known.
     pub(super) fn on_copy_frozen(&mut self, transfer: TransferId, frozen: Frozen) {
-        let moving = self.copies.moving.values_mut().find(|moving| moving.transfer == transfer);
-        if let Some(moving) = moving {
+        let all = self.copies.moving.values_mut().chain(self.copies.stopped.values_mut());
+        for moving in all.filter(|moving| moving.transfer == transfer) {
             moving.frozen = Some(frozen);
         }
         let arrived = self.copies.unsettled.values_mut().find(|arrived| arrived.transfer == transfer);

@@ -1,6 +1,7 @@
 //! Nodes find a stage, get its state, and enter at the start of an attempt.
 
 use super::attempt::ReducePhase;
+use super::retracing::MadeAgain;
 use super::roster::{Join, JoinKind, Node, Role};
 use super::{
     Base, Coordinator, FOLLOWER_WAIT_US_MAX, FOLLOWER_WAITS_MAX, HOLE_PATIENCE_PART, LEARNING_ITERATIONS_MAX,
@@ -335,6 +336,10 @@ impl Coordinator {
                 self.forget_copy(stage, from, keeper);
             }
         }
+        if let Some(join) = self.nodes.join(joiner).filter(|join| join.teachers().next().is_some()) {
+            let stage = join.stage;
+            self.stages[usize::from(stage.0)].lessons_failed = true;
+        }
         self.cancel_transfer(joiner);
         if let Some(node) = self.nodes.get_mut(joiner) {
             node.failures += 1;
@@ -530,6 +535,8 @@ impl Coordinator {
                 state,
             };
             known.restored.note(&rebuild);
+            known.made_again = MadeAgain::of(node, &making.recipe);
+            known.lessons_failed = false;
             self.journal(Entry::Rebuilt(Box::new(rebuild)));
         }
         if let Some(since_us) = lost_since_us {

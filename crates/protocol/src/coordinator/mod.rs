@@ -36,7 +36,7 @@ pub use condense::condense;
 use copies::Frozen;
 use nodes::Nodes;
 use restart::Returning;
-use retracing::RestoredLineages;
+use retracing::{MadeAgain, RestoredLineages};
 use roster::Role;
 use saving::Saving;
 use skipstone_recovery::Strategy;
@@ -131,6 +131,10 @@ struct Stage {
     made_from: Option<(Iteration, Vec<NodeId>)>,
     /// What its last lineages go on from, where they do not start anew.
     restored: RestoredLineages,
+    /// Who has again what it made when others served it.
+    made_again: MadeAgain,
+    /// What it was to be made again with, besides others' states, could not be had: it is not asked for again.
+    lessons_failed: bool,
     /// Iterations in a row whose gradient was not finite.
     strikes: u32,
     /// Joiners in a row that were set aside because a task of theirs never ended.

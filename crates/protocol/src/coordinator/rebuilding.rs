@@ -76,12 +76,12 @@ impl Coordinator {
     }
 
     /// Names in a recipe that matches what there is to learn the stage from: microbatches of the last iterations whose neighbours on
-    /// the path still serve as they did, which are returned in the order of the lessons. A node that has failed once gets none, so
+    /// the path still serve as they did, which are returned in the order of the lessons. After a try that has failed there are none, so
     /// that what can't be had is not asked for again.
     fn find_lessons(&self, node: NodeId, stage: StageId, recipe: &mut Recipe) -> Vec<(NodeId, NodeId)> {
         let kept = self.strategy.iterations_kept() as usize;
         let Some(matching) = recipe.matching.as_mut() else { return Vec::new() };
-        if self.nodes.get(&node).is_some_and(|node| node.failures > 0) {
+        if self.stages[usize::from(stage.0)].lessons_failed {
             return Vec::new();
         }
         let serves = |visit: &Visit| {

@@ -2,9 +2,9 @@
 
 use super::Coordinator;
 use crate::journal::{Rebuild, StageCopy};
-use skipstone_recovery::{RETRACED_MAX, Retraced};
+use skipstone_recovery::{RETRACED_MAX, Recipe, Retraced};
 use skipstone_types::{Iteration, NodeId, Visit};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Restored lineages of a stage that are remembered: as many as a stage can have in the iterations that are kept.
 const LINEAGES_MAX: usize = 16;
@@ -52,11 +52,27 @@ impl RestoredLineages {
     }
 }
 
+/// Who has again what a stage made in iterations in which others served it: the node that took those steps again.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct MadeAgain(Option<(NodeId, BTreeSet<Iteration>)>);
+
+impl MadeAgain {
+    /// `node` has made the stage with this recipe, and serves it.
+    pub(super) fn of(node: NodeId, recipe: &Recipe) -> Self {
+        let iterations: BTreeSet<_> = recipe.made_again().map(|lesson| lesson.iteration).collect();
+        Self((!iterations.is_empty()).then_some((node, iterations)))
+    }
+
+    fn by(&self, iteration: Iteration) -> Option<NodeId> {
+        self.0.as_ref().filter(|(_, iterations)| iterations.contains(&iteration)).map(|(node, _)| *node)
+    }
+}
+
 impl Coordinator {
     /// The iterations in which a stage has stepped since a copy of it was taken, as far as there is for each of their microbatches
-    /// who was before and after the stage on its path, and has kept what it made of it; those two of each. `node` is to take the
-    /// steps again; one that has failed once takes none, so that what can't be had is not asked for again. The origin makes its
-    /// activations and gradients itself, and is never retraced.
+    /// who was before and after the stage on its path, or has made again what they had made, and has kept it; those two of each. `node`
+    /// is to take the steps again; after a try that has failed there are none, so that what can't be had is not asked for again. The
+    /// origin makes its activations and gradients itself, and is never retraced.
     pub(super) fn steps_since(
         &self,
         copy: &StageCopy,
@@ -64,12 +80,16 @@ impl Coordinator {
     ) -> (Vec<Retraced>, Vec<(NodeId, NodeId)>) {
         let (mut retraced, mut teachers) = (Vec::new(), Vec::new());
         let stage = copy.stage;
-        let has_failed = self.nodes.get(&node).is_some_and(|node| node.failures > 0);
+        let has_failed = self.stages[usize::from(stage.0)].lessons_failed;
         if !self.strategy.retraces() || stage.is_origin() || has_failed {
             return (retraced, teachers);
         }
-        let serves = |visit: &Visit| {
-            visit.node != node && self.nodes.serving(visit.stage).binary_search(&visit.node).is_ok()
+        let keeper = |visit: Visit, iteration: Iteration| {
+            let serves = |other: &NodeId| {
+                *other != node && self.nodes.serving(visit.stage).binary_search(other).is_ok()
+            };
+            let again = || self.stages[usize::from(visit.stage.0)].made_again.by(iteration);
+            Some(visit.node).filter(serves).or_else(|| again().filter(serves))
         };
         let lineages = self.stages[usize::from(stage.0)].restored.since(copy);
         let kept_from = self.iteration.0.saturating_sub(self.strategy.iterations_kept());
@@ -85,8 +105,8 @@ impl Coordinator {
             let shares: Vec<_> = part.shares.iter().map(|share| share.microbatches.clone()).collect();
             let neighbours = shares.iter().flatten().map(|microbatch| {
                 let path = record.paths.get(microbatch.0 as usize)?;
-                let (before, after) = path.neighbours(stage).filter(|(a, b)| serves(a) && serves(b))?;
-                Some((before.node, after.node))
+                let (before, after) = path.neighbours(stage)?;
+                Some((keeper(before, iteration)?, keeper(after, iteration)?))
             });
             let Some(neighbours) = neighbours.collect::<Option<Vec<_>>>() else { break };
             if teachers.len() + neighbours.len() > RETRACED_MAX {

@@ -7,7 +7,7 @@
 use super::copies::Copies;
 use super::guard::Doubts;
 use super::placing::Placing;
-use super::retracing::RestoredLineages;
+use super::retracing::{MadeAgain, RestoredLineages};
 use super::{Base, Coordinator, GATHER_GRACE_US, Phase};
 use crate::command::CoordinatorCommand;
 use crate::journal::Entry;
@@ -99,6 +99,7 @@ impl Coordinator {
             known.digests.clear();
             // Lineages are counted anew.
             known.restored = RestoredLineages::default();
+            known.made_again = MadeAgain::default();
             known.last_step = None;
             known.last_step_members = (Vec::new(), 0);
         }

@@ -164,6 +164,12 @@ impl Coordinator {
             return;
         };
         let iteration = saving.iteration;
+        if self.leaves_out_what_can_be_had() {
+            // It begins again by itself.
+            self.saving = None;
+            return;
+        }
+        let Some(saving) = &self.saving else { return };
         // An iteration that is over was agreed on when its gradients were added up.
         let open = |stage: &StageId| {
             iteration == self.iteration && self.is_served(*stage) && !self.states_agree(*stage)
@@ -199,6 +205,14 @@ impl Coordinator {
         if last {
             self.finish();
         }
+    }
+
+    /// Whether the last save is without a stage that somebody has, who came back while it was written.
+    fn leaves_out_what_can_be_had(&mut self) -> bool {
+        let Some(saving) = self.saving.as_ref().filter(|saving| saving.last) else { return false };
+        let left_out = |stage: &StageId| !saving.writers.contains_key(stage);
+        let left_out: Vec<_> = self.stage_ids().filter(left_out).collect();
+        left_out.into_iter().any(|stage| self.is_served(stage) || self.copy_to_save(stage).is_some())
     }
 
     /// A stage is made again by being saved: what goes on from here goes on from its copy.

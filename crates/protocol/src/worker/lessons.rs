@@ -126,7 +126,7 @@ impl Worker {
         self.obtaining.as_ref().map_or(0, |obtaining| obtaining.lessons.wanted.len())
     }
 
-    /// An attempt has committed: keeps what passed, and forgets the oldest.
+    /// An attempt has committed: keeps what passed.
     pub(super) fn keep_tensors(&mut self, of: (Iteration, Attempt)) {
         let (limit, retraces) = (self.kept.iterations_max(), self.kept.retraces);
         let Some(work) = self.work.as_mut().filter(|work| (work.iteration, work.attempt) == of) else {
@@ -136,10 +136,29 @@ impl Worker {
             return;
         }
         let kept = taken_from(work, retraces);
+        self.keep(of.0, kept);
+    }
+
+    /// The stage that came with these tensors made them when others served it, and now this node has them as those had.
+    pub(super) fn keep_made_again(&mut self, recipe: &Recipe, mut tensors: impl Iterator<Item = Handle>) {
+        let mut again: BTreeMap<Iteration, BTreeMap<_, _>> = BTreeMap::new();
+        for lesson in recipe.made_again() {
+            let of = again.entry(lesson.iteration).or_default();
+            let both = [KeptTensor::Made, KeptTensor::Returned].map(|which| (lesson, which));
+            of.extend(both.into_iter().zip(tensors.by_ref()));
+        }
+        for (iteration, kept) in again {
+            self.keep(iteration, kept);
+        }
+    }
+
+    /// Keeps what passed in an iteration, in the place of what is kept of it, and forgets the oldest.
+    fn keep(&mut self, iteration: Iteration, kept: BTreeMap<(Lesson, KeptTensor), Handle>) {
+        let limit = self.kept.iterations_max();
+        let iterations = &mut self.kept.iterations;
         let mut gone: Vec<Handle> = Vec::new();
         // A rollback may bring an iteration about again.
-        let iterations = &mut self.kept.iterations;
-        gone.extend(iterations.insert(of.0, kept).into_iter().flat_map(BTreeMap::into_values));
+        gone.extend(iterations.insert(iteration, kept).into_iter().flat_map(BTreeMap::into_values));
         while iterations.len() > limit {
             let oldest = iterations.pop_first();
             gone.extend(oldest.into_iter().flat_map(|(_, kept)| kept.into_values()));

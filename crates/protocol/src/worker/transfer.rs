@@ -273,8 +273,9 @@ impl Worker {
         }
         obtaining.finishing = true;
         let inputs = joined.into_iter().chain(obtaining.lessons.handles()).collect();
+        let outputs = 1 + 2 * recipe.made_again().count();
         let (transfer, task) = (obtaining.transfer, Task::Rebuild { stage: obtaining.stage, recipe });
-        self.compute.enqueue(Purpose::Obtain { transfer }, task, inputs, 1);
+        self.compute.enqueue(Purpose::Obtain { transfer }, task, inputs, outputs);
     }
 
     pub(super) fn obtained(&mut self, transfer: TransferId, outputs: Vec<Handle>, digest: Digest) {
@@ -283,8 +284,11 @@ impl Worker {
             return;
         };
         let (stage, iteration) = (obtaining.stage, obtaining.iteration);
-        let state = outputs.first().copied();
-        self.held = Some(Held { stage, iteration, state, digest, entered: false });
+        let mut outputs = outputs.into_iter();
+        self.held = Some(Held { stage, iteration, state: outputs.next(), digest, entered: false });
+        if let Some(recipe) = &obtaining.recipe {
+            self.keep_made_again(recipe, outputs);
+        }
         self.drop_obtaining(obtaining);
         self.report(ToCoordinator::Holds { transfer: Some(transfer), stage, iteration, digest });
     }

@@ -150,6 +150,38 @@ fn of_a_rounded_copy_the_donor_says_what_comes_of_it_and_its_replicas_of_what_it
 }
 
 #[test]
+fn a_rounded_copy_that_had_arrived_when_its_donor_was_lost_counts_in_the_place_of_the_older_one() {
+    let recovery = "neighbour-snapshot:every=1,dtype=bf16".to_owned();
+    let (mut bench, nodes) = Bench::started(&Settings { recovery, steps: 20, ..with_copies(2) });
+    let stage = StageId(1);
+    let mut keepers = Vec::new();
+    for _ in 0..3 {
+        run_iteration(&mut bench, &nodes);
+        all_step(&mut bench, &nodes);
+        for (keeper, transfer, of, iteration) in bench.take_asked_copies() {
+            let (donor, digest) = (nodes[usize::from(of.0)], Digest([100 + of.0 as u8; 32]));
+            let rounded = Digest([55; 32]);
+            bench.says(donor, ToCoordinator::CopyFrozen { transfer, digest, rounded });
+            if of == stage && keepers.len() == 2 {
+                lose(&mut bench, donor);
+                assert!(was_told(&bench, keeper, &ToWorker::Release { transfer }), "it has an older one");
+            }
+            bench.says(keeper, ToCoordinator::CopyKept { transfer, stage: of, iteration, digest: rounded });
+            let last = bench.journal.last();
+            let Some(Entry::CopyKept(copy)) = last else { panic!("{last:?}") };
+            assert_eq!((copy.stage, copy.iteration, copy.state), (of, iteration, rounded));
+            keepers.extend((of == stage).then_some(keeper));
+        }
+    }
+    assert_eq!((keepers[0], keepers.len()), (keepers[2], 3));
+    assert_ne!(keepers[0], keepers[1]);
+    let heir = bench.hello(None);
+    let (_, _, method) = bench.last_assignment(heir);
+    let recipe = Recipe::restore(stage, Bf16);
+    assert_eq!(method, Method::Rebuild { recipe, donors: vec![keepers[2]], teachers: vec![] });
+}
+
+#[test]
 fn the_next_coordinator_knows_a_copy_when_its_keeper_comes() {
     for has_it in [true, false] {
         let (mut bench, nodes) = copied(2, 0, 100);
@@ -483,6 +515,29 @@ fn a_copy_that_gives_other_bits_or_is_not_there_any_more_is_not_saved() {
             bench.published.iter().flat_map(|saved| &saved.stages).map(|part| part.stage).collect();
         assert_eq!(saved, [StageId(0), StageId(1), StageId(3)]);
     }
+}
+
+#[test]
+fn a_keeper_that_comes_back_while_the_last_state_is_written_saves_its_copy() {
+    let (mut bench, nodes, keeper) = stopped_without(2);
+    lose(&mut bench, keeper);
+    bench.wait(30_000_000);
+    let index = nodes.iter().position(|node| *node == keeper).expect("one of them") as u16;
+    let mut holding = holding(keeper, index, 2, 100 + index as u8);
+    let (stage, digest) = (StageId(2), Digest([102; 32]));
+    holding.copies = vec![KeptCopy { stage, iteration: Iteration(1), digest }];
+    let back = bench.hello(Some(Box::new(holding)));
+    let saves = |bench: &mut Bench| {
+        for (stage, node) in (0..).zip(&nodes).filter(|(_, node)| **node != keeper && **node != nodes[2]) {
+            let digest = Digest([100 + stage as u8; 32]);
+            let iteration = Iteration(2);
+            bench.says(*node, ToCoordinator::Saved { stage: StageId(stage), iteration, digest });
+        }
+    };
+    saves(&mut bench);
+    assert_eq!((&bench.end, bench.published.len()), (&None, 0), "a stage is missing that it keeps");
+    bench.wait(30_000_000);
+    assert!(was_told(&bench, back, &save_copy(2)));
 }
 
 #[test]

@@ -27,7 +27,7 @@ fn lesson(iteration: u64, microbatch: u32) -> Lesson {
 fn told(bench: &Bench, node: NodeId) -> (Vec<Retraced>, Option<Digest>, Vec<(NodeId, NodeId)>) {
     let (_, stage, method) = bench.last_assignment(node);
     let Method::Rebuild { recipe, teachers, .. } = method else { panic!("{method:?}") };
-    assert!(stage == StageId(2) && recipe.restores(stage));
+    assert!(recipe.restores(stage));
     let copy = recipe.retracing.as_ref().map(|retracing| retracing.copy);
     (recipe.retracing.map(|retracing| retracing.iterations).unwrap_or_default(), copy, teachers)
 }
@@ -136,4 +136,66 @@ fn what_comes_of_a_copy_that_is_not_rounded_must_be_what_the_stage_was() {
     assert_eq!(told(&bench, heir), (vec![], None, vec![]));
     holds(&mut bench, heir, 102);
     assert!(matches!(bench.journal.last(), Some(Entry::Rebuilt(_))), "{:?}", bench.journal.last());
+}
+
+#[test]
+fn what_a_restored_neighbour_has_made_again_is_taken_again_if_it_has_all_bits() {
+    for (dtype, of_new_neighbour) in [("f32", true), ("int8", false)] {
+        let recovery = format!("neighbour-snapshot:every=2,retrace=8,dtype={dtype}");
+        let (mut bench, mut nodes) = Bench::started(&Settings { recovery, ..retracing() });
+        for iteration in 0..5 {
+            run_iteration(&mut bench, &nodes);
+            all_step(&mut bench, &nodes);
+            let asked = bench.take_asked_copies();
+            for (keeper, transfer, stage, iteration) in asked.into_iter().filter(|_| iteration < 3) {
+                let digest = Digest([100 + stage.0 as u8; 32]);
+                let frozen = ToCoordinator::CopyFrozen { transfer, digest, rounded: digest };
+                bench.says(nodes[usize::from(stage.0)], frozen);
+                bench.says(keeper, ToCoordinator::CopyKept { transfer, stage, iteration, digest });
+            }
+        }
+        lose(&mut bench, nodes[2]);
+        let heir = bench.hello(None);
+        let again = iterations(&told(&bench, heir).0);
+        assert!(again.len() > 1, "{again:?}");
+        holds(&mut bench, heir, 102);
+        nodes[2] = heir;
+        go_on(&mut bench, &nodes, false);
+        lose(&mut bench, nodes[3]);
+        let next = bench.hello(None);
+        let (retraced, _, teachers) = told(&bench, next);
+        if of_new_neighbour {
+            let last = (5, 0);
+            assert_eq!(iterations(&retraced), again.iter().copied().chain([last]).collect::<Vec<_>>());
+            assert_eq!(teachers, vec![(heir, nodes[0]); 2 * retraced.len()]);
+        } else {
+            assert_eq!((retraced, teachers), (vec![], vec![]), "nobody knows what it was sent");
+        }
+    }
+}
+
+#[test]
+fn a_node_whose_transfer_has_failed_before_takes_the_steps_of_another_stage_again() {
+    let (mut bench, mut nodes) = Bench::started(&retracing());
+    for iteration in 0..5 {
+        go_on(&mut bench, &nodes, iteration < 4);
+    }
+    lose(&mut bench, nodes[2]);
+    let heir = bench.hello(None);
+    let (transfer, ..) = bench.last_assignment(heir);
+    let why = "nothing is kept".to_owned();
+    bench.says(heir, ToCoordinator::TransferFailed { transfer, why });
+    // Whoever comes in its place is not told to ask for it either.
+    lose(&mut bench, heir);
+    let second = bench.hello(None);
+    assert_eq!(told(&bench, second), (vec![], None, vec![]));
+    holds(&mut bench, second, 102);
+    nodes[2] = second;
+    // Once the stage is back it is asked for again, when it is lost again.
+    for iteration in 0..4 {
+        go_on(&mut bench, &nodes, iteration < 3);
+    }
+    lose(&mut bench, second);
+    let third = bench.hello(None);
+    assert!(!told(&bench, third).0.is_empty());
 }

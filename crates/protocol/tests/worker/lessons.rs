@@ -202,7 +202,12 @@ fn who_takes_steps_again_asks_for_what_the_stage_was_sent_and_the_gradients_that
     assert_eq!(commands[1..], requests, "{commands:?}");
     let commands = bench.done(0, Outcome::State { digest: Digest([2; 32]) });
     let rebuild = Task::Rebuild { stage: STAGE, recipe };
-    assert!(commands.contains(&compute(1, rebuild, &[0, X + 1, X + 2], &[1])), "{commands:?}");
+    assert!(commands.contains(&compute(1, rebuild, &[0, X + 1, X + 2], &[1, 2, 3])), "{commands:?}");
+    // What it makes again it has as whoever made it before had it.
+    bench.done(1, Outcome::State { digest: Digest([4; 32]) });
+    for (which, handle) in [(KeptTensor::Made, 2), (KeptTensor::Returned, 3)] {
+        assert_eq!(asked(&mut bench, lesson(0, 1), which), answer(lesson(0, 1), which, Some(handle)));
+    }
 }
 
 #[test]

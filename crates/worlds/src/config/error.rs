@@ -116,9 +116,9 @@ pub enum ConfigError {
         "--deterministic needs a model whose head is not the embedding; set tie_word_embeddings to false, or leave it out"
     )]
     DeterministicTied,
-    /// `--repair drop`.
+    /// `repair = "drop"`.
     #[error(
-        "--repair drop is not in this version; leave it out: --repair exact loses nothing and costs only memory"
+        "repair = \"drop\" is not in this version; leave it out: \"exact\" loses nothing and costs only memory"
     )]
     RepairDrop,
     /// `--wan` or `--links` is no table.

@@ -33,8 +33,6 @@ pub struct NodeMemory {
     pub copies: u64,
     /// Its state as it was, while it is written to `state/` beside the work.
     pub saving: u64,
-    /// The tokens.
-    pub data: u64,
 }
 
 impl NodeMemory {
@@ -49,7 +47,6 @@ impl NodeMemory {
             + self.workspace
             + self.copies
             + self.saving
-            + self.data
     }
 }
 
@@ -93,7 +90,6 @@ impl MemoryPlan {
                 workspace: estimate.workspace,
                 copies: 0,
                 saving: if saves { estimate.parameters + estimate.moments } else { 0 },
-                data: 0,
             });
         }
         add_copies(config, &mut nodes);
@@ -107,15 +103,6 @@ impl MemoryPlan {
             node.parameters + node.gradients + node.moments + node.parameters.min(node.reduce)
         };
         self.nodes.iter().map(|node| node.nodes * fixed(node)).sum()
-    }
-
-    /// Adds the tokens that every origin holds.
-    #[must_use]
-    pub fn with_data(mut self, bytes: u64) -> Self {
-        for node in self.nodes.iter_mut().filter(|node| node.stage.is_origin()) {
-            node.data = bytes;
-        }
-        self
     }
 
     /// Bytes of all nodes together.
@@ -145,7 +132,7 @@ impl fmt::Display for MemoryPlan {
                 node.workspace,
             ];
             cells.iter().try_for_each(|cell| write!(f, " {:>10}", bytes_in_units(*cell)))?;
-            for (what, bytes) in [("copies", node.copies), ("saving", node.saving), ("data", node.data)] {
+            for (what, bytes) in [("copies", node.copies), ("saving", node.saving)] {
                 if bytes > 0 {
                     write!(f, "  and {what} {}", bytes_in_units(bytes))?;
                 }

@@ -297,13 +297,21 @@ pub(crate) fn run(
                 return Err(wrong());
             }
             let sources: Vec<_> = found.into_iter().map(|(_, origin)| origin).collect();
-            let origin = match sources[..] {
+            let (origin, again) = match sources[..] {
                 // A copy gives the same bits again.
                 [only] if recipe.restores(*stage) => made::retrace(only, recipe, &lessons),
-                _ => made::rebuild(*stage, recipe, &sources, &lessons),
+                _ => (made::rebuild(*stage, recipe, &sources, &lessons), Vec::new()),
             };
+            let again = recipe.made_again().zip(again).flat_map(|(lesson, (made, back))| {
+                let Lesson { iteration, microbatch } = lesson;
+                let made = Value::Activation { iteration, microbatch, origin: made };
+                [made, Value::Gradient { iteration, microbatch, origin: back }]
+            });
+            let again: Vec<_> = again.collect();
             let rebuilt = Rebuilt { stage: *stage, recipe: recipe.clone(), sources, lessons, state: origin };
-            Ok(Effects { rebuilt: Some(rebuilt), ..Effects::state(*stage, origin) })
+            let mut effects = Effects::state(*stage, origin);
+            effects.outputs.extend(again);
+            Ok(Effects { rebuilt: Some(rebuilt), ..effects })
         }
         _ => Err(wrong()),
     }

@@ -201,11 +201,11 @@ impl World {
         if self.forgets_synced() {
             self.hub.disk.forget_last();
         }
-        let entries = self.hub.disk.restore().map_err(|what| Broken {
-            invariant: "journal_restores_what_existed",
-            section: "§4",
-            what,
-        })?;
+        let entries = self
+            .hub
+            .disk
+            .restore()
+            .map_err(|what| Broken { invariant: "journal_restores_what_existed", what })?;
         let written = self.hub.disk.written().to_vec();
         self.cut_journal(&written)?;
         self.observe(&Observation::Restored { entries: &entries, written: &written })?;
@@ -271,7 +271,7 @@ impl World {
         self.go_on()
     }
 
-    /// What a frame is to the core, if its envelope is in order (DESIGN §4.6).
+    /// What a frame is to the core, if its envelope is in order.
     fn frame_input(
         &mut self,
         connection: u64,

@@ -92,7 +92,6 @@ fn run(seed: u64, options: &Options, traced: bool) -> Result<Report, Box<Violati
             Err(Box::new(Violation {
                 seed,
                 invariant: "cores_never_panic".to_owned(),
-                section: "§2".to_owned(),
                 what: text.to_owned(),
                 at_us: 0,
                 reproduce: String::new(),

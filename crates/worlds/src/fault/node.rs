@@ -419,7 +419,6 @@ impl World {
     fn misuse(&self, pid: Pid, why: &str) -> Broken {
         Broken {
             invariant: "handles_name_what_exists",
-            section: "§2",
             what: format!("{} (pid {pid}): {why}", self.nodes[pid].id),
         }
     }

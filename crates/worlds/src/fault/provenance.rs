@@ -110,24 +110,32 @@ pub(crate) fn rebuild(
     mix(&words)
 }
 
-/// A restored state after the steps of `recipe`; of each microbatch, what came to the stage and the gradient that came back.
-pub(crate) fn retrace(restored: Origin, recipe: &Recipe, tensors: &[(Origin, Origin)]) -> Origin {
-    let mut tensors = tensors.iter();
+/// A restored state after the steps of `recipe`; of each microbatch, what came to the stage and the gradient that came back. And what
+/// the stage makes of each, both ways.
+pub(crate) fn retrace(
+    restored: Origin,
+    recipe: &Recipe,
+    tensors: &[(Origin, Origin)],
+) -> (Origin, Vec<(Origin, Origin)>) {
+    let (mut tensors, mut again) = (tensors.iter(), Vec::new());
     let taken = recipe.retracing.iter().flat_map(|retracing| &retracing.iterations);
-    taken.fold(restored, |state, retraced| {
+    let state = taken.fold(restored, |state, retraced| {
         let microbatches = retraced.shares.iter().flatten();
         let terms: Vec<_> = microbatches
             .zip(tensors.by_ref())
             .map(|(microbatch, (came, gradient))| {
-                let (_, saved) = forward(state, *microbatch, *came);
-                backward(state, saved, *gradient).1
+                let (made, saved) = forward(state, *microbatch, *came);
+                let (back, term) = backward(state, saved, *gradient);
+                again.push((made, back));
+                term
             })
             .collect();
         let count = terms.len() as u32;
         let sum = terms.into_iter().fold(0, u64::wrapping_add);
         let gradient = reduced(state, sum, count, count);
         step(state, gradient, retraced.iteration, retraced.learning_rate, retraced.clip_factor)
-    })
+    });
+    (state, again)
 }
 
 /// Odd, so that it can be undone; and its inverse.

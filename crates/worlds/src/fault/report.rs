@@ -67,8 +67,6 @@ pub struct Violation {
     pub seed: u64,
     /// The invariant, by the name of its file.
     pub invariant: String,
-    /// The section of the design that promises it.
-    pub section: String,
     /// What was seen.
     pub what: String,
     /// When, in virtual microseconds.
@@ -83,7 +81,7 @@ pub struct Violation {
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "seed {} broke {} (DESIGN {})", self.seed, self.invariant, self.section)?;
+        writeln!(f, "seed {} broke {}", self.seed, self.invariant)?;
         writeln!(f, "  at {:.6} s: {}", self.at_us as f64 / 1e6, self.what)?;
         write!(f, "  again: {}", self.reproduce)
     }

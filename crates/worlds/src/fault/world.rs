@@ -31,14 +31,13 @@ const TICK_US: u64 = 50_000;
 #[derive(Debug, Clone)]
 pub(super) struct Broken {
     pub(super) invariant: &'static str,
-    pub(super) section: &'static str,
     pub(super) what: String,
 }
 
 impl Broken {
     /// A core used its driver in a way that the interface does not allow.
     pub(super) fn interface(what: String) -> Self {
-        Self { invariant: "commands_make_sense", section: "§2", what }
+        Self { invariant: "commands_make_sense", what }
     }
 }
 
@@ -255,7 +254,7 @@ impl World {
         }
         let run = self.plan.settings.run;
         let envelope = Envelope { version: WIRE_VERSION, run, term, sender, message };
-        let broken = |what| Broken { invariant: "wire_form_is_faithful", section: "§4.6", what };
+        let broken = |what| Broken { invariant: "wire_form_is_faithful", what };
         let bytes = skipstone_protocol::encode(&envelope).map_err(|error| broken(error.to_string()))?;
         let back = skipstone_protocol::decode::<M>(&bytes, run).map_err(|error| broken(error.to_string()))?;
         if back == envelope {
@@ -383,7 +382,6 @@ impl World {
         Violation {
             seed,
             invariant: broken.invariant.to_owned(),
-            section: broken.section.to_owned(),
             what: broken.what,
             at_us: self.now,
             reproduce: String::new(),

@@ -120,6 +120,40 @@ fn a_run_whose_lost_stages_take_their_steps_again_is_the_run_without_failures_bi
 }
 
 #[test]
+fn stages_take_their_steps_again_beside_neighbours_that_have_just_taken_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut experiment = experiment(&["neighbour-snapshot:every=5,retrace=8"], &[0.12], &[1, 3, 4]);
+    experiment.run.while_lost = WhileLost::Wait;
+    let (results, _) = run(&experiment, dir.path(), 2);
+    let (calm, lossy) = results.split_at(3);
+    let mut beside_new_ones = 0;
+    for (calm, lossy) in calm.iter().zip(lossy) {
+        let near = |one: &LostStage, other: &LostStage| one.stage.abs_diff(other.stage) == 1;
+        // Two side by side that are lost at once have nothing to take again from each other.
+        let both = |lost: &&LostStage| {
+            lossy.lost.iter().any(|other| near(lost, other) && lost.iteration == other.iteration)
+        };
+        let until = lossy.lost.iter().find(both).map_or(u64::MAX, |lost| lost.iteration);
+        let alone: Vec<_> = lossy.lost.iter().filter(|lost| lost.iteration < until).collect();
+        let is_new = |lost: &&&LostStage| {
+            alone.iter().any(|other| {
+                near(lost, other) && (1..5).contains(&(lost.iteration.saturating_sub(other.iteration)))
+            })
+        };
+        beside_new_ones += alone.iter().filter(is_new).count();
+        let exact = calm.points.iter().zip(&lossy.points).filter(|(calm, _)| calm.iteration <= until);
+        for (calm, lossy) in exact {
+            assert_eq!(
+                (calm.iteration, calm.validation_loss.to_bits()),
+                (lossy.iteration, lossy.validation_loss.to_bits()),
+                "{alone:?}"
+            );
+        }
+    }
+    assert!(beside_new_ones > 8, "{beside_new_ones}");
+}
+
+#[test]
 fn microbatches_as_they_come_make_shorter_iterations_and_the_same_bits_every_time() {
     let run_as = |deterministic: bool, threads: usize| {
         let dir = tempfile::tempdir().unwrap();

@@ -2,7 +2,7 @@
 //!
 //! The journal says for each committed iteration which path every microbatch took, what each node added to its sum and
 //! in which order, in which order sums were reduced, clip factors and learning rates, and how lost stages were made
-//! again. That decides every bit of the weights (DESIGN §4, "Determinism"): the tasks are those of a live run, carried
+//! again. That decides every bit of the weights: the tasks are those of a live run, carried
 //! out by the same [`Engine`](crate::live::store::Engine), and each digest in the records is checked on the way.
 
 mod decisions;

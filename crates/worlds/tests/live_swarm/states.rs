@@ -331,6 +331,7 @@ fn a_restored_stage_takes_its_steps_again_to_the_same_bits() {
     let values = shape.tokens() * shape.model.hidden_size;
     let (learning_rate, clip_factor) = (1e-2, 0.5);
     let (mut tensors, mut iterations, mut state, mut stepped) = (Vec::new(), Vec::new(), 1, Vec::new());
+    let mut made = Vec::new();
     for iteration in 0..2_u64 {
         let base = 100 * (iteration + 1);
         bench.run(Task::NewSum, &[state], &[base]);
@@ -348,6 +349,7 @@ fn a_restored_stage_takes_its_steps_again_to_the_same_bits() {
             bench.run(Task::Forward { microbatch }, &[state, came], &[at, at + 1]);
             bench.run(Task::Backward { microbatch }, &[state, at + 1, back, base], &[at + 2]);
             tensors.extend([came, back]);
+            made.extend([at, at + 2]);
         }
         bench.run(Task::Part { index: 0, count: 1 }, &[base], &[base + 50]);
         bench.run(Task::Sum { microbatches: 2 }, &[base + 50], &[base + 51]);
@@ -368,6 +370,17 @@ fn a_restored_stage_takes_its_steps_again_to_the_same_bits() {
         |recipe: Recipe, inputs: &[u64], to: u64| bench.run(Task::Rebuild { stage, recipe }, inputs, &[to]);
     assert_eq!(retrace(recipe(&iterations[..1]), &inputs[..5], 900), stepped[0], "one of the steps");
     assert_eq!(retrace(recipe(&iterations), &inputs, 901), stepped[1]);
+    // And what it makes of what came to it, both ways, as it was sent.
+    let again: Vec<u64> = (0..made.len() as u64).map(|at| 1001 + at).collect();
+    let outputs: Vec<u64> = [1000].into_iter().chain(again.iter().copied()).collect();
+    let rebuild = Task::Rebuild { stage, recipe: recipe(&iterations) };
+    assert_eq!(bench.run(rebuild, &inputs, &outputs), stepped[1]);
+    for (again, made) in again.into_iter().zip(made) {
+        let [again, made] = [again, made].map(|handle| bench.store.values(Handle(handle)).unwrap());
+        assert_eq!(again, made);
+    }
+    let mut retrace =
+        |recipe: Recipe, inputs: &[u64], to: u64| bench.run(Task::Rebuild { stage, recipe }, inputs, &[to]);
     let mut other = iterations.clone();
     other[1].shares[0].reverse();
     assert!(matches!(retrace(recipe(&other), &inputs, 902), Outcome::State { .. }));

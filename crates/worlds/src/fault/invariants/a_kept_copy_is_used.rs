@@ -33,10 +33,6 @@ impl Invariant for AKeptCopyIsUsed {
         "a_kept_copy_is_used"
     }
 
-    fn section(&self) -> &'static str {
-        "§5"
-    }
-
     fn observe(&mut self, seen: &Observation<'_>, truth: &Truth) -> Result<(), String> {
         match seen {
             Observation::Written { entry: Entry::RolledBack { .. } } => *self = Self::default(),

@@ -14,10 +14,6 @@ impl Invariant for CommitIsJournalledFirst {
         "commit_is_journalled_first"
     }
 
-    fn section(&self) -> &'static str {
-        "§4.4"
-    }
-
     fn observe(&mut self, seen: &Observation<'_>, truth: &Truth) -> Result<(), String> {
         match seen {
             Observation::Told { node, message: ToWorker::Commit { record } }

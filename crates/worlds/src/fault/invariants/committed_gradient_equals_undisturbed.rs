@@ -14,10 +14,6 @@ impl Invariant for CommittedGradientEqualsUndisturbed {
         "committed_gradient_equals_undisturbed"
     }
 
-    fn section(&self) -> &'static str {
-        "§4, when something dies"
-    }
-
     fn observe(&mut self, seen: &Observation<'_>, truth: &Truth) -> Result<(), String> {
         let Some(record) = seen.committed() else { return Ok(()) };
         let Some(expected) = truth.expected.get(record.iteration.0 as usize) else { return Ok(()) };

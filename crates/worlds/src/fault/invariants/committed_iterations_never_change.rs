@@ -17,10 +17,6 @@ impl Invariant for CommittedIterationsNeverChange {
         "committed_iterations_never_change"
     }
 
-    fn section(&self) -> &'static str {
-        "§4.4"
-    }
-
     fn observe(&mut self, seen: &Observation<'_>, truth: &Truth) -> Result<(), String> {
         // What came after the saved state has never been, and nothing else of the past changes.
         if let Observation::Written { entry: Entry::RolledBack { iteration, .. } } = seen {

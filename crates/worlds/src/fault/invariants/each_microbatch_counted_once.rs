@@ -15,10 +15,6 @@ impl Invariant for EachMicrobatchCountedOnce {
         "each_microbatch_counted_once"
     }
 
-    fn section(&self) -> &'static str {
-        "§4.3"
-    }
-
     fn observe(&mut self, seen: &Observation<'_>, truth: &Truth) -> Result<(), String> {
         let Some(record) = seen.committed() else { return Ok(()) };
         check_paths(record, truth)?;

@@ -21,10 +21,6 @@ impl Invariant for EveryStageIsServedWhenFaultsEnd {
         "every_stage_is_served_when_faults_end"
     }
 
-    fn section(&self) -> &'static str {
-        "§4, entering"
-    }
-
     fn observe(&mut self, seen: &Observation<'_>, truth: &Truth) -> Result<(), String> {
         if let Observation::Disconnected { .. } | Observation::BegunAnew = seen {
             self.hole_since_us = None;

@@ -21,10 +21,6 @@ impl Invariant for FencedNodesNeverCount {
         "fenced_nodes_never_count"
     }
 
-    fn section(&self) -> &'static str {
-        "§4.3"
-    }
-
     fn observe(&mut self, seen: &Observation<'_>, _truth: &Truth) -> Result<(), String> {
         self.now += 1;
         match seen {

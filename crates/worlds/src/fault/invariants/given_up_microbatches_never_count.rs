@@ -25,10 +25,6 @@ impl Invariant for GivenUpMicrobatchesNeverCount {
         "given_up_microbatches_never_count"
     }
 
-    fn section(&self) -> &'static str {
-        "§4.3"
-    }
-
     fn observe(&mut self, seen: &Observation<'_>, truth: &Truth) -> Result<(), String> {
         match seen {
             // Iterations run again from where the state was saved, with the same numbers.

@@ -23,10 +23,6 @@ impl Invariant for HandlesBounded {
         "handles_bounded"
     }
 
-    fn section(&self) -> &'static str {
-        "§4, memory"
-    }
-
     fn observe(&mut self, seen: &Observation<'_>, _truth: &Truth) -> Result<(), String> {
         let Observation::Stored { node, store, attempt, settled } = seen else { return Ok(()) };
         let bounds = [

@@ -17,10 +17,6 @@ impl Invariant for HashesBeforeStep {
         "hashes_before_step"
     }
 
-    fn section(&self) -> &'static str {
-        "§4.4"
-    }
-
     fn observe(&mut self, seen: &Observation<'_>, _truth: &Truth) -> Result<(), String> {
         match seen {
             Observation::Restored { .. } => self.reported.clear(),

@@ -16,10 +16,6 @@ impl Invariant for HonestNodesAreNeverSetAsideByACheck {
         "honest_nodes_are_never_set_aside_by_a_check"
     }
 
-    fn section(&self) -> &'static str {
-        "§4, slow, silent, lying"
-    }
-
     fn observe(&mut self, seen: &Observation<'_>, _truth: &Truth) -> Result<(), String> {
         match seen {
             Observation::Lied { node, iteration, attempt, .. } => {

@@ -20,10 +20,6 @@ impl Invariant for IterationsCommitWhenFaultsEnd {
         "iterations_commit_when_faults_end"
     }
 
-    fn section(&self) -> &'static str {
-        "§4"
-    }
-
     fn observe(&mut self, seen: &Observation<'_>, truth: &Truth) -> Result<(), String> {
         if seen.committed().is_some() {
             self.progressed = true;

@@ -12,10 +12,6 @@ impl Invariant for JournalCutAnywhereIsAPast {
         "journal_cut_anywhere_is_a_past"
     }
 
-    fn section(&self) -> &'static str {
-        "§4, the coordinator"
-    }
-
     fn observe(&mut self, seen: &Observation<'_>, _truth: &Truth) -> Result<(), String> {
         let Observation::Cut { entries, written } = seen else { return Ok(()) };
         match entries {

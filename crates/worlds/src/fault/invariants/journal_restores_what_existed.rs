@@ -12,10 +12,6 @@ impl Invariant for JournalRestoresWhatExisted {
         "journal_restores_what_existed"
     }
 
-    fn section(&self) -> &'static str {
-        "§4, the coordinator"
-    }
-
     fn observe(&mut self, seen: &Observation<'_>, _truth: &Truth) -> Result<(), String> {
         let Observation::Restored { entries, written } = seen else { return Ok(()) };
         if entries == written {

@@ -45,10 +45,6 @@ impl Invariant for LiarsAreFound {
         "liars_are_found"
     }
 
-    fn section(&self) -> &'static str {
-        "§4, slow, silent, lying"
-    }
-
     fn observe(&mut self, seen: &Observation<'_>, truth: &Truth) -> Result<(), String> {
         match seen {
             Observation::Lied { node, iteration, attempt, checks, .. } => {

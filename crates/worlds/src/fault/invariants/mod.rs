@@ -115,8 +115,6 @@ impl<'a> Observation<'a> {
 trait Invariant: Debug + Send {
     /// Its name, which is its file's.
     fn name(&self) -> &'static str;
-    /// The section of the design that makes it.
-    fn section(&self) -> &'static str;
     /// Checks what was seen.
     fn observe(&mut self, seen: &Observation<'_>, truth: &Truth) -> Result<(), String>;
 }
@@ -188,11 +186,7 @@ impl Invariants {
             _ => {}
         }
         for invariant in &mut self.promises {
-            invariant.observe(seen, truth).map_err(|what| Broken {
-                invariant: invariant.name(),
-                section: invariant.section(),
-                what,
-            })?;
+            invariant.observe(seen, truth).map_err(|what| Broken { invariant: invariant.name(), what })?;
         }
         Ok(())
     }

@@ -49,10 +49,6 @@ impl Invariant for NeededStatesAreKept {
         "needed_states_are_kept"
     }
 
-    fn section(&self) -> &'static str {
-        "§4, when something dies"
-    }
-
     fn observe(&mut self, seen: &Observation<'_>, truth: &Truth) -> Result<(), String> {
         match seen {
             Observation::Restored { .. } | Observation::BegunAnew => {

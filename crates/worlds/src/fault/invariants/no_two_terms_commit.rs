@@ -16,10 +16,6 @@ impl Invariant for NoTwoTermsCommit {
         "no_two_terms_commit"
     }
 
-    fn section(&self) -> &'static str {
-        "§4, the coordinator"
-    }
-
     fn observe(&mut self, seen: &Observation<'_>, _truth: &Truth) -> Result<(), String> {
         if let Observation::Written { entry: Entry::Opened { term, .. } } = seen {
             if *term <= self.term {

@@ -16,10 +16,6 @@ impl Invariant for NodeIdsAreNeverUsedTwice {
         "node_ids_are_never_used_twice"
     }
 
-    fn section(&self) -> &'static str {
-        "§4, a fenced node comes back"
-    }
-
     fn observe(&mut self, seen: &Observation<'_>, _truth: &Truth) -> Result<(), String> {
         let Observation::Bound { node, .. } = seen else { return Ok(()) };
         if self.used.insert(*node) { Ok(()) } else { Err(format!("{node} is given out twice")) }

@@ -12,10 +12,6 @@ impl Invariant for NodesOneStepApart {
         "nodes_one_step_apart"
     }
 
-    fn section(&self) -> &'static str {
-        "§4.6"
-    }
-
     fn observe(&mut self, seen: &Observation<'_>, truth: &Truth) -> Result<(), String> {
         let Some(record) = seen.committed() else { return Ok(()) };
         for part in &record.stages {

@@ -19,10 +19,6 @@ impl Invariant for OneOriginAndASpareSuffice {
         "one_origin_and_a_spare_suffice"
     }
 
-    fn section(&self) -> &'static str {
-        "§4, when something dies"
-    }
-
     fn observe(&mut self, seen: &Observation<'_>, _truth: &Truth) -> Result<(), String> {
         match seen {
             Observation::Standing { now_us, origins, nodes, .. } => {

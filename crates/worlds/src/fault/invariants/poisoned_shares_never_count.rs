@@ -16,10 +16,6 @@ impl Invariant for PoisonedSharesNeverCount {
         "poisoned_shares_never_count"
     }
 
-    fn section(&self) -> &'static str {
-        "§4, slow, silent, lying"
-    }
-
     fn observe(&mut self, seen: &Observation<'_>, _truth: &Truth) -> Result<(), String> {
         if let Observation::Poisoned { node, iteration, attempt } = seen {
             self.poisoned.insert((*iteration, *attempt, *node));

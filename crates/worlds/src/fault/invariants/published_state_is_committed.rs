@@ -12,10 +12,6 @@ impl Invariant for PublishedStateIsCommitted {
         "published_state_is_committed"
     }
 
-    fn section(&self) -> &'static str {
-        "§10"
-    }
-
     fn observe(&mut self, seen: &Observation<'_>, truth: &Truth) -> Result<(), String> {
         let Observation::Published { iteration, stages } = seen else { return Ok(()) };
         for skipstone_protocol::SavedStage { stage, state: digest, .. } in *stages {

@@ -12,10 +12,6 @@ impl Invariant for QueuesBounded {
         "queues_bounded"
     }
 
-    fn section(&self) -> &'static str {
-        "§4, memory"
-    }
-
     fn observe(&mut self, seen: &Observation<'_>, _truth: &Truth) -> Result<(), String> {
         let Observation::Keeps { node, queues } = seen else { return Ok(()) };
         match queues.iter().find(|queue| queue.length > queue.bound) {

@@ -24,10 +24,6 @@ impl Invariant for RecoveryIsTheConfiguredOne {
         "recovery_is_the_configured_one"
     }
 
-    fn section(&self) -> &'static str {
-        "§4, entering; §5"
-    }
-
     fn observe(&mut self, seen: &Observation<'_>, truth: &Truth) -> Result<(), String> {
         if let Observation::Written { entry: Entry::RolledBack { .. } } = seen {
             let last = truth.records.last().map(|record| record.stages.as_slice()).unwrap_or_default();

@@ -15,10 +15,6 @@ impl Invariant for RepairKeepsThePlannedStages {
         "repair_keeps_the_planned_stages"
     }
 
-    fn section(&self) -> &'static str {
-        "§4, when something dies"
-    }
-
     fn observe(&mut self, seen: &Observation<'_>, _truth: &Truth) -> Result<(), String> {
         if let Observation::Planned { plan } = seen {
             self.plan = Some((*plan).clone());

@@ -18,10 +18,6 @@ impl Invariant for ReplicasBitwiseEqual {
         "replicas_bitwise_equal"
     }
 
-    fn section(&self) -> &'static str {
-        "§4.5"
-    }
-
     fn observe(&mut self, seen: &Observation<'_>, truth: &Truth) -> Result<(), String> {
         if let Some(record) = seen.committed() {
             for part in record.stages.iter().filter(|part| !part.members.is_empty()) {

@@ -19,10 +19,6 @@ impl Invariant for ResumeGoesOnFromWhatWasSaved {
         "resume_goes_on_from_what_was_saved"
     }
 
-    fn section(&self) -> &'static str {
-        "§10"
-    }
-
     fn observe(&mut self, seen: &Observation<'_>, truth: &Truth) -> Result<(), String> {
         match seen {
             Observation::Written { entry: Entry::Saved { state, .. } } => {

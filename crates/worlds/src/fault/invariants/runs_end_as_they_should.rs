@@ -27,10 +27,6 @@ impl Invariant for RunsEndAsTheyShould {
         "runs_end_as_they_should"
     }
 
-    fn section(&self) -> &'static str {
-        "§4, when something dies"
-    }
-
     fn observe(&mut self, seen: &Observation<'_>, truth: &Truth) -> Result<(), String> {
         match seen {
             Observation::Published { iteration, stages } => {

@@ -12,10 +12,6 @@ impl Invariant for SampleOrderIndependent {
         "sample_order_independent"
     }
 
-    fn section(&self) -> &'static str {
-        "§4.1"
-    }
-
     fn observe(&mut self, seen: &Observation<'_>, truth: &Truth) -> Result<(), String> {
         let Some(record) = seen.committed() else { return Ok(()) };
         let Some(expected) = truth.expected.get(record.iteration.0 as usize) else { return Ok(()) };

@@ -12,10 +12,6 @@ impl Invariant for SlotsNeverExceeded {
         "slots_never_exceeded"
     }
 
-    fn section(&self) -> &'static str {
-        "§4, memory"
-    }
-
     fn observe(&mut self, seen: &Observation<'_>, _truth: &Truth) -> Result<(), String> {
         match seen {
             Observation::Slots { node, saved, slots } if *saved > *slots as usize => {

@@ -29,10 +29,6 @@ impl Invariant for StruckNodesAreSetAside {
         "struck_nodes_are_set_aside"
     }
 
-    fn section(&self) -> &'static str {
-        "§4, slow, silent, lying"
-    }
-
     fn observe(&mut self, seen: &Observation<'_>, truth: &Truth) -> Result<(), String> {
         match seen {
             // Another coordinator gives everyone another id. What the last one died over it may not have written.

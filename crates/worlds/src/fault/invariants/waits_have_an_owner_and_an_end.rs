@@ -22,10 +22,6 @@ impl Invariant for WaitsHaveAnOwnerAndAnEnd {
         "waits_have_an_owner_and_an_end"
     }
 
-    fn section(&self) -> &'static str {
-        "§4, when something dies"
-    }
-
     fn observe(&mut self, seen: &Observation<'_>, _truth: &Truth) -> Result<(), String> {
         let Observation::Waits { waits, bound, now_us, calm } = seen else { return Ok(()) };
         if waits.is_empty() {

@@ -375,7 +375,8 @@ impl Engine {
             let (outcome, restored) = restore(inputs, stage, recipe.format)?;
             return match (&recipe.retracing, restored.first()) {
                 (Some(retracing), Some(Tensor::State(state))) => {
-                    self.retrace(state.clone(), retracing, &inputs[1..])
+                    let keeps = recipe.made_again().next().is_some();
+                    self.retrace(state.clone(), retracing, keeps, &inputs[1..])
                 }
                 _ => Ok((outcome, restored)),
             };

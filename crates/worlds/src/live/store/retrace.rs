@@ -1,6 +1,7 @@
 //! A restored stage takes the steps again that it had taken since its copy.
 
 use super::StageState;
+use super::boundary;
 use super::engine::{Engine, Made};
 use super::inputs::flat;
 use super::tensor::{Flat, Tensor};
@@ -11,11 +12,13 @@ use std::sync::Arc;
 
 impl Engine {
     /// The stage after the steps of `retracing`, from what it was sent and what gradients came back to it: two tensors of each
-    /// microbatch, in order. The same bits as when they were taken for the first time, if the state before them has those.
+    /// microbatch, in order. The same bits as when they were taken for the first time, if the state before them has those. If
+    /// `keeps`, also what it makes of them: two tensors of each, as they were sent.
     pub(super) fn retrace(
         &mut self,
         mut state: Arc<StageState>,
         retracing: &Retracing,
+        keeps: bool,
         tensors: &[Option<Tensor>],
     ) -> Made {
         let count = retracing.microbatches().count();
@@ -30,14 +33,15 @@ impl Engine {
         if !(0..tensors.len()).all(fits) {
             return Err("a tensor that was kept is no boundary tensor of this run".to_owned());
         }
-        let mut rest = tensors;
+        let (mut rest, mut again) = (tensors, Vec::new());
         for retraced in &retracing.iterations {
             let count = 2 * retraced.shares.iter().flatten().count();
             let (now, later) = rest.split_at(count);
-            state = self.retrace_one(state, retraced, now)?;
+            state = self.retrace_one(state, retraced, now, keeps.then_some(&mut again))?;
             rest = later;
         }
-        Ok((Outcome::State { digest: state.digest() }, vec![Tensor::State(state)]))
+        let outcome = Outcome::State { digest: state.digest() };
+        Ok((outcome, [Tensor::State(state)].into_iter().chain(again).collect()))
     }
 
     fn retrace_one(
@@ -45,6 +49,7 @@ impl Engine {
         state: Arc<StageState>,
         retraced: &Retraced,
         tensors: &[Option<Tensor>],
+        mut again: Option<&mut Vec<Tensor>>,
     ) -> Result<Arc<StageState>, String> {
         let mut at = 0;
         let mut parts = Vec::new();
@@ -54,11 +59,20 @@ impl Engine {
             for _ in share {
                 let (x, dy) = (flat(tensors, at)?.as_slice(), flat(tensors, at + 1)?.as_slice());
                 at += 2;
+                let wire = self.setup.wire;
                 let backend = self.backend(state.stage)?;
                 let failed = |error: ModelError| error.to_string();
                 let (made, saved) = backend.forward(&state.parameters, x).map_err(failed)?;
                 let back = backend.backward(&state.parameters, saved, dy, Some(&mut sum)).map_err(failed)?;
-                [made, back].into_iter().for_each(|buffer| backend.recycle(buffer));
+                for mut buffer in [made, back] {
+                    match again.as_mut() {
+                        Some(again) => {
+                            boundary::round(&mut buffer, wire);
+                            again.push(Tensor::Flat(Flat::new(buffer)));
+                        }
+                        None => backend.recycle(buffer),
+                    }
+                }
             }
             parts.push(Some(Tensor::Flat(self.rounded(Flat::new(sum)))));
         }
