@@ -14,7 +14,7 @@ mod ticket_table;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches, Parser};
 use skipstone_worlds::live::{run_coordinator, run_node};
 
 /// Train language models on computers that come and go.
@@ -30,8 +30,16 @@ struct CommandLine {
     command: commands::Command,
 }
 
+/// Options take numbers below zero, so that what is wrong with them is said by who knows what they should be.
+fn with_negative_numbers(command: clap::Command) -> clap::Command {
+    let takes_them =
+        |arg: clap::Arg| if arg.is_positional() { arg } else { arg.allow_negative_numbers(true) };
+    command.mut_args(takes_them).mut_subcommands(with_negative_numbers)
+}
+
 fn main() -> ExitCode {
-    let command = CommandLine::parse().command;
+    let matches = with_negative_numbers(CommandLine::command()).get_matches();
+    let command = CommandLine::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()).command;
     // Children tell their parent more by their exit code than a command does.
     match command {
         commands::Command::InternalCoordinator => return run_coordinator(),

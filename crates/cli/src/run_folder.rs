@@ -30,7 +30,7 @@ impl Run {
         }
         let config = RunConfig::read(&options)?;
         let facts = read_facts(dir).map_err(|error| match error {
-            FolderError::NoRun { dir } => Failure::input(format!(
+            FolderError::NoRun { dir, .. } => Failure::input(format!(
                 "the run in {} never began: it holds no data/data.json; start it again",
                 dir.display()
             )),

@@ -6,7 +6,8 @@
 use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use skipstone_data::Tokenizer;
 use skipstone_model::{ExportOptions, LlamaConfig, WholeModel, export};
@@ -177,6 +178,9 @@ fn options_that_cannot_work() {
     train(&["--churn", "often"], &["--churn often", "16%/h"]);
     train(&["--heads", "3"], &["num_attention_heads"]);
     train(&["--lr=-1"], &["--lr"]);
+    // What is wrong is said by who knows what it should be.
+    train(&["--lr", "-1"], &["--lr", "above 0"]);
+    train(&["--steps", "-5"], &["--steps", "invalid"]);
     train(&["none.toml"], &["none.toml"]);
     fs::write(dir.path().join("bad.toml"), "stagse = 3\n").unwrap();
     train(&["bad.toml"], &["bad.toml", "stagse"]);
@@ -220,13 +224,35 @@ fn corpora_that_cannot_be_trained_on() {
 }
 
 #[test]
+#[cfg(unix)]
+fn a_signal_ends_a_run_whose_data_is_still_being_read() {
+    let dir = folder();
+    // Nobody ever writes to it.
+    assert!(Command::new("mkfifo").arg(dir.path().join("text.txt")).status().unwrap().success());
+    let child = Command::new(env!("CARGO_BIN_EXE_skipstone"))
+        .args(["train", "--data", "text.txt", "--tokenizer", "bytes", "--out", "run"])
+        .current_dir(dir.path())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    while !dir.path().join("run/run.lock").exists() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && error.contains("its data was being read"), "{error}");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "something was left behind");
+}
+
+#[test]
 fn output_folders_that_are_taken() {
     let dir = folder();
     let taken = dir.path().join("taken");
     fs::create_dir(&taken).unwrap();
     fs::write(taken.join("thesis.tex"), "years of work").unwrap();
     refused(&dir, 2, &["train", "--out", "taken"], &["taken", "not empty", "--resume"]);
-    refused(&dir, 2, &["train", "--out", "taken", "--resume"], &["holds no run"]);
+    refused(&dir, 2, &["train", "--out", "taken", "--resume"], &["holds no run", "no run.toml"]);
     refused(&dir, 2, &["demo", "--out", "taken", "--steps", "20"], &["taken", "not empty"]);
     assert_eq!(fs::read(taken.join("thesis.tex")).unwrap(), b"years of work");
 

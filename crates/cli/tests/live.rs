@@ -205,6 +205,37 @@ fn checkfree_plus_makes_a_killed_first_stage_from_its_swap_partner_and_replays()
     assert_eq!(replay.status.code(), Some(0), "{text}{}", String::from_utf8_lossy(&replay.stderr));
     let report: Value = serde_json::from_str(&text).unwrap();
     assert!(report["rebuilds"].as_u64().unwrap() >= 1 && report["saved_state_checked"] == true, "{report}");
+    what_is_damaged_afterwards_is_told(&run);
+}
+
+/// Files of `state/`, and the journal's end, are compared with what the journal says.
+fn what_is_damaged_afterwards_is_told(run: &Run) {
+    let says = |arguments: &[&str]| {
+        let output = run.command(arguments).output().unwrap();
+        let text = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
+        (output.status.code(), text)
+    };
+    let saved: Value =
+        serde_json::from_slice(&fs::read(run.out().join("state/state.json")).unwrap()).unwrap();
+    let folder = run.out().join("state").join(saved["iteration"].to_string());
+    let file = fs::read_dir(&folder).unwrap().next().unwrap().unwrap().path();
+    let whole = fs::read(&file).unwrap();
+    let mut spoiled = whole.clone();
+    *spoiled.last_mut().unwrap() ^= 1;
+    for spoiled in [&spoiled[..], &whole[..100]] {
+        fs::write(&file, spoiled).unwrap();
+        let (code, text) = says(&["replay", "run"]);
+        assert!(code == Some(1) && text.contains("replayed to the same bits, but"), "{text}");
+        assert!(text.contains(file.file_name().unwrap().to_str().unwrap()), "{text}");
+    }
+    fs::write(&file, whole).unwrap();
+    let journal = run.out().join("journal/journal.bin");
+    let whole = fs::read(&journal).unwrap();
+    fs::write(&journal, &whole[..whole.len() / 2]).unwrap();
+    let (code, text) = says(&["audit", "run"]);
+    assert!(code == Some(1) && text.contains("its end is cut off"), "{text}");
+    fs::write(&journal, whole).unwrap();
+    assert_eq!(says(&["audit", "run"]).0, Some(0));
 }
 
 #[test]

@@ -100,7 +100,7 @@ fn a_run_goes_on_from_a_folder_elsewhere_when_its_own_is_lost() {
         command
     };
     let audit = String::from_utf8(trained(skipstone(&["audit", "second"])).stdout).unwrap();
-    assert!(audit.starts_with("sound") && audit.contains("the run began here"), "{audit}");
+    assert!(audit.starts_with("sound") && audit.contains("the journal begins there"), "{audit}");
     assert!(refused(skipstone(&["replay", "second"])).contains("nothing to replay"));
     let manifest: Value =
         serde_json::from_str(&fs::read_to_string(dir.join("elsewhere").join("checkpoint.json")).unwrap())

@@ -175,7 +175,7 @@ pub enum ConfigError {
     Unsupported(String),
     /// No preset has this name.
     #[error(
-        "no model preset is called `{0}`; use tiny, 124m, 500m, 1.5b, 8b or the path of a Hugging Face config.json"
+        "`{0}` is neither a model preset nor a .json file; use tiny, 124m, 500m, 1.5b, 8b or the path of a Hugging Face config.json"
     )]
     UnknownPreset(String),
 }

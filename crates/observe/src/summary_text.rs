@@ -39,7 +39,9 @@ impl Summary {
             text.push_str(&row("pace", &pace_truth(&pace)));
         }
         for (index, line) in self.survived().into_iter().enumerate() {
-            text.push_str(&row(if index == 0 { "survived" } else { "" }, &line));
+            let is_over = matches!(self.ended.as_deref(), None | Some("done" | "stopped"));
+            let heading = if is_over { "survived" } else { "went through" };
+            text.push_str(&row(if index == 0 { heading } else { "" }, &line));
         }
         if let Some(sample) = &self.sample {
             text.push_str("\nIt writes:\n");
@@ -58,6 +60,11 @@ impl Summary {
         let wall = words::duration(self.wall_s);
         match self.ended.as_deref() {
             Some("done") => format!("Done: {iterations} in {wall}.\n\n"),
+            Some("stopped") if self.steps == 0 => {
+                format!(
+                    "Stopped after {wall}, before the first iteration: there is nothing to go on from.\n\n"
+                )
+            }
             Some("stopped") => {
                 format!("Stopped after {iterations} and {wall}; `--resume` goes on from here.\n\n")
             }
@@ -128,6 +135,7 @@ impl Summary {
                 "copy" => format!("{} replaced by copying", words::plural(count, "replica")),
                 "return" => format!("{} came back as it was", words::plural(count, "stage")),
                 "saved" => format!("{} without a node saved from a copy", words::plural(count, "stage")),
+                "random" => format!("{} begun anew with fresh weights", words::plural(count, "stage")),
                 kind => format!("{} rebuilt by {}", words::plural(count, "stage"), words::clean(kind, 40)),
             };
             let slowest = recoveries.iter().map(|recovery| recovery.seconds).fold(0.0, f64::max);

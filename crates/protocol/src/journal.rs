@@ -127,7 +127,10 @@ pub enum JournalError {
     )]
     Header,
     /// An entry in the middle is damaged.
-    #[error("the journal is damaged at byte {0}; go on from state/ with --resume in a copy of the folder")]
+    #[error(
+        "the journal is damaged at byte {0}; in a copy of the folder, remove journal/ and go on from state/ with --resume: what \
+         came before can't be audited or replayed then"
+    )]
     Damaged(usize),
 }
 

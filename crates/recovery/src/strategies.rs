@@ -279,6 +279,7 @@ impl Strategy for Neighbours {
 
     fn made_by(&self, lost: StageId, recipe: &Recipe) -> &'static str {
         match self.name {
+            _ if recipe.sources.is_empty() => "random",
             "neighbour-snapshot" | "checkpoint" if !recipe.restores(lost) => "checkfree",
             "match" if recipe.lessons().is_empty() => "checkfree",
             name => name,

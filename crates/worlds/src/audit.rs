@@ -88,6 +88,16 @@ impl AuditReport {
         self.violations == 0
     }
 
+    /// A journal must reach as far as the state that was saved after so many iterations.
+    pub fn check_end(&mut self, saved: u64) {
+        let ends = self.begins + self.iterations;
+        if saved > ends {
+            self.complain(|| {
+                format!("the journal ends after {ends} iterations, but state/ was saved after {saved}: its end is cut off")
+            });
+        }
+    }
+
     fn complain(&mut self, what: impl FnOnce() -> String) {
         self.violations += 1;
         if self.complaints.len() < COMPLAINTS_MAX {

@@ -7,6 +7,7 @@ use skipstone_data::SampleOrder;
 use skipstone_worlds::audit::{AuditReport, audit, read_journal};
 use skipstone_worlds::config::RunConfig;
 use skipstone_worlds::live::folder::read_facts;
+use skipstone_worlds::live::publish::read_state;
 
 use crate::failure::{Failure, Outcome};
 use crate::output::{print, print_json};
@@ -33,7 +34,11 @@ pub(crate) struct Audit {
 impl Audit {
     pub(crate) fn run(self) -> Outcome {
         let entries = read_journal(&self.dir).map_err(Failure::input)?;
-        let report = audit(&entries, order_of(&self.dir)?.as_ref());
+        let mut report = audit(&entries, order_of(&self.dir)?.as_ref());
+        let saved = read_state(&self.dir).ok().map(|saved| saved.iteration.0);
+        if let Some(saved) = saved {
+            report.check_end(saved);
+        }
         if self.json {
             let mut json = serde_json::to_value(&report).map_err(Failure::failed)?;
             json["sound"] = report.is_sound().into();
@@ -79,7 +84,7 @@ fn text(report: &AuditReport) -> String {
     if report.begins > 0 {
         let _ = writeln!(
             text,
-            "from iteration {} on: the run began here with a state that was fetched from a store",
+            "from iteration {} on: the journal begins there, with a state that was fetched from a store, or that is older than the journal",
             report.begins
         );
     }

@@ -57,8 +57,8 @@ pub(crate) struct Eval {
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     /// Compute threads [default: the machine's cores]
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
     /// One JSON document on stdout
     #[arg(long)]
     json: bool,
@@ -80,7 +80,7 @@ impl Eval {
         }
         if tokens.len() <= context.min(2) {
             return Err(Failure::input(format!(
-                "the data has {} tokens, too few to predict any; give more text to --data",
+                "{} tokens are too few to predict any; give more text to --data, or a larger --max-tokens",
                 tokens.len()
             )));
         }
@@ -89,7 +89,7 @@ impl Eval {
             batch: self.batch,
             skips: self.skip.clone(),
             seed: self.seed,
-            threads: threads(self.threads),
+            threads: threads(self.threads.map(usize::from)),
         };
         let mut progress = Progress::new("evaluating");
         let found = evaluate(model, &tokens, &options, |done, of| {

@@ -57,8 +57,8 @@ pub(crate) struct Generate {
     #[arg(long, value_name = "bytes|FILE")]
     tokenizer: Option<String>,
     /// Compute threads [default: the machine's cores]
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
     /// One JSON document on stdout
     #[arg(long)]
     json: bool,
@@ -84,7 +84,7 @@ impl Generate {
             seed: self.seed,
             stop,
             skip: self.skip,
-            threads: threads(self.threads),
+            threads: threads(self.threads.map(usize::from)),
         };
         if self.json {
             let made = generate(&imported.model, &prompt, &options, |_| {})?;

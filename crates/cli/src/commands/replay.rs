@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use skipstone_model::StageLayout;
 use skipstone_protocol::decode_inputs;
 use skipstone_worlds::audit::{first_iteration, read_journal};
-use skipstone_worlds::config::RunConfig;
+use skipstone_worlds::config::{RunConfig, RunShape};
 use skipstone_worlds::live::folder::read_facts;
 use skipstone_worlds::live::inputs_file::{inputs_path, recorded_terms};
-use skipstone_worlds::live::publish::read_state;
-use skipstone_worlds::live::store::EngineSetup;
+use skipstone_worlds::live::publish::{StateManifest, read_state};
+use skipstone_worlds::live::store::{EngineSetup, StateFile, stage_path};
 use skipstone_worlds::replay::{
     DecisionsReport, OtherDecision, ReplayError, ReplayReport, ReplaySource, replay,
 };
@@ -109,7 +110,7 @@ pub(crate) fn replay_run(dir: &Path, threads: usize) -> Outcome<Result<ReplayRep
     let begins = first_iteration(&entries).0;
     if begins > 0 {
         return Err(Failure::input(format!(
-            "{} began with a state after {begins} iterations, fetched from a store: how that came about is not recorded here, so there is nothing to replay it from",
+            "the journal of {} begins with a state after {begins} iterations (fetched from a store, or its journal from before that is gone): how that came about is not recorded here, so there is nothing to replay it from",
             dir.display()
         )));
     }
@@ -119,7 +120,30 @@ pub(crate) fn replay_run(dir: &Path, threads: usize) -> Outcome<Result<ReplayRep
     let saved = read_state(dir).ok();
     let source = ReplaySource { entries: &entries, saved: saved.as_ref(), setup, feed: None };
     let mut progress = Progress::new("replaying");
-    Ok(replay(&source, &mut |done, total| progress.update(done, total, " records")))
+    let replayed = replay(&source, &mut |done, total| progress.update(done, total, " records"));
+    if replayed.as_ref().is_ok_and(|report| report.saved_state_checked)
+        && let Some(saved) = &saved
+    {
+        check_files(dir, &config.shape(facts.vocabulary)?, saved)?;
+    }
+    Ok(replayed)
+}
+
+/// Whether the files of `state/` hold what its manifest says, which the replay has been compared with.
+fn check_files(dir: &Path, shape: &RunShape, saved: &StateManifest) -> Outcome {
+    let digest = shape.digest();
+    for part in &saved.stages {
+        let path = stage_path(&dir.join("state"), saved.iteration, part.stage, &part.state);
+        let file = StateFile { stage: part.stage, iteration: saved.iteration, shape: &digest };
+        let spoiled =
+            |why: String| Failure::failed(format!("the journal is replayed to the same bits, but {why}"));
+        let layout = StageLayout::of(&shape.model, &shape.stage_spec(part.stage));
+        let state = file.read(&path, &layout).map_err(|error| spoiled(error.to_string()))?;
+        if state.digest() != part.state {
+            return Err(spoiled(format!("{} holds others", path.display())));
+        }
+    }
+    Ok(())
 }
 
 fn text(report: &ReplayReport, decisions: &DecisionsReport) -> String {

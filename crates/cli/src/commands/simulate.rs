@@ -18,8 +18,8 @@ use crate::planning::{read, refused};
 
 const EXAMPLES: &str = "\
 Examples:
-  skipstone simulate run.toml                           what a run will take: time, goodput, and what is lost to what
-  skipstone simulate run.toml --churn 'every 15s' --iterations 200 --json
+  skipstone simulate run.toml --pace 0.5                what a run will take: time, goodput, and what is lost to what
+  skipstone simulate run.toml --pace 0.5 --churn 'every 15s' --iterations 200 --json
   skipstone simulate INSTANCE.json --plan PLAN.json     a plan of `skipstone plan` as the nodes would carry it out
   skipstone simulate --faults all --seeds 1..1000
   skipstone simulate --faults kill,journal,partition --seeds 1..1000

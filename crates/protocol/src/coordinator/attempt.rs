@@ -14,8 +14,8 @@ use skipstone_types::{
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Why a run is given up whose last origin does not come back.
-const ORIGIN_LOST: &str = "stage 0 has lost its last origin, and with it the embedding and the head; go on from state/ \
-                           with --resume, and use --replicas 2 or more";
+const ORIGIN_LOST: &str = "stage 0 has lost its last origin, and with it the embedding and the head; if a \
+                           state was saved, go on from it with --resume; more --replicas make this rarer";
 
 /// The same, where a neighbour keeps a copy of it, which is saved.
 const ORIGIN_AWAY: &str = "stage 0 has lost its last origin, and no node comes for it; state/ has it as a neighbour's copy \

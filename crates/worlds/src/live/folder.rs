@@ -28,10 +28,12 @@ pub enum FolderError {
         dir: PathBuf,
     },
     /// There is no run in it.
-    #[error("{} holds no run to go on with; leave out --resume to start one", dir.display())]
+    #[error("{} holds no run to go on with: there is no {missing}; leave out --resume to start one in an empty folder, or put the file back", dir.display())]
     NoRun {
         /// The folder.
         dir: PathBuf,
+        /// What makes it one.
+        missing: &'static str,
     },
     /// The run in it was another.
     #[error("the run in {} was made with other {what}; --resume goes on with the same model, data and seed, so leave those options out, or start a new run with another --out", dir.display())]
@@ -131,15 +133,19 @@ impl RunFolder {
         }
         let made = Self::fill(config, &request, say);
         if made.is_err() {
-            // Nothing of a run that never was stays behind.
-            let _ = fs::remove_dir_all(dir.join("data"));
-            let _ = fs::remove_file(dir.join("run.toml"));
-            let _ = fs::remove_file(dir.join(WAN));
-            let _ = fs::remove_file(dir.join(LOCK));
-            let _ = fs::remove_dir(dir);
+            Self::clear(dir);
         }
         let (facts, shape) = made?;
         Ok(Self { dir: dir.clone(), facts, shape, _lock: lock })
+    }
+
+    /// Nothing of a run that never was stays behind.
+    pub(super) fn clear(dir: &Path) {
+        let _ = fs::remove_dir_all(dir.join("data"));
+        let _ = fs::remove_file(dir.join("run.toml"));
+        let _ = fs::remove_file(dir.join(WAN));
+        let _ = fs::remove_file(dir.join(LOCK));
+        let _ = fs::remove_dir(dir);
     }
 
     fn fill(
@@ -188,7 +194,7 @@ impl RunFolder {
     pub fn resume(config: &RunConfig) -> Result<Self, FolderError> {
         let dir = &config.out;
         if !dir.join("run.toml").is_file() {
-            return Err(FolderError::NoRun { dir: dir.clone() });
+            return Err(FolderError::NoRun { dir: dir.clone(), missing: "run.toml" });
         }
         let lock = lock(dir)?;
         let before = RunConfig::read(&dir.join("run.toml"))?;
@@ -235,7 +241,7 @@ pub fn read_facts(dir: &Path) -> Result<DataFacts, FolderError> {
         Err(why) if matches!(why.kind(), io::ErrorKind::InvalidData | io::ErrorKind::FileTooLarge) => {
             return Err(FolderError::Damaged { path, why: why.to_string() });
         }
-        Err(_) => return Err(FolderError::NoRun { dir: dir.to_owned() }),
+        Err(_) => return Err(FolderError::NoRun { dir: dir.to_owned(), missing: "data/data.json" }),
     };
     from_json(&text).map_err(|why| FolderError::Damaged { path, why })
 }

@@ -76,6 +76,9 @@ pub enum RunError {
     #[error("other machines can't be let in: {0}")]
     Listen(String),
     /// Ctrl-C, twice.
-    #[error("ended at once; go on from the last save with --resume")]
+    #[error("ended at once; if a state was saved, --resume goes on from it")]
     Interrupted,
+    /// Ctrl-C, while the data was read.
+    #[error("ended before the run began: its data was being read; nothing of it was kept")]
+    NotBegun,
 }

@@ -32,6 +32,9 @@ use skipstone_observe::{Observer, Outcome, Progress, RunInfo};
 use serde_json::json;
 use skipstone_types::{Event, Iteration, NodeId, StageId};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 /// Time between looks at the children.
@@ -43,6 +46,9 @@ const LEAVE: Duration = Duration::from_secs(5);
 /// A run is not well any more if no iteration ends for so long, and for so many times as long as one ever took.
 const QUIET: Duration = Duration::from_secs(60);
 const QUIET_FACTOR: u32 = 10;
+
+/// Silence at the end of a run after which it is said that there is one.
+const SILENCE: Duration = Duration::from_secs(30);
 
 /// What `run` needs beyond the configuration.
 #[derive(Debug)]
@@ -126,7 +132,7 @@ pub fn run(config: &RunConfig, options: RunOptions) -> Result<RunOutcome, RunErr
     capacity::check(config, workers)?;
     let health = options.health.as_deref().map(Health::listen).transpose()?;
     let offsite = Offsite::open(config, options.resume)?;
-    let folder = open_folder(config, options.resume)?;
+    let folder = open_folder(config, options.resume, &signals)?;
     let offsite = offsite.map(|tried| tried.start(&folder, options.resume)).transpose()?;
     let resume = if options.resume { Some(read_state(&folder.dir)?.saved()) } else { None };
     let mut settings = config.settings()?;
@@ -173,6 +179,8 @@ pub fn run(config: &RunConfig, options: RunOptions) -> Result<RunOutcome, RunErr
         offsite,
         notices: config.notice_command.clone().map(|command| Notices::new(command, folder.dir.join("logs"))),
         stopping: false,
+        heard: Instant::now(),
+        refused: None,
     };
     let ended = parent.watch(&mut children)?;
     children.leave(LEAVE);
@@ -185,11 +193,40 @@ pub fn run(config: &RunConfig, options: RunOptions) -> Result<RunOutcome, RunErr
     Ok(RunOutcome { ended, folder, state, chaos, observed })
 }
 
-fn open_folder(config: &RunConfig, resume: bool) -> Result<RunFolder, RunError> {
+/// The run's folder. Reading the data of a new one may take long, and hears of nothing: it happens aside, and a signal ends it.
+fn open_folder(config: &RunConfig, resume: bool, signals: &Signals) -> Result<RunFolder, RunError> {
     if resume {
         return Ok(RunFolder::resume(config)?);
     }
-    Ok(RunFolder::create(config, &mut |line| eprintln!("{line}"))?)
+    let (sender, made) = mpsc::channel();
+    // What is said first is that the folder is ours.
+    let is_ours = Arc::new(AtomicBool::new(false));
+    let (said, config_aside) = (is_ours.clone(), config.clone());
+    let aside = std::thread::spawn(move || {
+        let made = RunFolder::create(&config_aside, &mut |line| {
+            said.store(true, Ordering::Relaxed);
+            eprintln!("{line}");
+        });
+        _ = sender.send(made);
+    });
+    loop {
+        match made.recv_timeout(LOOK) {
+            Ok(made) => return Ok(made?),
+            Err(RecvTimeoutError::Timeout) if signals.count() == 0 => {}
+            Err(RecvTimeoutError::Timeout) => {
+                if is_ours.load(Ordering::Relaxed) {
+                    RunFolder::clear(&config.out);
+                }
+                return Err(RunError::NotBegun);
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                if let Err(panic) = aside.join() {
+                    std::panic::resume_unwind(panic);
+                }
+                return Err(RunError::NotBegun);
+            }
+        }
+    }
 }
 
 /// What is said where nothing is left to do.
@@ -231,6 +268,10 @@ struct Parent<'a> {
     offsite: Option<Offsite>,
     notices: Option<Notices>,
     stopping: bool,
+    /// When there was news last, or that there is none was said.
+    heard: Instant,
+    /// What the disk refused last.
+    refused: Option<String>,
 }
 
 impl Parent<'_> {
@@ -260,6 +301,7 @@ impl Parent<'_> {
                     return Err(RunError::Interrupted);
                 }
             }
+            self.tell_silence();
             if let Some(ended) = self.make_chaos(children) {
                 return Ok(ended);
             }
@@ -270,6 +312,19 @@ impl Parent<'_> {
                 self.heed_notices(children);
             }
         }
+    }
+
+    /// An end that does not come is told, and why if that is known: who can't write can't tell.
+    fn tell_silence(&mut self) {
+        if !self.stopping || self.heard.elapsed() < SILENCE {
+            return;
+        }
+        self.heard = Instant::now();
+        let why = self.refused.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+        self.observer.note(&format!(
+            "still ending, and nothing was heard for {} s{why}; press Ctrl-C again to end at once",
+            SILENCE.as_secs()
+        ));
     }
 
     /// Tells what became of states on their way to the store.
@@ -336,7 +391,9 @@ impl Parent<'_> {
             News::Respawned(target) => Event::Respawned { target: target.to_owned() },
         };
         self.roster.apply(&event);
+        self.heard = Instant::now();
         match &event {
+            Event::SaveFailed { why } => self.refused = Some(why.clone()),
             Event::Committed { iteration, .. } => {
                 self.iteration = iteration.next();
                 let now = self.began.elapsed();
@@ -344,6 +401,7 @@ impl Parent<'_> {
                 self.moved = Some(now);
             }
             Event::StateSaved { .. } => {
+                self.refused = None;
                 if let Some(offsite) = &self.offsite {
                     offsite.offer();
                 }
