@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use crate::failure::{Failure, Outcome};
 use crate::finish::finish;
-use crate::output::{print, print_json};
+use crate::output::{print, print_json, say};
 use crate::run_flags::{RunFlags, parse_seconds};
 
 const EXAMPLES: &str = "\
@@ -174,7 +174,7 @@ impl Train {
         if let (true, Some(url)) =
             (self.resume && !folder.join("run.toml").exists(), &self.flags.checkpoint_to)
         {
-            fetch_run(url, &folder, &mut |line| eprintln!("{line}"))?;
+            fetch_run(url, &folder, &mut say)?;
         }
         let mut config = self.flags.config(self.resume)?;
         if self.listen.wanted {

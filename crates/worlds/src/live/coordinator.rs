@@ -10,6 +10,7 @@ use super::roll::Roll;
 use super::start::{
     CoordinatorFindable, CoordinatorReady, CoordinatorStart, CoordinatorWelcomed, follow_parent, read_start,
 };
+use crate::live::say;
 use crate::wan::{RegionView, region_of_name};
 use serde::Serialize;
 use skipstone_net::{
@@ -65,14 +66,14 @@ pub fn run_coordinator() -> ExitCode {
     let (mut driver, arrivals) = match Driver::start() {
         Ok(started) => started,
         Err(error) => {
-            eprintln!("coordinator: {error}");
+            say(&format_args!("coordinator: {error}"));
             return ExitCode::from(START_EXIT);
         }
     };
     match driver.serve(&arrivals) {
         Ok(success) => ExitCode::from(u8::from(!success)),
         Err(error) => {
-            eprintln!("coordinator: {error}");
+            say(&format_args!("coordinator: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -463,7 +464,7 @@ impl Driver {
         });
         if let Err(why) = sent {
             // A node that misses a message can't go on: its connection ends, and with it what it was.
-            eprintln!("{why}");
+            say(&why);
             self.transport.disconnect(peer);
         }
     }

@@ -1,5 +1,6 @@
 //! The coordinator's inputs on disk, so that its decisions can be made again: a file a term, beside the journal.
 
+use crate::live::say;
 use skipstone_protocol::{CoordinatorInput, Opening, encode_input, encode_opening};
 use skipstone_types::Term;
 use std::fs::{self, File};
@@ -75,7 +76,9 @@ impl InputsFile {
     }
 
     fn give_up(&mut self, error: &io::Error) {
-        eprintln!("inputs are not recorded ({error}); `replay` can't make this term's decisions again");
+        say(&format_args!(
+            "inputs are not recorded ({error}); `replay` can't make this term's decisions again"
+        ));
         self.file = None;
     }
 }

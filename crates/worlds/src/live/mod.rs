@@ -43,3 +43,9 @@ pub use supervisor::{
     ChaosPlan, ChaosTrace, Ended, Fault, Kill, KillScript, ListenOptions, MemorySample, RunError, RunOptions,
     RunOutcome, Target, When, run,
 };
+
+/// A line on stderr, which of a child is its log. A disk that is full must not end the process, as `eprintln!` would.
+pub(crate) fn say(line: &dyn std::fmt::Display) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "{line}");
+}

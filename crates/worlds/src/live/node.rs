@@ -7,6 +7,7 @@ use super::pacer::Pacer;
 use super::reporter::Reporter;
 use super::start::{NodeStart, follow_parent, read_start};
 use super::store::{Done, Engine, EngineSetup, Job, StateWriter, TensorStore, WriteJob};
+use crate::live::say;
 use crate::wan::RegionView;
 use skipstone_net::{
     Frame, NetConfig, NetEvent, PeerId, Priority, RunSecret, SendError, StreamTransport, Transport,
@@ -47,7 +48,7 @@ pub fn run_node() -> ExitCode {
     match serve() {
         Ok(success) => ExitCode::from(u8::from(!success)),
         Err(error) => {
-            eprintln!("node: {error}");
+            say(&format_args!("node: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -257,7 +258,9 @@ impl Node {
                         self.reporter.heard(&message);
                         self.queue.push_back(WorkerInput::Coordinator { term, message });
                     }
-                    Err(error) => eprintln!("a message of the coordinator is not understood: {error}"),
+                    Err(error) => {
+                        say(&format_args!("a message of the coordinator is not understood: {error}"));
+                    }
                 }
             }
             Input::Net(NetEvent::Heard { peer, round_trip, .. }) => {
@@ -270,7 +273,7 @@ impl Node {
             Input::Net(
                 NetEvent::Refused { why, address, .. } | NetEvent::Unreachable { why, address, .. },
             ) => {
-                eprintln!("{address}: {why}");
+                say(&format_args!("{address}: {why}"));
             }
             Input::Net(_) => {}
         }
@@ -323,7 +326,7 @@ impl Node {
                 self.queue.push_back(WorkerInput::Peer { from: sender, message, payload, began_us });
             }
             Err(error) => {
-                eprintln!("{peer} is cut off: {error}");
+                say(&format_args!("{peer} is cut off: {error}"));
                 self.transport.forbid(peer);
             }
         }
@@ -380,7 +383,7 @@ impl Node {
                 WorkerCommand::Forget { peers } => self.forget(&peers),
                 WorkerCommand::Exit { why, success } => {
                     if !success {
-                        eprintln!("{why}");
+                        say(&why);
                     }
                     self.exit = Some(success);
                 }
@@ -396,7 +399,7 @@ impl Node {
             sender: self.worker.node(),
             message,
         };
-        encode(&envelope).map_err(|error| eprintln!("a message can't be sent: {error}")).ok()
+        encode(&envelope).map_err(|error| say(&format_args!("a message can't be sent: {error}"))).ok()
     }
 
     fn send(&mut self, to: NodeId, message: ToPeer, payload: Option<Handle>) {
@@ -410,7 +413,7 @@ impl Node {
             None => (skipstone_net::Payload::Empty, Priority::Control),
             Some(handle) => {
                 let Some(payload) = self.store.payload(handle) else {
-                    eprintln!("handle {} can't be sent; this is a bug", handle.0);
+                    say(&format_args!("handle {} can't be sent; this is a bug", handle.0));
                     return;
                 };
                 (payload, Priority::Bulk)
@@ -422,7 +425,7 @@ impl Node {
             Ok(()) | Err(SendError::NotConnected(_)) => {}
             Err(error) => {
                 // The frame would be missed: a new connection makes the core send it again.
-                eprintln!("{error}");
+                say(&error);
                 self.transport.disconnect(peer);
                 if let Some(socket) = socket {
                     self.transport.connect(peer, &socket);
@@ -434,7 +437,7 @@ impl Node {
     fn know(&mut self, addresses: Vec<(NodeId, String)>) {
         for (node, text) in addresses {
             let Some(address) = PeerAddress::parse(&text) else {
-                eprintln!("{node} has no address: {text}");
+                say(&format_args!("{node} has no address: {text}"));
                 continue;
             };
             if self.forgotten.remove(&address.peer) {

@@ -2,6 +2,7 @@
 
 use super::plan_file::{PlacementNote, write_plan};
 use crate::fixed_plan::FixedPlan;
+use crate::live::say;
 use skipstone_planner::{BalancedChooser, PathChooser, PlanError, SwarmChooser};
 use skipstone_types::{NodeId, PlaceAnswer, PlaceProblem, Plan, PlanProblem};
 use std::io;
@@ -178,14 +179,14 @@ fn work(
             (Request::Place { node, region }, Some(chooser)) => {
                 // How fast it is shows after its first iteration.
                 if let Err(error) = chooser.locate(node, region) {
-                    eprintln!("{node} is planned for as if it were where the table says ({error})");
+                    say(&format_args!("{node} is planned for as if it were where the table says ({error})"));
                 }
             }
             (Request::Search { .. } | Request::Place { .. } | Request::Answer { .. }, None) => {}
             (Request::Keep { problem, plan }, chooser) => {
                 let region = |node| chooser.as_ref()?.region(node).map(str::to_owned);
                 if let Err(error) = write_plan(dir, &problem, &plan, region, placement) {
-                    eprintln!("plan.json can't be written ({error}); training goes on without it");
+                    say(&format_args!("plan.json can't be written ({error}); training goes on without it"));
                 }
             }
         }

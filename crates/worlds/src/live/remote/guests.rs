@@ -1,5 +1,6 @@
 //! The keys that are let in, and on whose ticket: kept in `DIR/join/guests.json`, since a coordinator may die.
 
+use crate::live::say;
 use crate::text::{FILE_BYTES_MAX, from_json};
 use serde::{Deserialize, Serialize};
 use skipstone_net::PeerKey;
@@ -65,7 +66,7 @@ impl Guests {
         self.guests.retain(|_, guest| tickets.contains(&guest.ticket));
         let some = self.guests.len() < before;
         if some && let Err(why) = self.write() {
-            eprintln!("join/guests.json can't be written: {why}");
+            say(&format_args!("join/guests.json can't be written: {why}"));
         }
         some
     }

@@ -20,6 +20,7 @@ use super::publish::{StateManifest, read_state};
 use crate::config::RunConfig;
 use crate::live::health::Health;
 use crate::live::offsite::Offsite;
+use crate::live::say;
 use crate::live::signals::Signals;
 use crate::wan::PaceCount;
 use chaos::Injector;
@@ -205,7 +206,7 @@ fn open_folder(config: &RunConfig, resume: bool, signals: &Signals) -> Result<Ru
     let aside = std::thread::spawn(move || {
         let made = RunFolder::create(&config_aside, &mut |line| {
             said.store(true, Ordering::Relaxed);
-            eprintln!("{line}");
+            say(&line);
         });
         _ = sender.send(made);
     });
