@@ -254,6 +254,7 @@ fn output_folders_that_are_taken() {
     refused(&dir, 2, &["train", "--out", "taken"], &["taken", "not empty", "--resume"]);
     refused(&dir, 2, &["train", "--out", "taken", "--resume"], &["holds no run", "no run.toml"]);
     refused(&dir, 2, &["demo", "--out", "taken", "--steps", "20"], &["taken", "not empty"]);
+    refused(&dir, 2, &["train", "--out", "taken/thesis.tex"], &["thesis.tex is a file", "--out"]);
     assert_eq!(fs::read(taken.join("thesis.tex")).unwrap(), b"years of work");
 
     let used = dir.path().join("used");
@@ -327,6 +328,11 @@ fn tickets_that_are_of_no_use() {
     use skipstone_types::RunId;
     use skipstone_worlds::live::remote::{Capability, Ticket};
     let dir = folder();
+    for command in ["tickets", "manage"] {
+        for life in ["0s", "9000h"] {
+            refused(&dir, 2, &[command, "run", "--new", "--life", life], &["--life", "1s to 8760h"]);
+        }
+    }
     let key = EndpointKey::generate();
     let ticket = |capability, expires_unix_s| {
         let host = InternetReach { key: key.public(), ways: vec!["ip:127.0.0.1:9".to_owned()] };

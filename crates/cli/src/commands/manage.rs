@@ -1,8 +1,8 @@
 //! `skipstone manage`.
 
+use crate::commands::tickets::parse_life;
 use crate::failure::{Failure, Outcome};
 use crate::output::{print, print_json, say};
-use crate::run_flags::parse_seconds;
 use crate::ticket_table::{parse_capability, parse_number, ticket_table};
 use clap::Args;
 use serde_json::json;
@@ -32,7 +32,7 @@ pub(crate) struct Manage {
     #[arg(long, group = "order")]
     new: bool,
     /// For how long it lets machines in, as 90s, 10m or 1h
-    #[arg(long, value_name = "TIME", value_parser = parse_seconds, default_value = "24h", requires = "new")]
+    #[arg(long, value_name = "TIME", value_parser = parse_life, default_value = "24h", requires = "new")]
     life: f64,
     /// What it is for: worker joins with nodes, viewer only watches
     #[arg(long = "for", value_name = "worker|viewer", value_parser = parse_capability, default_value = "worker", requires = "new")]

@@ -34,7 +34,7 @@ pub(crate) struct Tickets {
     #[arg(long, conflicts_with = "revoke")]
     new: bool,
     /// For how long it lets machines in, as 90s, 10m or 1h
-    #[arg(long, value_name = "TIME", value_parser = parse_seconds, default_value = "24h", requires = "new")]
+    #[arg(long, value_name = "TIME", value_parser = parse_life, default_value = "24h", requires = "new")]
     life: f64,
     /// What it is for: worker joins with nodes, viewer only watches, admin manages the run from elsewhere
     #[arg(long = "for", value_name = "worker|viewer|admin", value_parser = parse_capability, default_value = "worker", requires = "new")]
@@ -45,6 +45,15 @@ pub(crate) struct Tickets {
     /// One JSON document on stdout
     #[arg(long)]
     json: bool,
+}
+
+/// The longest that a ticket may let machines in, in seconds: a year.
+const LIFE_S_MAX: f64 = 365.0 * 86_400.0;
+
+pub(super) fn parse_life(text: &str) -> Result<f64, String> {
+    let life = parse_seconds(text)?;
+    let fits = (1.0..=LIFE_S_MAX).contains(&life);
+    fits.then_some(life).ok_or_else(|| "a ticket lets machines in for 1s to 8760h".to_owned())
 }
 
 impl Tickets {

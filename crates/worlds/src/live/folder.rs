@@ -27,6 +27,12 @@ pub enum FolderError {
         /// The folder.
         dir: PathBuf,
     },
+    /// It is a file.
+    #[error("{} is a file; pass another --out", dir.display())]
+    NoFolder {
+        /// The file.
+        dir: PathBuf,
+    },
     /// There is no run in it.
     #[error("{} holds no run to go on with: there is no {missing}; leave out --resume to start one in an empty folder, or put the file back", dir.display())]
     NoRun {
@@ -248,6 +254,9 @@ pub fn read_facts(dir: &Path) -> Result<DataFacts, FolderError> {
 
 fn lock(dir: &Path) -> Result<File, FolderError> {
     let failed = |path: &Path, source| FolderError::File { path: path.to_owned(), source };
+    if dir.is_file() {
+        return Err(FolderError::NoFolder { dir: dir.to_owned() });
+    }
     fs::create_dir_all(dir).map_err(|source| failed(dir, source))?;
     let path = dir.join(LOCK);
     let file = File::create(&path).map_err(|source| failed(&path, source))?;
