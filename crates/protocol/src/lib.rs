@@ -28,9 +28,7 @@ pub use command::{CoordinatorCommand, CoordinatorInput, End, WorkerCommand, Work
 pub use coordinator::{Coordinator, Owner, Wait, condense};
 pub use detector::{PhiAccrual, RunningClock, Suspicion};
 pub use domain::FailureDomain;
-pub use inputs::{
-    INPUTS_HEADER, InputsError, Opening, TimedInputs, decode_inputs, encode_input, encode_opening,
-};
+pub use inputs::{InputsError, Opening, TimedInputs, decode_inputs, encode_input, encode_opening};
 pub use journal::{
     Decoded, Entry, JOURNAL_HEADER, JournalError, Rebuild, StageCopy, decode_entry, decode_journal,
     encode_entry,

@@ -173,7 +173,8 @@ pub enum Event {
         node: NodeId,
         /// The stage that it served or was about to.
         stage: Option<StageId>,
-        /// What made it known: `connection`, `silence`, `stuck`, `numbers`, `check`, `hash`, `left`.
+        /// What made it known: `connection`, `silence`, `stuck`, `numbers`, `check`, `hash`, `left`, `rollback`, or the words of its
+        /// own failure.
         why: String,
         /// Busy microseconds of the current attempt that are thrown away with it.
         wasted_us: u64,
@@ -400,7 +401,8 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         expected_ms: Option<u64>,
     },
-    /// An attempt was given up: a stage lost its last replica, or a share was refused that no replica could make again.
+    /// An attempt was given up: a stage lost its last replica, a share was refused that no replica could make again, a spot check set
+    /// a node aside, a stage's replicas did not hold the same bits, or the model goes back to a checkpoint.
     AttemptAborted {
         /// The iteration.
         iteration: Iteration,
@@ -489,9 +491,9 @@ pub enum Event {
     Managed {
         /// The ticket's number.
         ticket: u64,
-        /// `issue`, `revoke`, `save` or `stop`.
+        /// `issue`, `revoke`, `save`, `stop` or `drain`.
         order: String,
-        /// The number of the ticket that was issued or revoked.
+        /// The number of the ticket that was issued or revoked, or of the node that is to leave.
         of: Option<u64>,
     },
     /// The parent killed a process (demo, churn, chaos).
@@ -505,7 +507,7 @@ pub enum Event {
     },
     /// The parent made another fault on purpose (chaos): a link was cut, a process was stopped, …
     Injected {
-        /// `stop`, `partition`, `slow` or `corrupt`.
+        /// `stop`, `partition`, `slow`, `corrupt`, `drain` or `lie`.
         fault: String,
         /// The node that it was done to.
         node: NodeId,
@@ -530,7 +532,7 @@ pub enum Event {
     Finished {
         /// Iterations committed.
         iteration: Iteration,
-        /// Why: `done`, `stopped`, or an error.
+        /// Why: `done`, `stopped`, `interrupted`, or an error.
         why: String,
     },
 }

@@ -3,7 +3,7 @@
 use super::attempt::{AttemptState, ReducePhase, StageAttempt};
 use super::guard::Doubts;
 use super::roster::{Join, JoinKind};
-use super::{Coordinator, HISTORY_ITERATIONS, STRIKES_MAX};
+use super::{Coordinator, HISTORY_ITERATIONS, NOT_FINITE_MAX};
 use crate::journal::Entry;
 use crate::message::{LossShare, ToWorker};
 use crate::record::{CommitRecord, LossAdded, Share, StageRecord};
@@ -71,9 +71,9 @@ impl Coordinator {
                 stage.strikes = 0;
             } else if !part.shares.is_empty() {
                 stage.strikes += 1;
-                if stage.strikes >= STRIKES_MAX {
+                if stage.strikes >= NOT_FINITE_MAX {
                     let why = format!(
-                        "the gradient of {} was not finite {STRIKES_MAX} times in a row; lower --lr, or look at the data",
+                        "the gradient of {} was not finite {NOT_FINITE_MAX} times in a row; lower --lr, or look at the data",
                         part.stage
                     );
                     self.failure.get_or_insert(why);

@@ -84,7 +84,7 @@ const LEARNING_ITERATIONS_MAX: u64 = 8;
 const NODE_IDS_RESERVED: u32 = 64;
 
 /// Iterations in a row whose gradient of a stage is not finite, until the run is ended.
-const STRIKES_MAX: u32 = 3;
+const NOT_FINITE_MAX: u32 = 3;
 
 /// Where weights come from when nothing has been committed since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
