@@ -263,7 +263,7 @@ fn output_folders_that_are_taken() {
     refused(&dir, 2, &["train", "--out", "used"], &["used", "in use by another run"]);
 
     fs::write(dir.path().join("file"), "").unwrap();
-    refused(&dir, 2, &["train", "--out", "file"], &["file", "check the path"]);
+    refused(&dir, 2, &["train", "--out", "file"], &["file is a file", "--out"]);
 }
 
 #[test]
