@@ -11,7 +11,7 @@ use skipstone_types::{Settings, Term};
 use thiserror::Error;
 
 /// First bytes of a file of inputs: name and version.
-pub const INPUTS_HEADER: &[u8; 12] = b"SKIPINPT\x08\0\0\0";
+pub(crate) const INPUTS_HEADER: &[u8; 12] = b"SKIPINPT\x08\0\0\0";
 
 /// Largest frame, in bytes.
 const FRAME_BYTES_MAX: usize = 32 << 20;
