@@ -40,7 +40,7 @@ impl Summary {
         }
         for (index, line) in self.survived().into_iter().enumerate() {
             let is_over = matches!(self.ended.as_deref(), None | Some("done" | "stopped"));
-            let heading = if is_over { "survived" } else { "went through" };
+            let heading = if is_over { "survived" } else { "underwent" };
             text.push_str(&row(if index == 0 { heading } else { "" }, &line));
         }
         if let Some(sample) = &self.sample {

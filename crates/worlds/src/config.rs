@@ -536,4 +536,19 @@ impl RunConfig {
 }
 
 #[cfg(test)]
+impl RunConfig {
+    /// 500 million weights without replicas, and few tokens for them.
+    fn half_a_billion() -> Self {
+        Self {
+            model: "500m".to_owned(),
+            stages: 4,
+            replicas: 1,
+            microbatches: 16,
+            batch: 1,
+            ..Self::default()
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests;

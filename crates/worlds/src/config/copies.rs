@@ -58,15 +58,7 @@ mod tests {
         let small = RunConfig { microbatches: 64, ..RunConfig::default() };
         assert_eq!(small.recovery, "neighbour-snapshot:every=auto,dtype=int8");
         assert_eq!(every(&small), "neighbour-snapshot:every=8,dtype=int8");
-        // 500 million weights without replicas, and few tokens for them.
-        let large = RunConfig {
-            model: "500m".to_owned(),
-            stages: 4,
-            replicas: 1,
-            microbatches: 16,
-            batch: 1,
-            ..RunConfig::default()
-        };
+        let large = RunConfig::half_a_billion();
         let settings = large.settings().unwrap();
         let chosen: u64 = settings.recovery["neighbour-snapshot:every=".len()..]
             .split(',')

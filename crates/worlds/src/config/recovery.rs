@@ -57,14 +57,7 @@ mod tests {
         let recovery = "neighbour-snapshot:every=3,retrace=auto".to_owned();
         assert_eq!(retraced(&RunConfig { recovery, ..small.clone() }), 6);
         // 500 million weights, 16 microbatches of 1024 tokens and 1024 numbers each: 128 MiB an iteration, and a state of 1.4 GB.
-        let large = RunConfig {
-            model: "500m".to_owned(),
-            stages: 4,
-            replicas: 1,
-            microbatches: 16,
-            batch: 1,
-            ..small.clone()
-        };
+        let large = RunConfig { recovery: small.recovery.clone(), ..RunConfig::half_a_billion() };
         let kept = retraced(&large);
         assert!((6..16).contains(&kept), "{kept}");
         // With twice the replicas each has half of the microbatches.
