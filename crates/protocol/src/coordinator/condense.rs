@@ -13,11 +13,16 @@ const STRIKES_KEPT_MAX: usize = 4 * STRUCK_NODES_MAX;
 
 /// Goes through a journal twice with `scan`, and keeps what [`super::Coordinator::open`] makes the same of as of all of it:
 /// the last term, bound of node ids and rollback, the last records, for each stage the last record in which it stepped,
-/// rebuilds after the last record, the last copies, the last checkpoint, and the strikes that are not forgotten yet.
+/// rebuilds after the last record, the last copies, the last checkpoint, what the last rollback undid, and the strikes that are
+/// not forgotten yet.
+///
+/// A coordinator that is to `resume` a saved iteration rolls back to it as it opens, however long ago that was: what it then needs
+/// are the records before it.
 ///
 /// # Errors
 /// Those of `scan`.
 pub fn condense<T, E>(
+    resume: Option<Iteration>,
     mut scan: impl FnMut(&mut dyn FnMut(Entry)) -> Result<T, E>,
 ) -> Result<(Vec<Entry>, T), E> {
     let mut rollbacks = Vec::new();
@@ -28,24 +33,49 @@ pub fn condense<T, E>(
         }
         index += 1;
     })?;
-    let mut kept = Kept::default();
+    rollbacks.extend(resume.map(|iteration| (index, iteration)));
+    let last = rollbacks.last().copied();
+    let mut kept = Kept { goes_back_to: last.map(|(_, target)| target), ..Kept::default() };
     let mut index = 0_usize;
     let scanned = scan(&mut |entry| {
-        let discarded =
-            |iteration: Iteration| rollbacks.iter().any(|(at, target)| *at > index && *target <= iteration);
-        kept.take(entry, discarded);
+        let undone_by = |iteration: Iteration| {
+            rollbacks.iter().find(|(at, target)| *at > index && *target <= iteration).copied()
+        };
+        let fate = match &entry {
+            Entry::Committed(record) => match undone_by(record.iteration) {
+                None => Fate::Counts,
+                undone if undone == last => Fate::UndoneLast,
+                Some(_) => Fate::UndoneBefore,
+            },
+            _ => Fate::Counts,
+        };
+        kept.take(entry, fate);
         index += 1;
     })?;
-    Ok((kept.entries(), scanned))
+    Ok((kept.entries(resume.is_some()), scanned))
+}
+
+/// What became of a record.
+#[derive(Clone, Copy)]
+enum Fate {
+    Counts,
+    /// The last rollback undid it.
+    UndoneLast,
+    /// An earlier one did.
+    UndoneBefore,
 }
 
 #[derive(Default)]
 struct Kept {
+    /// Where the last rollback leads to.
+    goes_back_to: Option<Iteration>,
     opened: Option<(RunId, Term)>,
     node_ids_below: Option<NodeId>,
     rolled_back: Option<Entry>,
     rebuilt: Vec<Entry>,
     records: BTreeMap<Iteration, Box<CommitRecord>>,
+    /// The last records that the last rollback undid.
+    undone: BTreeMap<Iteration, Box<CommitRecord>>,
     /// The last iteration in which each stage stepped.
     stepped: BTreeMap<StageId, Iteration>,
     struck: VecDeque<(NodeId, Iteration)>,
@@ -57,7 +87,7 @@ struct Kept {
 }
 
 impl Kept {
-    fn take(&mut self, entry: Entry, discarded: impl Fn(Iteration) -> bool) {
+    fn take(&mut self, entry: Entry, fate: Fate) {
         self.saved_last = match entry {
             Entry::Opened { .. } => self.saved_last,
             _ => matches!(entry, Entry::Saved { .. }),
@@ -83,9 +113,23 @@ impl Kept {
                 }
             }
             Entry::Rebuilt(_) => self.rebuilt.push(entry),
-            Entry::Committed(record) if discarded(record.iteration) => self.rebuilt.clear(),
             Entry::Committed(record) => {
                 self.rebuilt.clear();
+                self.take_record(record, fate);
+            }
+        }
+    }
+
+    fn take_record(&mut self, record: Box<CommitRecord>, fate: Fate) {
+        match fate {
+            Fate::UndoneBefore => {}
+            Fate::UndoneLast => {
+                self.undone.insert(record.iteration, record);
+                while self.undone.len() > HISTORY_ITERATIONS {
+                    self.undone.pop_first();
+                }
+            }
+            Fate::Counts => {
                 let steps = record.stages.iter().filter(|part| part.step).map(|part| part.stage);
                 self.stepped.extend(steps.map(|stage| (stage, record.iteration)));
                 self.records.insert(record.iteration, record);
@@ -103,32 +147,28 @@ impl Kept {
             .copied()
             .filter(|iteration| !self.stepped.values().any(|last| last == iteration))
             // The chain goes on from it after a rollback.
-            .filter(|iteration| self.goes_back_to() != Some(iteration.next()))
+            .filter(|iteration| self.goes_back_to != Some(iteration.next()))
             .collect();
         for iteration in gone {
             self.records.remove(&iteration);
         }
     }
 
-    /// The iteration that a rollback leads to.
-    fn goes_back_to(&self) -> Option<Iteration> {
-        match &self.rolled_back {
-            Some(Entry::RolledBack { iteration, .. }) => Some(*iteration),
-            _ => None,
-        }
-    }
-
-    fn entries(mut self) -> Vec<Entry> {
+    /// If the coordinator `resumes`, the last rollback is still to come.
+    fn entries(mut self, resumes: bool) -> Vec<Entry> {
         let saved_last = self.saved_last;
         let last_saved = self.saved.take_if(|_| saved_last);
         let opened = self.opened.map(|(run, term)| Entry::Opened { run, term });
         let below = self.node_ids_below.map(|node| Entry::NodesBelow { node });
         let records = self.records.into_values().map(Entry::Committed);
+        let undone: Vec<_> = self.undone.into_values().map(Entry::Committed).collect();
+        let (undone, to_be_undone) = if resumes { (Vec::new(), undone) } else { (undone, Vec::new()) };
         let struck = self.struck.into_iter().map(|(node, iteration)| Entry::Struck { node, iteration });
         let copies = self.copies.into_entries();
         // What comes after a checkpoint tells that it was published.
-        let first = opened.into_iter().chain(self.rolled_back).chain(self.saved).chain(below);
-        let last = records.chain(self.rebuilt).chain(copies).chain(struck).chain(last_saved);
+        let first = opened.into_iter().chain(undone).chain(self.rolled_back).chain(self.saved).chain(below);
+        let last =
+            records.chain(to_be_undone).chain(self.rebuilt).chain(copies).chain(struck).chain(last_saved);
         first.chain(last).collect()
     }
 }
@@ -191,6 +231,27 @@ mod tests {
         Entry::CopyKept(StageCopy { stage, iteration, lineage: 0, state: Digest([iteration.0 as u8; 32]) })
     }
 
+    fn opens_alike(all: &[Entry], resume: Option<SavedState>) {
+        let target = resume.as_ref().map(|saved| saved.iteration);
+        let (kept, ()) = condense(target, |each: &mut dyn FnMut(Entry)| {
+            all.iter().cloned().for_each(each);
+            Ok::<_, ()>(())
+        })
+        .unwrap_or_else(|()| unreachable!());
+        let case = format!("{} entries, resumed {target:?}", all.len());
+        assert!(kept.len() <= 2 * HISTORY_ITERATIONS + 3 + 8, "{} of {case}", kept.len());
+        let (full, commands) = Coordinator::open(settings(), all, resume.clone(), 0);
+        let (short, same) = Coordinator::open(settings(), &kept, resume, 0);
+        assert_eq!(commands, same, "{case}");
+        assert_eq!(format!("{:?}", full.stages), format!("{:?}", short.stages), "{case}");
+        assert_eq!(full.records, short.records, "{case}");
+        assert_eq!(format!("{full:?}"), format!("{short:?}"), "{case}");
+        assert_eq!(full.rollbacks.newest, short.rollbacks.newest, "{case}");
+        assert_eq!(full.rollbacks.undone, short.rollbacks.undone, "{case}");
+        let known = |c: &Coordinator| (c.generation, c.last_digest, c.next_node, c.node_ids_below);
+        assert_eq!(known(&full), known(&short), "{case}");
+    }
+
     #[test]
     fn a_coordinator_makes_the_same_of_what_is_kept() {
         let mut journal =
@@ -214,22 +275,11 @@ mod tests {
         journal.extend([rebuilt(1), Entry::NodesBelow { node: NodeId(129) }, saved(90)]);
         journal.push(Entry::Opened { run: RunId(5), term: Term(3) });
         for end in 0..=journal.len() {
-            let all = &journal[..end];
-            let (kept, ()) = condense(|each: &mut dyn FnMut(Entry)| {
-                all.iter().cloned().for_each(each);
-                Ok::<_, ()>(())
-            })
-            .unwrap_or_else(|()| unreachable!());
-            assert!(kept.len() <= HISTORY_ITERATIONS + 3 + 7, "{} of {end}", kept.len());
-            let (full, commands) = Coordinator::open(settings(), all, None, 0);
-            let (short, same) = Coordinator::open(settings(), &kept, None, 0);
-            assert_eq!(commands, same, "{end} entries");
-            assert_eq!(format!("{:?}", full.stages), format!("{:?}", short.stages), "{end} entries");
-            assert_eq!(full.records, short.records);
-            assert_eq!(format!("{full:?}"), format!("{short:?}"));
-            assert_eq!(full.rollbacks.newest, short.rollbacks.newest);
-            let known = |c: &Coordinator| (c.generation, c.last_digest, c.next_node, c.node_ids_below);
-            assert_eq!(known(&full), known(&short));
+            // A state that is resumed may be of any age.
+            for resume in [None, Some(0), Some(9), Some(51), Some(75)] {
+                let saved = |t| SavedState { iteration: Iteration(t), stages: stages(0).collect() };
+                opens_alike(&journal[..end], resume.map(saved));
+            }
         }
     }
 }

@@ -8,10 +8,11 @@ use super::world::{Broken, Checked, Event, World};
 use skipstone_planner::{BalancedChooser, PathChooser};
 use skipstone_protocol::{
     Coordinator, CoordinatorCommand, CoordinatorInput, End, Entry, FailureDomain, Holding, SavedStage,
-    ToCoordinator, ToWorker, Wait,
+    ToCoordinator, ToWorker, Wait, condense,
 };
 use skipstone_types::{Iteration, NodeId, PlaceAnswer, PlaceProblem, Plan, StageId, Swap, Term};
 use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
 
 /// What happens to the coordinator.
 #[derive(Debug)]
@@ -212,6 +213,11 @@ impl World {
         self.hub.life += 1;
         self.report.terms += 1;
         let (settings, resume) = (self.plan.settings.clone(), self.invocation.resume.clone());
+        let target = self.tamper_with_reading(resume.as_ref().map(|saved| saved.iteration));
+        let Ok((entries, ())) = condense(target, |each| {
+            entries.iter().cloned().for_each(each);
+            Ok::<_, Infallible>(())
+        });
         let (core, commands) = Coordinator::open(settings, &entries, resume, self.now + self.hub.clock_us);
         self.hub.core = Some(core);
         self.hub.commands.extend(commands);

@@ -109,11 +109,13 @@ pub enum Tamper {
     TeachOtherwise,
     /// At the end `state/` is published without stages that no node serves, whoever has a copy of them.
     LeaveOutSavedCopies,
+    /// Of a long journal only its end is read, whatever the run is to go back to.
+    ReadJournalEndOnly,
 }
 
 impl Tamper {
     /// All of them.
-    pub const ALL: [Self; 47] = [
+    pub const ALL: [Self; 48] = [
         Self::CountTwice,
         Self::HearTheFenced,
         Self::CommitOtherGradient,
@@ -161,6 +163,7 @@ impl Tamper {
         Self::DistortChecks,
         Self::TeachOtherwise,
         Self::LeaveOutSavedCopies,
+        Self::ReadJournalEndOnly,
     ];
 }
 
@@ -213,6 +216,11 @@ impl World {
     pub(super) fn tamper_with_resume(&mut self, iteration: Iteration) -> Iteration {
         let off = u64::from(self.tamper == Some(Tamper::ResumeElsewhere));
         Iteration(iteration.0.saturating_sub(off))
+    }
+
+    /// What the journal is really read for.
+    pub(super) fn tamper_with_reading(&self, resume: Option<Iteration>) -> Option<Iteration> {
+        resume.filter(|_| self.tamper != Some(Tamper::ReadJournalEndOnly))
     }
 
     /// What a task really does.

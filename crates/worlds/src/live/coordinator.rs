@@ -162,7 +162,8 @@ impl Driver {
             _ => {}
         })?;
         // The lock comes before the port: who has both is the run's only coordinator.
-        let (journal, entries) = JournalFile::open(&order.dir).map_err(io::Error::other)?;
+        let resumed = order.resume.as_ref().map(|saved| saved.iteration);
+        let (journal, entries) = JournalFile::open(&order.dir, resumed).map_err(io::Error::other)?;
         let mut config = net_config(&order)?;
         let told = inputs.clone();
         let desk = Desk::open(&mut config, &order, move |what| drop(told.send(Input::Told(what))))?;

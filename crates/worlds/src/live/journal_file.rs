@@ -3,6 +3,7 @@
 use skipstone_protocol::{
     Decoded, Entry, JOURNAL_HEADER, JournalError, condense, decode_entry, encode_entry,
 };
+use skipstone_types::Iteration;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -48,11 +49,12 @@ pub struct JournalFile {
 
 impl JournalFile {
     /// Opens (or starts) the journal under the run's folder `dir`, drops a torn tail, and gives those entries that a
-    /// coordinator needs to take over. However long the run, they are few, and the file is never in memory as a whole.
+    /// coordinator needs to take over, going back to the iteration `resume` if there is one. However long the run, they are few, and
+    /// the file is never in memory as a whole.
     ///
     /// # Errors
     /// See [`JournalFileError`].
-    pub fn open(dir: &Path) -> Result<(Self, Vec<Entry>), JournalFileError> {
+    pub fn open(dir: &Path, resume: Option<Iteration>) -> Result<(Self, Vec<Entry>), JournalFileError> {
         let path = dir.join("journal").join("journal.bin");
         let failed = |source| JournalFileError::File { path: path.clone(), source };
         std::fs::create_dir_all(dir.join("journal")).map_err(failed)?;
@@ -64,7 +66,7 @@ impl JournalFile {
             .open(&path)
             .map_err(failed)?;
         lock(&file, &path)?;
-        let (entries, valid) = condense(|each| {
+        let (entries, valid) = condense(resume, |each| {
             file.rewind().map_err(failed)?;
             let length = file.metadata().map_err(failed)?.len();
             match scan(&mut BufReader::new(&file), length, each).map_err(failed)? {
@@ -156,24 +158,24 @@ mod tests {
     fn entries_survive_and_a_torn_tail_is_dropped() {
         let dir = tempfile::tempdir().expect("a folder");
         let entry = Entry::Opened { run: RunId(1), term: Term(1) };
-        let (mut journal, entries) = JournalFile::open(dir.path()).expect("a new journal");
+        let (mut journal, entries) = JournalFile::open(dir.path(), None).expect("a new journal");
         assert!(entries.is_empty());
         journal.append(&entry).expect("appended");
-        assert!(matches!(JournalFile::open(dir.path()), Err(JournalFileError::InUse { .. })));
+        assert!(matches!(JournalFile::open(dir.path(), None), Err(JournalFileError::InUse { .. })));
         drop(journal);
         let path = dir.path().join("journal").join("journal.bin");
         let mut bytes = std::fs::read(&path).expect("the file");
         bytes.extend(&encode_entry(&Entry::NodesBelow { node: NodeId(3) })[..9]);
         std::fs::write(&path, &bytes).expect("written");
-        let (mut journal, entries) = JournalFile::open(dir.path()).expect("the journal");
+        let (mut journal, entries) = JournalFile::open(dir.path(), None).expect("the journal");
         assert_eq!(entries, std::slice::from_ref(&entry));
         journal.append(&Entry::NodesBelow { node: NodeId(7) }).expect("appended");
         drop(journal);
-        let (_, entries) = JournalFile::open(dir.path()).expect("the journal");
+        let (_, entries) = JournalFile::open(dir.path(), None).expect("the journal");
         assert_eq!(entries, [entry, Entry::NodesBelow { node: NodeId(7) }]);
         let mut bytes = std::fs::read(&path).expect("the file");
         bytes[30] ^= 1;
         std::fs::write(&path, &bytes).expect("written");
-        assert!(matches!(JournalFile::open(dir.path()), Err(JournalFileError::Content { .. })));
+        assert!(matches!(JournalFile::open(dir.path(), None), Err(JournalFileError::Content { .. })));
     }
 }
