@@ -62,6 +62,7 @@ fn usage() {
     refused(&dir, 2, &["simulate", "--faults", "kil", "--seeds", "1..9"], &["kil", "partition", "or all"]);
     refused(&dir, 2, &["simulate", "--faults", "all", "--seeds", "1..2", "--nodes", "1"], &["--nodes"]);
     refused(&dir, 2, &["simulate", "--seeds", "1..9"], &["--faults"]);
+    refused(&dir, 2, &["simulate"], &["RUN.toml", "INSTANCE.json", "--faults all --seeds"]);
     refused(&dir, 2, &["simulate", "instance.json"], &["instance.json"]);
     refused(&dir, 2, &["simulate", "none.toml"], &["none.toml"]);
     refused(&dir, 2, &["train", "--wan", "gcp13"], &["gcp13", "pass gcp12"]);

@@ -232,6 +232,13 @@ fn what_is_damaged_afterwards_is_told(run: &Run) {
         let (code, text) = says(&["replay", "run"]);
         assert!(code == Some(1) && text.contains("replayed to the same bits, but"), "{text}");
         assert!(text.contains(file.file_name().unwrap().to_str().unwrap()), "{text}");
+        let json = run.command(&["replay", "run", "--json"]).output().unwrap().stdout;
+        let report: Value = serde_json::from_slice(&json).unwrap();
+        assert_eq!(
+            (&report["agrees"], &report["iteration"]),
+            (&false.into(), &saved["iteration"]),
+            "{report}"
+        );
     }
     fs::write(&file, whole).unwrap();
     let journal = run.out().join("journal/journal.bin");

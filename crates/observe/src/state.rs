@@ -154,9 +154,14 @@ impl RunState {
         self.recent().map_or(0.0, |(_, tokens, ms)| rate(tokens as f64, ms))
     }
 
+    /// Iterations that the run is to make in all; none if nobody knows, or if it has made more before.
+    pub fn steps_aimed_at(&self) -> Option<u64> {
+        Some(self.info.steps).filter(|steps| *steps > 0 && *steps >= self.steps)
+    }
+
     /// Seconds until the last iteration at the recent pace.
     pub fn remaining_s(&self) -> Option<f64> {
-        let left = self.info.steps.checked_sub(self.steps)?;
+        let left = self.steps_aimed_at()?.checked_sub(self.steps)?;
         let (iterations, _, ms) = self.recent()?;
         (left > 0 && ms > 0).then(|| left as f64 * ms as f64 / 1000.0 / iterations as f64)
     }

@@ -124,19 +124,20 @@ pub(crate) fn replay_run(dir: &Path, threads: usize) -> Outcome<Result<ReplayRep
     if replayed.as_ref().is_ok_and(|report| report.saved_state_checked)
         && let Some(saved) = &saved
     {
-        check_files(dir, &config.shape(facts.vocabulary)?, saved)?;
+        let checked = check_files(dir, &config.shape(facts.vocabulary)?, saved);
+        return Ok(checked.and(replayed));
     }
     Ok(replayed)
 }
 
 /// Whether the files of `state/` hold what its manifest says, which the replay has been compared with.
-fn check_files(dir: &Path, shape: &RunShape, saved: &StateManifest) -> Outcome {
+fn check_files(dir: &Path, shape: &RunShape, saved: &StateManifest) -> Result<(), ReplayError> {
     let digest = shape.digest();
     for part in &saved.stages {
         let path = stage_path(&dir.join("state"), saved.iteration, part.stage, &part.state);
         let file = StateFile { stage: part.stage, iteration: saved.iteration, shape: &digest };
-        let spoiled =
-            |why: String| Failure::failed(format!("the journal is replayed to the same bits, but {why}"));
+        let (iteration, stage) = (saved.iteration, part.stage);
+        let spoiled = |why: String| ReplayError::SavedFile { iteration, stage, why };
         let layout = StageLayout::of(&shape.model, &shape.stage_spec(part.stage));
         let state = file.read(&path, &layout).map_err(|error| spoiled(error.to_string()))?;
         if state.digest() != part.state {

@@ -47,11 +47,7 @@ fn explain() -> String {
 #[command(after_help = explain())]
 pub(crate) struct Simulate {
     /// The run whose time is to be told, or a planner's instance (.json)
-    #[arg(
-        value_name = "RUN.toml|INSTANCE.json",
-        required_unless_present = "faults",
-        conflicts_with = "faults"
-    )]
+    #[arg(value_name = "RUN.toml|INSTANCE.json", conflicts_with = "faults")]
     run: Option<PathBuf>,
     /// The plan of an INSTANCE.json [default: a short search's]
     #[arg(long, value_name = "PLAN", requires = "run")]
@@ -114,7 +110,10 @@ impl Simulate {
         match (self.run.clone(), self.faults, self.seeds.clone()) {
             (Some(run), ..) => self.cost(&run),
             (None, Some(faults), Some(Seeds(seeds))) => self.try_faults(faults, seeds),
-            _ => Err(Failure::input("give a RUN.toml, or --faults and --seeds")),
+            _ => Err(Failure::input(
+                "say what to simulate: a RUN.toml (every run's folder holds one), an INSTANCE.json, or faults, as in \
+                 skipstone simulate --faults all --seeds 1..100",
+            )),
         }
     }
 

@@ -77,8 +77,8 @@ fn title(state: &RunState, width: usize) -> Line {
     }
     let mut right = Line::of(Style::Plain, "iteration ");
     right.push(Style::Bold, state.steps().to_string());
-    if info.steps > 0 {
-        right.push(Style::Plain, format!("/{}", info.steps));
+    if let Some(steps) = state.steps_aimed_at() {
+        right.push(Style::Plain, format!("/{steps}"));
     }
     for part in parts {
         let more = format!("{}{part}", if line.width() == 9 { "  " } else { " · " });
@@ -93,11 +93,8 @@ fn title(state: &RunState, width: usize) -> Line {
 fn progress(state: &RunState, width: usize) -> Line {
     let elapsed = words::clock(state.now_ms() / 1000);
     let mut right = Line::default();
-    if state.info.steps > 0 {
-        right.push(
-            Style::Plain,
-            format!("{:>5}", words::percent(state.steps() as f64 / state.info.steps as f64)),
-        );
+    if let Some(steps) = state.steps_aimed_at() {
+        right.push(Style::Plain, format!("{:>5}", words::percent(state.steps() as f64 / steps as f64)));
     }
     right.push(Style::Dim, format!("  {elapsed} elapsed"));
     match (state.finished(), state.remaining_s()) {
@@ -106,10 +103,7 @@ fn progress(state: &RunState, width: usize) -> Line {
         _ => {}
     }
     let columns = width.saturating_sub(right.width() + 1);
-    let fraction = match state.info.steps {
-        0 => 0.0,
-        steps => (state.steps() as f64 / steps as f64).min(1.0),
-    };
+    let fraction = state.steps_aimed_at().map_or(0.0, |steps| state.steps() as f64 / steps as f64);
     let done = (columns as f64 * fraction).round() as usize;
     let mut line = Line::of(Style::Good, "━".repeat(done));
     line.push(Style::Dim, "┄".repeat(columns.saturating_sub(done)));

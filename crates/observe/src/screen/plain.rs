@@ -142,7 +142,7 @@ fn nodes(state: &RunState) -> String {
 
 /// `iteration 312/600  loss 2.314  12.3 k tokens/s  14 nodes  goodput 71 %`
 fn progress(state: &RunState) -> String {
-    let of = if state.info.steps > 0 { format!("/{}", state.info.steps) } else { String::new() };
+    let of = state.steps_aimed_at().map_or(String::new(), |steps| format!("/{steps}"));
     let mut text = format!("iteration {}{of}", state.steps());
     if let Some(loss) = state.loss().recent(1) {
         text.push_str(&format!("  loss {loss:.3}"));

@@ -63,6 +63,16 @@ pub enum ReplayError {
         /// Why.
         why: String,
     },
+    /// The journal is replayed to the same bits, but a file of `state/` holds others.
+    #[error("the journal is replayed to the same bits, but {why}")]
+    SavedFile {
+        /// The iteration that was saved.
+        iteration: Iteration,
+        /// The stage.
+        stage: StageId,
+        /// Which file, and why.
+        why: String,
+    },
     /// The compute threads can't be started.
     #[error("the computation can't be started: {0}")]
     Start(String),
@@ -74,7 +84,8 @@ impl ReplayError {
         match self {
             Self::Differs { iteration, stage, .. }
             | Self::Impossible { iteration, stage, .. }
-            | Self::Computation { iteration, stage, .. } => Some((*iteration, *stage)),
+            | Self::Computation { iteration, stage, .. }
+            | Self::SavedFile { iteration, stage, .. } => Some((*iteration, *stage)),
             Self::Gap { .. } | Self::Chain { .. } | Self::Start(_) => None,
         }
     }

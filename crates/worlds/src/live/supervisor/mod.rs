@@ -149,6 +149,9 @@ pub fn run(config: &RunConfig, options: RunOptions) -> Result<RunOutcome, RunErr
         settings: told_settings(config),
         ..RunInfo::from_settings(&settings)
     };
+    // Where time ends the run, nobody knows how many iterations it will have made.
+    let steps = if options.chaos.is_some() { 0 } else { info.steps };
+    let info = RunInfo { steps, ..info };
     let mut observer = Observer::start(&folder.dir, info.clone(), options.progress)?;
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     observer.record(0, Event::SwarmStarted { cores });
