@@ -496,6 +496,23 @@ fn what_a_neighbour_keeps_of_a_stage_without_a_node_is_saved_when_the_run_stops(
 }
 
 #[test]
+fn what_was_made_again_before_anything_was_trained_is_void_for_the_next_coordinator() {
+    let run = Run::new("recovery = \"copy\"\nwhile_lost = \"wait\"\npace = 0.2\n");
+    let child = run.start(2);
+    run.wait_for("node_entered", 3);
+    signal(run.process_of_stage(1), "KILL");
+    run.wait_for("stage_rebuilt", 1);
+    signal(children(child.id(), "internal-coordinator")[0], "KILL");
+    assert_eq!(summary(&child.wait_with_output().unwrap())["steps"], 2);
+    let events = run.events();
+    let place = |event: &str| events.iter().rposition(|record| record["event"] == event);
+    let first_commit = events.iter().position(|record| record["event"] == "committed");
+    assert!(place("coordinator_started") < first_commit, "the first iteration was over too soon");
+    run.assert_sound();
+    run.replayed();
+}
+
+#[test]
 fn children_end_with_their_parent_and_the_folder_is_free_again() {
     let run = Run::new("save_every_s = 1.0\n");
     let mut child = run.start(100_000);

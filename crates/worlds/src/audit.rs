@@ -210,9 +210,15 @@ fn histories<'a>(entries: &'a [Entry], report: &mut AuditReport) -> Histories<'a
     let mut surviving: BTreeMap<Iteration, &CommitRecord> = BTreeMap::new();
     let (mut discarded, mut lineages) = (Vec::new(), BTreeMap::new());
     let mut restored = Restored::default();
+    // What lineages were where the run began or went back to, while nothing has been trained since.
+    let mut untrained = Some(BTreeMap::new());
     for entry in entries {
         match entry {
-            Entry::Opened { .. } => report.terms += 1,
+            Entry::Opened { .. } => {
+                report.terms += 1;
+                // A coordinator that finds nothing trained begins there again.
+                lineages = untrained.clone().unwrap_or(lineages);
+            }
             Entry::NodesBelow { .. } | Entry::Struck { .. } | Entry::CopyKept(_) | Entry::Saved { .. } => {}
             Entry::Rebuilt(rebuild) => {
                 lineages.insert(rebuild.stage, rebuild.lineage);
@@ -224,8 +230,11 @@ fn histories<'a>(entries: &'a [Entry], report: &mut AuditReport) -> Histories<'a
                 report.discarded_iterations += taken_back.len() as u64;
                 discarded.extend(taken_back.into_values());
                 lineages = stages.iter().map(|stage| (stage.stage, stage.lineage)).collect();
+                untrained = Some(lineages.clone());
             }
             Entry::Committed(record) => {
+                untrained = None;
+                check_lineages(record, &lineages, report);
                 lineages.extend(record.stages.iter().map(|part| (part.stage, part.lineage)));
                 if let Some(earlier) = surviving.insert(record.iteration, record)
                     && earlier.digest() != record.digest()
@@ -292,6 +301,23 @@ fn check_chain(record: &CommitRecord, previous: Option<&CommitRecord>, report: &
         report.complain(|| format!("{} follows where {expected} should", record.iteration));
     } else if record.previous != digest {
         report.complain(|| format!("{} does not continue the record before it", record.iteration));
+    }
+}
+
+/// No stage is made again unless the journal says how.
+fn check_lineages(record: &CommitRecord, lineages: &BTreeMap<StageId, u32>, report: &mut AuditReport) {
+    for part in &record.stages {
+        let known = lineages.get(&part.stage).copied();
+        // A run begins with the first lineage of all; a state that was gone back to may leave stages out.
+        let known = known.or((record.iteration == Iteration(0)).then_some(0));
+        if let Some(known) = known.filter(|known| *known != part.lineage) {
+            report.complain(|| {
+                format!(
+                    "{}: lineage {} of {} follows {known} without a rebuild",
+                    record.iteration, part.lineage, part.stage
+                )
+            });
+        }
     }
 }
 
@@ -433,7 +459,37 @@ mod tests {
     fn run() -> Vec<Entry> {
         let first = record(0, Digest::default(), 0);
         let second = record(1, first.digest(), 1);
-        [first, second].into_iter().map(|record| Entry::Committed(Box::new(record))).collect()
+        let [first, second] = [first, second].map(|record| Entry::Committed(Box::new(record)));
+        vec![first, rebuilt(1), second]
+    }
+
+    /// The stage between is an average of others.
+    fn rebuilt(lineage: u32) -> Entry {
+        Entry::Rebuilt(Box::new(Rebuild {
+            stage: StageId(1),
+            lineage,
+            from: Iteration(1),
+            recipe: Recipe { sources: Vec::new(), ..Recipe::restore(StageId(1), StateFormat::F32) },
+            source_lineages: Vec::new(),
+            state: Digest::default(),
+        }))
+    }
+
+    #[test]
+    fn what_was_made_again_before_anything_was_trained_is_void_once_a_coordinator_begins_anew() {
+        let opened = |term| Entry::Opened { run: RunId(1), term: Term(term) };
+        let commit = |lineage| Entry::Committed(Box::new(record(0, Digest::default(), lineage)));
+        let complaints = |entries: &[Entry]| audit(entries, None).complaints;
+        let none: &[String] = &[];
+        assert_eq!(complaints(&[opened(1), rebuilt(1), opened(2), commit(0)]), none);
+        assert_eq!(complaints(&[opened(1), rebuilt(1), commit(1)]), none);
+        assert!(complaints(&[opened(1), rebuilt(1), opened(2), commit(1)])[0].contains("without a rebuild"));
+        let report = audit(&[opened(1), rebuilt(1), opened(2), commit(0), opened(3)], None);
+        assert!(report.forgotten.is_empty(), "{:?}", report.forgotten);
+        // Once something has been trained a rebuild counts, whoever opens.
+        let second = record(1, record(0, Digest::default(), 0).digest(), 1);
+        let second = Entry::Committed(Box::new(second));
+        assert_eq!(complaints(&[opened(1), commit(0), rebuilt(1), opened(2), second]), none);
     }
 
     #[test]
@@ -502,7 +558,7 @@ mod tests {
     fn every_kind_of_tampering_is_seen() {
         let tamper = |change: &dyn Fn(&mut CommitRecord)| {
             let mut entries = run();
-            if let Entry::Committed(record) = &mut entries[1] {
+            if let Some(Entry::Committed(record)) = entries.last_mut() {
                 change(record);
             }
             audit(&entries, None).violations
@@ -513,5 +569,6 @@ mod tests {
         assert!(tamper(&|record| record.stages[1].shares[0].node = NodeId(9)) > 0, "another's");
         assert!(tamper(&|record| record.iteration = Iteration(2)) > 0, "a gap");
         assert!(tamper(&|record| record.previous = Digest([1; 32])) > 0, "another history");
+        assert!(tamper(&|record| record.stages[1].lineage = 2) > 0, "made again nobody knows how");
     }
 }

@@ -15,7 +15,7 @@ pub use decisions::{DecisionsReport, OtherDecision};
 pub use error::ReplayError;
 
 use crate::live::publish::StateManifest;
-use crate::live::store::{EngineSetup, Feed};
+use crate::live::store::{EngineSetup, Feed, StageState};
 use iteration::{Computed, Run};
 use machine::Machine;
 use needs::{Needs, boundaries_of};
@@ -23,6 +23,7 @@ use serde::Serialize;
 use skipstone_protocol::{CommitRecord, Entry, Rebuild, SavedStage, Task};
 use skipstone_recovery::Lesson;
 use skipstone_types::{Digest, Iteration, StageId};
+use std::sync::Arc;
 
 /// What a replay starts from.
 #[derive(Debug)]
@@ -96,6 +97,8 @@ struct Replay<'a> {
     iteration: Iteration,
     /// Digest of the last record of the surviving history, and of those before it: a rollback goes back to one.
     chain: Vec<(Iteration, Digest)>,
+    /// What the stages were where the run began or went back to, while nothing has been trained since.
+    untrained: Option<Vec<(u32, Arc<StageState>)>>,
     report: ReplayReport,
 }
 
@@ -112,6 +115,7 @@ impl<'a> Replay<'a> {
             generation: 0,
             iteration: Iteration(0),
             chain: Vec::new(),
+            untrained: None,
             report: ReplayReport::default(),
         };
         for index in 0..replay.machines.len() {
@@ -121,12 +125,30 @@ impl<'a> Replay<'a> {
             made.map_err(|why| ReplayError::Computation { iteration: Iteration(0), stage, why })?;
             replay.note_state(stage)?;
         }
+        replay.untrained = replay.stages_now();
         Ok(replay)
+    }
+
+    fn stages_now(&self) -> Option<Vec<(u32, Arc<StageState>)>> {
+        self.machines.iter().map(|machine| Some((machine.lineage, machine.shared_state()?))).collect()
+    }
+
+    /// A coordinator that finds nothing trained since the run began or went back begins there again.
+    fn begin_again(&mut self) {
+        for (machine, (lineage, state)) in self.machines.iter_mut().zip(self.untrained.iter().flatten()) {
+            if machine.lineage != *lineage {
+                machine.restore(state.clone());
+                machine.lineage = *lineage;
+            }
+        }
     }
 
     fn take(&mut self, entry: &Entry) -> Result<(), ReplayError> {
         match entry {
-            Entry::Opened { .. } => self.report.terms += 1,
+            Entry::Opened { .. } => {
+                self.report.terms += 1;
+                self.begin_again();
+            }
             Entry::NodesBelow { .. } | Entry::Struck { .. } | Entry::CopyKept(_) | Entry::Saved { .. } => {}
             Entry::RolledBack { iteration, generation, stages } => {
                 self.roll_back(*iteration, *generation, stages)?;
@@ -206,6 +228,7 @@ impl<'a> Replay<'a> {
             self.check_state(part.stage, "state that the run went back to", part.state)?;
             self.note_state(part.stage)?;
         }
+        self.untrained = self.stages_now();
         Ok(())
     }
 
@@ -264,6 +287,7 @@ impl<'a> Replay<'a> {
                 self.check_state(part.stage, "state before the step", state)?;
             }
         }
+        self.untrained = None;
         let computed = Run::new(record, &mut self.machines, &mut self.needs)?.compute()?;
         self.compare(record, &computed)?;
         self.step(record, computed)?;

@@ -32,6 +32,7 @@ mod runs_end_as_they_should;
 mod sample_order_independent;
 mod slots_never_exceeded;
 mod struck_nodes_are_set_aside;
+mod the_ledger_is_sound;
 mod waits_have_an_owner_and_an_end;
 
 use super::compute::Rebuilt;
@@ -169,6 +170,7 @@ impl Invariants {
             Box::new(every_stage_is_served_when_faults_end::EveryStageIsServedWhenFaultsEnd::default()),
             Box::new(iterations_commit_when_faults_end::IterationsCommitWhenFaultsEnd::default()),
             Box::new(runs_end_as_they_should::RunsEndAsTheyShould::default()),
+            Box::new(the_ledger_is_sound::TheLedgerIsSound::default()),
         ];
         Self { promises, ids_below: NodeId(0), let_go_below: NodeId(0) }
     }
