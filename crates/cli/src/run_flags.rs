@@ -107,7 +107,7 @@ pub(crate) struct RunFlags {
     #[arg(long, value_name = "RATE|TRACE", help_heading = "Recovery")]
     churn: Option<String>,
     /// The trace's time goes so many times as fast: with 60, an hour of it is a minute [default: 1]
-    #[arg(long, value_name = "X", requires = "churn", help_heading = "Recovery")]
+    #[arg(long, value_name = "X", help_heading = "Recovery")]
     churn_speed: Option<f64>,
     /// In which numbers activations and their gradients travel between stages: f32, bf16 (half the bytes) or int8 (a quarter)
     /// [default: f32]
@@ -320,7 +320,7 @@ impl RunFlags {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::Parser;
+    use clap::{CommandFactory, Parser};
 
     #[derive(Parser)]
     struct Line {
@@ -372,6 +372,8 @@ mod tests {
             ("spares", "1"),
             ("skip", "0.25"),
             ("full-every", "7"),
+            ("full-last", "6"),
+            ("stage-sizes", "1,2,2"),
             ("slots", "5"),
             ("threads", "3"),
             ("device", "tpu"),
@@ -379,6 +381,8 @@ mod tests {
             ("edge-swaps", "odd"),
             ("while-lost", "wait"),
             ("churn", "5%/h"),
+            ("churn-speed", "60"),
+            ("spot-check-every", "9"),
             ("wire", "bf16"),
             ("reduce", "int8"),
             ("wan", "gcp12"),
@@ -406,6 +410,11 @@ mod tests {
         ];
         for (name, value) in flags {
             assert_ne!(config(&[&format!("--{name}"), value]), RunConfig::default(), "--{name} does nothing");
+        }
+        let switches = ["deterministic", "no-respawn"];
+        for flag in Line::command().get_arguments().filter_map(clap::Arg::get_long) {
+            let is_tried = flags.iter().any(|(name, _)| *name == flag) || switches.contains(&flag);
+            assert!(is_tried || flag == "help", "--{flag} is not tried here");
         }
         assert!(config(&["--deterministic"]).deterministic && !config(&["--no-respawn"]).respawn);
     }
