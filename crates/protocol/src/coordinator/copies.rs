@@ -68,6 +68,13 @@ impl Copies {
         Self { known, ..Self::default() }
     }
 
+    /// Iterations of which a copy of the stage is on its way, or not settled.
+    pub(super) fn awaited(&self, stage: StageId) -> impl Iterator<Item = Iteration> {
+        let moving = [self.moving.get(&stage), self.stopped.get(&stage)].into_iter().flatten();
+        let unsettled = self.unsettled.get(&stage).map(|arrived| arrived.copy.iteration);
+        moving.map(|moving| moving.iteration).chain(unsettled)
+    }
+
     /// Of which stages nodes hold states, those on their way included; a stage is there twice while a newer copy of it is on its
     /// way to the keeper of the one before.
     fn held(&self) -> BTreeMap<NodeId, Vec<StageId>> {

@@ -43,16 +43,12 @@ impl Coordinator {
         self.iteration.0.is_multiple_of(every.get()) && newest != Some(self.iteration)
     }
 
-    /// All stages are written. Journalled before they are published: what is deleted then is older.
-    pub(super) fn note_checkpoint(&mut self, iteration: Iteration, stages: &[SavedStage]) {
+    /// All stages are written. Journalled before they are published: what is deleted then is older. `previous` is the digest of the
+    /// record before the iteration.
+    pub(super) fn note_checkpoint(&mut self, iteration: Iteration, previous: Digest, stages: &[SavedStage]) {
         if self.strategy.saves_every().is_none() || stages.len() < self.stages.len() {
             return;
         }
-        let decided = self.records.get(&iteration).map(|record| record.previous);
-        let Some(previous) = decided.or_else(|| (iteration == self.iteration).then_some(self.last_digest))
-        else {
-            return;
-        };
         let saved = SavedState { iteration, stages: stages.to_vec() };
         self.journal(Entry::Saved { state: saved.clone(), previous });
         self.rollbacks.newest = Some(Checkpoint { saved, previous });

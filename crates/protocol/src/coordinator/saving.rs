@@ -38,6 +38,8 @@ struct Writer {
 #[derive(Debug)]
 pub(super) struct Saving {
     iteration: Iteration,
+    /// Digest of the record before it: writing may take longer than records are kept.
+    previous: Digest,
     writers: BTreeMap<StageId, Writer>,
     done: BTreeMap<StageId, SavedStage>,
     /// Whether the run ends with it.
@@ -106,7 +108,8 @@ impl Coordinator {
                 writers.insert(stage, Writer { node, lineage: lineage + 1, copy: Some((copy, recipe)) });
             }
         }
-        self.saving = Some(Saving { iteration, writers, done: BTreeMap::new(), last });
+        let previous = self.last_digest;
+        self.saving = Some(Saving { iteration, previous, writers, done: BTreeMap::new(), last });
     }
 
     /// Of a stage that nobody serves: who keeps a copy that the strategy would make it from, and how.
@@ -189,14 +192,15 @@ impl Coordinator {
             return;
         }
         let stages: Vec<_> = saving.done.values().copied().collect();
-        let (last, origin) = (saving.last, saving.done.contains_key(&StageId::ORIGIN));
+        let (last, previous) = (saving.last, saving.previous);
+        let origin = saving.done.contains_key(&StageId::ORIGIN);
         let copies: Vec<_> = saving.writers.values().filter_map(|writer| writer.copy.clone()).collect();
         // A state without the origin would shadow an older one that is whole.
         if origin {
             for (copy, recipe) in copies {
                 self.note_saved_copy(&copy, recipe);
             }
-            self.note_checkpoint(iteration, &stages);
+            self.note_checkpoint(iteration, previous, &stages);
             self.out.push(CoordinatorCommand::Publish { iteration, generation: self.generation, stages });
             self.log(Event::StateSaved { iteration });
         }

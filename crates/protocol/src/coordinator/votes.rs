@@ -2,6 +2,7 @@
 
 use super::attempt::majority;
 use super::roster::{Join, JoinKind};
+use super::saving::Saving;
 use super::{Coordinator, HISTORY_ITERATIONS, Phase};
 use skipstone_types::{Digest, Iteration, NodeId, StageId};
 
@@ -39,9 +40,7 @@ impl Coordinator {
         if let Some(agreed) = majority(&votes) {
             known.digests.insert(iteration, agreed);
         }
-        while known.digests.len() > HISTORY_ITERATIONS {
-            known.digests.pop_first();
-        }
+        self.forget_old_digests(stage);
         let complete = members.iter().all(|member| votes.contains_key(member));
         if !complete {
             return;
@@ -62,6 +61,23 @@ impl Coordinator {
             self.lose(deviant, "hash");
         }
         self.seal_if_complete(stage);
+    }
+
+    /// Of what the stage was before each of the last iterations, and before those of which a copy or a file of it is still to be
+    /// compared, however long it is on its way.
+    fn forget_old_digests(&mut self, stage: StageId) {
+        let saving = self.saving.as_ref().map(Saving::iteration);
+        let known = &mut self.stages[usize::from(stage.0)].digests;
+        let old = known.len().saturating_sub(HISTORY_ITERATIONS);
+        if old == 0 {
+            return;
+        }
+        let awaited: Vec<_> = self.copies.awaited(stage).chain(saving).collect();
+        let old: Vec<_> =
+            known.keys().take(old).copied().filter(|iteration| !awaited.contains(iteration)).collect();
+        for iteration in old {
+            known.remove(&iteration);
+        }
     }
 
     /// A node held other bits than its stage's replicas: what was made of them for a lost stage is made again. Nothing has been

@@ -107,6 +107,23 @@ fn a_copy_with_other_bits_than_its_stage_counts_for_nothing() {
 }
 
 #[test]
+fn a_copy_that_is_on_its_way_for_many_iterations_counts() {
+    let recovery = "neighbour-snapshot:every=60".to_owned();
+    let (mut bench, nodes) = Bench::started(&Settings { recovery, steps: 40, ..with_copies(2) });
+    run_iteration(&mut bench, &nodes);
+    all_step(&mut bench, &nodes);
+    let first = asked(&bench, 1).expect("nobody has one");
+    for _ in 0..30 {
+        run_iteration(&mut bench, &nodes);
+        all_step(&mut bench, &nodes);
+    }
+    assert_eq!(asked(&bench, 1), Some(first), "it has time");
+    keeps(&mut bench, 1, 101);
+    let copy = StageCopy { stage: StageId(1), iteration: Iteration(1), lineage: 0, state: Digest([101; 32]) };
+    assert_eq!(bench.journal.last(), Some(&Entry::CopyKept(copy)));
+}
+
+#[test]
 fn of_a_rounded_copy_the_donor_says_what_comes_of_it_and_its_replicas_of_what_it_is_one() {
     // The digest of the donor's state, what it says of the rounded one, and the keeper's word.
     for (of, says, kept, counts) in [(101, 55, 55, true), (101, 55, 54, false), (77, 55, 55, false)] {

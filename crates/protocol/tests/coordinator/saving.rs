@@ -111,6 +111,55 @@ fn a_save_that_is_due_while_the_one_before_is_still_written_is_left_out_and_told
     assert_eq!((savers(&mut bench), skipped(&bench)), (nodes, vec![(2, 1)]));
 }
 
+/// All stages of one node each are written as they were before `iteration`.
+fn all_save(bench: &mut Bench, nodes: &[NodeId], iteration: u64) {
+    for (stage, node) in nodes.iter().enumerate() {
+        let state = if iteration == 0 { stage + 1 } else { 100 + stage };
+        let (stage, digest) = (StageId(stage as u16), Digest([state as u8; 32]));
+        bench.says(*node, ToCoordinator::Saved { stage, iteration: Iteration(iteration), digest });
+    }
+}
+
+#[test]
+fn a_checkpoint_that_takes_many_iterations_to_write_is_gone_back_to() {
+    let recovery = "checkpoint:every=2".to_owned();
+    let (mut bench, nodes) = Bench::started(&Settings { recovery, steps: 40, ..settings(1, 1) });
+    assert_eq!(savers(&mut bench), nodes);
+    all_save(&mut bench, &nodes, 0);
+    for _ in 0..30 {
+        run_iteration(&mut bench, &nodes);
+        all_step(&mut bench, &nodes);
+    }
+    assert_eq!(savers(&mut bench), nodes, "the one before is still written");
+    all_save(&mut bench, &nodes, 2);
+    let second = bench.commits()[1].digest();
+    let Some(Entry::Saved { state, previous }) = bench.journal.last() else { panic!("it is not noted") };
+    assert_eq!((state.iteration, *previous), (Iteration(2), second));
+    lose(&mut bench, nodes[1]);
+    let back = bench.journal.iter().find(|entry| matches!(entry, Entry::RolledBack { .. }));
+    let Some(Entry::RolledBack { iteration, .. }) = back else { panic!("it did not go back") };
+    assert_eq!(*iteration, Iteration(2));
+}
+
+#[test]
+fn what_is_written_slowly_is_compared_with_what_its_replicas_held_then() {
+    let (mut bench, nodes) =
+        Bench::started(&Settings { save_every_iterations: 2, steps: 40, ..settings(1, 1) });
+    for _ in 0..30 {
+        run_iteration(&mut bench, &nodes);
+        all_step(&mut bench, &nodes);
+    }
+    for (stage, digest) in [(0, 100), (1, 66)] {
+        let (iteration, digest) = (Iteration(2), Digest([digest; 32]));
+        bench.says(
+            nodes[usize::from(stage)],
+            ToCoordinator::Saved { stage: StageId(stage), iteration, digest },
+        );
+    }
+    let saved = bench.events.iter().find(|event| matches!(event, Event::StateSaved { .. }));
+    assert_eq!(saved, None, "stage 1 has written something else");
+}
+
 #[test]
 fn a_run_that_is_to_end_can_say_what_it_waits_for() {
     let told = |bench: &Bench| bench.coordinator.waits_in_words();
