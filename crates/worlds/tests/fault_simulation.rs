@@ -62,6 +62,17 @@ fn larger_swarms_keep_every_promise() {
     assert!(broken.is_empty(), "{} of {} seeds:\n{}", broken.len(), report.seeds, broken.join("\n"));
 }
 
+/// A share was to be computed again with a tensor of a node that had left before.
+#[test]
+fn seeds_that_broke_a_promise_once_keep_it() {
+    for seed in [503] {
+        let options = Options { nodes: Some(12), iterations: 60, ..Options::default() };
+        if let Err(violation) = simulate(seed, &options) {
+            panic!("{violation}");
+        }
+    }
+}
+
 #[test]
 fn a_seed_is_the_same_run_every_time() {
     let options = Options::default();

@@ -167,6 +167,11 @@ impl Coordinator {
             self.drop_check(stage, "moved", false);
             return false;
         };
+        if boundaries.keys().any(|other| !self.nodes.contains_key(other)) {
+            // Who has left since then can't send again what it made.
+            self.drop_check(stage, "lost", true);
+            return false;
+        }
         let Some(additions) = additions(attempt, part, node) else {
             self.drop_check(stage, "order", false);
             return false;

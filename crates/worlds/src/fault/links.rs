@@ -13,14 +13,14 @@ use std::collections::{BTreeMap, VecDeque};
 pub(super) type Pair = (NodeId, NodeId);
 
 /// A connection between two nodes. Control frames (without a payload) may overtake others; frames of one kind and
-/// direction arrive in the order in which they were sent.
+/// direction arrive in the order in which they were sent. Pieces of states are a kind of their own.
 #[derive(Debug)]
 struct Link {
     number: u64,
     /// The processes, in the order of the pair.
     ends: (Pid, Pid),
     /// When the newest frame of each direction and kind arrives.
-    last: [[u64; 2]; 2],
+    last: [[u64; LANES]; 2],
     /// A dead end: what it sent before still arrives.
     draining: bool,
     /// When each direction stood.
@@ -32,6 +32,12 @@ struct Link {
     /// The next frame is damaged on its way.
     corrupts: bool,
 }
+
+/// The longest way of a piece of a state that is long because it is one.
+const CHUNK_US_MAX: u64 = 1_500_000;
+
+/// Kinds of frames: control, boundary tensors, and pieces of states.
+const LANES: usize = 3;
 
 /// Frames remembered, to arrive again long after.
 const OLD_FRAMES_MAX: usize = 128;
@@ -175,7 +181,11 @@ impl World {
                 self.push_out_of_order(from, to, (message, payload));
                 continue;
             }
-            let lane = usize::from(payload.is_some());
+            let lane = match payload {
+                None => 0,
+                Some(Value::Chunk { .. }) => 2,
+                Some(_) => 1,
+            };
             self.push_to_peer(from, to, lane, |link| NodeEvent::PeerFrame { link, from, message, payload });
         }
     }
@@ -183,7 +193,9 @@ impl World {
     fn push_to_peer(&mut self, from: NodeId, to: NodeId, lane: usize, event: impl FnOnce(u64) -> NodeEvent) {
         let Some(((low, high), number)) = self.links.ends(pair(from, to)) else { return };
         let (sender, pid) = if from < to { (low, high) } else { (high, low) };
-        let arrival = self.draw_arrival(sender, pid);
+        let way = if lane == 2 { self.plan.chunk_ways } else { 1 };
+        let way_us = self.draw_arrival(sender, pid) - self.now;
+        let arrival = self.now + way_us.max((way * way_us).min(CHUNK_US_MAX));
         let Some(link) = self.links.standing.get_mut(&pair(from, to)) else { return };
         let last = &mut link.last[usize::from(from > to)][lane];
         *last = (*last).max(arrival);
@@ -261,7 +273,7 @@ impl World {
         let link = Link {
             number: self.links.next,
             ends,
-            last: [[self.now; 2]; 2],
+            last: [[self.now; LANES]; 2],
             draining: false,
             stood_us: 0,
             reorders_until_us: 0,

@@ -56,9 +56,6 @@ struct Writing {
     failed: Option<&'static str>,
 }
 
-/// A write takes as long as so many tasks.
-const WRITE_TASKS: u64 = 6;
-
 /// Wrong numbers that a node will compute once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wrong {
@@ -203,7 +200,7 @@ impl World {
             self.schedule(took, Event::Node(pid, NodeEvent::Computed { id }));
         }
         if let Some(id) = node.write_under_way() {
-            let took = WRITE_TASKS * self.draw(self.plan.tempo.task_us);
+            let took = self.plan.write_tasks * self.draw(self.plan.tempo.task_us);
             self.schedule(took, Event::Node(pid, NodeEvent::Written { id }));
         }
         self.nodes.push(node);
@@ -515,7 +512,7 @@ impl World {
             (self.folder.full_until_us > self.now).then_some("no space left on the disk")
         };
         self.nodes[pid].writing = Some(Writing { id, state: (iteration, of, origin), failed });
-        let took = self.task_time(pid) + (WRITE_TASKS - 1) * self.draw(self.plan.tempo.task_us);
+        let took = self.task_time(pid) + (self.plan.write_tasks - 1) * self.draw(self.plan.tempo.task_us);
         self.schedule(took, Event::Node(pid, NodeEvent::Written { id }));
         Ok(())
     }

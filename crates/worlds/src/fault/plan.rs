@@ -63,6 +63,10 @@ pub struct FaultPlan {
     pub protect_origin: bool,
     /// Chunks of a frozen state.
     pub chunks: u32,
+    /// A chunk is so many times as long under way as a message.
+    pub chunk_ways: u64,
+    /// A write of a state takes as long as so many tasks.
+    pub write_tasks: u64,
     /// Whether every message goes through its wire form.
     pub codecs: bool,
 }
@@ -99,6 +103,7 @@ impl FaultPlan {
             lies.filter(|_| !faults.iter().any(|(fault, _)| *fault == Fault::Lie))
                 .map(|weight| (Fault::Lie, weight)),
         );
+        let (chunk_ways, write_tasks) = take_long(&mut settings);
         let steps = settings.steps;
         let calm = if random.chance(0.5) { 4 } else { random.between(4, 4.max(steps / 2)) };
         Self {
@@ -113,6 +118,8 @@ impl FaultPlan {
             drain: random.fraction(),
             protect_origin: random.chance(0.95),
             chunks: random.between(1, 6) as u32,
+            chunk_ways,
+            write_tasks,
             codecs: random.chance(0.125),
             settings,
             tempo,
@@ -125,6 +132,9 @@ impl FaultPlan {
         self.faults.iter().any(|(other, _)| *other == fault)
     }
 }
+
+/// A write of a state mostly takes as long as so many tasks.
+const WRITE_TASKS: u64 = 6;
 
 /// How much more often than others a fault happens.
 fn weight(fault: Fault) -> f64 {
@@ -238,6 +248,22 @@ fn end_whole(settings: &mut Settings) {
     if random.chance(1.0 / 3.0) {
         settings.full_last = random.between(1, 10);
     }
+}
+
+/// How many times as long as a message a piece of a state is under way, and as many tasks as how many a write of a state takes: in one
+/// of four runs each so long that many iterations pass meanwhile. Copies are then taken less often. Drawn apart, as above.
+fn take_long(settings: &mut Settings) -> (u64, u64) {
+    let mut random = Random::new(settings.seed, 9);
+    let chunk_ways = if random.chance(0.25) { random.magnitude(4, 1500) } else { 1 };
+    let write_tasks = if random.chance(0.25) { random.magnitude(WRITE_TASKS, 3000) } else { WRITE_TASKS };
+    if chunk_ways > 1
+        && let Some((name, options)) = settings.recovery.split_once(":every=")
+        && name == "neighbour-snapshot"
+    {
+        let others = options.find(',').map_or("", |at| &options[at..]);
+        settings.recovery = format!("{name}:every={}{others}", random.between(8, 60));
+    }
+    (chunk_ways, write_tasks)
 }
 
 /// Swaps stages in every third run, in half of those because the strategy asks for it. Drawn apart, so that seeds found before stay

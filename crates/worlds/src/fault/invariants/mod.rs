@@ -2,6 +2,8 @@
 //! simulated run, and the oracle; it never looks into the cores.
 
 mod a_kept_copy_is_used;
+mod a_right_copy_counts;
+mod checkpoints_are_journalled_first;
 mod commit_is_journalled_first;
 mod committed_gradient_equals_undisturbed;
 mod committed_iterations_never_change;
@@ -157,6 +159,8 @@ impl Invariants {
             Box::new(hashes_before_step::HashesBeforeStep::default()),
             Box::new(recovery_is_the_configured_one::RecoveryIsTheConfiguredOne::default()),
             Box::new(a_kept_copy_is_used::AKeptCopyIsUsed::default()),
+            Box::new(a_right_copy_counts::ARightCopyCounts::default()),
+            Box::new(checkpoints_are_journalled_first::CheckpointsAreJournalledFirst::default()),
             Box::new(committed_gradient_equals_undisturbed::CommittedGradientEqualsUndisturbed),
             Box::new(replicas_bitwise_equal::ReplicasBitwiseEqual::default()),
             Box::new(sample_order_independent::SampleOrderIndependent),
