@@ -264,7 +264,38 @@ fn rounded_tensors_repair_and_replay_to_the_same_bits() {
         let resumed = run.train(&["--resume", "--out", "run", "--wire", "f32"]);
         assert_eq!(resumed.status.code(), Some(2), "{wire}");
         assert!(String::from_utf8_lossy(&resumed.stderr).contains("--wire"), "{wire}");
+        // A replay takes all steps alike.
+        for (flag, value, told) in [
+            ("--weight-decay", "0.1", "--weight-decay"),
+            ("--recovery", "checkfree:rate_decay=20", "rate_decay of --recovery"),
+        ] {
+            let resumed = run.train(&["--resume", "--out", "run", "--steps", "160", flag, value]);
+            assert_eq!(resumed.status.code(), Some(2), "{flag}");
+            assert!(String::from_utf8_lossy(&resumed.stderr).contains(told), "{flag}");
+        }
     }
+}
+
+#[test]
+fn a_stage_that_was_not_saved_is_made_again_by_whoever_resumes() {
+    let run = Run::new("recovery = \"checkfree\"\nrespawn = false\n");
+    let child = run.start(60);
+    run.wait_for("committed", 5);
+    signal(run.process_of_stage(1), "KILL");
+    assert_eq!(summary(&child.wait_with_output().unwrap())["steps"], 60);
+    let saved: Value =
+        serde_json::from_slice(&fs::read(run.out().join("state/state.json")).unwrap()).unwrap();
+    assert_eq!(saved["stages"].as_array().unwrap().len(), 2, "stage 1 had no node");
+    let mut child = run.start_with(&["--resume", "--steps", "100000"]);
+    run.wait_for("stage_rebuilt", 1);
+    run.wait_for("committed", run.count("committed") + 10);
+    signal(child.id(), "KILL");
+    child.wait().unwrap();
+    // Stage 1 is again what it was when the state was saved: of its first lineage, and lost.
+    summary(&run.train(&["--resume", "--steps", "80"]));
+    assert_eq!(run.count("stage_rebuilt"), 2);
+    run.assert_sound();
+    run.replayed();
 }
 
 #[test]

@@ -116,6 +116,40 @@ impl Rebuild {
     }
 }
 
+/// Where the history that a journal tells of begins, as its entries come.
+///
+/// It begins with iteration 0, unless the run goes back to a state that no record leads to: one that was fetched from a store, or that
+/// another machine has made of this run meanwhile. Then nothing that was recorded before belongs to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Beginning {
+    /// The first iteration of the history.
+    pub begins: Iteration,
+    /// The iteration that comes next.
+    next: Iteration,
+}
+
+impl Beginning {
+    /// Takes in the next entry; whether the history begins anew with it.
+    pub fn take(&mut self, entry: &Entry) -> bool {
+        match entry {
+            Entry::Committed(record) => self.next = record.iteration.next(),
+            Entry::RolledBack { iteration, .. } => return self.go_back_to(*iteration),
+            _ => {}
+        }
+        false
+    }
+
+    /// The run goes back to the state before `iteration`; whether its history begins anew with it.
+    pub fn go_back_to(&mut self, iteration: Iteration) -> bool {
+        let is_known = (self.begins..=self.next).contains(&iteration);
+        self.next = iteration;
+        if !is_known {
+            self.begins = iteration;
+        }
+        !is_known
+    }
+}
+
 /// Why a journal can't be used.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]

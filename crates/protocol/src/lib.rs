@@ -30,8 +30,8 @@ pub use detector::{PhiAccrual, RunningClock, Suspicion};
 pub use domain::FailureDomain;
 pub use inputs::{InputsError, Opening, TimedInputs, decode_inputs, encode_input, encode_opening};
 pub use journal::{
-    Decoded, Entry, JOURNAL_HEADER, JournalError, Rebuild, StageCopy, decode_entry, decode_journal,
-    encode_entry,
+    Beginning, Decoded, Entry, JOURNAL_HEADER, JournalError, Rebuild, StageCopy, decode_entry,
+    decode_journal, encode_entry,
 };
 pub use message::{
     COPIES_HELD_MAX, Direction, Duty, Holding, KeptCopy, KeptTensor, LossShare, Method, NAMES_MAX, ReduceId,

@@ -9,7 +9,7 @@ mod kept;
 use kept::{Learnt, Restored};
 use serde::Serialize;
 use skipstone_data::SampleOrder;
-use skipstone_protocol::{CommitRecord, Entry, JournalError, decode_journal};
+use skipstone_protocol::{Beginning, CommitRecord, Entry, JournalError, decode_journal};
 use skipstone_types::{Digest, Iteration, Microbatch, StageId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
@@ -149,15 +149,12 @@ pub fn read_journal(dir: &Path) -> Result<Vec<Entry>, AuditError> {
     Ok(entries)
 }
 
-/// The first iteration that a journal knows of. A run that goes on in another folder, from a state that was fetched from a store,
-/// goes back to that state before anything was committed there; all others begin at 0.
+/// The first iteration of the history that a journal tells of. A run that goes on from a state that no record leads to, as it was fetched
+/// from a store, begins there; all others begin at 0.
 pub fn first_iteration(entries: &[Entry]) -> Iteration {
-    let first = entries.iter().find_map(|entry| match entry {
-        Entry::RolledBack { iteration, .. } => Some(*iteration),
-        Entry::Committed(_) => Some(Iteration(0)),
-        _ => None,
-    });
-    first.unwrap_or(Iteration(0))
+    let mut beginning = Beginning::default();
+    entries.iter().for_each(|entry| _ = beginning.take(entry));
+    beginning.begins
 }
 
 /// Checks the ledger. `order` gives the samples of each microbatch; without it samples are not counted.
@@ -212,7 +209,9 @@ fn histories<'a>(entries: &'a [Entry], report: &mut AuditReport) -> Histories<'a
     let mut restored = Restored::default();
     // What lineages were where the run began or went back to, while nothing has been trained since.
     let mut untrained = Some(BTreeMap::new());
+    let mut beginning = Beginning::default();
     for entry in entries {
+        let begins_anew = beginning.take(entry);
         match entry {
             Entry::Opened { .. } => {
                 report.terms += 1;
@@ -229,7 +228,14 @@ fn histories<'a>(entries: &'a [Entry], report: &mut AuditReport) -> Histories<'a
                 let taken_back = surviving.split_off(iteration);
                 report.discarded_iterations += taken_back.len() as u64;
                 discarded.extend(taken_back.into_values());
-                lineages = stages.iter().map(|stage| (stage.stage, stage.lineage)).collect();
+                if begins_anew {
+                    // Another machine went on from what was recorded here; what it recorded is there.
+                    discarded.extend(std::mem::take(&mut surviving).into_values());
+                }
+                // A stage that was not saved goes on from what it was last.
+                let before = surviving.last_key_value().map(|(_, record)| &record.stages);
+                lineages = before.into_iter().flatten().map(|part| (part.stage, part.lineage)).collect();
+                lineages.extend(stages.iter().map(|stage| (stage.stage, stage.lineage)));
                 untrained = Some(lineages.clone());
             }
             Entry::Committed(record) => {

@@ -3,7 +3,7 @@
 use super::HISTORY_ITERATIONS;
 use super::known_copies::KnownCopies;
 use super::strikes::STRUCK_NODES_MAX;
-use crate::journal::Entry;
+use crate::journal::{Beginning, Entry};
 use crate::record::CommitRecord;
 use skipstone_types::{Iteration, NodeId, RunId, StageId, Term};
 use std::collections::{BTreeMap, VecDeque};
@@ -26,27 +26,32 @@ pub fn condense<T, E>(
     mut scan: impl FnMut(&mut dyn FnMut(Entry)) -> Result<T, E>,
 ) -> Result<(Vec<Entry>, T), E> {
     let mut rollbacks = Vec::new();
-    let mut index = 0_usize;
+    let (mut index, mut beginning) = (0_usize, Beginning::default());
     scan(&mut |entry| {
-        if let Entry::RolledBack { iteration, .. } = entry {
-            rollbacks.push((index, iteration));
+        let begins_anew = beginning.take(&entry);
+        if let Entry::RolledBack { iteration: to, .. } = entry {
+            rollbacks.push(Rollback { index, to, begins_anew });
         }
         index += 1;
     })?;
-    rollbacks.extend(resume.map(|iteration| (index, iteration)));
+    if let Some(to) = resume {
+        let begins_anew = beginning.go_back_to(to);
+        rollbacks.push(Rollback { index, to, begins_anew });
+    }
     let last = rollbacks.last().copied();
-    let mut kept = Kept { goes_back_to: last.map(|(_, target)| target), ..Kept::default() };
+    let mut kept = Kept { goes_back_to: last.map(|last| last.to), ..Kept::default() };
     let mut index = 0_usize;
     let scanned = scan(&mut |entry| {
-        let undone_by = |iteration: Iteration| {
-            rollbacks.iter().find(|(at, target)| *at > index && *target <= iteration).copied()
-        };
         let fate = match &entry {
-            Entry::Committed(record) => match undone_by(record.iteration) {
-                None => Fate::Counts,
-                undone if undone == last => Fate::UndoneLast,
-                Some(_) => Fate::UndoneBefore,
-            },
+            Entry::Committed(record) => {
+                let touches =
+                    |of: &&Rollback| of.index > index && (of.begins_anew || of.to <= record.iteration);
+                match rollbacks.iter().find(touches) {
+                    None => Fate::Counts,
+                    Some(of) if Some(*of) == last && of.to <= record.iteration => Fate::UndoneLast,
+                    Some(_) => Fate::Left,
+                }
+            }
             _ => Fate::Counts,
         };
         kept.take(entry, fate);
@@ -61,8 +66,17 @@ enum Fate {
     Counts,
     /// The last rollback undid it.
     UndoneLast,
-    /// An earlier one did.
-    UndoneBefore,
+    /// An earlier one did, or it belongs to a history that the run has left.
+    Left,
+}
+
+/// A rollback in a journal.
+#[derive(Clone, Copy, PartialEq)]
+struct Rollback {
+    index: usize,
+    to: Iteration,
+    /// No record leads there.
+    begins_anew: bool,
 }
 
 #[derive(Default)]
@@ -122,7 +136,7 @@ impl Kept {
 
     fn take_record(&mut self, record: Box<CommitRecord>, fate: Fate) {
         match fate {
-            Fate::UndoneBefore => {}
+            Fate::Left => {}
             Fate::UndoneLast => {
                 self.undone.insert(record.iteration, record);
                 while self.undone.len() > HISTORY_ITERATIONS {
@@ -274,9 +288,15 @@ mod tests {
         journal.extend([copied(60), saved(70), copied(70)]);
         journal.extend([rebuilt(1), Entry::NodesBelow { node: NodeId(129) }, saved(90)]);
         journal.push(Entry::Opened { run: RunId(5), term: Term(3) });
+        // A state of another history of the run, and then an older one than that.
+        for (generation, target) in [(2, 110), (3, 112), (4, 60)] {
+            let stages = stages(1).collect();
+            journal.push(Entry::RolledBack { iteration: Iteration(target), generation, stages });
+            journal.extend((target..target + 20).map(|t| record(t, t as u8 + 7, &[0], 1)));
+        }
         for end in 0..=journal.len() {
             // A state that is resumed may be of any age.
-            for resume in [None, Some(0), Some(9), Some(51), Some(75)] {
+            for resume in [None, Some(0), Some(9), Some(51), Some(75), Some(200)] {
                 let saved = |t| SavedState { iteration: Iteration(t), stages: stages(0).collect() };
                 opens_alike(&journal[..end], resume.map(saved));
             }

@@ -74,6 +74,11 @@ impl Past {
 
     fn roll_back(&mut self, saved: SavedState) {
         self.undone = self.records.split_off(&saved.iteration);
+        let leads_there = |last: &Iteration| last.next() == saved.iteration;
+        if !self.records.last_key_value().is_some_and(|(last, _)| leads_there(last)) {
+            // The state is of a history that this journal does not tell of.
+            self.records.clear();
+        }
         while self.undone.len() > super::HISTORY_ITERATIONS {
             self.undone.pop_first();
         }

@@ -1,5 +1,6 @@
 //! A run's folder: who may use it, and what lies in it before training starts.
 
+use super::store::EngineSetup;
 use crate::config::{ConfigError, RunConfig, RunShape};
 use crate::text::{FILE_BYTES_MAX, from_json};
 use crate::wan::BUILT_IN;
@@ -220,6 +221,15 @@ impl RunFolder {
         }
         if (before.wire, before.reduce) != (config.wire, config.reduce) {
             return Err(other("--wire or --reduce"));
+        }
+        // Records don't tell of these, so a replay takes all steps with the same.
+        let optimizer = |config: &RunConfig| Ok(EngineSetup::of(config, dir, facts.vocabulary)?.optimizer);
+        let (was, is) = (optimizer(&before)?, optimizer(config)?);
+        if was.raise_kept != is.raise_kept {
+            return Err(other("rate_decay of --recovery (of match it is 10 where nothing is said)"));
+        }
+        if was != is {
+            return Err(other("--weight-decay, beta1, beta2 or epsilon"));
         }
         if before.batch_shape()? != config.batch_shape()? {
             return Err(other("--batch, --microbatches or --context"));

@@ -95,8 +95,9 @@ struct Replay<'a> {
     saved: Option<&'a StateManifest>,
     generation: u32,
     iteration: Iteration,
-    /// Digest of the last record of the surviving history, and of those before it: a rollback goes back to one.
-    chain: Vec<(Iteration, Digest)>,
+    /// Of the last record of the surviving history, and of those before it, the digest and the stages' lineages: a rollback goes back
+    /// to one.
+    chain: Vec<(Iteration, Digest, Vec<u32>)>,
     /// What the stages were where the run began or went back to, while nothing has been trained since.
     untrained: Option<Vec<(u32, Arc<StageState>)>>,
     report: ReplayReport,
@@ -217,7 +218,12 @@ impl<'a> Replay<'a> {
         self.report.rollbacks += 1;
         self.generation = generation;
         self.iteration = iteration;
-        self.chain.retain(|(of, _)| *of < iteration);
+        self.chain.retain(|(of, ..)| *of < iteration);
+        // A stage that was not saved is of the lineage that it had last, and has no state until it is made again.
+        let before = self.chain.last().map(|(_, _, lineages)| lineages.clone()).unwrap_or_default();
+        for (index, machine) in self.machines.iter_mut().enumerate() {
+            machine.lineage = before.get(index).copied().unwrap_or(0);
+        }
         for part in stages {
             let kept = self.needs.take((part.stage, part.lineage, iteration));
             let machine = self.machine(part.stage)?;
@@ -273,7 +279,7 @@ impl<'a> Replay<'a> {
         if record.iteration != self.iteration {
             return Err(ReplayError::Gap { expected: self.iteration, found: record.iteration });
         }
-        let previous = self.chain.last().map(|(_, digest)| *digest).unwrap_or_default();
+        let previous = self.chain.last().map(|(_, digest, _)| *digest).unwrap_or_default();
         if record.previous != previous {
             return Err(ReplayError::Chain { iteration: record.iteration });
         }
@@ -291,7 +297,8 @@ impl<'a> Replay<'a> {
         let computed = Run::new(record, &mut self.machines, &mut self.needs)?.compute()?;
         self.compare(record, &computed)?;
         self.step(record, computed)?;
-        self.chain.push((record.iteration, record.digest()));
+        let lineages = self.machines.iter().map(|machine| machine.lineage).collect();
+        self.chain.push((record.iteration, record.digest(), lineages));
         self.iteration = record.iteration.next();
         self.report.records += 1;
         for stage in 0..self.machines.len() {
