@@ -542,3 +542,27 @@ fn children_end_with_their_parent_and_the_folder_is_free_again() {
     run.assert_sound();
     run.replayed();
 }
+
+#[test]
+fn an_audit_of_a_run_that_saves_meanwhile_is_sound() {
+    let run = Run::new("deterministic = true\n");
+    assert!(run.train(&["--steps", "3"]).status.success());
+    let (journal, state) = (run.out().join("journal/journal.bin"), run.out().join("state/state.json"));
+    let (entries, saved) = (fs::read(&journal).unwrap(), fs::read_to_string(&state).unwrap());
+    let newer = saved.replace("\"iteration\": 3", "\"iteration\": 9");
+    assert_ne!(saved, newer);
+    fs::remove_file(&journal).unwrap();
+    assert!(Command::new("mkfifo").arg(&journal).status().unwrap().success());
+    let (pipe, published) = (journal.clone(), newer.clone());
+    std::thread::spawn(move || {
+        // It opens when the audit reads the journal. That it has read no more than these entries is as if the rest were appended
+        // right after.
+        let mut file = fs::OpenOptions::new().write(true).open(pipe).unwrap();
+        fs::write(state, published).unwrap();
+        std::io::Write::write_all(&mut file, &entries).unwrap();
+    });
+    let audit = run.command(&["audit", "run"]).output().unwrap();
+    let text = String::from_utf8(audit.stdout).unwrap();
+    assert!(audit.status.success() && text.starts_with("sound: 3 iterations"), "{text}");
+    assert_eq!(fs::read_to_string(run.out().join("state/state.json")).unwrap(), newer);
+}

@@ -33,9 +33,10 @@ pub(crate) struct Audit {
 
 impl Audit {
     pub(crate) fn run(self) -> Outcome {
+        // The state comes first: whatever was published by now is in the journal, even if the run goes on meanwhile.
+        let saved = read_state(&self.dir).ok().map(|saved| saved.iteration.0);
         let entries = read_journal(&self.dir).map_err(Failure::input)?;
         let mut report = audit(&entries, order_of(&self.dir)?.as_ref());
-        let saved = read_state(&self.dir).ok().map(|saved| saved.iteration.0);
         if let Some(saved) = saved {
             report.check_end(saved);
         }
