@@ -236,12 +236,17 @@ pub fn tokens_path(dir: &Path) -> PathBuf {
     dir.join("data").join("tokens.bin")
 }
 
+/// Where it lies what was found out about the data.
+fn facts_path(dir: &Path) -> PathBuf {
+    dir.join("data").join("data.json")
+}
+
 /// What was found out about the data of the run in `dir`.
 ///
 /// # Errors
 /// [`FolderError::NoRun`] or [`FolderError::Damaged`].
 pub fn read_facts(dir: &Path) -> Result<DataFacts, FolderError> {
-    let path = dir.join("data").join("data.json");
+    let path = facts_path(dir);
     let text = match skipstone_files::read_text(&path, FILE_BYTES_MAX) {
         Ok(text) => text,
         Err(why) if matches!(why.kind(), io::ErrorKind::InvalidData | io::ErrorKind::FileTooLarge) => {
@@ -287,13 +292,28 @@ fn kept(config: &RunConfig) -> Result<RunConfig, FolderError> {
     Ok(kept)
 }
 
-/// The options of a run whose folder is another now: names of the copies that it keeps are those in it.
-pub(super) fn rehome(config: &mut RunConfig, dir: &Path) {
+/// Reads a `run.toml`. That of a run's folder names the copies that are kept there as the folder was named when they were made,
+/// seen from where the run was started; they are named as it is now.
+///
+/// # Errors
+/// As [`RunConfig::read`].
+pub fn read_options(path: &Path) -> Result<RunConfig, ConfigError> {
+    let mut config = RunConfig::read(path)?;
+    let dir = path.parent().unwrap_or(Path::new(""));
+    // Options that somebody wrote name files as whoever uses them sees them.
+    if path.file_name() == Some("run.toml".as_ref()) && facts_path(dir).is_file() {
+        rehome(&mut config, dir);
+    }
+    Ok(config)
+}
+
+/// Options in the folder `dir`: names of the copies that it keeps are those in it.
+fn rehome(config: &mut RunConfig, dir: &Path) {
     let copies = [(&mut config.wan, WAN), (&mut config.links, WAN), (&mut config.plan, GIVEN_PLAN)];
     for (name, copy) in copies {
         let is_copy = name.as_ref().is_some_and(|name| Path::new(name).file_name() == Some(copy.as_ref()));
-        if is_copy && dir.join(copy).is_file() {
-            *name = dir.join(copy).to_str().map(str::to_owned);
+        if let (true, Some(here)) = (is_copy, dir.join(copy).to_str()) {
+            *name = Some(here.to_owned());
         }
     }
 }
@@ -330,4 +350,31 @@ pub fn bytes_in_words(bytes: u64) -> String {
         value /= 1000.0;
     }
     format!("{value:.1} TB")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_are_looked_for_where_the_folder_is_now() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = dir.path().join("moved");
+        fs::create_dir_all(run.join("data")).unwrap();
+        let path = run.join("run.toml");
+        let write = |text: &str| fs::write(&path, text).unwrap();
+        let here = |name: &str| run.join(name).to_str().map(str::to_owned);
+        write("links = \"old/wan.json\"\nplan = \"old/given-plan.json\"\n");
+        let config = read_options(&path).unwrap();
+        assert_eq!(config.links.as_deref(), Some("old/wan.json"), "there is no run: somebody wrote that");
+        fs::write(run.join("data").join("data.json"), "{}").unwrap();
+        let config = read_options(&path).unwrap();
+        assert_eq!((config.links, config.plan), (here("wan.json"), here("given-plan.json")));
+        write("wan = \"wan.json\"\n");
+        assert_eq!(read_options(&path).unwrap().wan, here("wan.json"));
+        write("wan = \"gcp12\"\n");
+        assert_eq!(read_options(&path).unwrap().wan.as_deref(), Some("gcp12"));
+        fs::write(run.join("other.toml"), "wan = \"old/wan.json\"\n").unwrap();
+        assert_eq!(read_options(&run.join("other.toml")).unwrap().wan.as_deref(), Some("old/wan.json"));
+    }
 }
