@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use skipstone_types::{EdgeSwaps, RateShape, WhileLost};
 use skipstone_worlds::config::{RunConfig, WireFormat};
+use skipstone_worlds::live::folder::read_options;
 
 use crate::failure::Outcome;
 
@@ -250,9 +251,9 @@ impl RunFlags {
     pub(crate) fn config(self, resume: bool) -> Outcome<RunConfig> {
         let own = self.folder().join("run.toml");
         let mut config = match &self.file {
-            Some(file) => RunConfig::read(file)?,
+            Some(file) => read_options(file)?,
             None if resume && own.is_file() => {
-                RunConfig { out: RunConfig::default().out, ..RunConfig::read(&own)? }
+                RunConfig { out: RunConfig::default().out, ..read_options(&own)? }
             }
             None => RunConfig::default(),
         };

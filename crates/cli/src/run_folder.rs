@@ -6,7 +6,7 @@ use skipstone_model::{WholeModel, weighted_sum};
 use skipstone_observe::{RunInfo, RunState, read_events};
 use skipstone_types::{EventRecord, StageId};
 use skipstone_worlds::config::{RunConfig, RunShape};
-use skipstone_worlds::live::folder::{FolderError, read_facts};
+use skipstone_worlds::live::folder::{FolderError, read_facts, read_options};
 use skipstone_worlds::live::publish::StateManifest;
 use skipstone_worlds::live::store::{StateFile, stage_path};
 
@@ -28,7 +28,7 @@ impl Run {
                 dir.display()
             )));
         }
-        let config = RunConfig::read(&options)?;
+        let config = read_options(&options)?;
         let facts = read_facts(dir).map_err(|error| match error {
             FolderError::NoRun { dir, .. } => Failure::input(format!(
                 "the run in {} never began: it holds no data/data.json; start it again",

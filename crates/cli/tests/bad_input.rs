@@ -247,12 +247,78 @@ fn a_signal_ends_a_run_whose_data_is_still_being_read() {
 }
 
 #[test]
+#[cfg(unix)]
+fn a_start_that_was_killed_while_the_data_was_prepared_is_no_hindrance() {
+    let dir = folder();
+    let out = dir.path().join("run");
+    let table = r#"{"regions": {"intra": {"latency_s": 0.001, "bandwidth_Bps": 1e9}, "links": []}, "node_regions": ["x"]}"#;
+    assert!(Command::new("mkfifo").arg(dir.path().join("table.json")).status().unwrap().success());
+    let arguments = [
+        ["train", "--json"].as_slice(),
+        &[
+            "--layers",
+            "2",
+            "--width",
+            "32",
+            "--heads",
+            "2",
+            "--stages",
+            "2",
+            "--steps",
+            "2",
+            "--context",
+            "32",
+        ],
+        &["--tokenizer", "bytes", "--story-bytes", "200000", "--out", "run", "--wan", "table.json"],
+    ]
+    .concat();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_skipstone"))
+        .args(&arguments)
+        .current_dir(dir.path())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // It opens when the run reads the table: to check it, and once the data is there to keep a copy.
+    loop {
+        let mut pipe = fs::OpenOptions::new().write(true).open(dir.path().join("table.json")).unwrap();
+        if out.join("data/data.json").exists() {
+            break;
+        }
+        std::io::Write::write_all(&mut pipe, table.as_bytes()).unwrap();
+        drop(pipe);
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(out.join("data/tokens.bin").exists() && !out.join("run.toml").exists());
+    fs::remove_file(dir.path().join("table.json")).unwrap();
+    fs::write(dir.path().join("table.json"), table).unwrap();
+
+    refused(&dir, 2, &["train", "--out", "run", "--resume"], &["no run.toml", "leave out --resume"]);
+    // What is not of that start is not touched.
+    fs::write(out.join("thesis.tex"), "years of work").unwrap();
+    refused(&dir, 2, &arguments, &["not empty", "no run.toml"]);
+    assert!(out.join("thesis.tex").exists() && out.join("data/tokens.bin").exists());
+    fs::remove_file(out.join("thesis.tex")).unwrap();
+    let trained = skipstone(dir.path(), &arguments);
+    assert!(trained.status.success(), "{}", String::from_utf8_lossy(&trained.stderr));
+    // A folder of data that was there before is somebody's.
+    let own = dir.path().join("own");
+    fs::create_dir_all(own.join("data")).unwrap();
+    fs::write(own.join("data/tokenizer.json"), "mine").unwrap();
+    for _ in 0..2 {
+        refused(&dir, 2, &["train", "--out", "own"], &["not empty", "no run.toml"]);
+    }
+    assert_eq!(fs::read(own.join("data/tokenizer.json")).unwrap(), b"mine");
+}
+
+#[test]
 fn output_folders_that_are_taken() {
     let dir = folder();
     let taken = dir.path().join("taken");
     fs::create_dir(&taken).unwrap();
     fs::write(taken.join("thesis.tex"), "years of work").unwrap();
-    refused(&dir, 2, &["train", "--out", "taken"], &["taken", "not empty", "--resume"]);
+    refused(&dir, 2, &["train", "--out", "taken"], &["taken", "not empty", "no run.toml", "another --out"]);
     refused(&dir, 2, &["train", "--out", "taken", "--resume"], &["holds no run", "no run.toml"]);
     refused(&dir, 2, &["demo", "--out", "taken", "--steps", "20"], &["taken", "not empty"]);
     assert_eq!(fs::read(taken.join("thesis.tex")).unwrap(), b"years of work");

@@ -573,3 +573,72 @@ fn children_end_with_their_parent_and_the_folder_is_free_again() {
     run.assert_sound();
     run.replayed();
 }
+
+#[test]
+fn an_audit_of_a_run_that_saves_meanwhile_is_sound() {
+    let run = Run::new("deterministic = true\n");
+    assert!(run.train(&["--steps", "3"]).status.success());
+    let (journal, state) = (run.out().join("journal/journal.bin"), run.out().join("state/state.json"));
+    let (entries, saved) = (fs::read(&journal).unwrap(), fs::read_to_string(&state).unwrap());
+    let newer = saved.replace("\"iteration\": 3", "\"iteration\": 9");
+    assert_ne!(saved, newer);
+    fs::remove_file(&journal).unwrap();
+    assert!(Command::new("mkfifo").arg(&journal).status().unwrap().success());
+    let (pipe, published) = (journal.clone(), newer.clone());
+    std::thread::spawn(move || {
+        // It opens when the audit reads the journal. That it has read no more than these entries is as if the rest were appended
+        // right after.
+        let mut file = fs::OpenOptions::new().write(true).open(pipe).unwrap();
+        fs::write(state, published).unwrap();
+        std::io::Write::write_all(&mut file, &entries).unwrap();
+    });
+    let audit = run.command(&["audit", "run"]).output().unwrap();
+    let text = String::from_utf8(audit.stdout).unwrap();
+    assert!(audit.status.success() && text.starts_with("sound: 3 iterations"), "{text}");
+    assert_eq!(fs::read_to_string(run.out().join("state/state.json")).unwrap(), newer);
+}
+
+#[test]
+fn a_run_with_a_table_of_its_own_is_shown_and_gone_on_with_from_anywhere_and_after_a_move() {
+    let run = Run::new("wan = \"links.json\"\n");
+    let dir = run.dir.path();
+    let table = r#"{"regions": {"intra": {"latency_s": 0.001, "bandwidth_Bps": 1e9},
+        "links": [{"a": "x", "b": "y", "latency_s": 0.002, "bandwidth_Bps": 1e9}]}}"#;
+    fs::write(dir.join("links.json"), table).unwrap();
+    let output = run.train(&["--steps", "3"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    fs::remove_file(dir.join("links.json")).unwrap();
+    let from_elsewhere = |arguments: &[&str]| {
+        let mut command = run.command(arguments);
+        let output = command.current_dir("/").output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    let tried = |folder: PathBuf, steps: &str| {
+        let options = folder.join("run.toml");
+        let [folder, options] = [&folder, &options].map(|path| path.to_str().unwrap());
+        from_elsewhere(&["show", folder]);
+        from_elsewhere(&["audit", folder]);
+        from_elsewhere(&["simulate", options, "--pace", "0.01", "--iterations", "3", "--json"]);
+        from_elsewhere(&["config", options]);
+        from_elsewhere(&["train", "--json", "--resume", "--out", folder, "--steps", steps]);
+        from_elsewhere(&["replay", folder]);
+    };
+    tried(run.out(), "4");
+    fs::rename(run.out(), dir.join("moved")).unwrap();
+    // Another run is where it was.
+    fs::create_dir(run.out()).unwrap();
+    fs::write(run.out().join("wan.json"), "{").unwrap();
+    tried(dir.join("moved"), "5");
+    // Options of a run are options like others.
+    let moved = dir.join("moved").join("run.toml");
+    let third = dir.join("third");
+    from_elsewhere(&[
+        "train",
+        moved.to_str().unwrap(),
+        "--json",
+        "--out",
+        third.to_str().unwrap(),
+        "--steps",
+        "3",
+    ]);
+}

@@ -118,6 +118,50 @@ fn a_run_goes_on_from_a_folder_elsewhere_when_its_own_is_lost() {
 }
 
 #[test]
+fn a_folder_that_is_behind_the_store_does_not_replace_what_is_newer_there() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    fs::write(dir.join("run.toml"), OPTIONS).unwrap();
+    let stored = || {
+        let text = fs::read_to_string(dir.join("elsewhere").join("checkpoint.json")).unwrap();
+        serde_json::from_str::<Value>(&text).unwrap()
+    };
+    let with_store = |arguments: &[&str]| {
+        let mut command = command(dir, arguments);
+        command.args(["--checkpoint-to", "elsewhere"]);
+        command
+    };
+    trained(with_store(&["run.toml", "--out", "old", "--steps", "20"]));
+    // Another machine goes on.
+    trained(with_store(&["--resume", "--out", "other", "--steps", "40"]));
+    let newer = stored();
+    assert_eq!(newer["iteration"], 40);
+
+    let told = refused(with_store(&["--resume", "--out", "old", "--steps", "60"]));
+    for word in
+        ["after 40 iterations", "old that after 20", "empty --out", "old/state", "another --checkpoint-to"]
+    {
+        assert!(told.contains(word), "{word}: {told}");
+    }
+    // The store that its own options name is the same one.
+    assert!(refused(command(dir, &["--resume", "--out", "old"])).contains("after 40 iterations"));
+    assert_eq!(stored(), newer);
+
+    // What the message says helps.
+    trained({
+        let mut command = command(dir, &["--resume", "--out", "old", "--steps", "25"]);
+        command.args(["--checkpoint-to", "second"]);
+        command
+    });
+    assert_eq!(stored(), newer);
+    fs::remove_dir_all(dir.join("old").join("state")).unwrap();
+    trained(with_store(&["--resume", "--out", "old", "--steps", "45"]));
+    assert_eq!(stored()["iteration"], 45);
+    trained(with_store(&["--resume", "--out", "empty", "--steps", "50"]));
+    assert_eq!(stored()["iteration"], 50);
+}
+
+#[test]
 fn what_cannot_be_a_store_is_refused_at_the_start() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path();

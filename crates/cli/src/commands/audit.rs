@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use skipstone_data::SampleOrder;
 use skipstone_worlds::audit::{AuditReport, audit, read_journal};
-use skipstone_worlds::config::RunConfig;
-use skipstone_worlds::live::folder::read_facts;
+use skipstone_worlds::live::folder::{read_facts, read_options};
 use skipstone_worlds::live::publish::read_state;
 
 use crate::failure::{Failure, Outcome};
@@ -33,9 +32,10 @@ pub(crate) struct Audit {
 
 impl Audit {
     pub(crate) fn run(self) -> Outcome {
+        // The state comes first: whatever was published by now is in the journal, even if the run goes on meanwhile.
+        let saved = read_state(&self.dir).ok().map(|saved| saved.iteration.0);
         let entries = read_journal(&self.dir).map_err(Failure::input)?;
         let mut report = audit(&entries, order_of(&self.dir)?.as_ref());
-        let saved = read_state(&self.dir).ok().map(|saved| saved.iteration.0);
         if let Some(saved) = saved {
             report.check_end(saved);
         }
@@ -63,7 +63,7 @@ pub(crate) fn order_of(dir: &Path) -> Outcome<Option<SampleOrder>> {
     if !options.is_file() {
         return Ok(None);
     }
-    let config = RunConfig::read(&options)?;
+    let config = read_options(&options)?;
     let Ok(facts) = read_facts(dir) else { return Ok(None) };
     let order = SampleOrder::new(config.seed, facts.train_tokens, config.batch_shape()?);
     order.map(Some).map_err(Failure::input)

@@ -6,8 +6,8 @@ use clap::Args;
 use skipstone_model::StageLayout;
 use skipstone_protocol::decode_inputs;
 use skipstone_worlds::audit::{first_iteration, read_journal};
-use skipstone_worlds::config::{RunConfig, RunShape};
-use skipstone_worlds::live::folder::read_facts;
+use skipstone_worlds::config::RunShape;
+use skipstone_worlds::live::folder::{read_facts, read_options};
 use skipstone_worlds::live::inputs_file::{inputs_path, recorded_terms};
 use skipstone_worlds::live::publish::{StateManifest, read_state};
 use skipstone_worlds::live::store::{EngineSetup, StateFile, stage_path};
@@ -114,7 +114,7 @@ pub(crate) fn replay_run(dir: &Path, threads: usize) -> Outcome<Result<ReplayRep
             dir.display()
         )));
     }
-    let config = RunConfig::read(&dir.join("run.toml"))?;
+    let config = read_options(&dir.join("run.toml"))?;
     let facts = read_facts(dir)?;
     let setup = EngineSetup { threads, ..EngineSetup::of(&config, dir, facts.vocabulary)? };
     let saved = read_state(dir).ok();

@@ -7,9 +7,9 @@ use std::sync::Mutex;
 
 use clap::Args;
 use skipstone_planner::{CompiledInstance, Instance, PipelinePlan, SearchOptions, search};
-use skipstone_worlds::config::RunConfig;
 use skipstone_worlds::cost::{CostModel, SimulateError, Simulated, SimulatedPlan, simulate, simulate_plan};
 use skipstone_worlds::fault::{Fault, FaultSet, Options, SeedsReport, run_seeds};
+use skipstone_worlds::live::folder::read_options;
 use skipstone_worlds::wan::WanTable;
 
 use crate::failure::{Failure, Outcome};
@@ -128,7 +128,7 @@ impl Simulate {
                 plan.display()
             )));
         }
-        let mut config = RunConfig::read(run)?;
+        let mut config = read_options(run)?;
         if self.churn.is_some() {
             (config.churn, config.churn_speed) = (self.churn, None);
         }

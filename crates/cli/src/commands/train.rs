@@ -51,7 +51,8 @@ tokens, beside the training. Nothing there is written over: checkpoint.json is p
 state is on its way at a time; of those that come meanwhile the newest is next. Requests are tried again; the log says what arrived.
 Credentials come from the environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION (AWS_ENDPOINT and AWS_ALLOW_HTTP=true
 for a server of your own); GOOGLE_APPLICATION_CREDENTIALS; AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ACCOUNT_KEY. The store is
-tried at the start. With --resume a folder without a run is filled from there, and one without state/ gets its state.
+tried at the start. With --resume a folder without a run is filled from there, and one without state/ gets its state; a folder whose
+state is older than the store's is refused, and what another process has put there meanwhile is never written over.
 
 A --churn trace is a file of JSON lines {\"t_s\": 12.5, \"stage\": 3, \"event\": \"kill\"} (or \"node\": 2, the third that lives, or a
 \"region\" of the table with all its nodes; or \"iteration\": 30 for t_s; or \"drain\", which is notice, or \"lose\", which is all of a

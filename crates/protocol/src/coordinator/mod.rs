@@ -290,6 +290,14 @@ impl Coordinator {
         self.iteration
     }
 
+    /// The stage that a node serves, if it serves one.
+    pub fn stage_of(&self, node: NodeId) -> Option<StageId> {
+        match self.nodes.get(&node)?.role {
+            Role::Serving { stage } => Some(stage),
+            _ => None,
+        }
+    }
+
     /// Takes an input at a time in microseconds (monotonic); answers with commands, to be carried out in order.
     ///
     /// More than a quarter of a second between two inputs passes as a twentieth, whatever the clock says: a coordinator that stood

@@ -331,8 +331,7 @@ impl Coordinator {
             self.send(node, ToWorker::Commit { record: record.clone() });
         } else {
             // What it holds is of no use: it comes in again as if newly started.
-            let settings = Box::new(self.settings.clone());
-            self.send(node, ToWorker::Welcome { node, settings, empty: true });
+            self.send_welcome(node, true);
             self.log(Event::NodeEmptied { node, stage });
             return;
         }

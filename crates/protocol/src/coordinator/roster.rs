@@ -195,11 +195,16 @@ impl Coordinator {
         let role = Role::Spare;
         self.nodes.insert(node, Node { address, domain, role, told: 0, failures: 0, speed });
         self.out.push(CoordinatorCommand::Bind { connection, node });
+        self.send_welcome(node, empty);
+        self.fence_let_go(node);
+        self.log(Event::NodeJoined { node, process, was });
+    }
+
+    /// Tells a node who it is, and all of the settings but what spot checks follow from: who knows that lies unseen.
+    pub(super) fn send_welcome(&mut self, node: NodeId, empty: bool) {
         let mut settings = Box::new(self.settings.clone());
         settings.spot_checks.salt = 0;
         self.send(node, ToWorker::Welcome { node, settings, empty });
-        self.fence_let_go(node);
-        self.log(Event::NodeJoined { node, process, was });
     }
 
     /// Whether a node that comes back may go on with what it holds: its stage has no living replica, and its state

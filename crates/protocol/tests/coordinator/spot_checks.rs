@@ -251,14 +251,32 @@ fn who_keeps_back_what_it_computed_is_set_aside() {
     assert!(is_lost(&bench, nodes[3]));
 }
 
+/// How often nodes were welcomed; none of them may be told more than how often there are checks.
+fn welcomes(bench: &Bench) -> usize {
+    let settings = bench.sent.iter().filter_map(|(_, message)| {
+        if let ToWorker::Welcome { settings, .. } = message { Some(settings) } else { None }
+    });
+    settings.inspect(|settings| assert_eq!(settings.spot_checks, SpotChecks { every: 1, salt: 0 })).count()
+}
+
+#[test]
+fn nodes_that_return_to_a_new_coordinator_are_not_told_what_checks_follow_from() {
+    let settings = checked(1);
+    let (mut bench, nodes) = Bench::started(&settings);
+    run_iteration(&mut bench, &nodes);
+    let mut second = Bench::open(&settings, &bench.journal);
+    let origin = second.hello(Some(Box::new(holding(nodes[0], 0, 1, 9))));
+    // This one lacks the gradient for its last step: what it holds is of no use, and it is welcomed once more.
+    let behind = second.hello(Some(Box::new(holding(nodes[1], 1, 0, 9))));
+    assert!(second.events.contains(&Event::NodeEmptied { node: behind, stage: StageId(1) }));
+    assert!(starts_empty(&second, behind) && !starts_empty(&second, origin));
+    assert_eq!(welcomes(&second), 3);
+}
+
 #[test]
 fn nodes_are_not_told_what_checks_follow_from() {
-    let (bench, _) = Bench::started(&checked(2));
-    for (_, message) in &bench.sent {
-        if let ToWorker::Welcome { settings, .. } = message {
-            assert_eq!(settings.spot_checks, SpotChecks { every: 1, salt: 0 });
-        }
-    }
+    let (bench, nodes) = Bench::started(&checked(2));
+    assert_eq!(welcomes(&bench), nodes.len());
     // Which iterations are checked differs with it.
     let checks = |salt| {
         let settings = Settings { spot_checks: SpotChecks { every: 4, salt }, ..checked(1) };

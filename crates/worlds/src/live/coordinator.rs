@@ -418,6 +418,7 @@ impl Driver {
                     }
                 }
                 CoordinatorCommand::Send { to, message } => {
+                    self.note_asked(to, &message);
                     if let Some(peer) = self.roll.peer(to) {
                         self.send(peer, message);
                     }
@@ -441,6 +442,7 @@ impl Driver {
                     let manifest = StateManifest::new(iteration, generation, stages);
                     let dir = self.order.dir.clone();
                     insist("state/state.json", || publish(&dir, &manifest));
+                    self.desk.note_published();
                 }
                 CoordinatorCommand::Discard { iteration } => discard(&self.order.dir, iteration),
                 CoordinatorCommand::Log { event } => tell(&event)?,
@@ -448,6 +450,18 @@ impl Driver {
             }
         }
         Ok(())
+    }
+
+    /// A node of another machine may bring what it is asked to save, and nothing else.
+    fn note_asked(&self, node: NodeId, message: &ToWorker) {
+        let (iteration, stage) = match message {
+            ToWorker::Save { iteration } => (*iteration, self.core.stage_of(node)),
+            ToWorker::SaveCopy { stage, iteration, .. } => (*iteration, Some(*stage)),
+            _ => return,
+        };
+        if let (Some(key), Some(stage)) = (self.roll.key(node), stage) {
+            self.desk.note_asked(key, iteration, stage);
+        }
     }
 
     fn send(&self, peer: PeerId, message: ToWorker) {

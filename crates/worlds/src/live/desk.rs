@@ -2,7 +2,7 @@
 
 use super::start::CoordinatorStart;
 use skipstone_net::{NetConfig, PeerKey, StreamTransport};
-use skipstone_types::NodeId;
+use skipstone_types::{Iteration, NodeId, StageId};
 use std::io;
 
 #[cfg(feature = "iroh")]
@@ -18,7 +18,9 @@ pub(super) use listening::Desk;
 
 #[cfg(feature = "iroh")]
 mod listening {
-    use super::{CoordinatorStart, NetConfig, NodeId, PeerKey, StreamTransport, Told, io};
+    use super::{
+        CoordinatorStart, Iteration, NetConfig, NodeId, PeerKey, StageId, StreamTransport, Told, io,
+    };
     use crate::live::remote::{Places, Reception, RunPass, Tickets};
     use skipstone_net::{Door, Lan, Relays};
     use std::sync::Arc;
@@ -40,8 +42,7 @@ mod listening {
             let Some(listen) = &order.listen else { return Ok(Self(None)) };
             let tickets = Tickets::open(&order.dir).map_err(io::Error::other)?;
             let shape = listen.config.shape(listen.vocabulary).map_err(io::Error::other)?;
-            let values = [skipstone_types::StageId::ORIGIN, skipstone_types::StageId(1)]
-                .map(|stage| shape.parameters(stage));
+            let values = [StageId::ORIGIN, StageId(1)].map(|stage| shape.parameters(stage));
             let state_bytes_max = values.into_iter().max().unwrap_or(0) as u64 * 12;
             let pass = RunPass {
                 run: order.settings.run,
@@ -100,6 +101,16 @@ mod listening {
             self.0.iter().for_each(|reception| reception.note_node(node, is_there));
         }
 
+        /// The owner of this key is asked to save a stage.
+        pub(in crate::live) fn note_asked(&self, key: PeerKey, iteration: Iteration, stage: StageId) {
+            self.0.iter().for_each(|reception| reception.note_asked(key, iteration, stage));
+        }
+
+        /// What nodes were asked to save is whole.
+        pub(in crate::live) fn note_published(&self) {
+            self.0.iter().for_each(|reception| reception.note_published());
+        }
+
         /// Whether the owner of this key may stay.
         pub(in crate::live) fn admits(&self, key: &PeerKey) -> bool {
             self.0.as_ref().is_none_or(|reception| reception.admits(key))
@@ -148,6 +159,10 @@ impl Desk {
     pub(super) fn set_address(&self, _: &str) {}
 
     pub(super) fn note_node(&self, _: NodeId, _: bool) {}
+
+    pub(super) fn note_asked(&self, _: PeerKey, _: Iteration, _: StageId) {}
+
+    pub(super) fn note_published(&self) {}
 
     pub(super) fn admits(&self, _: &PeerKey) -> bool {
         true

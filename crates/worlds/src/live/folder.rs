@@ -7,8 +7,9 @@ use crate::wan::BUILT_IN;
 use serde::{Deserialize, Serialize};
 use skipstone_data::{DataError, DatasetError, TokenDataset, TokenizerError, bigram_loss, prepare};
 use skipstone_types::RunId;
+use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -22,9 +23,15 @@ pub enum FolderError {
         /// The folder.
         dir: PathBuf,
     },
-    /// It holds something.
+    /// It holds a run.
     #[error("{} is not empty; pass --resume to go on with the run in it, or another --out", dir.display())]
     NotEmpty {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// It holds something that is no run.
+    #[error("{} is not empty, and holds no run to go on with: there is no run.toml; pass another --out, or empty it", dir.display())]
+    Foreign {
         /// The folder.
         dir: PathBuf,
     },
@@ -114,14 +121,23 @@ pub struct RunFolder {
 /// The file that a process which uses the folder keeps locked.
 const LOCK: &str = "run.lock";
 
+/// What that file says from when a new run's folder begins to be filled until it has its `run.toml`: what else is there then is of no
+/// use to anybody, if whoever filled it was killed.
+const FILLING: &str = "filling";
+
 /// The copy of the table of `--wan` or `--links`, where that is a file.
 const WAN: &str = "wan.json";
+
+/// The folder of the data, and the options, which come last.
+const DATA: &str = "data";
+const OPTIONS: &str = "run.toml";
 
 /// The copy of the plan of `--plan`; `plan.json` is what the run does.
 const GIVEN_PLAN: &str = "given-plan.json";
 
 impl RunFolder {
-    /// Takes a new or empty folder, writes `run.toml`, and prepares the data. `say` hears what is going on.
+    /// Takes a folder that is new, empty, or left by a start that was killed, writes `run.toml`, and prepares the data. `say` hears
+    /// what is going on.
     ///
     /// # Errors
     /// See [`FolderError`].
@@ -130,29 +146,45 @@ impl RunFolder {
         config.settings()?;
         let request = config.data_request()?;
         let dir = &config.out;
-        let lock = lock(dir)?;
+        let mut lock = lock(dir)?;
+        if dir.join(OPTIONS).exists() {
+            return Err(FolderError::NotEmpty { dir: dir.clone() });
+        }
+        let refused = |source| FolderError::File { path: dir.join(LOCK), source };
+        let was_filled = is_filling(&mut lock).map_err(refused)?;
         let foreign = fs::read_dir(dir)
             .map_err(|source| FolderError::File { path: dir.clone(), source })?
             .filter_map(Result::ok)
-            .any(|entry| entry.file_name() != LOCK);
+            .any(|entry| entry.file_name() != LOCK && !(was_filled && is_filled_in(&entry.file_name())));
         if foreign {
-            return Err(FolderError::NotEmpty { dir: dir.clone() });
+            return Err(FolderError::Foreign { dir: dir.clone() });
         }
+        Self::empty(dir);
+        note_filling(&mut lock).map_err(refused)?;
         let made = Self::fill(config, &request, say);
         if made.is_err() {
             Self::clear(dir);
         }
         let (facts, shape) = made?;
+        // From here on run.toml says what the folder is; that this file says less is only tidy.
+        let _ = lock.set_len(0);
         Ok(Self { dir: dir.clone(), facts, shape, _lock: lock })
     }
 
     /// Nothing of a run that never was stays behind.
     pub(super) fn clear(dir: &Path) {
-        let _ = fs::remove_dir_all(dir.join("data"));
-        let _ = fs::remove_file(dir.join("run.toml"));
-        let _ = fs::remove_file(dir.join(WAN));
+        Self::empty(dir);
         let _ = fs::remove_file(dir.join(LOCK));
         let _ = fs::remove_dir(dir);
+    }
+
+    /// Removes what is filled in.
+    fn empty(dir: &Path) {
+        let _ = fs::remove_dir_all(dir.join(DATA));
+        let names = fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
+        for name in names.map(|entry| entry.file_name()).filter(|name| is_filled_in(name)) {
+            let _ = fs::remove_file(dir.join(name));
+        }
     }
 
     fn fill(
@@ -166,7 +198,7 @@ impl RunFolder {
         });
         let prepared = prepare(request)?;
         let shape = config.shape(prepared.tokenizer.vocab_size())?;
-        let data = config.out.join("data");
+        let data = config.out.join(DATA);
         fs::create_dir_all(&data).map_err(|source| FolderError::File { path: data.clone(), source })?;
         prepared.tokenizer.save(&data.join("tokenizer.json"))?;
         write(&data.join("tokenizer_config.json"), prepared.tokenizer.config_json().as_bytes())?;
@@ -183,7 +215,7 @@ impl RunFolder {
         };
         let json = serde_json::to_vec_pretty(&facts).unwrap_or_default();
         write(&data.join("data.json"), &json)?;
-        write(&config.out.join("run.toml"), kept(config)?.to_toml()?.as_bytes())?;
+        write(&config.out.join(OPTIONS), kept(config)?.to_toml()?.as_bytes())?;
         say(&format!(
             "{} of text, {} tokens of a vocabulary of {}",
             bytes_in_words(facts.bytes as u64),
@@ -200,11 +232,11 @@ impl RunFolder {
     /// See [`FolderError`].
     pub fn resume(config: &RunConfig) -> Result<Self, FolderError> {
         let dir = &config.out;
-        if !dir.join("run.toml").is_file() {
-            return Err(FolderError::NoRun { dir: dir.clone(), missing: "run.toml" });
+        if !dir.join(OPTIONS).is_file() {
+            return Err(FolderError::NoRun { dir: dir.clone(), missing: OPTIONS });
         }
         let lock = lock(dir)?;
-        let before = RunConfig::read(&dir.join("run.toml"))?;
+        let before = RunConfig::read(&dir.join(OPTIONS))?;
         let facts = read_facts(dir)?;
         let shape = config.shape(facts.vocabulary)?;
         let other = |what| FolderError::Other { dir: dir.clone(), what };
@@ -236,14 +268,19 @@ impl RunFolder {
         }
         config.settings()?;
         TokenDataset::read(&tokens_path(dir))?;
-        write(&dir.join("run.toml"), kept(config)?.to_toml()?.as_bytes())?;
+        write(&dir.join(OPTIONS), kept(config)?.to_toml()?.as_bytes())?;
         Ok(Self { dir: dir.clone(), facts, shape, _lock: lock })
     }
 }
 
 /// Where the tokens lie.
 pub fn tokens_path(dir: &Path) -> PathBuf {
-    dir.join("data").join("tokens.bin")
+    dir.join(DATA).join("tokens.bin")
+}
+
+/// Where it lies what was found out about the data.
+fn facts_path(dir: &Path) -> PathBuf {
+    dir.join(DATA).join("data.json")
 }
 
 /// What was found out about the data of the run in `dir`.
@@ -251,7 +288,7 @@ pub fn tokens_path(dir: &Path) -> PathBuf {
 /// # Errors
 /// [`FolderError::NoRun`] or [`FolderError::Damaged`].
 pub fn read_facts(dir: &Path) -> Result<DataFacts, FolderError> {
-    let path = dir.join("data").join("data.json");
+    let path = facts_path(dir);
     let text = match skipstone_files::read_text(&path, FILE_BYTES_MAX) {
         Ok(text) => text,
         Err(why) if matches!(why.kind(), io::ErrorKind::InvalidData | io::ErrorKind::FileTooLarge) => {
@@ -262,6 +299,30 @@ pub fn read_facts(dir: &Path) -> Result<DataFacts, FolderError> {
     from_json(&text).map_err(|why| FolderError::Damaged { path, why })
 }
 
+/// Whether a run's folder gets a file of this name, or one beside such a file while that is written, before the run begins.
+fn is_filled_in(name: &OsStr) -> bool {
+    let Some(name) = name.to_str() else { return false };
+    let half_written =
+        |of: &str| name.strip_suffix(".tmp").is_some_and(|name| name.starts_with(&format!(".{of}.")));
+    name == DATA || [OPTIONS, WAN, GIVEN_PLAN].iter().any(|of| name == *of || half_written(of))
+}
+
+/// Whether the lock's file says that the folder is being filled.
+fn is_filling(lock: &mut File) -> io::Result<bool> {
+    let mut said = Vec::new();
+    lock.rewind()?;
+    lock.take(FILLING.len() as u64 + 1).read_to_end(&mut said)?;
+    Ok(said == FILLING.as_bytes())
+}
+
+/// Has it say so, whatever happens next.
+fn note_filling(lock: &mut File) -> io::Result<()> {
+    lock.set_len(0)?;
+    lock.rewind()?;
+    lock.write_all(FILLING.as_bytes())?;
+    lock.sync_all()
+}
+
 fn lock(dir: &Path) -> Result<File, FolderError> {
     let failed = |path: &Path, source| FolderError::File { path: path.to_owned(), source };
     if dir.is_file() {
@@ -269,7 +330,8 @@ fn lock(dir: &Path) -> Result<File, FolderError> {
     }
     fs::create_dir_all(dir).map_err(|source| failed(dir, source))?;
     let path = dir.join(LOCK);
-    let file = File::create(&path).map_err(|source| failed(&path, source))?;
+    let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+    let file = file.map_err(|source| failed(&path, source))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(fs::TryLockError::WouldBlock) => Err(FolderError::InUse { dir: dir.to_owned() }),
@@ -297,13 +359,28 @@ fn kept(config: &RunConfig) -> Result<RunConfig, FolderError> {
     Ok(kept)
 }
 
-/// The options of a run whose folder is another now: names of the copies that it keeps are those in it.
-pub(super) fn rehome(config: &mut RunConfig, dir: &Path) {
+/// Reads a `run.toml`. That of a run's folder names the copies that are kept there as the folder was named when they were made,
+/// seen from where the run was started; they are named as it is now.
+///
+/// # Errors
+/// As [`RunConfig::read`].
+pub fn read_options(path: &Path) -> Result<RunConfig, ConfigError> {
+    let mut config = RunConfig::read(path)?;
+    let dir = path.parent().unwrap_or(Path::new(""));
+    // Options that somebody wrote name files as whoever uses them sees them.
+    if path.file_name() == Some(OPTIONS.as_ref()) && facts_path(dir).is_file() {
+        rehome(&mut config, dir);
+    }
+    Ok(config)
+}
+
+/// Options in the folder `dir`: names of the copies that it keeps are those in it.
+fn rehome(config: &mut RunConfig, dir: &Path) {
     let copies = [(&mut config.wan, WAN), (&mut config.links, WAN), (&mut config.plan, GIVEN_PLAN)];
     for (name, copy) in copies {
         let is_copy = name.as_ref().is_some_and(|name| Path::new(name).file_name() == Some(copy.as_ref()));
-        if is_copy && dir.join(copy).is_file() {
-            *name = dir.join(copy).to_str().map(str::to_owned);
+        if let (true, Some(here)) = (is_copy, dir.join(copy).to_str()) {
+            *name = Some(here.to_owned());
         }
     }
 }
@@ -340,4 +417,31 @@ pub fn bytes_in_words(bytes: u64) -> String {
         value /= 1000.0;
     }
     format!("{value:.1} TB")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_are_looked_for_where_the_folder_is_now() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = dir.path().join("moved");
+        fs::create_dir_all(run.join("data")).unwrap();
+        let path = run.join("run.toml");
+        let write = |text: &str| fs::write(&path, text).unwrap();
+        let here = |name: &str| run.join(name).to_str().map(str::to_owned);
+        write("links = \"old/wan.json\"\nplan = \"old/given-plan.json\"\n");
+        let config = read_options(&path).unwrap();
+        assert_eq!(config.links.as_deref(), Some("old/wan.json"), "there is no run: somebody wrote that");
+        fs::write(run.join("data").join("data.json"), "{}").unwrap();
+        let config = read_options(&path).unwrap();
+        assert_eq!((config.links, config.plan), (here("wan.json"), here("given-plan.json")));
+        write("wan = \"wan.json\"\n");
+        assert_eq!(read_options(&path).unwrap().wan, here("wan.json"));
+        write("wan = \"gcp12\"\n");
+        assert_eq!(read_options(&path).unwrap().wan.as_deref(), Some("gcp12"));
+        fs::write(run.join("other.toml"), "wan = \"old/wan.json\"\n").unwrap();
+        assert_eq!(read_options(&run.join("other.toml")).unwrap().wan.as_deref(), Some("old/wan.json"));
+    }
 }

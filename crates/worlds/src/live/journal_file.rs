@@ -45,6 +45,10 @@ pub enum JournalFileError {
 #[derive(Debug)]
 pub struct JournalFile {
     file: File,
+    /// Where the last whole entry ends, in bytes.
+    end: u64,
+    /// Whether something of an entry that could not be written whole may lie behind it.
+    torn: bool,
 }
 
 impl JournalFile {
@@ -80,7 +84,8 @@ impl JournalFile {
             file.write_all(JOURNAL_HEADER).map_err(failed)?;
         }
         file.sync_data().map_err(failed)?;
-        Ok((Self { file }, entries))
+        let end = file.stream_position().map_err(failed)?;
+        Ok((Self { file, end, torn: false }, entries))
     }
 
     /// Appends an entry; it is on disk when this returns.
@@ -88,14 +93,27 @@ impl JournalFile {
     /// # Errors
     /// A full disk, say: what would follow from the entry must not be heard.
     pub fn append(&mut self, entry: &Entry) -> io::Result<()> {
-        let end = self.file.stream_position()?;
-        let written = self.file.write_all(&encode_entry(entry)).and_then(|()| self.file.sync_data());
-        if written.is_err() {
-            // Leave no half entry behind: the next try starts where this one did.
-            self.file.set_len(end)?;
-            self.file.seek(SeekFrom::Start(end))?;
+        if self.torn {
+            self.cut()?;
         }
-        written
+        let bytes = encode_entry(entry);
+        let written = self.file.write_all(&bytes).and_then(|()| self.file.sync_data());
+        if let Err(why) = written {
+            self.torn = true;
+            // What can't be cut off now goes before the next try; what is told is why the entry was not written.
+            let _ = self.cut();
+            return Err(why);
+        }
+        self.end += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Leaves no half entry behind: the next one begins where the last whole one ends.
+    fn cut(&mut self) -> io::Result<()> {
+        self.file.set_len(self.end)?;
+        self.file.seek(SeekFrom::Start(self.end))?;
+        self.torn = false;
+        Ok(())
     }
 }
 
@@ -177,5 +195,27 @@ mod tests {
         bytes[30] ^= 1;
         std::fs::write(&path, &bytes).expect("written");
         assert!(matches!(JournalFile::open(dir.path(), None), Err(JournalFileError::Content { .. })));
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_half_entry_that_the_disk_would_not_cut_off_goes_before_the_next() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let entries = [3, 7].map(|node| Entry::NodesBelow { node: NodeId(node) });
+        let (mut journal, _) = JournalFile::open(dir.path(), None).expect("a new journal");
+        journal.append(&entries[0]).expect("appended");
+        // Half an entry is written, and then the disk refuses everything: what follows, and that this is cut off.
+        let half = &encode_entry(&Entry::Opened { run: RunId(1), term: Term(1) })[..20];
+        journal.file.write_all(half).expect("written");
+        let full = OpenOptions::new().write(true).open("/dev/full").expect("the device");
+        let file = std::mem::replace(&mut journal.file, full);
+        assert_eq!(journal.append(&entries[1]).expect_err("a full disk").kind(), io::ErrorKind::StorageFull);
+        assert!(journal.append(&entries[1]).is_err(), "it still is");
+        journal.file = file;
+        journal.append(&entries[1]).expect("appended");
+        drop(journal);
+        let bytes = std::fs::read(dir.path().join("journal").join("journal.bin")).expect("the file");
+        let (read, whole) = skipstone_protocol::decode_journal(&bytes).expect("the journal");
+        assert_eq!((read.as_slice(), whole), (entries.as_slice(), bytes.len()));
     }
 }

@@ -2,8 +2,7 @@
 
 use super::manifest::{Checkpoint, OPTIONS, StoredFile};
 use super::{read, stored};
-use crate::config::RunConfig;
-use crate::live::folder::rehome;
+use crate::live::folder::read_options;
 use crate::live::supervisor::RunError;
 use skipstone_store::{Store, StoreError};
 use std::fs::{self, File};
@@ -30,9 +29,8 @@ pub fn fetch_run(url: &str, dir: &Path, says: &mut dyn FnMut(&str)) -> Result<()
     fetch(&store, &checkpoint, dir, |file| file.name != OPTIONS)?;
     fetch(&store, &checkpoint, dir, |file| file.name == OPTIONS)?;
     let path = dir.join(OPTIONS);
-    let mut config = RunConfig::read(&path)?;
-    rehome(&mut config, dir);
-    let text = config.to_toml()?;
+    // Its folder is another one now.
+    let text = read_options(&path)?.to_toml()?;
     let unwritable = |source| StoreError::File { path: path.clone(), source };
     Ok(skipstone_files::write(&path, &[text.as_bytes()]).map_err(unwritable)?)
 }

@@ -2,7 +2,8 @@
 //!
 //! Objects are named by the hash of their bytes (`parts/<hash>`), so none is ever written over by other bits; the manifest that
 //! names them (`checkpoint.json`) is put last. Until then the checkpoint before is the one that counts, and every object of it is
-//! there. The parent sends, on a thread of its own: one state is on its way, one at most waits, the newest.
+//! there. The parent sends, on a thread of its own: one state is on its way, one at most waits, the newest. Before it puts a manifest
+//! it looks whether the one there is still its own: two processes that sent to one store would delete each other's objects.
 
 mod fetch;
 mod manifest;
@@ -17,8 +18,8 @@ use crate::config::RunConfig;
 use manifest::Checkpoint;
 use sender::{Sender, Snapshot};
 use skipstone_store::{Location, Store};
-use skipstone_types::Event;
-use std::path::PathBuf;
+use skipstone_types::{Event, Iteration};
+use std::path::{Path, PathBuf};
 
 /// A store that was tried out, before the run's folder is taken.
 #[derive(Debug)]
@@ -51,11 +52,21 @@ fn read(store: &Store) -> Result<Option<Checkpoint>, RunError> {
     Ok(Some(checkpoint))
 }
 
+/// What is said where a folder is behind the store: to go on from the folder would put an older state in place of the newer one.
+fn newer_there(there: Iteration, here: Iteration, dir: &Path) -> String {
+    let (there, here, dir) = (there.0, here.0, dir.display());
+    format!(
+        "it holds this run's state after {there} iterations, and {dir} that after {here}: going on from here would replace the newer \
+         one. To go on from that, give an empty --out (with --resume and this --checkpoint-to), or remove {dir}/state, which is \
+         then fetched; to go on from the older one, give another --checkpoint-to"
+    )
+}
+
 impl Offsite {
     /// Tries the store out; none if the run has none.
     ///
     /// # Errors
-    /// A store that can't be used, or that holds another run.
+    /// A store that can't be used, or that holds another run or a state of this one that is newer than the folder's.
     pub(super) fn open(config: &RunConfig, resume: bool) -> Result<Option<Tried>, RunError> {
         let Some(url) = &config.checkpoint_to else { return Ok(None) };
         let store = Store::open(url)?;
@@ -75,6 +86,12 @@ impl Offsite {
                 "it holds run {other}, another one; go on with that by --resume in an empty --out, or give another URL"
             );
             return Err(stored(&store, why));
+        }
+        // Without a state the folder gets the store's.
+        if let (Some(known), Ok(state)) = (&known, read_state(&config.out))
+            && known.iteration > state.iteration
+        {
+            return Err(stored(&store, newer_there(known.iteration, state.iteration, &config.out)));
         }
         Ok(Some(Tried { store, known }))
     }

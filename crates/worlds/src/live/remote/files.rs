@@ -3,32 +3,31 @@
 use super::ask::{Answer, Ask, PIECE_BYTES, ask};
 use crate::live::store::RunFiles;
 use skipstone_net::{InternetReach, PeerKey, Requester};
+use skipstone_types::{Iteration, StageId};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 /// The tokens' path in the run's folder.
 pub(super) const TOKENS: &str = "data/tokens.bin";
 
 /// Whether a path in a run's folder names something that nodes of other machines may have.
 pub(super) fn may_read(path: &str) -> bool {
-    path == TOKENS || may_write(path)
+    path == TOKENS || saved_stage(path).is_some()
 }
 
-/// Whether it names something that they may bring: a stage's saved state.
-pub(super) fn may_write(path: &str) -> bool {
-    let state = || -> Option<()> {
-        let (iteration, name) = path.strip_prefix("state/")?.split_once('/')?;
-        let (stage, digest) = name.strip_prefix("stage-")?.strip_suffix(".safetensors")?.split_once('-')?;
-        let digits = |text: &str| {
-            (!text.is_empty() && text.len() <= 20 && text.bytes().all(|byte| byte.is_ascii_digit()))
-                .then_some(())
-        };
-        digits(iteration)?;
-        digits(stage)?;
-        (digest.len() == 16 && digest.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(())
-    };
-    state().is_some()
+/// The iteration and stage whose saved state a path in a run's folder names, if it names one.
+pub(super) fn saved_stage(path: &str) -> Option<(Iteration, StageId)> {
+    let (iteration, name) = path.strip_prefix("state/")?.split_once('/')?;
+    let (stage, digest) = name.strip_prefix("stage-")?.strip_suffix(".safetensors")?.split_once('-')?;
+    let (iteration, stage) = (Iteration(number(iteration)?), StageId(number(stage)?));
+    (digest.len() == 16 && digest.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some((iteration, stage))
+}
+
+/// A number as it is in a name: one number has one name.
+fn number<T: FromStr + ToString>(text: &str) -> Option<T> {
+    text.parse().ok().filter(|number: &T| number.to_string() == text)
 }
 
 /// BLAKE3 of a file, in hexadecimal.
@@ -189,7 +188,8 @@ mod tests {
     #[test]
     fn only_tokens_and_states_have_names() {
         let state = "state/12/stage-3-0123456789abcdef.safetensors";
-        assert!(may_read(state) && may_write(state) && may_read(TOKENS) && !may_write(TOKENS));
+        assert_eq!(saved_stage(state), Some((Iteration(12), StageId(3))));
+        assert!(may_read(state) && may_read(TOKENS) && saved_stage(TOKENS).is_none());
         for bad in [
             "",
             "/etc/passwd",
@@ -202,6 +202,9 @@ mod tests {
             "state/x/stage-1-0123456789abcdef.safetensors",
             "state/1/../stage-1-0123456789abcdef.safetensors",
             "state/1/stage--0123456789abcdef.safetensors",
+            "state/01/stage-1-0123456789abcdef.safetensors",
+            "state/1/stage-+1-0123456789abcdef.safetensors",
+            "state/1/stage-65536-0123456789abcdef.safetensors",
             "state/state.json",
             "state//stage-1-0123456789abcdef.safetensors",
         ] {

@@ -1,17 +1,19 @@
 //! Answers what machines ask of a run.
 
 use super::ask::{Answer, Ask, RunPass};
-use super::files::{digest_of, may_read, may_write, read_piece, write_piece};
+use super::files::{digest_of, may_read, read_piece, saved_stage, write_piece};
 use super::guests::Guests;
 use super::manage::{Order, carry_out};
 use super::places::Places;
 use super::tickets::now_unix_s;
 use super::{Capability, Ticket, Tickets};
+use crate::live::publish::read_state;
+use crate::live::store::stage_path;
 use skipstone_net::{BODY_BYTES_MAX, EndpointKey, PeerKey, RequestHandler};
 use skipstone_observe::RunInfo;
 use skipstone_protocol::WIRE_VERSION;
-use skipstone_types::NodeId;
-use std::collections::BTreeSet;
+use skipstone_types::{Iteration, NodeId, StageId};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -55,6 +57,8 @@ pub(in crate::live) struct Reception {
     managing: Mutex<()>,
     /// The nodes that there are.
     nodes: Mutex<BTreeSet<NodeId>>,
+    /// Whose nodes are asked to save what, and the path of what each brings: one for each that it is asked for.
+    asked: Mutex<BTreeMap<(Iteration, StageId, PeerKey), Option<String>>>,
     /// Where nodes are, if links are known.
     places: Option<Places>,
 }
@@ -72,7 +76,8 @@ impl Reception {
         let guests = Mutex::new(Guests::open(&dir));
         let state_bytes_max = state_bytes_max + STATE_OVERHEAD_BYTES;
         let (pass, managing, nodes) = (Mutex::new(pass), Mutex::new(()), Mutex::default());
-        Self { dir, key, pass, guests, state_bytes_max, tell, managing, nodes, places }
+        let asked = Mutex::default();
+        Self { dir, key, pass, guests, state_bytes_max, tell, managing, nodes, asked, places }
     }
 
     fn guests(&self) -> MutexGuard<'_, Guests> {
@@ -92,6 +97,41 @@ impl Reception {
         } else {
             nodes.remove(&node)
         };
+    }
+
+    /// The owner of this key is asked to save a stage. There is one save at a time: what was asked for in an earlier one may no longer
+    /// be brought.
+    pub(in crate::live) fn note_asked(&self, key: PeerKey, iteration: Iteration, stage: StageId) {
+        let mut asked = self.asked();
+        asked.retain(|(of, _, _), _| *of == iteration);
+        asked.insert((iteration, stage, key), None);
+    }
+
+    /// What was asked for is whole, and counts: it may no longer be brought.
+    pub(in crate::live) fn note_published(&self) {
+        self.asked().clear();
+    }
+
+    fn asked(&self) -> MutexGuard<'_, BTreeMap<(Iteration, StageId, PeerKey), Option<String>>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the owner of this key was asked for the file, and has brought no other in its place.
+    fn may_bring(&self, from: &PeerKey, path: &str) -> bool {
+        let Some((iteration, stage)) = saved_stage(path) else { return false };
+        let mut asked = self.asked();
+        asked
+            .get_mut(&(iteration, stage, *from))
+            .is_some_and(|brings| brings.get_or_insert_with(|| path.to_owned()) == path)
+    }
+
+    /// Whether the file is there and part of the state that counts.
+    fn is_published(&self, path: &str) -> bool {
+        let (file, Ok(counts)) = (self.dir.join(path), read_state(&self.dir)) else { return false };
+        let states = self.dir.join("state");
+        let mut parts = counts.stages.iter();
+        file.is_file()
+            && parts.any(|part| stage_path(&states, counts.iteration, part.stage, &part.state) == file)
     }
 
     /// The nodes that there are, in words, if this is none of them.
@@ -273,9 +313,13 @@ impl Reception {
                 let digest = if offset == 0 { Some(digest_of(&file).map_err(failed)?) } else { None };
                 Ok((Answer::Piece { total, digest }, piece))
             }
-            Ask::Write { path, offset, total, digest } if may_write(&path) => {
+            Ask::Write { path, offset, total, digest } if self.may_bring(&from, &path) => {
                 if total > self.state_bytes_max {
                     return Err(format!("{path} is longer than any state of this run"));
+                }
+                // The run is saved again before it got further: the same bits are there, and nobody takes them away.
+                if self.is_published(&path) {
+                    return Ok((Answer::Done, Vec::new()));
                 }
                 write_piece(&self.dir.join(&path), &from, offset, body, total, &digest)
                     .map(|_| (Answer::Done, Vec::new()))
@@ -291,9 +335,8 @@ impl Reception {
                 (self.tell)(Told::Gone(worker));
                 Ok((Answer::Done, Vec::new()))
             }
-            Ask::Read { path, .. } | Ask::Write { path, .. } => {
-                Err(format!("{path} is not for nodes of other machines"))
-            }
+            Ask::Read { path, .. } => Err(format!("{path} is not for nodes of other machines")),
+            Ask::Write { path, .. } => Err(format!("this node is not asked for {path}")),
             Ask::Join { .. } | Ask::Watch { .. } | Ask::Manage { .. } | Ask::Time => {
                 Err("a second answer".to_owned())
             }
@@ -317,8 +360,11 @@ impl RequestHandler for Reception {
 mod tests {
     use super::super::scene::{GUEST, STRANGER, Scene, WORKER, scene};
     use super::*;
+    use crate::live::publish::{StateManifest, publish};
     use skipstone_net::Relays;
-    use skipstone_types::RunId;
+    use skipstone_protocol::SavedStage;
+    use skipstone_types::{Digest, RunId};
+    use std::path::Path;
 
     #[test]
     fn who_has_a_ticket_is_let_in_with_its_nodes_and_turned_out_with_it() {
@@ -500,14 +546,58 @@ mod tests {
             digest: blake3::hash(b"state").to_hex().to_string(),
         };
         let state = "state/3/stage-1-0123456789abcdef.safetensors";
+        scene.reception.note_asked(WORKER, Iteration(3), StageId(1));
         assert!(matches!(scene.ask(WORKER, &write(state, 5), b"state"), Ok((Answer::Done, _))));
         assert_eq!(std::fs::read(scene.dir.path().join(state)).unwrap(), b"state");
         assert!(scene.ask(WORKER, &write(state, 1 << 30), b"state").unwrap_err().contains("longer"));
-        assert!(scene.ask(WORKER, &write("data/tokens.bin", 5), b"state").is_err());
+        assert!(scene.ask(WORKER, &write("data/tokens.bin", 5), b"state").unwrap_err().contains("not asked"));
         let gone = |key: PeerKey| Ask::Gone { worker: key.to_string() };
         scene.ask(GUEST, &gone(WORKER), &[]).unwrap();
         assert!(scene.ask(GUEST, &gone(STRANGER), &[]).unwrap_err().contains("not yours"));
         assert_eq!(*scene.told.lock().unwrap(), [Told::Gone(WORKER)]);
         assert!(scene.reception.answer(GUEST, b"{", &[]).unwrap_err().contains("not understood"));
+    }
+
+    #[test]
+    fn a_guest_brings_what_it_was_asked_for_and_changes_nothing_that_counts() {
+        let mut scene = scene();
+        let ticket = scene.tickets.issue(RunId(4), Capability::Worker, 60).unwrap().to_string();
+        scene.join(&ticket, WIRE_VERSION, 1).unwrap();
+        let part = SavedStage { stage: StageId(1), state: Digest([5; 32]), lineage: 0 };
+        let path = |iteration: u64, stage: u16, state: u8| {
+            let (iteration, stage) = (Iteration(iteration), StageId(stage));
+            let path = stage_path(Path::new("state"), iteration, stage, &Digest([state; 32]));
+            path.to_str().unwrap().to_owned()
+        };
+        let bring = |path: &str, bytes: &[u8]| {
+            let (path, digest) = (path.to_owned(), blake3::hash(bytes).to_hex().to_string());
+            let question = Ask::Write { path, offset: 0, total: bytes.len() as u64, digest };
+            scene.ask(WORKER, &question, bytes).map(drop)
+        };
+        let there = |path: &str| std::fs::read(scene.dir.path().join(path)).ok();
+        let ask_for =
+            |iteration, stage| scene.reception.note_asked(WORKER, Iteration(iteration), StageId(stage));
+        assert!(bring(&path(8, 1, 5), b"state").unwrap_err().contains("not asked"), "nothing is saved");
+        ask_for(8, 1);
+        scene.reception.note_asked(GUEST, Iteration(8), StageId(2));
+        for other in [path(7, 1, 5), path(9, 1, 5), path(8, 2, 5)] {
+            assert!(bring(&other, b"state").unwrap_err().contains("not asked"), "{other}");
+        }
+        bring(&path(8, 1, 5), b"state").unwrap();
+        bring(&path(8, 1, 5), b"state").unwrap();
+        assert!(bring(&path(8, 1, 6), b"more").unwrap_err().contains("not asked"), "a second file");
+        publish(scene.dir.path(), &StateManifest::new(Iteration(8), 0, vec![part])).unwrap();
+        scene.reception.note_published();
+        assert!(bring(&path(8, 1, 5), b"other").unwrap_err().contains("not asked"), "it counts already");
+        // The run ends here, say, and is saved again: the file is there.
+        ask_for(8, 1);
+        bring(&path(8, 1, 5), b"other").unwrap();
+        assert_eq!(there(&path(8, 1, 5)).unwrap(), b"state");
+        // What an earlier save asked for is over with the next.
+        ask_for(9, 1);
+        assert!(bring(&path(8, 1, 6), b"other").is_err());
+        bring(&path(9, 1, 6), b"next").unwrap();
+        assert_eq!(there(&path(9, 1, 6)).unwrap(), b"next");
+        assert!(there(&path(8, 1, 6)).is_none() && there(&path(8, 2, 5)).is_none());
     }
 }

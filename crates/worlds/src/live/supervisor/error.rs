@@ -69,6 +69,16 @@ pub enum RunError {
         /// The end of its log.
         words: String,
     },
+    /// The coordinator lives, and does not begin.
+    #[error(
+        "the coordinator has not begun for {waited_s} s, and was ended; look whether the disk of --out answers, then try again. Its last words:\n{words}"
+    )]
+    Silent {
+        /// Seconds that it was waited for.
+        waited_s: u64,
+        /// The end of its log.
+        words: String,
+    },
     /// The coordinator died, and is not to be replaced.
     #[error("the coordinator died; leave out --no-respawn, or go on with --resume")]
     CoordinatorDied,

@@ -159,8 +159,13 @@ pub fn run(config: &RunConfig, options: RunOptions) -> Result<RunOutcome, RunErr
     if let Some(done) = resume.as_ref().map(|saved| saved.iteration.0).filter(|done| *done >= config.steps) {
         observer.note(&done_already(config, done));
     }
-    let mut children =
-        Children::start(config, &folder, settings, resume, options.port, options.listen.clone())?;
+    let mut heed = |text: Option<&str>| {
+        text.into_iter().for_each(|text| observer.note(text));
+        // Once asks for an orderly end, which there is when it has begun.
+        signals.count() < 2
+    };
+    let (port, listen) = (options.port, options.listen.clone());
+    let mut children = Children::start(config, &folder, settings, resume, port, listen, &mut heed)?;
     if let Some(health) = &health {
         observer.note(&format!("how it is: http://{}/health", health.address()));
     }

@@ -1,6 +1,7 @@
 //! The child processes: started, listened to, replaced.
 
 mod faults;
+mod first_word;
 mod host;
 mod words;
 
@@ -15,6 +16,7 @@ use crate::live::start::{
     NodeCount, NodeStart, PlacesStart,
 };
 use crate::wan::{PaceCount, RegionView, TaskTimes, WanTable, describe};
+use first_word::{Patience, Unready, first_word};
 use host::{for_others, invitation, machine_number, note_host, port_before, udp_port_of};
 use skipstone_net::{Reach, RunSecret};
 use skipstone_planner::SwarmDescription;
@@ -108,7 +110,8 @@ pub(super) struct Children {
 }
 
 impl Children {
-    /// Starts the coordinator, and as many nodes as the run has.
+    /// Starts the coordinator, and as many nodes as the run has. `heed` is called while the coordinator is waited for, with what is to
+    /// be said of that, if anything is; answers whether to go on.
     pub(super) fn start(
         config: &RunConfig,
         folder: &RunFolder,
@@ -116,6 +119,7 @@ impl Children {
         resume: Option<SavedState>,
         port: u16,
         listen: Option<ListenOptions>,
+        heed: &mut dyn FnMut(Option<&str>) -> bool,
     ) -> Result<Self, RunError> {
         let machine = machine_number(listen.is_some())?;
         let workers = listen.as_ref().and_then(|listen| listen.workers).unwrap_or(config.nodes());
@@ -162,6 +166,7 @@ impl Children {
             stops: false,
         };
         children.start_coordinator()?;
+        children.wait_for_address(heed)?;
         // Where regions differ, who is let in when decides which of them serves a stage.
         let waits = children.wan.is_some();
         for slot in 0..workers {
@@ -214,31 +219,22 @@ impl Children {
         if self.stops {
             self.tell_coordinator("stop");
         }
-        if self.address.is_empty() {
-            self.wait_for_address()?;
-        }
         Ok(())
     }
 
     /// Nodes need to know where the coordinator listens; so does its successor.
-    fn wait_for_address(&mut self) -> Result<(), RunError> {
-        let until = Instant::now() + Duration::from_secs(20);
-        while self.address.is_empty() {
-            match self.words.recv_timeout(Duration::from_millis(50)) {
-                Ok(Word::Ready(ready)) => self.take_address(ready)?,
-                Ok(word) => drop(self.speaker.send(word)),
-                Err(_) => {}
-            }
-            let dead =
-                self.coordinator.as_mut().is_none_or(|process| !matches!(process.child.try_wait(), Ok(None)));
-            if (dead && self.address.is_empty()) || Instant::now() > until {
-                return Err(RunError::KeepsDying {
-                    what: "the coordinator",
-                    words: self.spawner.last_words("coordinator"),
-                });
-            }
-        }
-        Ok(())
+    fn wait_for_address(&mut self, heed: &mut dyn FnMut(Option<&str>) -> bool) -> Result<(), RunError> {
+        let coordinator = &mut self.coordinator;
+        let mut lives =
+            || coordinator.as_mut().is_some_and(|process| matches!(process.child.try_wait(), Ok(None)));
+        let ready = first_word(&self.words, &mut lives, &Patience::default(), heed);
+        let words = || self.spawner.last_words("coordinator");
+        let ready = ready.map_err(|why| match why {
+            Unready::Dead => RunError::KeepsDying { what: "the coordinator", words: words() },
+            Unready::Silent(waited) => RunError::Silent { waited_s: waited.as_secs(), words: words() },
+            Unready::Unwanted => RunError::Interrupted,
+        })?;
+        self.take_address(ready)
     }
 
     fn take_address(&mut self, ready: CoordinatorReady) -> Result<(), RunError> {
