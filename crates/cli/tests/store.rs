@@ -17,9 +17,15 @@ const OPTIONS: &str = "story_bytes = 200000\ntokenizer = \"bytes\"\nlayers = 2\n
                        context = 32\nbatch = 2\nmicrobatches = 4\nsteps = 60\ndeterministic = true\n\
                        recovery = \"checkpoint:every=5\"\n";
 
-fn command(dir: &Path, arguments: &[&str]) -> Command {
+fn skipstone(dir: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_skipstone"));
-    command.args(["train", "--json"]).args(arguments).current_dir(dir).stdin(Stdio::null());
+    command.args(arguments).current_dir(dir).stdin(Stdio::null());
+    command
+}
+
+fn command(dir: &Path, arguments: &[&str]) -> Command {
+    let mut command = skipstone(dir, &["train", "--json"]);
+    command.args(arguments);
     command
 }
 
@@ -94,14 +100,9 @@ fn a_run_goes_on_from_a_folder_elsewhere_when_its_own_is_lost() {
     trained(command(dir, &["--resume", "--out", "second", "--checkpoint-to", &url]));
     assert_eq!(states(&dir.join("second")), states(&dir.join("calm")), "the same bits as without all that");
     // The ledger counts from there on; what was before can't be computed again.
-    let skipstone = |arguments: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_skipstone"));
-        command.args(arguments).current_dir(dir).stdin(Stdio::null());
-        command
-    };
-    let audit = String::from_utf8(trained(skipstone(&["audit", "second"])).stdout).unwrap();
+    let audit = String::from_utf8(trained(skipstone(dir, &["audit", "second"])).stdout).unwrap();
     assert!(audit.starts_with("sound") && audit.contains("the journal begins there"), "{audit}");
-    assert!(refused(skipstone(&["replay", "second"])).contains("nothing to replay"));
+    assert!(refused(skipstone(dir, &["replay", "second"])).contains("nothing to replay"));
     let manifest: Value =
         serde_json::from_str(&fs::read_to_string(dir.join("elsewhere").join("checkpoint.json")).unwrap())
             .unwrap();
@@ -157,6 +158,10 @@ fn a_folder_that_is_behind_the_store_does_not_replace_what_is_newer_there() {
     fs::remove_dir_all(dir.join("old").join("state")).unwrap();
     trained(with_store(&["--resume", "--out", "old", "--steps", "45"]));
     assert_eq!(stored()["iteration"], 45);
+    // The ledger here begins with what the other machine has made; what was before is there.
+    let audit = String::from_utf8(trained(skipstone(dir, &["audit", "old"])).stdout).unwrap();
+    assert!(audit.starts_with("sound: 5 iterations") && audit.contains("begins there"), "{audit}");
+    assert!(refused(skipstone(dir, &["replay", "old"])).contains("nothing to replay"));
     trained(with_store(&["--resume", "--out", "empty", "--steps", "50"]));
     assert_eq!(stored()["iteration"], 50);
 }

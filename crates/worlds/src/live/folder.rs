@@ -255,8 +255,8 @@ impl RunFolder {
             return Err(other("--wire or --reduce"));
         }
         // Records don't tell of these, so a replay takes all steps with the same.
-        let optimizer = |config: &RunConfig| Ok(EngineSetup::of(config, dir, facts.vocabulary)?.optimizer);
-        let (was, is) = (optimizer(&before)?, optimizer(config)?);
+        let setup = |config| EngineSetup::of(config, dir, facts.vocabulary);
+        let (was, is) = (setup(&before)?.optimizer, setup(config)?.optimizer);
         if was.raise_kept != is.raise_kept {
             return Err(other("rate_decay of --recovery (of match it is 10 where nothing is said)"));
         }

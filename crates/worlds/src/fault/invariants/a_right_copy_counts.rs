@@ -47,7 +47,7 @@ impl Invariant for ARightCopyCounts {
             }
             Observation::Told { node, message } => match message {
                 ToWorker::KeepCopy { stage, iteration, .. } => {
-                    _ = self.asked.insert(*stage, (*node, *iteration));
+                    self.asked.insert(*stage, (*node, *iteration));
                 }
                 ToWorker::Assign { .. } | ToWorker::Welcome { .. } => {
                     self.forget(|_, keeper| keeper == *node)
