@@ -50,7 +50,7 @@ impl Invariant for ARightCopyCounts {
                     self.asked.insert(*stage, (*node, *iteration));
                 }
                 ToWorker::Assign { .. } | ToWorker::Welcome { .. } => {
-                    self.forget(|_, keeper| keeper == *node)
+                    self.forget(|_, keeper| keeper == *node);
                 }
                 ToWorker::DropCopy { stage } => {
                     if let Some((keeper, iteration)) = self.right.remove(stage)
