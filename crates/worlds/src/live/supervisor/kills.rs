@@ -145,6 +145,12 @@ impl Killer {
         Self { script, churn, spot, away: 0, next: None, random, pauses }
     }
 
+    /// Who was killed before a run's saved state is not killed again when it goes on from there.
+    pub(crate) fn going_on_from(mut self, saved: Iteration) -> Self {
+        self.script.retain(|kill| !matches!(kill.when, When::Iteration(at) if at <= saved));
+        self
+    }
+
     /// Whether places are empty that a trace will have machines for, or may.
     pub(crate) fn waits_for_machines(&self) -> bool {
         self.away > 0 && !self.spot.is_empty()
@@ -282,6 +288,15 @@ mod tests {
         assert_eq!(killer.due(Duration::from_secs(9), Iteration(9), &roster()), []);
         assert!(!roster().mortal().contains(&NodeId(1)));
         assert_eq!(roster().mortal_count(), roster().mortal().len());
+    }
+
+    #[test]
+    fn what_a_script_has_done_before_a_run_goes_on_is_done() {
+        let kill = |at| Kill::new(When::Iteration(Iteration(at)), Target::Coordinator);
+        let killer = Killer::new(vec![kill(5), kill(8), kill(9)], None, 1, 4);
+        let mut killer = killer.going_on_from(Iteration(8));
+        assert_eq!(killer.due(Duration::ZERO, Iteration(8), &roster()), []);
+        assert_eq!(killer.due(Duration::ZERO, Iteration(9), &roster()), [Deed::Kill(None)]);
     }
 
     #[test]

@@ -156,7 +156,8 @@ pub fn run(config: &RunConfig, options: RunOptions) -> Result<RunOutcome, RunErr
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     observer.record(0, Event::SwarmStarted { cores });
     observer.note(&config.memory_plan(folder.facts.vocabulary)?.to_string());
-    if let Some(done) = resume.as_ref().map(|saved| saved.iteration.0).filter(|done| *done >= config.steps) {
+    let resumed = resume.as_ref().map(|saved| saved.iteration);
+    if let Some(done) = resumed.map(|saved| saved.0).filter(|done| *done >= config.steps) {
         observer.note(&done_already(config, done));
     }
     let mut heed = |text: Option<&str>| {
@@ -169,6 +170,11 @@ pub fn run(config: &RunConfig, options: RunOptions) -> Result<RunOutcome, RunErr
     if let Some(health) = &health {
         observer.note(&format!("how it is: http://{}/health", health.address()));
     }
+    let killer = Killer::new(options.kills, config.churn_plan()?, config.seed, config.nodes());
+    let killer = match resumed {
+        Some(saved) => killer.going_on_from(saved),
+        None => killer,
+    };
     let mut parent = Parent {
         config,
         observer,
@@ -179,7 +185,7 @@ pub fn run(config: &RunConfig, options: RunOptions) -> Result<RunOutcome, RunErr
         longest: Duration::ZERO,
         health,
         hung: false,
-        killer: Killer::new(options.kills, config.churn_plan()?, config.seed, config.nodes()),
+        killer,
         began: Instant::now(),
         saved: Instant::now(),
         iteration: Iteration(0),

@@ -29,7 +29,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 use words::{Word, hear_coordinator, hear_counts};
 
-/// So many deaths before a welcome within [`DYING_WINDOW`] are no accident.
+/// So many deaths of nodes before a welcome within [`DYING_WINDOW`] are no accident, nor are so many coordinators in a row that can't start.
 const DEATHS_AT_START_MAX: usize = 20;
 const DYING_WINDOW: Duration = Duration::from_secs(10);
 
@@ -96,6 +96,8 @@ pub(super) struct Children {
     /// Processes of the nodes that were welcomed.
     processes: BTreeMap<NodeId, u32>,
     deaths_at_start: VecDeque<Instant>,
+    /// Coordinators in a row that could not start.
+    failed_coordinators: usize,
     /// How true the pace of each process was.
     paces: BTreeMap<u32, PaceCount>,
     /// Bytes of tensors that each process has sent.
@@ -158,6 +160,7 @@ impl Children {
             welcomed: BTreeSet::new(),
             processes: BTreeMap::new(),
             deaths_at_start: VecDeque::new(),
+            failed_coordinators: 0,
             paces: BTreeMap::new(),
             sent: BTreeMap::new(),
             over: false,
@@ -397,7 +400,7 @@ impl Children {
         });
         for (process, slot, succeeded) in dead {
             if !self.welcomed.remove(&process) && !self.over {
-                self.note_death_at_start("a node", &format!("node-{slot}"))?;
+                self.note_death_at_start(&format!("node-{slot}"))?;
             }
             if !succeeded {
                 self.empty.push_back(slot);
@@ -436,22 +439,26 @@ impl Children {
         if !self.config.respawn {
             return Err(RunError::CoordinatorDied);
         }
-        if status.code() == Some(2) {
-            self.note_death_at_start("the coordinator", "coordinator")?;
+        // However long each of them tries, all must not try for ever.
+        let could_not_start = status.code() == Some(2);
+        self.failed_coordinators = if could_not_start { self.failed_coordinators + 1 } else { 0 };
+        if self.failed_coordinators > DEATHS_AT_START_MAX {
+            let words = self.spawner.last_words("coordinator");
+            return Err(RunError::KeepsDying { what: "the coordinator", words });
         }
         self.start_coordinator()?;
         news.push(News::Respawned("coordinator"));
         Ok(())
     }
 
-    fn note_death_at_start(&mut self, what: &'static str, log: &str) -> Result<(), RunError> {
+    fn note_death_at_start(&mut self, log: &str) -> Result<(), RunError> {
         let now = Instant::now();
         self.deaths_at_start.push_back(now);
         while self.deaths_at_start.front().is_some_and(|at| now.duration_since(*at) > DYING_WINDOW) {
             self.deaths_at_start.pop_front();
         }
         if self.deaths_at_start.len() > DEATHS_AT_START_MAX {
-            return Err(RunError::KeepsDying { what, words: self.spawner.last_words(log) });
+            return Err(RunError::KeepsDying { what: "a node", words: self.spawner.last_words(log) });
         }
         Ok(())
     }
