@@ -2,7 +2,7 @@
 
 use super::{Invariant, Observation};
 use crate::fault::truth::Truth;
-use skipstone_protocol::{Entry, Rebuild, ToCoordinator, ToWorker};
+use skipstone_protocol::{CoordinatorInput, Entry, Rebuild, ToCoordinator, ToWorker};
 use skipstone_types::{Event, Iteration, NodeId, StageId};
 use std::collections::BTreeMap;
 
@@ -53,6 +53,7 @@ impl Invariant for ARightCopyCounts {
                     self.forget(|_, keeper| keeper == *node);
                 }
                 ToWorker::DropCopy { stage } => {
+                    self.asked.retain(|of, (keeper, _)| of != stage || keeper != node);
                     if let Some((keeper, iteration)) = self.right.remove(stage)
                         && keeper == *node
                         && iteration.0 + SAID_ITERATIONS < truth.committed()
@@ -62,10 +63,9 @@ impl Invariant for ARightCopyCounts {
                 }
                 _ => {}
             },
-            Observation::Reported {
-                node,
-                message: ToCoordinator::CopyKept { stage, iteration, digest, .. },
-            } => {
+            // What is on its way to the coordinator when it gives the copy up comes too late.
+            Observation::Heard { input: CoordinatorInput::Worker { node, message } } => {
+                let ToCoordinator::CopyKept { stage, iteration, digest, .. } = message else { return Ok(()) };
                 let is_right = truth.state(*stage, *iteration) == Some(*digest);
                 if is_right && self.asked.get(stage) == Some(&(*node, *iteration)) {
                     self.right.insert(*stage, (*node, *iteration));
