@@ -8,7 +8,7 @@ use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
@@ -125,7 +125,10 @@ impl Host {
     }
 
     fn join_with(&self, name: &str, flags: &[&str]) -> (Child, Receiver<String>) {
-        let dir = self.dir.path().join(name);
+        self.join_at(&self.dir.path().join(name), flags)
+    }
+
+    fn join_at(&self, dir: &Path, flags: &[&str]) -> (Child, Receiver<String>) {
         let mut child = command(&["join", &self.ticket, "--dir", dir.to_str().unwrap()])
             .args(flags)
             .stdout(Stdio::null())
@@ -211,6 +214,24 @@ fn machines_with_a_ticket_serve_stages_until_the_run_is_over() {
     assert!(host.out().join("model").join("model.safetensors").is_file());
     let state = fs::read_dir(host.out().join("state").join("40")).unwrap();
     assert_eq!(state.count(), 3, "a file a stage, and nothing else");
+}
+
+#[test]
+fn a_machine_has_each_runs_own_data_however_many_of_its_nodes_need_it() {
+    let there = tempfile::tempdir().unwrap();
+    let dir = there.path().join("guest");
+    for seed in [0, 1] {
+        // Two origins on one machine, which fetch the data at the same time.
+        let more = format!("seed = {seed}\nstage_sizes = [2, 1, 1]\n");
+        let mut host = Host::start(20, 0, &more);
+        let (mut guest, _lines) = host.join_at(&dir, &["--workers", "4"]);
+        let summary = host.end();
+        assert_eq!((&summary["steps"], &summary["kills"]), (&20.into(), &0.into()), "{summary}");
+        assert!(host.events().iter().all(|record| record["event"] != "node_lost" || record["why"] == "left"));
+        assert!(wait(&mut guest).success() && host.audit());
+        let tokens = |dir: &Path| fs::read(dir.join("data").join("tokens.bin")).unwrap();
+        assert!(tokens(&dir) == tokens(&host.out()), "seed {seed}");
+    }
 }
 
 #[test]

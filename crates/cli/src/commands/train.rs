@@ -80,7 +80,7 @@ const SPOT_CHECK_EVERY: u64 = 100;
 pub(crate) struct Train {
     #[command(flatten)]
     flags: RunFlags,
-    /// Go on with the run in --out
+    /// Go on with the run in --out. Options may be others, but for those that a replay of the run must have alike (model, data, batch, numbers, weight decay): they are refused
     #[arg(long, help_heading = "Running")]
     resume: bool,
     /// The coordinator's port on this machine; 0 takes any free one

@@ -7,6 +7,7 @@ use super::planner::{Found, Planner};
 use super::publish::{StateManifest, discard, publish};
 use super::refusals::Refusals;
 use super::roll::Roll;
+use super::signals::Signals;
 use super::start::{
     CoordinatorFindable, CoordinatorReady, CoordinatorStart, CoordinatorWelcomed, follow_parent, read_start,
 };
@@ -63,6 +64,11 @@ enum Input {
 /// Runs `skipstone internal-coordinator`: the order comes on stdin, events go out on stdout, one JSON line each. Returns
 /// when the run is over.
 pub fn run_coordinator() -> ExitCode {
+    // Whoever ends a service signals all its processes: the parent says when this one is to end. It also ends with its parent.
+    let Ok(_deaf) = Signals::listen() else {
+        say(&"coordinator: signals can't be listened to");
+        return ExitCode::from(START_EXIT);
+    };
     let (mut driver, arrivals) = match Driver::start() {
         Ok(started) => started,
         Err(error) => {

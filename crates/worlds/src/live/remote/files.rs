@@ -126,6 +126,12 @@ impl RunFiles for RemoteFiles {
         let name = self.name(path)?;
         let folder = path.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(folder)?;
+        // Another node of this machine may need the same file: it waits, and then finds it there.
+        let waits = File::create(path.with_extension("lock"))?;
+        waits.lock()?;
+        if path.exists() {
+            return Ok(());
+        }
         let part = path.with_extension("part");
         let mut file = OpenOptions::new().create(true).append(true).open(&part)?;
         let mut have = file.metadata()?.len();

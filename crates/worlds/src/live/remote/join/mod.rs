@@ -8,15 +8,17 @@ use super::reception::WORKERS_MAX;
 use super::tickets::now_unix_s;
 use super::{Capability, Ticket, TicketError, UnfitTicket};
 use crate::config::ConfigError;
+use crate::live::folder::tokens_path;
 use crate::live::health::{Health, HealthError};
 use crate::live::signals::Signals;
 use crate::live::spawner::Spawner;
 use admission::{Admission, Readmission};
 use skipstone_net::{BindError, EndpointKey, Requester};
+use skipstone_types::RunId;
 use stay::{LAST_WORDS, LOOK, Stay, Worker};
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use thiserror::Error;
 
@@ -131,8 +133,6 @@ pub fn join(options: &JoinOptions, tell: &mut dyn FnMut(JoinNews)) -> Result<Joi
     if let Some(health) = &health {
         tell(JoinNews::Note(format!("how it is: http://{}/health", health.address())));
     }
-    // What an earlier stay has saved was either brought to the coordinator, or is of no use.
-    let _ = fs::remove_dir_all(options.dir.join("state"));
     let keys: Vec<EndpointKey> = (0..options.workers).map(|_| EndpointKey::generate()).collect();
     let key = EndpointKey::generate();
     let name = key.public().short();
@@ -140,6 +140,8 @@ pub fn join(options: &JoinOptions, tell: &mut dyn FnMut(JoinNews)) -> Result<Joi
     tell(JoinNews::Note(format!("looking for the run; there this machine is called {name}")));
     let admission = Admission::new(requester.clone(), ticket.clone(), &keys, options);
     let pass = first_pass(&admission, &signals)?;
+    clear(&options.dir, pass.run)
+        .map_err(|source| JoinError::System { what: options.dir.display().to_string(), source })?;
     let shape = pass.config.shape(pass.vocabulary)?;
     tell(JoinNews::Admitted {
         model: format!(
@@ -200,6 +202,24 @@ fn first_pass(admission: &Admission, signals: &Signals) -> Result<RunPass, JoinE
             }
         }
     }
+}
+
+/// Removes what an earlier stay has left: states were either brought to the coordinator, or are of no use; and tokens are those of the
+/// run that they were fetched from.
+fn clear(dir: &Path, run: RunId) -> io::Result<()> {
+    let _ = fs::remove_dir_all(dir.join("state"));
+    let (mark, name) = (dir.join("run.id"), format!("{:016x}", run.0));
+    if fs::read_to_string(&mark).is_ok_and(|known| known == name) {
+        return Ok(());
+    }
+    let tokens = tokens_path(dir);
+    for left in [tokens.with_extension("part"), tokens] {
+        match fs::remove_file(left) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    fs::write(mark, name)
 }
 
 fn lock(dir: &PathBuf) -> Result<File, JoinError> {

@@ -378,8 +378,9 @@ impl Children {
     fn succeed(&mut self, node: NodeId, news: &mut Vec<News>) -> Result<(), RunError> {
         let process = self.processes.get(&node);
         let leaver = self.nodes.iter_mut().find(|other| Some(&other.child.id()) == process);
-        let Some(leaver) = leaver.filter(|leaver| !leaver.succeeded && self.config.respawn && !self.over)
-        else {
+        // Where all are told to end, as by whoever ends a service, none is to come instead.
+        let goes_on = self.config.respawn && !self.over && !self.stops;
+        let Some(leaver) = leaver.filter(|leaver| !leaver.succeeded && goes_on) else {
             return Ok(());
         };
         leaver.succeeded = true;
