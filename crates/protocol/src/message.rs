@@ -254,6 +254,11 @@ pub enum ToWorker {
         /// How the stage is made of its copy.
         recipe: Recipe,
     },
+    /// Where a node is that comes back: who has cut it off under its old id lets it in under this one.
+    Know {
+        /// The node and its address.
+        addresses: Vec<(NodeId, String)>,
+    },
 }
 
 /// From a worker to the coordinator.

@@ -6,7 +6,7 @@ use skipstone_types::{NodeId, RunId, Term};
 use thiserror::Error;
 
 /// Version of every message; peers with another one are refused.
-pub const WIRE_VERSION: u16 = 13;
+pub const WIRE_VERSION: u16 = 14;
 
 /// Largest encoded message, in bytes (payloads are bounded by the transport).
 pub const MESSAGE_BYTES_MAX: usize = 16 << 20;

@@ -208,6 +208,7 @@ fn to_worker() -> Result<Vec<Seed>, SeedError> {
             "save-copy",
             ToWorker::SaveCopy { stage: StageId(1), iteration, copied: Iteration(2), recipe: recipe() },
         ),
+        ("know", ToWorker::Know { addresses: vec![(NodeId(9), "1.2.3.4:5".to_owned())] }),
         ("give-up", ToWorker::GiveUp { iteration, attempt, microbatches_max: 2 }),
         ("finish", ToWorker::Finish),
     ])

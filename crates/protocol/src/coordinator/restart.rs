@@ -266,6 +266,12 @@ impl Coordinator {
         for (node, came) in came {
             self.take_up(node, &came);
         }
+        // Who was cut off before the restart is back under another id.
+        let here: Vec<_> = self.nodes.keys().copied().collect();
+        for node in here {
+            let addresses = self.addresses_for(node);
+            self.send(node, ToWorker::Know { addresses });
+        }
         for stage in self.holes() {
             self.stages[usize::from(stage.0)].lost_since_us = Some(self.now_us);
             self.log(Event::StageLost { stage, iteration: self.iteration });

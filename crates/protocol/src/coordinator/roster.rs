@@ -196,8 +196,21 @@ impl Coordinator {
         self.nodes.insert(node, Node { address, domain, role, told: 0, failures: 0, speed });
         self.out.push(CoordinatorCommand::Bind { connection, node });
         self.send_welcome(node, empty);
+        if was.is_some() && matches!(self.phase, Phase::Running) {
+            self.make_known(node);
+        }
         self.fence_let_go(node);
         self.log(Event::NodeJoined { node, process, was });
+    }
+
+    /// A process that others have cut off is back under another id: it may get something from them, or they from it, before the next
+    /// attempt tells them where all nodes are, and the run may be waiting for just that.
+    fn make_known(&mut self, node: NodeId) {
+        let Some(address) = self.nodes.get(&node).map(|known| known.address.clone()) else { return };
+        let others: Vec<_> = self.nodes.keys().copied().filter(|other| *other != node).collect();
+        for other in others {
+            self.send(other, ToWorker::Know { addresses: vec![(node, address.clone())] });
+        }
     }
 
     /// Tells a node who it is, and all of the settings but what spot checks follow from: who knows that lies unseen.
@@ -292,6 +305,11 @@ impl Coordinator {
         let living: Vec<_> = self.nodes.keys().copied().collect();
         for other in living {
             self.send(other, ToWorker::Fence { nodes: vec![node] });
+        }
+        // Its process may have come back before anyone saw that it was gone.
+        let is_back = |(_, known): &(&NodeId, &Node)| known.address == lost.address;
+        if let Some(again) = self.nodes.iter().find(is_back).map(|(again, _)| *again) {
+            self.make_known(again);
         }
         match lost.role {
             Role::Spare => {}

@@ -287,6 +287,7 @@ impl Worker {
             ToWorker::Resend { iteration, attempt, to, boundaries } => {
                 self.resend_to((iteration, attempt), to, boundaries);
             }
+            ToWorker::Know { addresses } => self.know(addresses),
             ToWorker::SaveCopy { stage, iteration, copied, recipe } => {
                 self.save_copy(stage, iteration, copied, recipe);
             }

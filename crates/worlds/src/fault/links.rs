@@ -252,6 +252,7 @@ impl World {
             && (blocked
                 || !self.weather.connects(pid, target, self.now)
                 || self.nodes[target].id != to
+                || self.nodes[target].forbidden.contains(&pid)
                 || self.nodes[target].stalled
                 || self.nodes[pid].stalled)
         {
@@ -325,6 +326,8 @@ impl World {
         let from = self.nodes[pid].id;
         for peer in peers {
             self.nodes[pid].forgotten.insert(*peer);
+            let process = self.nodes.iter().position(|node| node.id == *peer && node.alive);
+            self.nodes[pid].forbidden.extend(process);
             self.links.wanted.remove(&(from, *peer));
             self.links.standing.remove(&pair(from, *peer));
         }

@@ -95,6 +95,8 @@ pub(super) struct Node {
     /// The machines of nodes.
     pub(super) addresses: BTreeMap<NodeId, usize>,
     pub(super) forgotten: BTreeSet<NodeId>,
+    /// Processes that it lets in no more, whatever they are called, until it hears where one of them is.
+    pub(super) forbidden: BTreeSet<Pid>,
     /// Dies before its n-th command from now.
     pub(super) crash_in: Option<u32>,
     pub(super) fail_next_task: bool,
@@ -158,6 +160,7 @@ impl World {
             hub_blocked_until: 0,
             addresses: BTreeMap::new(),
             forgotten: BTreeSet::new(),
+            forbidden: BTreeSet::new(),
             crash_in: None,
             fail_next_task: false,
             stalled: false,
@@ -396,6 +399,8 @@ impl World {
                     let known =
                         known.ok_or_else(|| Broken::interface(format!("{at} is nobody's address")))?;
                     self.nodes[pid].addresses.insert(node, known);
+                    let process = self.machines[known];
+                    self.nodes[pid].forbidden.remove(&process);
                 }
                 Ok(())
             }
