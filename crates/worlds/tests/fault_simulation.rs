@@ -62,12 +62,15 @@ fn larger_swarms_keep_every_promise() {
     assert!(broken.is_empty(), "{} of {} seeds:\n{}", broken.len(), report.seeds, broken.join("\n"));
 }
 
-/// Seed 503 once waited long for a share that was to be computed again with a tensor of a node that had left before.
+/// Once they waited for what could not come: for a share that was to be computed again with a tensor of a node that had left before; for
+/// a state from a node that let its receiver in no more, since that had been cut off under an earlier id.
 #[test]
-fn a_seed_that_broke_a_promise_once_keeps_it() {
-    let options = Options { nodes: Some(12), iterations: 60, ..Options::default() };
-    if let Err(violation) = simulate(503, &options) {
-        panic!("{violation}");
+fn seeds_that_broke_a_promise_once_keep_it() {
+    for seed in [503, 17, 193, 228, 1333] {
+        let options = Options { nodes: Some(12), iterations: 60, ..Options::default() };
+        if let Err(violation) = simulate(seed, &options) {
+            panic!("{violation}");
+        }
     }
 }
 
