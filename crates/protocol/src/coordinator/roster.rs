@@ -211,6 +211,9 @@ impl Coordinator {
         for other in others {
             self.send(other, ToWorker::Know { addresses: vec![(node, address.clone())] });
         }
+        // Others may have come back while it was away.
+        let addresses = self.addresses_for(node);
+        self.send(node, ToWorker::Know { addresses });
     }
 
     /// Tells a node who it is, and all of the settings but what spot checks follow from: who knows that lies unseen.
